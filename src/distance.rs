@@ -1,0 +1,328 @@
+//! Distances, and the [`Ranker`] with which every index verifies its candidates.
+//!
+//! There is one definition of each distance, and every kernel in the crate agrees with it to the last bit:
+//! - between bytes, an exact integer;
+//! - where a float takes part, f64 arithmetic in eight interleaved partial sums (value `i` goes to sum `i mod 8`),
+//!   added pairwise at the end. That order is the one of SIMD registers, so that the fast code and the portable code
+//!   are the same source compiled twice, and give the same result: Rust never contracts `a * b + c` into an FMA.
+//!
+//! Candidates are compared by a **rank value** that is cheaper than the distance and orders alike: the squared
+//! Euclidean distance, the Manhattan distance itself.
+
+use std::borrow::Cow;
+
+use crate::dataset::{Row, Vectors};
+
+/// How far apart two vectors are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
+pub enum Metric {
+    /// √Σ(aᵢ − bᵢ)², the L2 distance. Its rank value is the square.
+    #[default]
+    Euclidean,
+    /// Σ|aᵢ − bᵢ|, the L1 distance. Its rank value is itself.
+    Manhattan,
+}
+
+impl Metric {
+    /// The name as scikit-learn has it: "euclidean", "manhattan".
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Euclidean => "euclidean",
+            Self::Manhattan => "manhattan",
+        }
+    }
+
+    /// The distance that a rank value stands for.
+    #[inline]
+    #[must_use]
+    pub fn distance_of_rank(self, rank: f64) -> f64 {
+        match self {
+            Self::Euclidean => rank.sqrt(),
+            Self::Manhattan => rank,
+        }
+    }
+
+    /// Rank value of two float vectors of equal length.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    #[must_use]
+    pub fn rank(self, a: &[f32], b: &[f32]) -> f64 {
+        assert_eq!(a.len(), b.len(), "vectors of one dimension");
+        match self {
+            Self::Euclidean => dispatch::squared_euclidean(a, b),
+            Self::Manhattan => dispatch::manhattan(a, b),
+        }
+    }
+
+    /// Rank value of two byte vectors of equal length: an integer.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    #[must_use]
+    pub fn rank_bytes(self, a: &[u8], b: &[u8]) -> u64 {
+        assert_eq!(a.len(), b.len(), "vectors of one dimension");
+        match self {
+            Self::Euclidean => dispatch::squared_euclidean_bytes(a, b),
+            Self::Manhattan => dispatch::manhattan_bytes(a, b),
+        }
+    }
+
+    /// Rank value of a float vector and a byte vector of equal length.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    #[must_use]
+    pub fn rank_mixed(self, a: &[f32], b: &[u8]) -> f64 {
+        assert_eq!(a.len(), b.len(), "vectors of one dimension");
+        match self {
+            Self::Euclidean => dispatch::squared_euclidean_mixed(a, b),
+            Self::Manhattan => dispatch::manhattan_mixed(a, b),
+        }
+    }
+}
+
+impl std::str::FromStr for Metric {
+    type Err = UnknownMetric;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        [Self::Euclidean, Self::Manhattan]
+            .into_iter()
+            .find(|metric| metric.name() == name)
+            .ok_or_else(|| UnknownMetric { received: name.to_owned() })
+    }
+}
+
+/// A metric's name that is none of those there are.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("metric {received:?}; expected \"euclidean\" or \"manhattan\"")]
+pub struct UnknownMetric {
+    /// What was given.
+    pub received: String,
+}
+
+/// A query in the type in which it is compared with the base.
+#[derive(Debug, Clone)]
+pub enum QueryForm<'a> {
+    /// The base is bytes, and all values of the query are integers 0..=255: distances are exact integers.
+    Bytes(Cow<'a, [u8]>),
+    /// Anything else.
+    Floats(Cow<'a, [f32]>),
+}
+
+impl<'a> QueryForm<'a> {
+    /// The form in which `query` is compared with the rows of `base`.
+    #[must_use]
+    pub fn new(base: &Vectors, query: Row<'a>) -> Self {
+        match (base.bytes().is_some(), query) {
+            (true, Row::Bytes(query)) => Self::Bytes(Cow::Borrowed(query)),
+            (false, Row::Bytes(query)) => Self::Floats(query.iter().map(|&value| f32::from(value)).collect()),
+            (true, Row::Floats(query)) => match to_bytes(query) {
+                Some(bytes) => Self::Bytes(Cow::Owned(bytes)),
+                None => Self::Floats(Cow::Borrowed(query)),
+            },
+            (false, Row::Floats(query)) => Self::Floats(Cow::Borrowed(query)),
+        }
+    }
+}
+
+/// The values as bytes, if every one is an integer 0..=255.
+fn to_bytes(values: &[f32]) -> Option<Vec<u8>> {
+    // The cast saturates and sends NaN to 0, so that comparing back finds all that is not a byte.
+    let bytes: Vec<u8> = values.iter().map(|&value| value as u8).collect();
+    let same = values.iter().zip(&bytes).fold(true, |same, (&value, &byte)| same & (value == f32::from(byte)));
+    same.then_some(bytes)
+}
+
+/// Exact rank values between one query and the rows of a base: what candidates are verified with.
+#[derive(Debug, Clone)]
+pub struct Ranker<'a> {
+    base: &'a Vectors,
+    metric: Metric,
+    query: QueryForm<'a>,
+}
+
+impl<'a> Ranker<'a> {
+    /// Prepares `query`, which has the dimension of `base`.
+    #[must_use]
+    pub fn new(base: &'a Vectors, metric: Metric, query: Row<'a>) -> Self {
+        Self { base, metric, query: QueryForm::new(base, query) }
+    }
+
+    /// Rank value of row `id` of the base.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    #[inline]
+    #[must_use]
+    pub fn rank(&self, id: usize) -> f64 {
+        match (&self.query, self.base.row(id)) {
+            (QueryForm::Bytes(query), Row::Bytes(row)) => self.metric.rank_bytes(query, row) as f64,
+            (QueryForm::Floats(query), Row::Bytes(row)) => self.metric.rank_mixed(query, row),
+            (QueryForm::Floats(query), Row::Floats(row)) => self.metric.rank(query, row),
+            (QueryForm::Bytes(_), Row::Floats(_)) => unreachable!("a query has the form of its base"),
+        }
+    }
+}
+
+/// The definitions, in the shape that compilers turn into SIMD.
+mod portable {
+    /// Sums `term(a[i], b[i])` in eight interleaved partial sums.
+    #[inline(always)]
+    fn sum<A: Copy, B: Copy>(a: &[A], b: &[B], term: impl Fn(A, B) -> f64) -> f64 {
+        let mut sums = [0.0f64; 8];
+        let (mut chunks_a, mut chunks_b) = (a.chunks_exact(8), b.chunks_exact(8));
+        for (a, b) in (&mut chunks_a).zip(&mut chunks_b) {
+            for lane in 0..8 {
+                sums[lane] += term(a[lane], b[lane]);
+            }
+        }
+        for (sum, (&a, &b)) in sums.iter_mut().zip(chunks_a.remainder().iter().zip(chunks_b.remainder())) {
+            *sum += term(a, b);
+        }
+        ((sums[0] + sums[4]) + (sums[2] + sums[6])) + ((sums[1] + sums[5]) + (sums[3] + sums[7]))
+    }
+
+    #[inline(always)]
+    pub fn squared_euclidean(a: &[f32], b: &[f32]) -> f64 {
+        sum(a, b, |a, b| (f64::from(a) - f64::from(b)) * (f64::from(a) - f64::from(b)))
+    }
+
+    #[inline(always)]
+    pub fn manhattan(a: &[f32], b: &[f32]) -> f64 {
+        sum(a, b, |a, b| (f64::from(a) - f64::from(b)).abs())
+    }
+
+    #[inline(always)]
+    pub fn squared_euclidean_mixed(a: &[f32], b: &[u8]) -> f64 {
+        sum(a, b, |a, b| (f64::from(a) - f64::from(b)) * (f64::from(a) - f64::from(b)))
+    }
+
+    #[inline(always)]
+    pub fn manhattan_mixed(a: &[f32], b: &[u8]) -> f64 {
+        sum(a, b, |a, b| (f64::from(a) - f64::from(b)).abs())
+    }
+
+    /// Bytes go in pieces whose sum fits in 32 bits: 255² · 2¹⁵ < 2³².
+    const PIECE: usize = 1 << 15;
+
+    #[inline(always)]
+    pub fn squared_euclidean_bytes(a: &[u8], b: &[u8]) -> u64 {
+        let piece = |(a, b): (&[u8], &[u8])| {
+            a.iter().zip(b).map(|(&a, &b)| i32::from(i16::from(a) - i16::from(b)).pow(2) as u32).sum::<u32>()
+        };
+        a.chunks(PIECE).zip(b.chunks(PIECE)).map(|pair| u64::from(piece(pair))).sum()
+    }
+
+    #[inline(always)]
+    pub fn manhattan_bytes(a: &[u8], b: &[u8]) -> u64 {
+        let piece = |(a, b): (&[u8], &[u8])| a.iter().zip(b).map(|(&a, &b)| u32::from(a.abs_diff(b))).sum::<u32>();
+        a.chunks(PIECE).zip(b.chunks(PIECE)).map(|pair| u64::from(piece(pair))).sum()
+    }
+}
+
+/// The same source, compiled for what the machine turns out to have.
+mod dispatch {
+    use super::portable;
+
+    macro_rules! twice {
+        ($($name:ident($a:ty, $b:ty) -> $out:ty;)*) => {$(
+            #[inline]
+            pub fn $name(a: &$a, b: &$b) -> $out {
+                #[cfg(target_arch = "x86_64")]
+                {
+                    #[target_feature(enable = "avx2")]
+                    fn avx2(a: &$a, b: &$b) -> $out {
+                        portable::$name(a, b)
+                    }
+                    if std::arch::is_x86_feature_detected!("avx2") {
+                        // SAFETY: the function needs AVX2, which has just been found.
+                        return unsafe { avx2(a, b) };
+                    }
+                }
+                portable::$name(a, b)
+            }
+        )*};
+    }
+
+    twice! {
+        squared_euclidean([f32], [f32]) -> f64;
+        manhattan([f32], [f32]) -> f64;
+        squared_euclidean_mixed([f32], [u8]) -> f64;
+        manhattan_mixed([f32], [u8]) -> f64;
+        squared_euclidean_bytes([u8], [u8]) -> u64;
+        manhattan_bytes([u8], [u8]) -> u64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Kahan's compensated sum of exact terms: closer to the truth than either kernel.
+    fn compensated(terms: impl Iterator<Item = f64>) -> f64 {
+        let (mut sum, mut lost) = (0.0, 0.0);
+        for term in terms {
+            let corrected = term - lost;
+            let next: f64 = sum + corrected;
+            lost = (next - sum) - corrected;
+            sum = next;
+        }
+        sum
+    }
+
+    fn pairs() -> impl Strategy<Value = Vec<(f32, f32)>> {
+        prop::collection::vec((-1e3f32..1e3, -1e3f32..1e3), 1..100)
+    }
+
+    proptest! {
+        #[test]
+        fn floats_agree_with_a_compensated_sum(pairs in pairs()) {
+            let (a, b): (Vec<f32>, Vec<f32>) = pairs.iter().copied().unzip();
+            let differences = || pairs.iter().map(|&(a, b)| f64::from(a) - f64::from(b));
+            let squared = compensated(differences().map(|d| d * d));
+            let absolute = compensated(differences().map(f64::abs));
+            prop_assert!((Metric::Euclidean.rank(&a, &b) - squared).abs() <= 1e-14 * squared);
+            prop_assert!((Metric::Manhattan.rank(&a, &b) - absolute).abs() <= 1e-14 * absolute);
+        }
+
+        #[test]
+        fn the_dispatched_code_equals_the_portable_to_the_bit(pairs in pairs(), bytes: Vec<(u8, u8)>) {
+            let (a, b): (Vec<f32>, Vec<f32>) = pairs.into_iter().unzip();
+            prop_assert_eq!(dispatch::squared_euclidean(&a, &b), portable::squared_euclidean(&a, &b));
+            prop_assert_eq!(dispatch::manhattan(&a, &b), portable::manhattan(&a, &b));
+            let (c, d): (Vec<u8>, Vec<u8>) = bytes.into_iter().unzip();
+            prop_assert_eq!(dispatch::squared_euclidean_bytes(&c, &d), portable::squared_euclidean_bytes(&c, &d));
+            prop_assert_eq!(dispatch::manhattan_bytes(&c, &d), portable::manhattan_bytes(&c, &d));
+        }
+
+        #[test]
+        fn bytes_mixed_and_floats_give_one_number(bytes: Vec<(u8, u8)>) {
+            let (a, b): (Vec<u8>, Vec<u8>) = bytes.into_iter().unzip();
+            let (fa, fb): (Vec<f32>, Vec<f32>) = (a.iter().map(|&v| v.into()).collect(), b.iter().map(|&v| v.into()).collect());
+            for metric in [Metric::Euclidean, Metric::Manhattan] {
+                let exact = metric.rank_bytes(&a, &b) as f64;
+                prop_assert_eq!(metric.rank_mixed(&fa, &b), exact);
+                prop_assert_eq!(metric.rank(&fa, &fb), exact);
+            }
+        }
+    }
+
+    #[test]
+    fn long_byte_rows_do_not_overflow() {
+        let (black, white) = (vec![0u8; 100_000], vec![255u8; 100_000]);
+        assert_eq!(Metric::Euclidean.rank_bytes(&black, &white), 65_025 * 100_000);
+        assert_eq!(Metric::Manhattan.rank_bytes(&black, &white), 255 * 100_000);
+    }
+
+    #[test]
+    fn a_float_query_is_taken_as_bytes_only_where_nothing_is_lost() {
+        let base = Vectors::from_bytes(2, vec![0, 1]).unwrap();
+        assert!(matches!(QueryForm::new(&base, Row::Floats(&[0.0, 255.0])), QueryForm::Bytes(_)));
+        for other in [[0.5, 1.0], [-1.0, 0.0], [256.0, 0.0]] {
+            assert!(matches!(QueryForm::new(&base, Row::Floats(&other)), QueryForm::Floats(_)), "{other:?}");
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! k-nearest neighbours: exact and approximate indexes behind one trait, made to be measured against each other.
+
+#![warn(missing_docs)]
+
+pub mod dataset;
+pub mod distance;
+pub mod index;
+pub mod neighbor;

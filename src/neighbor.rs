@@ -1,0 +1,202 @@
+//! [`Neighbor`], the rows of them that a batch returns, and [`TopK`], the collector that every index uses.
+
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+
+use crate::distance::Metric;
+
+/// A vector found near a query.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Neighbor {
+    /// Row number of the vector in what the index was built from.
+    pub id: u32,
+    /// Its true distance to the query, in the metric of the index.
+    pub distance: f64,
+}
+
+/// What a batch of m queries found: m rows, each ascending by distance, ties by id.
+///
+/// Exact indexes fill min(k, n) neighbours a row; approximate ones may find fewer.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Neighbors {
+    items: Vec<Neighbor>,
+    ends: Vec<usize>,
+}
+
+impl Neighbors {
+    /// The number of rows, one a query.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there are no rows.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// The neighbours of query `query`.
+    ///
+    /// # Panics
+    /// If there was no such query, as slices do.
+    #[must_use]
+    pub fn row(&self, query: usize) -> &[Neighbor] {
+        let start = if query == 0 { 0 } else { self.ends[query - 1] };
+        &self.items[start..self.ends[query]]
+    }
+
+    /// The rows in the order of the queries.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &[Neighbor]> {
+        (0..self.len()).map(|query| self.row(query))
+    }
+
+    /// The same rows, cut to their `k` nearest: one search with the largest k answers every smaller one.
+    #[must_use]
+    pub fn truncated(&self, k: usize) -> Self {
+        self.iter().map(|row| row[..k.min(row.len())].to_vec()).collect()
+    }
+}
+
+impl FromIterator<Vec<Neighbor>> for Neighbors {
+    fn from_iter<I: IntoIterator<Item = Vec<Neighbor>>>(rows: I) -> Self {
+        let mut all = Self::default();
+        for row in rows {
+            all.items.extend(row);
+            all.ends.push(all.items.len());
+        }
+        all
+    }
+}
+
+/// A candidate: its rank value (see [`Metric::distance_of_rank`]) and its id. Ordered by rank, then id.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Candidate {
+    rank: f64,
+    id: u32,
+}
+
+impl Eq for Candidate {}
+
+impl Ord for Candidate {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.rank.total_cmp(&other.rank).then(self.id.cmp(&other.id))
+    }
+}
+
+impl PartialOrd for Candidate {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// Keeps the k best candidates of those offered, by rank value and then id, whatever the order they come in.
+///
+/// The rank value is what is cheapest to compare: the *squared* Euclidean distance, the Manhattan distance itself.
+#[derive(Debug, Clone)]
+pub struct TopK {
+    k: usize,
+    heap: BinaryHeap<Candidate>,
+    threshold: f64,
+}
+
+impl TopK {
+    /// An empty collector of up to `k` candidates.
+    #[must_use]
+    pub fn new(k: usize) -> Self {
+        let threshold = if k == 0 { f64::NEG_INFINITY } else { f64::INFINITY };
+        Self { k, heap: BinaryHeap::with_capacity(k.min(1 << 12)), threshold }
+    }
+
+    /// Rank of the k-th best so far, infinite until there are k: a candidate whose rank is **above** it cannot enter
+    /// (one that equals it still can, by a smaller id).
+    #[inline]
+    #[must_use]
+    pub fn threshold(&self) -> f64 {
+        self.threshold
+    }
+
+    /// Offers a candidate; returns whether it entered.
+    #[inline]
+    pub fn push(&mut self, id: u32, rank: f64) -> bool {
+        if rank > self.threshold {
+            return false;
+        }
+        self.insert(Candidate { rank, id })
+    }
+
+    fn insert(&mut self, candidate: Candidate) -> bool {
+        if self.heap.len() < self.k {
+            self.heap.push(candidate);
+        } else {
+            let Some(mut worst) = self.heap.peek_mut() else { return false };
+            if candidate >= *worst {
+                return false;
+            }
+            *worst = candidate;
+        }
+        if self.heap.len() == self.k {
+            self.threshold = self.heap.peek().map_or(f64::INFINITY, |worst| worst.rank);
+        }
+        true
+    }
+
+    /// The candidates found so far.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.heap.len()
+    }
+
+    /// Whether none was found yet.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.heap.is_empty()
+    }
+
+    /// The best, ascending by rank and then id, their ranks turned into distances of `metric`.
+    #[must_use]
+    pub fn into_neighbors(self, metric: Metric) -> Vec<Neighbor> {
+        self.heap
+            .into_sorted_vec()
+            .into_iter()
+            .map(|Candidate { rank, id }| Neighbor { id, distance: metric.distance_of_rank(rank) })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keeps_the_best_with_ties_by_id_in_any_order() {
+        let offered = [(7, 1.0), (3, 2.0), (9, 0.5), (1, 2.0), (2, 2.0), (8, 3.0)];
+        for rotation in 0..offered.len() {
+            let mut top = TopK::new(4);
+            for i in 0..offered.len() {
+                let (id, rank) = offered[(i + rotation) % offered.len()];
+                top.push(id, rank);
+            }
+            let ids: Vec<_> = top.into_neighbors(Metric::Manhattan).iter().map(|neighbor| neighbor.id).collect();
+            assert_eq!(ids, [9, 7, 1, 2], "rotation {rotation}");
+        }
+    }
+
+    #[test]
+    fn k_zero_takes_nothing_and_fewer_than_k_takes_all() {
+        let mut none = TopK::new(0);
+        assert!(!none.push(0, 0.0));
+        let mut three = TopK::new(3);
+        three.push(5, 4.0);
+        assert_eq!(three.threshold(), f64::INFINITY);
+        assert_eq!(three.into_neighbors(Metric::Euclidean), [Neighbor { id: 5, distance: 2.0 }]);
+    }
+
+    #[test]
+    fn rows_of_unequal_length_keep_their_places() {
+        let one = Neighbor { id: 1, distance: 0.0 };
+        let rows: Neighbors = [vec![], vec![one, one], vec![one]].into_iter().collect();
+        assert_eq!(rows.iter().map(<[_]>::len).collect::<Vec<_>>(), [0, 2, 1]);
+        assert_eq!(rows.truncated(1).iter().map(<[_]>::len).collect::<Vec<_>>(), [0, 1, 1]);
+    }
+}
