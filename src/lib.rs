@@ -4,5 +4,6 @@
 
 pub mod dataset;
 pub mod distance;
+pub mod fashion;
 pub mod index;
 pub mod neighbor;
