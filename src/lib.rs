@@ -2,8 +2,10 @@
 
 #![warn(missing_docs)]
 
+pub mod classify;
 pub mod dataset;
 pub mod distance;
+pub mod evaluate;
 pub mod fashion;
 pub mod index;
 pub mod neighbor;
