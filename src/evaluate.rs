@@ -168,7 +168,7 @@ mod tests {
         assert_eq!(recall(&rows(&[&[1.0, 2.0], &[1.0, 1.0]]), &truth, 1), 1.0);
     }
 
-    // Expected: scikit-learn 1.9, `classification_report` and `confusion_matrix` of these labels.
+    // Worked by hand from the definitions.
     #[test]
     fn scores_are_those_of_the_textbook() {
         let labels = [0, 0, 0, 0, 1, 1];
