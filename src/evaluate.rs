@@ -119,6 +119,14 @@ impl Timed {
     }
 }
 
+/// Runs `work` with a rayon pool of `threads` threads (0: one a core), so that a batch can be timed on one.
+///
+/// # Errors
+/// If the system gives no threads.
+pub fn on_threads<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> Result<T, rayon::ThreadPoolBuildError> {
+    Ok(rayon::ThreadPoolBuilder::new().num_threads(threads).build()?.install(work))
+}
+
 /// Answers each query with a call of its own, on the calling thread, and times each.
 ///
 /// # Errors
@@ -182,6 +190,12 @@ mod tests {
         assert_eq!(scores[2], ClassScores { precision: 0.0, recall: 0.0, f1: 0.0, support: 0 });
         assert_eq!(most_confused(&matrix, 1), [(0, 1, 1)]);
         assert_eq!(accuracy(&[None, Some(1)], &[0, 1]), 0.5);
+    }
+
+    #[test]
+    fn work_runs_on_as_many_threads_as_asked_for() {
+        assert_eq!(on_threads(1, rayon::current_num_threads).unwrap(), 1);
+        assert_eq!(on_threads(3, rayon::current_num_threads).unwrap(), 3);
     }
 
     #[test]
