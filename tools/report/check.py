@@ -1,7 +1,7 @@
 """What an executed notebook must be before it may become a report.
 
 evcxr answers "ok" for a cell that panicked or whose `?` failed, and tells of it on stderr only, the error of a `?` without
-any mark of its own. So nothing may be on stderr at all. What a cell promises, its tags say: `figure`, `table`.
+any mark of its own. So nothing may be on stderr at all. What a cell promises, its tags say: `figure`, `table`, `prose`.
 """
 
 import re
@@ -53,10 +53,9 @@ def what_is_wrong(cell: NotebookNode) -> str | None:
     if cell.execution_count is None:
         return "was not executed"
     tags = cell.metadata.get("tags", [])
-    if "figure" in tags and not any(is_figure(output) for output in cell.outputs):
-        return "is tagged `figure` and shows none"
-    if "table" in tags and not any(is_table(output) for output in cell.outputs):
-        return "is tagged `table` and shows none"
+    for tag, is_one in PROMISES.items():
+        if tag in tags and not any(is_one(output) for output in cell.outputs):
+            return f"is tagged `{tag}` and shows none"
     return None
 
 
@@ -90,3 +89,10 @@ def is_drawn(svg: str) -> bool:
 def is_table(output: NotebookNode) -> bool:
     """A table with at least one cell of data."""
     return bool(re.search(r"<table\b.*?<td\b", text_of(output, "text/html"), re.DOTALL))
+
+
+def is_prose(output: NotebookNode) -> bool:
+    return bool(text_of(output, "text/markdown").strip())
+
+
+PROMISES = {"figure": is_figure, "table": is_table, "prose": is_prose}
