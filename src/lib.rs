@@ -51,9 +51,7 @@ pub mod prelude {
     pub use crate::classify::{KnnClassifier, Weights};
     pub use crate::dataset::Vectors;
     pub use crate::distance::Metric;
-    pub use crate::evaluate::{
-        accuracy, class_scores, confusion_matrix, most_confused, on_threads, recall, time_batch, time_queries,
-    };
+    pub use crate::evaluate::{ConfusionMatrix, accuracy, on_threads, recall, time_batch, time_queries};
     pub use crate::fashion::{self, CLASSES, Fashion};
     pub use crate::index::{BruteForce, Index};
     pub use crate::neighbor::{Neighbor, Neighbors, TopK};

@@ -17,7 +17,8 @@ fn data() -> &'static Fashion {
 /// shares nothing with the crate's kernels.
 fn oracle(base: &Vectors, queries: &Vectors, k: usize) -> Vec<Vec<(i64, u32)>> {
     let wide = |vectors: &Vectors| vectors.bytes().unwrap().iter().map(|&pixel| i16::from(pixel)).collect::<Vec<_>>();
-    let dot = |a: &[i16], b: &[i16]| i64::from(a.iter().zip(b).map(|(&a, &b)| i32::from(a) * i32::from(b)).sum::<i32>());
+    let dot =
+        |a: &[i16], b: &[i16]| i64::from(a.iter().zip(b).map(|(&a, &b)| i32::from(a) * i32::from(b)).sum::<i32>());
     let (rows, queries, dim) = (wide(base), wide(queries), base.dim());
     let norms: Vec<i64> = rows.chunks(dim).map(|row| dot(row, row)).collect();
     let answer = |queries: &[i16]| {
@@ -57,7 +58,8 @@ fn brute_force_finds_the_oracles_neighbours_for_every_test_image() {
 
 /// Issue 2, bar A2: `KNeighborsClassifier` of scikit-learn over exact neighbours, rounded to four decimals.
 fn accuracies_are_those_of_scikit_learn(found: &Neighbors) {
-    let uniform = [(1, 0.8497), (3, 0.8541), (5, 0.8554), (7, 0.8540), (9, 0.8519), (11, 0.8495), (15, 0.8462), (21, 0.8407)];
+    let uniform =
+        [(1, 0.8497), (3, 0.8541), (5, 0.8554), (7, 0.8540), (9, 0.8519), (11, 0.8495), (15, 0.8462), (21, 0.8407)];
     let distance = [(3, 0.8561), (5, 0.8577), (7, 0.8541), (9, 0.8530)];
     for (weights, table) in [(Weights::Uniform, &uniform[..]), (Weights::Distance, &distance[..])] {
         for &(k, expected) in table {
