@@ -5,5 +5,6 @@
 pub mod dataset;
 pub mod distance;
 pub mod index;
+mod kernel;
 pub mod neighbor;
 pub mod pca;
