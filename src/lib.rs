@@ -8,6 +8,7 @@
 //! | [`distance`] | Euclidean and Manhattan, exact to the last bit |
 //! | [`neighbor`] | [`Neighbor`](neighbor::Neighbor), and the k-best collector |
 //! | [`index`] | the [`Index`](index::Index) trait, the indexes, their registry |
+//! | [`pca`] | principal components, which several indexes rotate to |
 //! | [`classify`] | the k-NN classifier: uniform votes, votes by distance |
 //! | [`evaluate`] | recall, queries per second, accuracy, the confusion matrix |
 //! | `table`, `chart`, `notebook` | results as polars tables, plotters charts, rich output (feature `report`) |
@@ -33,9 +34,11 @@ pub mod distance;
 pub mod evaluate;
 pub mod fashion;
 pub mod index;
+mod kernel;
 pub mod neighbor;
 #[cfg(feature = "report")]
 pub mod notebook;
+pub mod pca;
 #[cfg(feature = "report")]
 pub mod table;
 
@@ -51,9 +54,7 @@ pub mod prelude {
     pub use crate::classify::{KnnClassifier, Weights};
     pub use crate::dataset::Vectors;
     pub use crate::distance::Metric;
-    pub use crate::evaluate::{
-        accuracy, class_scores, confusion_matrix, most_confused, on_threads, recall, time_batch, time_queries,
-    };
+    pub use crate::evaluate::{ConfusionMatrix, accuracy, on_threads, recall, time_batch, time_queries};
     pub use crate::fashion::{self, CLASSES, Fashion};
     pub use crate::index::{BruteForce, Index};
     pub use crate::neighbor::{Neighbor, Neighbors, TopK};
