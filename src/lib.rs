@@ -61,3 +61,8 @@ pub mod prelude {
     #[cfg(feature = "report")]
     pub use crate::notebook::{Figure, Gallery, Tile, decimal, integer, parameter, percent, prose, table};
 }
+
+/// The README's example, so that it is tested with the others.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
