@@ -50,7 +50,7 @@ pub mod prelude {
     pub use polars::prelude::{DataFrame, df};
 
     #[cfg(feature = "report")]
-    pub use crate::chart::{BarChart, Heatmap, LineChart, Series, svg};
+    pub use crate::chart::{BarChart, Heatmap, LineChart, Plane, Series, svg};
     pub use crate::classify::{KnnClassifier, Weights};
     pub use crate::dataset::Vectors;
     pub use crate::distance::Metric;
