@@ -50,7 +50,7 @@ pub mod prelude {
     pub use polars::prelude::{DataFrame, df};
 
     #[cfg(feature = "report")]
-    pub use crate::chart::{BarChart, Heatmap, LineChart, Series, svg};
+    pub use crate::chart::{BarChart, Heatmap, LineChart, Plane, Series, svg};
     pub use crate::classify::{KnnClassifier, Weights};
     pub use crate::dataset::Vectors;
     pub use crate::distance::Metric;
@@ -61,3 +61,8 @@ pub mod prelude {
     #[cfg(feature = "report")]
     pub use crate::notebook::{Figure, Gallery, Tile, decimal, integer, parameter, percent, prose, table};
 }
+
+/// The README's example, so that it is tested with the others.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
