@@ -13,10 +13,11 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 REPORT := PYTHONPATH=tools $(RUN) -m report
+SOURCE := notebooks
 HTML := notebooks/html
 EVCXR_VERSION := 0.22.0
 
-NOTEBOOKS := $(wildcard notebooks/*.ipynb)
+NOTEBOOKS := $(sort $(wildcard $(SOURCE)/*.ipynb))
 NAMES := $(basename $(notdir $(NOTEBOOKS)))
 EXECUTED := $(NAMES:%=$(HTML)/%.ipynb)
 PAGES := $(NAMES:%=$(HTML)/%.html)
@@ -60,13 +61,13 @@ $(PAGES): %.html: %.ipynb $(EXPORTER)
 	@$(REPORT) export $< $@
 
 # A notebook with a broken cell gives nothing: the last good one, and its page, stay.
-$(EXECUTED): $(HTML)/%.ipynb: notebooks/%.ipynb .stamps/kernel .stamps/build .stamps/data .stamps/parameters $(RUNNER)
+$(EXECUTED): $(HTML)/%.ipynb: $(SOURCE)/%.ipynb .stamps/kernel .stamps/build .stamps/data $(HTML)/.parameters $(RUNNER)
 	$(SAY) 'Executing $<: one to three minutes'
 	@$(REPORT) execute $< $@
 
 # Rewritten only when a parameter is not what it was: then every notebook is stale.
-.stamps/parameters: ALWAYS
-	@mkdir -p .stamps
+$(HTML)/.parameters: ALWAYS
+	@mkdir -p $(HTML)
 	@{ $(foreach name,$(PARAMETERS),printf '%s=%s\n' $(name) "$$$(name)";) } > $@.new
 	@if cmp -s $@.new $@; then rm -f $@.new; else mv $@.new $@; fi
 
