@@ -38,6 +38,10 @@ export $(PARAMETERS)
 # The flags of .cargo/config.toml let cargo and the notebooks share one build: a shell's own would split it.
 unexport RUSTFLAGS CARGO_ENCODED_RUSTFLAGS
 
+# Jupyter's own files stay in the checkout; a user's settings are read, not written.
+export JUPYTER_RUNTIME_DIR := $(CURDIR)/.stamps/jupyter/runtime
+export JUPYTERLAB_WORKSPACES_DIR := $(CURDIR)/.stamps/jupyter/workspaces
+
 SAY = @printf '%s\n'
 
 .PHONY: help
