@@ -11,6 +11,7 @@
 //! | [`pca`] | principal components, which several indexes rotate to |
 //! | [`classify`] | the k-NN classifier: uniform votes, votes by distance |
 //! | [`evaluate`] | recall, queries per second, accuracy, the confusion matrix |
+//! | [`measure`] | a row of the measured record a run |
 //! | `table`, `chart`, `notebook` | results as polars tables, plotters charts, rich output (feature `report`) |
 //!
 //! ```
@@ -34,7 +35,9 @@ pub mod distance;
 pub mod evaluate;
 pub mod fashion;
 pub mod index;
+
 mod kernel;
+pub mod measure;
 pub mod neighbor;
 #[cfg(feature = "report")]
 pub mod notebook;
