@@ -6,3 +6,4 @@ pub mod dataset;
 pub mod distance;
 pub mod index;
 pub mod neighbor;
+pub mod pca;
