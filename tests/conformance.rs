@@ -206,13 +206,17 @@ mod kinds {
     /// Differences are a millionth of the values: where ‖x‖² − 2x·y + ‖y‖² loses everything.
     pub fn far_from_the_origin() -> Case {
         let shift = |values: Vec<f32>| floats(16, values.iter().map(|v| 8e6 + v.round()).collect());
-        Case { base: shift(uniform(1_500, 16, 40.0, &mut rng(26))), queries: shift(uniform(20, 16, 40.0, &mut rng(27))) }
+        Case {
+            base: shift(uniform(1_500, 16, 40.0, &mut rng(26))),
+            queries: shift(uniform(20, 16, 40.0, &mut rng(27))),
+        }
     }
 
     /// The queries lie where no data are: no bound helps, all must still be right.
     pub fn distant_queries() -> Case {
         let queries = uniform(6, 24, 1.0, &mut rng(29));
-        let scaled = queries.chunks(24).zip([1e2, 1e5, 1e10, 1e20, 1e30, 1e38]).flat_map(|(q, s)| q.iter().map(move |v| v * s));
+        let scaled =
+            queries.chunks(24).zip([1e2, 1e5, 1e10, 1e20, 1e30, 1e38]).flat_map(|(q, s)| q.iter().map(move |v| v * s));
         Case { base: floats(24, uniform(800, 24, 1.0, &mut rng(28))), queries: floats(24, scaled.collect()) }
     }
 
@@ -365,4 +369,5 @@ macro_rules! conformance {
 // One line an index: exact, or with the recall that it keeps at its default settings.
 conformance! {
     brute_force;
+    ball_tree;
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{BruteForce, BuildError, Index};
+use super::{BallTree, BallTreeParams, BruteForce, BuildError, Index};
 use crate::dataset::Vectors;
 use crate::distance::Metric;
 
@@ -36,6 +36,19 @@ impl Settings {
     #[must_use]
     pub fn get(&self, knob: &Knob) -> f64 {
         self.0.iter().find(|(name, _)| name == knob.name).map_or(knob.default, |&(_, value)| value)
+    }
+
+    /// The value of a `knob` that counts something.
+    ///
+    /// # Errors
+    /// If it is negative or not a whole number.
+    pub fn whole(&self, knob: &Knob) -> Result<usize, BuildError> {
+        let value = self.get(knob);
+        if value >= 0.0 && value.fract() == 0.0 && value <= u32::MAX.into() {
+            Ok(value as usize)
+        } else {
+            Err(BuildError::InvalidParameter { name: knob.name, received: value, expected: "a whole number" })
+        }
     }
 
     /// The names that are set.
@@ -93,14 +106,39 @@ pub fn find(key: &str) -> Option<&'static Entry> {
 }
 
 /// Every index there is, in the order of the report's tables.
-pub static REGISTRY: &[Entry] = &[Entry {
-    key: "brute_force",
-    name: "Brute force",
-    exact: true,
-    build_knobs: &[],
-    query_knobs: &[],
-    build: |base, _| {
-        let index = BruteForce::build(base, Metric::Euclidean)?;
-        Ok(Box::new(move |_| Ok(Box::new(index.clone()))))
+pub static REGISTRY: &[Entry] = &[
+    Entry {
+        key: "brute_force",
+        name: "Brute force",
+        exact: true,
+        build_knobs: &[],
+        query_knobs: &[],
+        build: |base, _| {
+            let index = BruteForce::build(base, Metric::Euclidean)?;
+            Ok(Box::new(move |_| Ok(Box::new(index.clone()))))
+        },
     },
-}];
+    Entry {
+        key: "ball_tree",
+        name: "Ball tree",
+        exact: true,
+        build_knobs: &[ball_tree::LEAF_SIZE, ball_tree::COMPONENTS],
+        query_knobs: &[],
+        build: |base, settings| {
+            let leaf_size = settings.whole(&ball_tree::LEAF_SIZE)?;
+            let components = settings.whole(&ball_tree::COMPONENTS)?;
+            let index = BallTree::build(base, BallTreeParams { leaf_size, components, metric: Metric::Euclidean })?;
+            Ok(Box::new(move |_| Ok(Box::new(index.clone()))))
+        },
+    },
+];
+
+/// The knobs of [`BallTree`].
+mod ball_tree {
+    use super::Knob;
+
+    pub const LEAF_SIZE: Knob =
+        Knob { name: "leaf_size", default: 64.0, sweep: &[16.0, 64.0, 256.0, 1024.0], help: "most rows in a leaf" };
+    pub const COMPONENTS: Knob =
+        Knob { name: "components", default: 32.0, sweep: &[8.0, 16.0, 32.0, 64.0], help: "dimensions of the balls" };
+}
