@@ -13,11 +13,13 @@ use crate::neighbor::{Neighbor, Neighbors};
 
 mod ball_tree;
 mod brute_force;
+mod kd_tree;
 pub mod registry;
 mod sketch;
 
 pub use ball_tree::{Ball, BallTree, BallTreeParams};
 pub use brute_force::BruteForce;
+pub use kd_tree::{KdTree, KdTreeParams};
 
 /// Why an index could not be built.
 #[derive(Debug, Clone, PartialEq, Error)]

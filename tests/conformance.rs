@@ -369,5 +369,6 @@ macro_rules! conformance {
 // One line an index: exact, or with the recall that it keeps at its default settings.
 conformance! {
     brute_force;
+    kd_tree;
     ball_tree;
 }

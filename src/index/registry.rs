@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{BallTree, BallTreeParams, BruteForce, BuildError, Index};
+use super::{BallTree, BallTreeParams, BruteForce, BuildError, Index, KdTree, KdTreeParams};
 use crate::dataset::Vectors;
 use crate::distance::Metric;
 
@@ -119,6 +119,19 @@ pub static REGISTRY: &[Entry] = &[
         },
     },
     Entry {
+        key: "kd_tree",
+        name: "KD-tree",
+        exact: true,
+        build_knobs: &[kd_tree::LEAF_SIZE, kd_tree::COMPONENTS],
+        query_knobs: &[],
+        build: |base, settings| {
+            let leaf_size = settings.whole(&kd_tree::LEAF_SIZE)?;
+            let components = settings.whole(&kd_tree::COMPONENTS)?;
+            let index = KdTree::build(base, KdTreeParams { leaf_size, components })?;
+            Ok(Box::new(move |_| Ok(Box::new(index.clone()))))
+        },
+    },
+    Entry {
         key: "ball_tree",
         name: "Ball tree",
         exact: true,
@@ -132,6 +145,20 @@ pub static REGISTRY: &[Entry] = &[
         },
     },
 ];
+
+/// The knobs of [`KdTree`].
+mod kd_tree {
+    use super::Knob;
+
+    pub const LEAF_SIZE: Knob = Knob {
+        name: "leaf_size",
+        default: 64.0,
+        sweep: &[16.0, 32.0, 64.0, 128.0, 256.0],
+        help: "most rows in a leaf",
+    };
+    pub const COMPONENTS: Knob =
+        Knob { name: "components", default: 16.0, sweep: &[4.0, 8.0, 16.0, 32.0], help: "dimensions of the tree" };
+}
 
 /// The knobs of [`BallTree`].
 mod ball_tree {

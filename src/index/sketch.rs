@@ -176,8 +176,8 @@ impl Sketch {
         let norm = kernels::norm(self.metric, &centred) * self.scale;
         let dim = centred.len() as f64;
         // The dot products round: at most d + 2 roundings of values that sum to no more than the norm, each component;
-        // then every coordinate rounds to f32, and may vanish below its smallest number.
-        let rounding = (HALF_ULP_64 * (dim + 4.0) * (self.width as f64).sqrt() + 2.0 * HALF_ULP_32) * norm + 1e-40;
+        // then every coordinate rounds to f32, once more where a tree sums some up, and may vanish below its smallest number.
+        let rounding = (HALF_ULP_64 * (dim + 4.0) * (self.width as f64).sqrt() + 4.0 * HALF_ULP_32) * norm + 1e-40;
         match self.metric {
             Metric::Euclidean => {
                 let kept = self.components.len() / self.mean.len();
