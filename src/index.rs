@@ -11,12 +11,14 @@ use thiserror::Error;
 use crate::dataset::Vectors;
 use crate::neighbor::{Neighbor, Neighbors};
 
+mod annoy;
 mod ball_tree;
 mod brute_force;
 mod kd_tree;
 pub mod registry;
 mod sketch;
 
+pub use annoy::{Annoy, AnnoyParams, Hyperplane};
 pub use ball_tree::{Ball, BallTree, BallTreeParams};
 pub use brute_force::BruteForce;
 pub use kd_tree::{KdTree, KdTreeParams};

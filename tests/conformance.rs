@@ -371,4 +371,5 @@ conformance! {
     brute_force;
     kd_tree;
     ball_tree;
+    annoy >= 0.95;
 }

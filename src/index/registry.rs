@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{BallTree, BallTreeParams, BruteForce, BuildError, Index, KdTree, KdTreeParams};
+use super::{Annoy, AnnoyParams, BallTree, BallTreeParams, BruteForce, BuildError, Index, KdTree, KdTreeParams};
 use crate::dataset::Vectors;
 use crate::distance::Metric;
 
@@ -144,7 +144,34 @@ pub static REGISTRY: &[Entry] = &[
             Ok(Box::new(move |_| Ok(Box::new(index.clone()))))
         },
     },
+    Entry {
+        key: "annoy",
+        name: "Annoy",
+        exact: false,
+        build_knobs: &[annoy::N_TREES, annoy::SEED],
+        query_knobs: &[annoy::SEARCH_K],
+        build: |base, settings| {
+            let (n_trees, seed) = (settings.whole(&annoy::N_TREES)?, settings.whole(&annoy::SEED)? as u64);
+            let index = Annoy::build(base, AnnoyParams { n_trees, seed })?;
+            Ok(Box::new(move |settings| Ok(Box::new(index.with_search_k(settings.whole(&annoy::SEARCH_K)?)))))
+        },
+    },
 ];
+
+/// The knobs of [`Annoy`].
+mod annoy {
+    use super::Knob;
+
+    pub const N_TREES: Knob =
+        Knob { name: "n_trees", default: 50.0, sweep: &[10.0, 50.0, 100.0], help: "trees of the forest" };
+    pub const SEED: Knob = Knob { name: "seed", default: 0.0, sweep: &[0.0], help: "of the random splits" };
+    pub const SEARCH_K: Knob = Knob {
+        name: "search_k",
+        default: 4000.0,
+        sweep: &[400.0, 1000.0, 2000.0, 4000.0, 10_000.0, 20_000.0],
+        help: "rows that a query collects; 0 for n_trees × k",
+    };
+}
 
 /// The knobs of [`KdTree`].
 mod kd_tree {

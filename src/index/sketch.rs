@@ -115,7 +115,7 @@ impl Sketch {
         sketch.slack = rows
             .par_chunks_mut(sketch.width)
             .enumerate()
-            .map(|(row, out)| sketch.embed(base.row(row), out))
+            .map(|(row, out)| sketch.embed(base.row(row), sketch.scale, out))
             .reduce(|| 0.0, f64::max);
         Ok(Sketched { sketch, rows })
     }
@@ -123,6 +123,21 @@ impl Sketch {
     /// Coordinates of a sketch.
     pub fn width(&self) -> usize {
         self.width
+    }
+
+    /// Coordinates of a sketch without the norm of what they leave out.
+    pub fn components(&self) -> usize {
+        self.width.min(if self.components.is_empty() { self.width } else { self.components.len() / self.mean.len() })
+    }
+
+    /// The data's plane normal·x + shift = 0 that is `normal`·φ(x) = 0 in the components (Euclidean).
+    pub fn plane(&self, normal: &[f32]) -> (Vec<f64>, f64) {
+        let mut turned = vec![0.0; self.mean.len()];
+        for (component, &value) in self.components.chunks_exact(self.mean.len()).zip(normal) {
+            turned.iter_mut().zip(component).for_each(|(t, c)| *t += c * f64::from(value) * self.scale);
+        }
+        let shift = -turned.iter().zip(&self.mean).map(|(t, m)| t * m).sum::<f64>();
+        (turned, shift)
     }
 
     /// Bytes that the map takes.
@@ -170,10 +185,10 @@ impl Sketch {
         if farthest == 0.0 { 1.0 } else { 2f64.powi(-(farthest.log2().ceil() as i32)) }
     }
 
-    /// Writes the sketch of `row`; returns the most that rounding has moved it, in the metric.
-    fn embed(&self, row: Row<'_>, out: &mut [f32]) -> f64 {
+    /// Writes the sketch of `row`, multiplied by `scale`; returns the most that rounding has moved it, in the metric.
+    fn embed(&self, row: Row<'_>, scale: f64, out: &mut [f32]) -> f64 {
         let centred = kernels::centre(row, &self.mean);
-        let norm = kernels::norm(self.metric, &centred) * self.scale;
+        let norm = kernels::norm(self.metric, &centred) * scale;
         let dim = centred.len() as f64;
         // The dot products round: at most d + 2 roundings of values that sum to no more than the norm, each component;
         // then every coordinate rounds to f32, once more where a tree sums some up, and may vanish below its smallest number.
@@ -183,7 +198,7 @@ impl Sketch {
                 let kept = self.components.len() / self.mean.len();
                 let mut carried = 0.0;
                 for (out, component) in out.iter_mut().zip(self.components.chunks_exact(self.mean.len())) {
-                    let value = kernels::dot(component, &centred) * self.scale;
+                    let value = kernels::dot(component, &centred) * scale;
                     carried += value * value;
                     *out = value as f32;
                 }
@@ -200,7 +215,7 @@ impl Sketch {
             Metric::Manhattan => {
                 for (run, out) in out.iter_mut().enumerate() {
                     let (start, end) = self.run(run);
-                    *out = (centred[start..end].iter().sum::<f64>() * self.scale) as f32;
+                    *out = (centred[start..end].iter().sum::<f64>() * scale) as f32;
                 }
                 // Here the norm is the sum of all absolute values, and the error the sum over all coordinates.
                 HALF_ULP_64 * (dim + 4.0) * norm + 2.0 * HALF_ULP_32 * norm + 1e-40 * self.width as f64
@@ -211,14 +226,11 @@ impl Sketch {
     /// The sketch of a query of dimension d.
     pub fn query(&self, query: Row<'_>) -> SketchedQuery {
         let mut values = vec![0.0; self.width];
-        let slack = self.embed(query, &mut values);
         let norm = kernels::norm(self.metric, &kernels::centre(query, &self.mean)) * self.scale;
-        let slack = if norm <= FARTHEST_QUERY {
-            slack + self.slack
-        } else {
-            values.fill(0.0);
-            f64::INFINITY
-        };
+        // From too far away only the direction counts.
+        let nearer = if norm > FARTHEST_QUERY { FARTHEST_QUERY / norm } else { 1.0 };
+        let slack = self.embed(query, self.scale * nearer, &mut values);
+        let slack = if nearer < 1.0 { f64::INFINITY } else { slack + self.slack };
         // Distances of sketches are summed in f32, by our kernels and by kiddo (whose tree adds two roundings a level).
         let summing = (self.width as f64 + 256.0) * 2.0 * HALF_ULP_32;
         SketchedQuery {
