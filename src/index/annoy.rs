@@ -8,10 +8,11 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-use super::sketch::{Radius, Sketch, kernels};
+use super::sketch::{Radius, Sketch};
 use super::{BuildError, Index, QueryError, Visits, check_base, check_query, check_shape};
 use crate::dataset::{Row, Vectors};
 use crate::distance::{Metric, Ranker};
+use crate::kernel::sketch as kernels;
 use crate::neighbor::{Neighbor, Neighbors, TopK};
 
 /// What an [`Annoy`] is built with.

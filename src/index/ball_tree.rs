@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::sketch::kernels::{self, LANES};
 use super::sketch::{Lanes, Radius, Sketch, Sketched, SketchedQuery};
 use super::{BuildError, Index, QueryError, Visits, check_base, check_query, check_shape};
 use crate::dataset::{Row, Vectors};
 use crate::distance::{Metric, Ranker};
+use crate::kernel::sketch::{self as kernels, LANES};
 use crate::neighbor::{Neighbor, Neighbors, TopK};
 
 /// What a [`BallTree`] is built with.

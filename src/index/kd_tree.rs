@@ -9,10 +9,11 @@ use kiddo::traits::kd_tree::KdTreeAccessor;
 use kiddo::{Eytzinger, LeafStrategy, SquaredEuclidean};
 use rayon::prelude::*;
 
-use super::sketch::{Sketch, SketchedQuery, kernels};
+use super::sketch::{Sketch, SketchedQuery};
 use super::{BuildError, Index, QueryError, Visits, check_base, check_query, check_shape};
 use crate::dataset::{Row, Vectors};
 use crate::distance::{Metric, Ranker};
+use crate::kernel::sketch as kernels;
 use crate::neighbor::{Neighbor, Neighbors, TopK};
 
 /// What a [`KdTree`] is built with.

@@ -14,14 +14,12 @@
 //! Sketches are f32 and rounded. [`SketchedQuery::radius`] widens the k-th best distance by all that rounding can do,
 //! so that a true neighbour is never rejected.
 
-pub mod kernels;
-
 use rayon::prelude::*;
 
-use self::kernels::LANES;
 use crate::dataset::{Row, Vectors};
 use crate::distance::Metric;
 use crate::index::BuildError;
+use crate::kernel::sketch::{self as kernels, LANES};
 use crate::pca::{Pca, PcaOptions};
 
 /// Half a unit in the last place, relative: what rounding to the nearest f32 or f64 can do.
