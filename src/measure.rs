@@ -95,6 +95,15 @@ pub struct Measurement {
     pub date: String,
 }
 
+impl Measurement {
+    /// The value of one of the index's parameters.
+    #[must_use]
+    pub fn param(&self, name: &str) -> Option<f64> {
+        let values = self.params.split(' ').filter_map(|pair| pair.split_once('='));
+        values.filter(|(known, _)| *known == name).find_map(|(_, value)| value.parse().ok())
+    }
+}
+
 /// What is measured on: a base, queries that no index has seen, and their true neighbours.
 #[derive(Debug, Clone)]
 pub struct Task {
@@ -334,6 +343,8 @@ mod tests {
         let [row] = &rows[..] else { panic!("one row, not {rows:?}") };
         assert_eq!((row.index.as_str(), row.n, row.d, row.k, row.recall), ("brute_force", 50, 2, 3, 1.0));
         assert!(row.qps > 0.0 && row.qps_batch > 0.0 && row.p50_us <= row.p99_us, "{row:?}");
+        assert_eq!(Measurement { params: "m=8 nprobe=3".into(), ..row.clone() }.param("nprobe"), Some(3.0));
+        assert_eq!(row.param("nprobe"), None);
         assert!(row.memory_bytes >= 100, "it keeps the vectors: {row:?}");
     }
 
