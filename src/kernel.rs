@@ -4,6 +4,7 @@
 //! Only this module contains `unsafe` code.
 
 pub(crate) mod pair;
+pub(crate) mod sketch;
 pub(crate) mod tile;
 
 /// Whether the AVX2 and FMA forms can run here.

@@ -11,6 +11,7 @@
 //! | [`pca`] | principal components, which several indexes rotate to |
 //! | [`classify`] | the k-NN classifier: uniform votes, votes by distance |
 //! | [`evaluate`] | recall, queries per second, accuracy, the confusion matrix |
+//! | [`measure`] | a row of the measured record a run |
 //! | `table`, `chart`, `notebook` | results as polars tables, plotters charts, rich output (feature `report`) |
 //!
 //! ```
@@ -34,7 +35,9 @@ pub mod distance;
 pub mod evaluate;
 pub mod fashion;
 pub mod index;
+
 mod kernel;
+pub mod measure;
 pub mod neighbor;
 #[cfg(feature = "report")]
 pub mod notebook;
@@ -56,7 +59,9 @@ pub mod prelude {
     pub use crate::distance::Metric;
     pub use crate::evaluate::{ConfusionMatrix, accuracy, on_threads, recall, time_batch, time_queries};
     pub use crate::fashion::{self, CLASSES, Fashion};
-    pub use crate::index::{BruteForce, Index};
+    pub use crate::index::registry::{self, Settings};
+    pub use crate::index::{Annoy, AnnoyParams, BallTree, BallTreeParams, BruteForce, Index, KdTree, KdTreeParams};
+    pub use crate::measure::{Measurement, read_csv};
     pub use crate::neighbor::{Neighbor, Neighbors, TopK};
     #[cfg(feature = "report")]
     pub use crate::notebook::{Figure, Gallery, Tile, decimal, integer, parameter, percent, prose, table};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{BruteForce, BuildError, Index};
+use super::{Annoy, AnnoyParams, BallTree, BallTreeParams, BruteForce, BuildError, Index, KdTree, KdTreeParams};
 use crate::dataset::Vectors;
 use crate::distance::Metric;
 
@@ -36,6 +36,19 @@ impl Settings {
     #[must_use]
     pub fn get(&self, knob: &Knob) -> f64 {
         self.0.iter().find(|(name, _)| name == knob.name).map_or(knob.default, |&(_, value)| value)
+    }
+
+    /// The value of a `knob` that counts something.
+    ///
+    /// # Errors
+    /// If it is negative or not a whole number.
+    pub fn whole(&self, knob: &Knob) -> Result<usize, BuildError> {
+        let value = self.get(knob);
+        if value >= 0.0 && value.fract() == 0.0 && value <= u32::MAX.into() {
+            Ok(value as usize)
+        } else {
+            Err(BuildError::InvalidParameter { name: knob.name, received: value, expected: "a whole number" })
+        }
     }
 
     /// The names that are set.
@@ -93,14 +106,93 @@ pub fn find(key: &str) -> Option<&'static Entry> {
 }
 
 /// Every index there is, in the order of the report's tables.
-pub static REGISTRY: &[Entry] = &[Entry {
-    key: "brute_force",
-    name: "Brute force",
-    exact: true,
-    build_knobs: &[],
-    query_knobs: &[],
-    build: |base, _| {
-        let index = BruteForce::build(base, Metric::Euclidean)?;
-        Ok(Box::new(move |_| Ok(Box::new(index.clone()))))
+pub static REGISTRY: &[Entry] = &[
+    Entry {
+        key: "brute_force",
+        name: "Brute force",
+        exact: true,
+        build_knobs: &[],
+        query_knobs: &[],
+        build: |base, _| {
+            let index = BruteForce::build(base, Metric::Euclidean)?;
+            Ok(Box::new(move |_| Ok(Box::new(index.clone()))))
+        },
     },
-}];
+    Entry {
+        key: "kd_tree",
+        name: "KD-tree",
+        exact: true,
+        build_knobs: &[kd_tree::LEAF_SIZE, kd_tree::COMPONENTS],
+        query_knobs: &[],
+        build: |base, settings| {
+            let leaf_size = settings.whole(&kd_tree::LEAF_SIZE)?;
+            let components = settings.whole(&kd_tree::COMPONENTS)?;
+            let index = KdTree::build(base, KdTreeParams { leaf_size, components })?;
+            Ok(Box::new(move |_| Ok(Box::new(index.clone()))))
+        },
+    },
+    Entry {
+        key: "ball_tree",
+        name: "Ball tree",
+        exact: true,
+        build_knobs: &[ball_tree::LEAF_SIZE, ball_tree::COMPONENTS],
+        query_knobs: &[],
+        build: |base, settings| {
+            let leaf_size = settings.whole(&ball_tree::LEAF_SIZE)?;
+            let components = settings.whole(&ball_tree::COMPONENTS)?;
+            let index = BallTree::build(base, BallTreeParams { leaf_size, components, metric: Metric::Euclidean })?;
+            Ok(Box::new(move |_| Ok(Box::new(index.clone()))))
+        },
+    },
+    Entry {
+        key: "annoy",
+        name: "Annoy",
+        exact: false,
+        build_knobs: &[annoy::N_TREES, annoy::SEED],
+        query_knobs: &[annoy::SEARCH_K],
+        build: |base, settings| {
+            let (n_trees, seed) = (settings.whole(&annoy::N_TREES)?, settings.whole(&annoy::SEED)? as u64);
+            let index = Annoy::build(base, AnnoyParams { n_trees, seed })?;
+            Ok(Box::new(move |settings| Ok(Box::new(index.with_search_k(settings.whole(&annoy::SEARCH_K)?)))))
+        },
+    },
+];
+
+/// The knobs of [`Annoy`].
+mod annoy {
+    use super::Knob;
+
+    pub const N_TREES: Knob =
+        Knob { name: "n_trees", default: 50.0, sweep: &[10.0, 50.0, 100.0], help: "trees of the forest" };
+    pub const SEED: Knob = Knob { name: "seed", default: 0.0, sweep: &[0.0], help: "of the random splits" };
+    pub const SEARCH_K: Knob = Knob {
+        name: "search_k",
+        default: 4000.0,
+        sweep: &[400.0, 1000.0, 2000.0, 4000.0, 10_000.0, 20_000.0],
+        help: "rows that a query collects; 0 for n_trees × k",
+    };
+}
+
+/// The knobs of [`KdTree`].
+mod kd_tree {
+    use super::Knob;
+
+    pub const LEAF_SIZE: Knob = Knob {
+        name: "leaf_size",
+        default: 64.0,
+        sweep: &[16.0, 32.0, 64.0, 128.0, 256.0],
+        help: "most rows in a leaf",
+    };
+    pub const COMPONENTS: Knob =
+        Knob { name: "components", default: 16.0, sweep: &[4.0, 8.0, 16.0, 32.0], help: "dimensions of the tree" };
+}
+
+/// The knobs of [`BallTree`].
+mod ball_tree {
+    use super::Knob;
+
+    pub const LEAF_SIZE: Knob =
+        Knob { name: "leaf_size", default: 64.0, sweep: &[16.0, 64.0, 256.0, 1024.0], help: "most rows in a leaf" };
+    pub const COMPONENTS: Knob =
+        Knob { name: "components", default: 32.0, sweep: &[8.0, 16.0, 32.0, 64.0], help: "dimensions of the balls" };
+}
