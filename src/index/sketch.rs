@@ -256,10 +256,6 @@ impl SketchedQuery {
         Radius { distance: (distance as f32).next_up(), rank: (ranked as f32).next_up() }
     }
 
-    /// The metric of the sketches' distances.
-    pub fn metric(&self) -> Metric {
-        self.metric
-    }
 }
 
 /// Sketches in groups of [`LANES`], coordinate by coordinate within a group, so that one register holds the same
