@@ -14,6 +14,7 @@ use crate::neighbor::{Neighbor, Neighbors};
 mod annoy;
 mod ball_tree;
 mod brute_force;
+mod hnsw;
 mod kd_tree;
 pub mod registry;
 mod sketch;
@@ -21,6 +22,7 @@ mod sketch;
 pub use annoy::{Annoy, AnnoyParams, Hyperplane};
 pub use ball_tree::{Ball, BallTree, BallTreeParams};
 pub use brute_force::BruteForce;
+pub use hnsw::{Hnsw, HnswParams};
 pub use kd_tree::{KdTree, KdTreeParams};
 
 /// Why an index could not be built.

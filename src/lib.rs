@@ -60,7 +60,9 @@ pub mod prelude {
     pub use crate::evaluate::{ConfusionMatrix, accuracy, on_threads, recall, time_batch, time_queries};
     pub use crate::fashion::{self, CLASSES, Fashion};
     pub use crate::index::registry::{self, Settings};
-    pub use crate::index::{Annoy, AnnoyParams, BallTree, BallTreeParams, BruteForce, Index, KdTree, KdTreeParams};
+    pub use crate::index::{
+        Annoy, AnnoyParams, BallTree, BallTreeParams, BruteForce, Hnsw, HnswParams, Index, KdTree, KdTreeParams,
+    };
     pub use crate::measure::{Measurement, read_csv};
     pub use crate::neighbor::{Neighbor, Neighbors, TopK};
     #[cfg(feature = "report")]

@@ -372,4 +372,5 @@ conformance! {
     kd_tree;
     ball_tree;
     annoy >= 0.95;
+    hnsw >= 0.95;
 }

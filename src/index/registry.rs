@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Annoy, AnnoyParams, BallTree, BallTreeParams, BruteForce, BuildError, Index, KdTree, KdTreeParams};
+use super::{
+    Annoy, AnnoyParams, BallTree, BallTreeParams, BruteForce, BuildError, Hnsw, HnswParams, Index, KdTree, KdTreeParams,
+};
 use crate::dataset::Vectors;
 use crate::distance::Metric;
 
@@ -156,7 +158,39 @@ pub static REGISTRY: &[Entry] = &[
             Ok(Box::new(move |settings| Ok(Box::new(index.with_search_k(settings.whole(&annoy::SEARCH_K)?)))))
         },
     },
+    Entry {
+        key: "hnsw",
+        name: "HNSW",
+        exact: false,
+        build_knobs: &[hnsw::EF_CONSTRUCTION, hnsw::SEED],
+        query_knobs: &[hnsw::EF_SEARCH],
+        build: |base, settings| {
+            let ef_construction = settings.whole(&hnsw::EF_CONSTRUCTION)?;
+            let seed = settings.whole(&hnsw::SEED)? as u64;
+            let index = Hnsw::build(base, HnswParams { ef_construction, seed })?;
+            Ok(Box::new(move |settings| Ok(Box::new(index.with_ef_search(settings.whole(&hnsw::EF_SEARCH)?)?))))
+        },
+    },
 ];
+
+/// The knobs of [`Hnsw`].
+mod hnsw {
+    use super::Knob;
+
+    pub const EF_CONSTRUCTION: Knob = Knob {
+        name: "ef_construction",
+        default: 100.0,
+        sweep: &[100.0],
+        help: "candidates among which links are chosen",
+    };
+    pub const SEED: Knob = Knob { name: "seed", default: 0.0, sweep: &[0.0], help: "of layers and insertion order" };
+    pub const EF_SEARCH: Knob = Knob {
+        name: "ef_search",
+        default: 40.0,
+        sweep: &[10.0, 15.0, 20.0, 40.0, 80.0, 120.0, 200.0, 400.0],
+        help: "rows kept while searching",
+    };
+}
 
 /// The knobs of [`Annoy`].
 mod annoy {
@@ -177,12 +211,8 @@ mod annoy {
 mod kd_tree {
     use super::Knob;
 
-    pub const LEAF_SIZE: Knob = Knob {
-        name: "leaf_size",
-        default: 64.0,
-        sweep: &[16.0, 32.0, 64.0, 128.0, 256.0],
-        help: "most rows in a leaf",
-    };
+    pub const LEAF_SIZE: Knob =
+        Knob { name: "leaf_size", default: 32.0, sweep: &[16.0, 32.0, 128.0], help: "most rows in a leaf" };
     pub const COMPONENTS: Knob =
         Knob { name: "components", default: 16.0, sweep: &[4.0, 8.0, 16.0, 32.0], help: "dimensions of the tree" };
 }
