@@ -10,6 +10,7 @@
 //! | [`index`] | the [`Index`](index::Index) trait, the indexes, their registry |
 //! | [`classify`] | the k-NN classifier: uniform votes, votes by distance |
 //! | [`evaluate`] | recall, queries per second, accuracy, the confusion matrix |
+//! | `net` | logistic regression, SVM, feed-forward net, CNN; their training; the features that they learn (feature `net`) |
 //! | `table`, `chart`, `notebook` | results as polars tables, plotters charts, rich output (feature `report`) |
 //!
 //! ```
@@ -34,6 +35,8 @@ pub mod evaluate;
 pub mod fashion;
 pub mod index;
 pub mod neighbor;
+#[cfg(feature = "net")]
+pub mod net;
 #[cfg(feature = "report")]
 pub mod notebook;
 #[cfg(feature = "report")]

@@ -61,8 +61,10 @@ fn geometry(images: &Shape, weight: &Shape, bias: &Shape) -> Result<(usize, Geom
             "conv_relu_pool: images {images:?}, weight {weight:?}, bias {bias:?}; expected n × h × w × c_in, c_out × k × k × c_in with k odd, c_out"
         );
     }
-    if height < 2 || width < 2 || c_in == 0 || c_out == 0 {
-        bail!("conv_relu_pool: images {images:?}, weight {weight:?}; expected at least 2 × 2 pixels and one channel");
+    if count == 0 || height < 2 || width < 2 || c_in == 0 || c_out == 0 {
+        bail!(
+            "conv_relu_pool: images {images:?}, weight {weight:?}; expected at least one image, 2 × 2 pixels and one channel"
+        );
     }
     let geometry = Geometry { height, width, c_in, c_out, kernel };
     // Places in an image and in the weights are kept in 32 bits.
@@ -143,9 +145,8 @@ impl CustomOp3 for ConvReluPool {
                 let sums = chunks.map(|(((images, winners), gradient), d_images)| {
                     let mut scratch = Backward::new(&geometry);
                     let images = images.chunks_exact(geometry.image_len());
-                    let outputs = winners
-                        .chunks_exact(geometry.output_len())
-                        .zip(gradient.chunks_exact(geometry.output_len()));
+                    let outputs =
+                        winners.chunks_exact(geometry.output_len()).zip(gradient.chunks_exact(geometry.output_len()));
                     for (i, (image, (winners, gradient))) in images.zip(outputs).enumerate() {
                         let d_image = d_images
                             .as_deref_mut()

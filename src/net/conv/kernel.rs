@@ -371,7 +371,7 @@ mod portable {
         let (to, rest) = to.split_at_mut(N * LANES);
         let mut sums = [[[0.0f32; LANES]; N]; U];
         let mut groups = hits.chunks_exact(U);
-        let mut add = |sums: &mut [[f32; LANES]; N], &(place, gradient): &Hit| {
+        let add = |sums: &mut [[f32; LANES]; N], &(place, gradient): &Hit| {
             let values = &from[place as usize + offset..][..N * LANES];
             for n in 0..N {
                 for lane in 0..LANES {

@@ -1,0 +1,5 @@
+//! Nets.
+
+mod conv;
+
+pub use conv::conv_relu_pool;
