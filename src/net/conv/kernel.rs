@@ -309,30 +309,36 @@ mod portable {
         {
             let corner = window / pooled_columns * 2 * g.padded_row() + window % pooled_columns * 2 * g.c_in;
             let places = [corner, corner + g.c_in, corner + g.padded_row(), corner + g.padded_row() + g.c_in, 0];
+            // Without branches, which would be mispredicted half the time: the dead are written where the next hit
+            // overwrites them, or into a list of their own.
+            for (channel, (&gradient, &winner)) in gradient.iter().zip(winners).enumerate() {
+                let hits = &mut channel_hits[channel];
+                by_channel[channel * windows + *hits as usize] =
+                    (places[usize::from(winner.min(DEAD))] as u32, gradient);
+                *hits += u32::from(winner < DEAD);
+            }
+            for ((sum, &gradient), &winner) in d_bias.iter_mut().zip(gradient).zip(winners) {
+                *sum += if winner < DEAD { gradient } else { 0.0 };
+            }
+            if d_image.is_none() {
+                continue;
+            }
             let mut pixel_hits = [0; DEAD as usize + 1];
             for (channel, (&gradient, &winner)) in gradient.iter().zip(winners).enumerate() {
-                // Without a branch, which would be mispredicted half the time: the dead are written where the next
-                // hit overwrites them, or into a list of their own.
                 let winner = usize::from(winner.min(DEAD));
-                let hits = &mut channel_hits[channel];
-                by_channel[channel * windows + (*hits as usize)] = (places[winner] as u32, gradient);
-                *hits += u32::from(winner != usize::from(DEAD));
                 by_pixel[winner * g.c_out + pixel_hits[winner]] = ((channel * filter) as u32, gradient);
                 pixel_hits[winner] += 1;
             }
-            if d_image.is_some() {
-                for winner in 0..usize::from(DEAD) {
-                    let hits = &by_pixel[winner * g.c_out..][..pixel_hits[winner]];
-                    for ky in 0..g.kernel {
-                        let to = &mut d_padded[places[winner] + ky * g.padded_row()..][..run];
-                        add_runs::<FMA>(to, hits, wide, ky * run);
-                    }
+            for winner in 0..usize::from(DEAD) {
+                let hits = &by_pixel[winner * g.c_out..][..pixel_hits[winner]];
+                for ky in 0..g.kernel {
+                    let to = &mut d_padded[places[winner] + ky * g.padded_row()..][..run];
+                    add_runs::<FMA>(to, hits, wide, ky * run);
                 }
             }
         }
         for channel in 0..g.c_out {
             let hits = &by_channel[channel * windows..][..channel_hits[channel] as usize];
-            d_bias[channel] += hits.iter().map(|&(_, gradient)| gradient).sum::<f32>();
             for ky in 0..g.kernel {
                 let to = &mut d_weight[channel * filter + ky * run..][..run];
                 add_runs::<FMA>(to, hits, padded, ky * g.padded_row());
@@ -370,6 +376,9 @@ mod portable {
     ) -> (usize, &'a mut [f32]) {
         let (to, rest) = to.split_at_mut(N * LANES);
         let mut sums = [[[0.0f32; LANES]; N]; U];
+        for (sum, to) in sums[0].iter_mut().zip(to.chunks_exact(LANES)) {
+            sum.copy_from_slice(to);
+        }
         let mut groups = hits.chunks_exact(U);
         let add = |sums: &mut [[f32; LANES]; N], &(place, gradient): &Hit| {
             let values = &from[place as usize + offset..][..N * LANES];
@@ -387,10 +396,16 @@ mod portable {
         for hit in groups.remainder() {
             add(&mut sums[0], hit);
         }
-        for n in 0..N {
-            for lane in 0..LANES {
-                to[n * LANES + lane] += (0..U).map(|u| sums[u][n][lane]).sum::<f32>();
+        let (first, others) = sums.split_first_mut().expect("U is at least one");
+        for other in others {
+            for n in 0..N {
+                for lane in 0..LANES {
+                    first[n][lane] += other[n][lane];
+                }
             }
+        }
+        for (to, sum) in to.chunks_exact_mut(LANES).zip(first) {
+            to.copy_from_slice(sum);
         }
         (N * LANES, rest)
     }
