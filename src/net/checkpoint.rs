@@ -42,6 +42,8 @@ pub(super) struct Record {
 
 /// Named tensors of f32.
 pub(super) type Tensors = Vec<(String, Tensor)>;
+/// What a checkpoint holds.
+pub(super) type Checkpoint = (Record, HashMap<String, Tensor>);
 
 /// Writes a checkpoint in place of the one before.
 pub(super) fn save(path: &Path, record: &Record, tensors: &Tensors) -> Result<(), NetError> {
@@ -58,7 +60,7 @@ pub(super) fn load(
     config: &Config,
     data: &str,
     shapes: &[(String, Vec<usize>)],
-) -> Result<Option<(Record, HashMap<String, Tensor>)>, NetError> {
+) -> Result<Option<Checkpoint>, NetError> {
     let file = match fs::read(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

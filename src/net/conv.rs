@@ -135,7 +135,7 @@ impl CustomOp3 for ConvReluPool {
             true => d_images.chunks_mut(CHUNK * geometry.image_len()).map(Some).collect(),
             false => (0..count.div_ceil(CHUNK)).map(|_| None).collect(),
         };
-        let sums: Vec<(Vec<f32>, Vec<f32>)> = with_values(images, |images| {
+        let sums: Vec<Backward> = with_values(images, |images| {
             with_values(&gradient, |gradient| {
                 let chunks = images
                     .par_chunks(CHUNK * geometry.image_len())
@@ -153,12 +153,12 @@ impl CustomOp3 for ConvReluPool {
                             .map(|all| &mut all[i * geometry.image_len()..][..geometry.image_len()]);
                         kernel::backward(&geometry, &mut scratch, &wide, image, winners, gradient, d_image);
                     }
-                    (scratch.d_weight, scratch.d_bias)
+                    scratch
                 });
                 Ok(sums.collect())
             })
         })?;
-        let sum = |of: fn(&(Vec<f32>, Vec<f32>)) -> &[f32]| {
+        let sum = |of: fn(&Backward) -> &[f32]| {
             let mut parts = sums.iter().map(of);
             let mut total = parts.next().unwrap_or_default().to_vec();
             for part in parts {
@@ -167,8 +167,8 @@ impl CustomOp3 for ConvReluPool {
             total
         };
         let device = images.device();
-        let d_weight = Tensor::from_vec(geometry.narrow(&sum(|sums| &sums.0)), weight.shape(), device)?;
-        let d_bias = Tensor::from_vec(sum(|sums| &sums.1), bias.shape(), device)?;
+        let d_weight = Tensor::from_vec(geometry.narrow(&sum(|sums| &sums.d_weight)), weight.shape(), device)?;
+        let d_bias = Tensor::from_vec(sum(|sums| &sums.d_bias), bias.shape(), device)?;
         let d_images = match wanted {
             true => Some(Tensor::from_vec(d_images, images.shape(), device)?),
             false => None,

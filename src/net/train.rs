@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use candle_core::{Tensor, Var};
@@ -10,6 +10,7 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::checkpoint::{self, Record, Tensors};
 use super::data::{Augmentation, Labelled};
@@ -92,6 +93,13 @@ impl Config {
     #[must_use]
     pub fn cnn_of_width(fc2: usize) -> Self {
         Self::of(ModelConfig::Cnn(CnnConfig { fc2, ..CnnConfig::default() }))
+    }
+
+    /// The file in `folder` for this training's checkpoint: trainings that differ in anything have different files.
+    #[must_use]
+    pub fn checkpoint_in(&self, folder: &Path) -> PathBuf {
+        let hash = format!("{:x}", Sha256::digest(format!("{self:?}")));
+        folder.join(format!("{}-{}-{hash:.8}.safetensors", self.model.name(), self.model.feature_width()))
     }
 
     fn validate(&self, images: usize) -> Result<(), NetError> {
