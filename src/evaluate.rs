@@ -41,21 +41,9 @@ pub fn accuracy(predicted: &[Option<u8>], labels: &[u8]) -> f64 {
     right as f64 / labels.len().max(1) as f64
 }
 
-/// How often class i (row) was taken for class j (column): `classes` × `classes`. Absent predictions count nowhere.
-///
-/// # Panics
-/// If there are not as many predictions as labels, or a class is not below `classes`.
-#[must_use]
-pub fn confusion_matrix(predicted: &[Option<u8>], labels: &[u8], classes: usize) -> Array2<u32> {
-    assert_eq!(predicted.len(), labels.len(), "one prediction a label");
-    let mut matrix = Array2::zeros((classes, classes));
-    for (&predicted, &label) in predicted.iter().zip(labels) {
-        if let Some(predicted) = predicted {
-            matrix[(usize::from(label), usize::from(predicted))] += 1;
-        }
-    }
-    matrix
-}
+/// How often class i (row) was taken for class j (column).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfusionMatrix(Array2<u32>);
 
 /// One class's scores.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -70,29 +58,53 @@ pub struct ClassScores {
     pub support: u32,
 }
 
-/// The scores of each class, from a [`confusion_matrix`]. Where a share has no denominator it is 0, as in scikit-learn.
-#[must_use]
-pub fn class_scores(confusion: &Array2<u32>) -> Vec<ClassScores> {
-    let share = |part: u32, whole: u32| if whole == 0 { 0.0 } else { f64::from(part) / f64::from(whole) };
-    (0..confusion.nrows())
-        .map(|class| {
-            let (right, support) = (confusion[(class, class)], confusion.row(class).sum());
-            let precision = share(right, confusion.column(class).sum());
-            let recall = share(right, support);
-            let f1 = if precision + recall == 0.0 { 0.0 } else { 2.0 * precision * recall / (precision + recall) };
-            ClassScores { precision, recall, f1, support }
-        })
-        .collect()
-}
+impl ConfusionMatrix {
+    /// Counts each pair of label and prediction, both below `classes`; absent predictions count nowhere.
+    ///
+    /// # Panics
+    /// If there are not as many predictions as labels, or a class is not below `classes`.
+    #[must_use]
+    pub fn new(predicted: &[Option<u8>], labels: &[u8], classes: usize) -> Self {
+        assert_eq!(predicted.len(), labels.len(), "one prediction a label");
+        let mut counts = Array2::zeros((classes, classes));
+        for (&predicted, &label) in predicted.iter().zip(labels) {
+            if let Some(predicted) = predicted {
+                counts[(usize::from(label), usize::from(predicted))] += 1;
+            }
+        }
+        Self(counts)
+    }
 
-/// The pairs of classes confused most: (true, predicted, how often), descending, ties by class.
-#[must_use]
-pub fn most_confused(confusion: &Array2<u32>, pairs: usize) -> Vec<(usize, usize, u32)> {
-    let off_diagonal = confusion.indexed_iter().filter(|((label, predicted), _)| label != predicted);
-    let mut all: Vec<_> = off_diagonal.map(|((label, predicted), &count)| (label, predicted, count)).collect();
-    all.sort_by_key(|&(label, predicted, count)| (std::cmp::Reverse(count), label, predicted));
-    all.truncate(pairs);
-    all
+    /// The counts: classes × classes, a row a true class.
+    #[must_use]
+    pub fn counts(&self) -> &Array2<u32> {
+        &self.0
+    }
+
+    /// The scores of each class. Where a share has no denominator it is 0, as in scikit-learn.
+    #[must_use]
+    pub fn class_scores(&self) -> Vec<ClassScores> {
+        let share = |part: u32, whole: u32| if whole == 0 { 0.0 } else { f64::from(part) / f64::from(whole) };
+        (0..self.0.nrows())
+            .map(|class| {
+                let (right, support) = (self.0[(class, class)], self.0.row(class).sum());
+                let precision = share(right, self.0.column(class).sum());
+                let recall = share(right, support);
+                let f1 = if precision + recall == 0.0 { 0.0 } else { 2.0 * precision * recall / (precision + recall) };
+                ClassScores { precision, recall, f1, support }
+            })
+            .collect()
+    }
+
+    /// The pairs of classes confused most: (true, predicted, how often), descending, ties by class.
+    #[must_use]
+    pub fn most_confused(&self, pairs: usize) -> Vec<(usize, usize, u32)> {
+        let off_diagonal = self.0.indexed_iter().filter(|((label, predicted), _)| label != predicted);
+        let mut all: Vec<_> = off_diagonal.map(|((label, predicted), &count)| (label, predicted, count)).collect();
+        all.sort_by_key(|&(label, predicted, count)| (std::cmp::Reverse(count), label, predicted));
+        all.truncate(pairs);
+        all
+    }
 }
 
 /// What a timed run of queries found and how long it took.
@@ -117,6 +129,14 @@ impl Timed {
         let rank = (quantile * self.seconds.len() as f64).ceil() as usize;
         self.seconds.get(rank.max(1) - 1).map_or(0.0, |seconds| seconds * 1e6)
     }
+}
+
+/// Runs `work` with a rayon pool of `threads` threads (0: one a core), so that a batch can be timed on one.
+///
+/// # Errors
+/// If the system gives no threads.
+pub fn on_threads<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> Result<T, rayon::ThreadPoolBuildError> {
+    Ok(rayon::ThreadPoolBuilder::new().num_threads(threads).build()?.install(work))
 }
 
 /// Answers each query with a call of its own, on the calling thread, and times each.
@@ -173,15 +193,21 @@ mod tests {
     fn scores_are_those_of_the_textbook() {
         let labels = [0, 0, 0, 0, 1, 1];
         let predicted = [0, 0, 0, 1, 1, 0].map(Some);
-        let matrix = confusion_matrix(&predicted, &labels, 3);
-        assert_eq!(matrix, ndarray::array![[3, 1, 0], [1, 1, 0], [0, 0, 0]]);
+        let matrix = ConfusionMatrix::new(&predicted, &labels, 3);
+        assert_eq!(matrix.counts(), ndarray::array![[3, 1, 0], [1, 1, 0], [0, 0, 0]]);
         assert_eq!(accuracy(&predicted, &labels), 4.0 / 6.0);
-        let scores = class_scores(&matrix);
+        let scores = matrix.class_scores();
         assert_eq!(scores[0], ClassScores { precision: 0.75, recall: 0.75, f1: 0.75, support: 4 });
         assert_eq!(scores[1], ClassScores { precision: 0.5, recall: 0.5, f1: 0.5, support: 2 });
         assert_eq!(scores[2], ClassScores { precision: 0.0, recall: 0.0, f1: 0.0, support: 0 });
-        assert_eq!(most_confused(&matrix, 1), [(0, 1, 1)]);
+        assert_eq!(matrix.most_confused(1), [(0, 1, 1)]);
         assert_eq!(accuracy(&[None, Some(1)], &[0, 1]), 0.5);
+    }
+
+    #[test]
+    fn work_runs_on_as_many_threads_as_asked_for() {
+        assert_eq!(on_threads(1, rayon::current_num_threads).unwrap(), 1);
+        assert_eq!(on_threads(3, rayon::current_num_threads).unwrap(), 3);
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! | [`distance`] | Euclidean and Manhattan, exact to the last bit |
 //! | [`neighbor`] | [`Neighbor`](neighbor::Neighbor), and the k-best collector |
 //! | [`index`] | the [`Index`](index::Index) trait, the indexes, their registry |
+//! | [`pca`] | principal components, which several indexes rotate to |
 //! | [`classify`] | the k-NN classifier: uniform votes, votes by distance |
 //! | [`evaluate`] | recall, queries per second, accuracy, the confusion matrix |
 //! | `net` | logistic regression, SVM, feed-forward net, CNN; their training; the features that they learn (feature `net`) |
@@ -34,11 +35,13 @@ pub mod distance;
 pub mod evaluate;
 pub mod fashion;
 pub mod index;
+mod kernel;
 pub mod neighbor;
 #[cfg(feature = "net")]
 pub mod net;
 #[cfg(feature = "report")]
 pub mod notebook;
+pub mod pca;
 #[cfg(feature = "report")]
 pub mod table;
 
@@ -50,13 +53,19 @@ pub mod prelude {
     pub use polars::prelude::{DataFrame, df};
 
     #[cfg(feature = "report")]
-    pub use crate::chart::{BarChart, Heatmap, LineChart, Series};
+    pub use crate::chart::{BarChart, Heatmap, LineChart, Series, svg};
     pub use crate::classify::{KnnClassifier, Weights};
     pub use crate::dataset::Vectors;
     pub use crate::distance::Metric;
+    pub use crate::evaluate::{ConfusionMatrix, accuracy, on_threads, recall, time_batch, time_queries};
     pub use crate::fashion::{self, CLASSES, Fashion};
     pub use crate::index::{BruteForce, Index};
     pub use crate::neighbor::{Neighbor, Neighbors, TopK};
     #[cfg(feature = "report")]
     pub use crate::notebook::{Figure, Gallery, Tile, decimal, integer, parameter, percent, prose, table};
 }
+
+/// The README's example, so that it is tested with the others.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

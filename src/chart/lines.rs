@@ -188,11 +188,12 @@ fn draw_marker<DB: DrawingBackend>(area: &Area<DB>, at: usize, (x, y): (i32, i32
         _ => &[(0, -6), (5, 0), (0, 6), (-5, 0), (0, -6)],
     };
     let corners: Vec<_> = corners.iter().map(|corner| (x + corner.0, y + corner.1)).collect();
-    match (corners.is_empty(), at / 4 % 2 == 0) {
-        (true, true) => area.draw(&Circle::new((x, y), 4, color.filled()))?,
-        (true, false) => area.draw(&Circle::new((x, y), 4, color.stroke_width(2)))?,
-        (false, true) => area.draw(&Polygon::new(corners, color.filled()))?,
-        (false, false) => area.draw(&PathElement::new(corners, color.stroke_width(2)))?,
+    let hollow = at / 4 % 2 == 1;
+    match (corners.is_empty(), hollow) {
+        (true, false) => area.draw(&Circle::new((x, y), 4, color.filled()))?,
+        (true, true) => area.draw(&Circle::new((x, y), 4, color.stroke_width(2)))?,
+        (false, false) => area.draw(&Polygon::new(corners, color.filled()))?,
+        (false, true) => area.draw(&PathElement::new(corners, color.stroke_width(2)))?,
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 mod kernel;
 
-use kernel::{Backward, Forward, Geometry};
+use kernel::{Backward, Forward, Geometry, Sums};
 
 /// Images whose gradients are summed one after the other. The sums of the chunks are then added in order, so that the
 /// result does not depend on the number of threads.
@@ -135,7 +135,7 @@ impl CustomOp3 for ConvReluPool {
             true => d_images.chunks_mut(CHUNK * geometry.image_len()).map(Some).collect(),
             false => (0..count.div_ceil(CHUNK)).map(|_| None).collect(),
         };
-        let sums: Vec<Backward> = with_values(images, |images| {
+        let sums: Vec<Sums> = with_values(images, |images| {
             with_values(&gradient, |gradient| {
                 let chunks = images
                     .par_chunks(CHUNK * geometry.image_len())
@@ -153,12 +153,12 @@ impl CustomOp3 for ConvReluPool {
                             .map(|all| &mut all[i * geometry.image_len()..][..geometry.image_len()]);
                         kernel::backward(&geometry, &mut scratch, &wide, image, winners, gradient, d_image);
                     }
-                    scratch
+                    scratch.sums
                 });
                 Ok(sums.collect())
             })
         })?;
-        let sum = |of: fn(&Backward) -> &[f32]| {
+        let sum = |of: fn(&Sums) -> &[f32]| {
             let mut parts = sums.iter().map(of);
             let mut total = parts.next().unwrap_or_default().to_vec();
             for part in parts {

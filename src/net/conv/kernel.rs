@@ -149,9 +149,16 @@ pub struct Backward {
     channel_hits: Vec<u32>,
     /// For each pixel of a window and for the dead: the channels that hit it, by place in the wide weights.
     by_pixel: Vec<Hit>,
-    /// Gradient of the weights, wide.
+    /// The gradients, added up.
+    pub sums: Sums,
+}
+
+/// Gradients of the parameters, summed over images.
+#[derive(Debug)]
+pub struct Sums {
+    /// Of the weights, wide.
     pub d_weight: Vec<f32>,
-    /// Gradient of the bias.
+    /// Of the bias.
     pub d_bias: Vec<f32>,
 }
 
@@ -165,8 +172,10 @@ impl Backward {
             by_channel: vec![(0, 0.0); geometry.c_out * rows * columns],
             channel_hits: vec![0; geometry.c_out],
             by_pixel: vec![(0, 0.0); 5 * geometry.c_out],
-            d_weight: vec![0.0; geometry.c_out * geometry.kernel * geometry.wide_run()],
-            d_bias: vec![0.0; geometry.c_out],
+            sums: Sums {
+                d_weight: vec![0.0; geometry.c_out * geometry.kernel * geometry.wide_run()],
+                d_bias: vec![0.0; geometry.c_out],
+            },
         }
     }
 }
@@ -174,7 +183,7 @@ impl Backward {
 mod portable {
     use std::array::from_fn;
 
-    use super::{Backward, DEAD, Forward, Geometry, Hit, LANES, TILE};
+    use super::{Backward, DEAD, Forward, Geometry, Hit, LANES, Sums, TILE};
 
     /// a · b + c, fused where the machine has it: elsewhere `mul_add` would be a call into libm.
     #[inline(always)]
@@ -297,7 +306,8 @@ mod portable {
         d_image: Option<&mut [f32]>,
     ) {
         let g = *geometry;
-        let Backward { padded, d_padded, by_channel, channel_hits, by_pixel, d_weight, d_bias } = scratch;
+        let Backward { padded, d_padded, by_channel, channel_hits, by_pixel, sums } = scratch;
+        let Sums { d_weight, d_bias } = sums;
         let (pooled_rows, pooled_columns) = g.pooled();
         let windows = pooled_rows * pooled_columns;
         let (run, filter) = (g.wide_run(), g.kernel * g.wide_run());
