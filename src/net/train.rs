@@ -150,17 +150,37 @@ pub struct Epoch {
     /// Learning rate at its end.
     pub learning_rate: f32,
     /// Mean loss over the training images, each as the model was when it came by.
+    #[serde(with = "exact")]
     pub loss: f64,
     /// Share of them that were classified rightly, likewise.
+    #[serde(with = "exact")]
     pub train_accuracy: f64,
     /// Mean loss over the validation images after the epoch.
+    #[serde(with = "exact")]
     pub validation_loss: f64,
     /// Share of them that are classified rightly.
+    #[serde(with = "exact")]
     pub validation_accuracy: f64,
     /// Seconds of the epoch, validation included.
+    #[serde(with = "exact")]
     pub seconds: f64,
     /// Training images a second, validation not counted.
+    #[serde(with = "exact")]
     pub images_per_s: f64,
+}
+
+/// f64 as text: JSON numbers come back from serde_json within one unit in the last place, which is enough to choose
+/// another best epoch among equals.
+mod exact {
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    pub fn serialize<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(value)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
 }
 
 impl fmt::Display for Epoch {
