@@ -61,13 +61,15 @@ fn figures(trained: &Trained) -> (String, f64, usize, Vec<(f64, f64, f64, f64)>)
 
 #[test]
 fn every_model_learns_and_what_it_predicts_is_what_it_was_scored_on() {
-    let configs = [small(ModelConfig::Logistic), small(ModelConfig::Svm), small_mlp(), small_cnn()];
-    for config in configs {
+    // A linear model cannot follow the bars as they shift; by chance it would be 0.1.
+    let linear = |model| (Config { epochs: 15, ..small(model) }, 0.6);
+    let nets = [(small_mlp(), 0.8), (small_cnn(), 0.8)];
+    for (config, floor) in [linear(ModelConfig::Logistic), linear(ModelConfig::Svm)].into_iter().chain(nets) {
         let name = config.model.name();
         let trained = run(&config, &Options::default()).unwrap();
-        assert!(trained.test_accuracy > 0.8, "{name}: {}", trained.test_accuracy);
-        assert_eq!((trained.history.len(), trained.loaded), (4, false));
-        assert!(trained.history[3].loss < trained.history[0].loss, "{name}");
+        assert!(trained.test_accuracy > floor, "{name}: {}", trained.test_accuracy);
+        assert_eq!((trained.history.len(), trained.loaded), (config.epochs, false));
+        assert!(trained.history[config.epochs - 1].loss < trained.history[0].loss, "{name}");
         let best = trained.history.iter().map(|epoch| epoch.validation_accuracy).fold(0.0, f64::max);
         assert_eq!(trained.validation_accuracy(), best, "{name}");
         let (test, labels) = bars(500, 2);

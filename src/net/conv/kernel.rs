@@ -279,7 +279,9 @@ mod portable {
     fn pool(window: [&[f32; TILE]; 4], bias: &[f32; TILE]) -> ([f32; TILE], [u8; TILE]) {
         let mut best = *window[0];
         let mut winner = [0u32; TILE];
-        for (place, values) in window.into_iter().enumerate().skip(1) {
+        #[expect(clippy::needless_range_loop, reason = "iterators are compiled apart here, without SIMD")]
+        for place in 1..4 {
+            let values = window[place];
             for lane in 0..TILE {
                 let better = (values[lane] > best[lane]) | values[lane].is_nan();
                 best[lane] = if better { values[lane] } else { best[lane] };
@@ -292,7 +294,11 @@ mod portable {
             best[lane] = if dead { 0.0 } else { best[lane] };
             winner[lane] = if dead { u32::from(DEAD) } else { winner[lane] };
         }
-        (best, winner.map(|winner| winner as u8))
+        let mut places = [0; TILE];
+        for lane in 0..TILE {
+            places[lane] = winner[lane] as u8;
+        }
+        (best, places)
     }
 
     #[inline(always)]
