@@ -80,6 +80,17 @@ fn every_model_learns_and_what_it_predicts_is_what_it_was_scored_on() {
 }
 
 #[test]
+fn real_images_are_learned_from_a_few_of_them() {
+    let data = fashion_knn::fashion::load().unwrap();
+    let few = Labelled::new(&data.train, &data.train_labels).unwrap().head(3_000);
+    let test = Labelled::new(&data.test, &data.test_labels).unwrap().head(2_000);
+    for (config, floor) in [(small(ModelConfig::Logistic), 0.75), (small_cnn(), 0.75)] {
+        let trained = train(&config, few, test, &Options::default(), |_| ()).unwrap();
+        assert!(trained.test_accuracy > floor, "{}: {}", config.model.name(), trained.test_accuracy);
+    }
+}
+
+#[test]
 fn the_same_seed_gives_the_same_figures_and_another_seed_others() {
     for config in [small_mlp(), small_cnn()] {
         let config = Config { epochs: 2, ..config };

@@ -35,7 +35,7 @@ pub enum ModelConfig {
 pub struct MlpConfig {
     /// Units of the hidden layers; the last one's activations are the features.
     pub hidden: Vec<usize>,
-    /// Share of a hidden layer's activations that is dropped while training, 0 to below 1.
+    /// Share of the activations of each hidden layer but the last that is dropped while training, 0 to below 1.
     pub dropout: f32,
 }
 
@@ -283,7 +283,7 @@ impl Model {
             ModelConfig::Mlp(mlp) => {
                 let mut x = inputs.clone();
                 for (i, layer) in hidden.iter().enumerate() {
-                    // Before the features nothing is dropped twice: each hidden layer's input but the image.
+                    // Neither pixels nor features are dropped.
                     if i > 0 {
                         x = dropped(x, mlp.dropout)?;
                     }
