@@ -12,6 +12,7 @@
 //! | [`classify`] | the k-NN classifier: uniform votes, votes by distance |
 //! | [`evaluate`] | recall, queries per second, accuracy, the confusion matrix |
 //! | [`measure`] | a row of the measured record a run |
+//! | `net` | logistic regression, SVM, feed-forward net, CNN; their training; the features that they learn (feature `net`) |
 //! | `table`, `chart`, `notebook` | results as polars tables, plotters charts, rich output (feature `report`) |
 //!
 //! ```
@@ -39,6 +40,8 @@ pub mod index;
 mod kernel;
 pub mod measure;
 pub mod neighbor;
+#[cfg(feature = "net")]
+pub mod net;
 #[cfg(feature = "report")]
 pub mod notebook;
 pub mod pca;
