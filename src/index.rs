@@ -12,9 +12,14 @@ use crate::dataset::Vectors;
 use crate::neighbor::{Neighbor, Neighbors};
 
 mod brute_force;
+mod ivf_flat;
+mod partition;
 pub mod registry;
+#[cfg(test)]
+mod test_data;
 
 pub use brute_force::BruteForce;
+pub use ivf_flat::{IvfFlat, IvfFlatParams};
 
 /// Why an index could not be built.
 #[derive(Debug, Clone, PartialEq, Error)]

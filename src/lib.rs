@@ -5,4 +5,6 @@
 pub mod dataset;
 pub mod distance;
 pub mod index;
+pub mod kmeans;
 pub mod neighbor;
+mod simd;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{BruteForce, BuildError, Index};
+use super::{BruteForce, BuildError, Index, IvfFlat, IvfFlatParams};
 use crate::dataset::Vectors;
 use crate::distance::Metric;
 
@@ -93,14 +93,46 @@ pub fn find(key: &str) -> Option<&'static Entry> {
 }
 
 /// Every index there is, in the order of the report's tables.
-pub static REGISTRY: &[Entry] = &[Entry {
-    key: "brute_force",
-    name: "Brute force",
-    exact: true,
-    build_knobs: &[],
-    query_knobs: &[],
-    build: |base, _| {
-        let index = BruteForce::build(base, Metric::Euclidean)?;
-        Ok(Box::new(move |_| Ok(Box::new(index.clone()))))
+pub static REGISTRY: &[Entry] = &[
+    Entry {
+        key: "brute_force",
+        name: "Brute force",
+        exact: true,
+        build_knobs: &[],
+        query_knobs: &[],
+        build: |base, _| {
+            let index = BruteForce::build(base, Metric::Euclidean)?;
+            Ok(Box::new(move |_| Ok(Box::new(index.clone()))))
+        },
     },
-}];
+    Entry {
+        key: "ivf_flat",
+        name: "IVF Flat",
+        exact: false,
+        build_knobs: &[NLIST, SEED],
+        query_knobs: &[NPROBE],
+        build: |base, settings| {
+            let params = IvfFlatParams { nlist: whole(&NLIST, settings)?, seed: whole(&SEED, settings)? as u64 };
+            let index = IvfFlat::build(base, &params)?;
+            Ok(Box::new(move |settings| Ok(Box::new(index.with_nprobe(whole(&NPROBE, settings)?)?))))
+        },
+    },
+];
+
+const NLIST: Knob = Knob { name: "nlist", default: 256.0, sweep: &[256.0], help: "inverted lists (k-means clusters)" };
+const NPROBE: Knob = Knob {
+    name: "nprobe",
+    default: 8.0,
+    sweep: &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0],
+    help: "lists that a query searches",
+};
+const SEED: Knob = Knob { name: "seed", default: 0.0, sweep: &[0.0], help: "of the random choices" };
+
+/// The value of a knob that counts something.
+fn whole(knob: &Knob, settings: &Settings) -> Result<usize, BuildError> {
+    let value = settings.get(knob);
+    if value < 0.0 || value.fract() != 0.0 || value > u32::MAX.into() {
+        return Err(BuildError::InvalidParameter { name: knob.name, received: value, expected: "a whole number" });
+    }
+    Ok(value as usize)
+}
