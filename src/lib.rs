@@ -8,3 +8,4 @@ pub mod index;
 pub mod kmeans;
 pub mod neighbor;
 mod simd;
+pub mod pca;
