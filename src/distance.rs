@@ -12,6 +12,7 @@
 use std::borrow::Cow;
 
 use crate::dataset::{Row, Vectors};
+use crate::kernel::pair;
 
 /// How far apart two vectors are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
@@ -64,8 +65,8 @@ impl Metric {
     pub fn rank_bytes(self, a: &[u8], b: &[u8]) -> u64 {
         assert_eq!(a.len(), b.len(), "vectors of one dimension");
         match self {
-            Self::Euclidean => dispatch::squared_euclidean_bytes(a, b),
-            Self::Manhattan => dispatch::manhattan_bytes(a, b),
+            Self::Euclidean => pair::squared_euclidean_bytes(a, b),
+            Self::Manhattan => pair::manhattan_bytes(a, b),
         }
     }
 
@@ -203,23 +204,6 @@ mod portable {
     pub fn manhattan_mixed(a: &[f32], b: &[u8]) -> f64 {
         sum(a, b, |a, b| (f64::from(a) - f64::from(b)).abs())
     }
-
-    /// Bytes go in pieces whose sum fits in 32 bits: 255² · 2¹⁵ < 2³².
-    const PIECE: usize = 1 << 15;
-
-    #[inline(always)]
-    pub fn squared_euclidean_bytes(a: &[u8], b: &[u8]) -> u64 {
-        let piece = |(a, b): (&[u8], &[u8])| {
-            a.iter().zip(b).map(|(&a, &b)| i32::from(i16::from(a) - i16::from(b)).pow(2) as u32).sum::<u32>()
-        };
-        a.chunks(PIECE).zip(b.chunks(PIECE)).map(|pair| u64::from(piece(pair))).sum()
-    }
-
-    #[inline(always)]
-    pub fn manhattan_bytes(a: &[u8], b: &[u8]) -> u64 {
-        let piece = |(a, b): (&[u8], &[u8])| a.iter().zip(b).map(|(&a, &b)| u32::from(a.abs_diff(b))).sum::<u32>();
-        a.chunks(PIECE).zip(b.chunks(PIECE)).map(|pair| u64::from(piece(pair))).sum()
-    }
 }
 
 /// The same source, compiled for what the machine turns out to have.
@@ -251,8 +235,6 @@ mod dispatch {
         manhattan([f32], [f32]) -> f64;
         squared_euclidean_mixed([f32], [u8]) -> f64;
         manhattan_mixed([f32], [u8]) -> f64;
-        squared_euclidean_bytes([u8], [u8]) -> u64;
-        manhattan_bytes([u8], [u8]) -> u64;
     }
 }
 
@@ -289,13 +271,10 @@ mod tests {
         }
 
         #[test]
-        fn the_dispatched_code_equals_the_portable_to_the_bit(pairs in pairs(), bytes: Vec<(u8, u8)>) {
+        fn the_dispatched_code_equals_the_portable_to_the_bit(pairs in pairs()) {
             let (a, b): (Vec<f32>, Vec<f32>) = pairs.into_iter().unzip();
             prop_assert_eq!(dispatch::squared_euclidean(&a, &b), portable::squared_euclidean(&a, &b));
             prop_assert_eq!(dispatch::manhattan(&a, &b), portable::manhattan(&a, &b));
-            let (c, d): (Vec<u8>, Vec<u8>) = bytes.into_iter().unzip();
-            prop_assert_eq!(dispatch::squared_euclidean_bytes(&c, &d), portable::squared_euclidean_bytes(&c, &d));
-            prop_assert_eq!(dispatch::manhattan_bytes(&c, &d), portable::manhattan_bytes(&c, &d));
         }
 
         #[test]

@@ -5,7 +5,7 @@
 pub mod dataset;
 pub mod distance;
 pub mod index;
+mod kernel;
 pub mod kmeans;
 pub mod neighbor;
-mod simd;
 pub mod pca;

@@ -2,6 +2,7 @@
 
 use super::BuildError;
 use crate::dataset::Vectors;
+use crate::kernel::pair::squared_euclidean_f32;
 use crate::kmeans::{KMeans, KMeansParams, group};
 
 /// A k-means partition of the base into lists. A *position* is a place in the order of the lists, an *id* a row of the base.
@@ -54,7 +55,7 @@ impl Partition {
             .centroids
             .chunks_exact(self.dim)
             .enumerate()
-            .map(|(list, centroid)| (crate::simd::squared_euclidean(query, centroid), list as u32))
+            .map(|(list, centroid)| (squared_euclidean_f32(query, centroid), list as u32))
             .collect();
         let key = |a: &(f32, u32), b: &(f32, u32)| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1));
         if nprobe < order.len() {

@@ -10,8 +10,8 @@ use self::codes::QueryCode;
 use super::{BuildError, Index, QueryError, check_base, check_query};
 use crate::dataset::{Row, Vectors};
 use crate::distance::{Metric, Ranker};
+use crate::kernel::code::{self as kernel, Line};
 use crate::neighbor::{Neighbor, TopK};
-use crate::simd::{self, Line};
 
 /// p
 #[derive(Debug, Clone, PartialEq)]
@@ -81,11 +81,7 @@ impl QuantizedGraph {
     }
 }
 
-/// The walk, compiled with each of the kernels: a closure would not be inlined.
-macro_rules! walk {
-    ($(#[$attribute:meta])* $name:ident, $distance:path) => {
-$(#[$attribute])*
-fn $name<const LINES: usize>(graph: &Graph, ef: usize, k: usize, cut: f32, rcut: f32, scratch: &mut Scratch) {
+fn walk<const LINES: usize>(graph: &Graph, ef: usize, k: usize, cut: f32, rcut: f32, scratch: &mut Scratch) {
     let Scratch { visited, pool, todo, code, distances } = scratch;
     let query: &[Line; LINES] = code.lines[..].try_into().expect("a code of the index's width");
     visited.clear();
@@ -93,7 +89,7 @@ fn $name<const LINES: usize>(graph: &Graph, ef: usize, k: usize, cut: f32, rcut:
     pool.clear();
     let codes = graph.codes.as_chunks::<LINES>().0;
     distances.clear();
-    simd::scan_codes(query, &graph.seed_codes, distances);
+    kernel::scan(query, graph.seed_codes.as_chunks().0, distances);
     let mut best = [(u32::MAX, 0u32); 4];
     for (i, &d) in distances.iter().enumerate() {
         if d < best[3].0 {
@@ -133,16 +129,17 @@ fn $name<const LINES: usize>(graph: &Graph, ef: usize, k: usize, cut: f32, rcut:
             if visited[word] & bit == 0 {
                 visited[word] |= bit;
                 todo.push(other);
-                simd::prefetch(&codes[other as usize]);
+                kernel::prefetch(&codes[other as usize]);
             }
         }
         scored += todo.len();
         if let Some(&entry) = pool[at..].iter().take(8).find(|&&entry| entry & 1 == 0) {
-            simd::prefetch(&graph.neighbors[(entry as u32 >> 1) as usize].0);
+            kernel::prefetch(&graph.neighbors[(entry as u32 >> 1) as usize].0);
         }
         let mut next = at + 1;
-        for &other in todo.iter() {
-            let d = $distance(query, &codes[other as usize]) + simd::tail(&codes[other as usize]) + code.rest;
+        kernel::score(query, codes, todo, distances);
+        for (&other, &d) in todo.iter().zip(distances.iter()) {
+            let d = d + code.rest;
             let key = u64::from(d) << 32 | u64::from(other) << 1;
             if key > limit {
                 continue;
@@ -157,7 +154,7 @@ fn $name<const LINES: usize>(graph: &Graph, ef: usize, k: usize, cut: f32, rcut:
             pool.insert(position, key);
             if position < next {
                 next = position;
-                simd::prefetch(&graph.neighbors[other as usize].0);
+                kernel::prefetch(&graph.neighbors[other as usize].0);
             }
         }
         at = next;
@@ -168,12 +165,6 @@ fn $name<const LINES: usize>(graph: &Graph, ef: usize, k: usize, cut: f32, rcut:
     COUNTS[0].fetch_add(expanded, std::sync::atomic::Ordering::Relaxed);
     COUNTS[1].fetch_add(scored, std::sync::atomic::Ordering::Relaxed);
 }
-
-    };
-}
-walk!(walk_portable, simd::code_distance);
-#[cfg(target_arch = "x86_64")]
-walk!(#[target_feature(enable = "avx2,fma")] walk_avx2, simd::code_distance_avx2);
 
 impl Index for QuantizedGraph {
     fn name(&self) -> &'static str {
@@ -202,11 +193,10 @@ impl Index for QuantizedGraph {
         SCRATCH.with_borrow_mut(|scratch| {
             built.graph.encoder.encode(query, &mut scratch.code);
             match built.lines {
-                // SAFETY: prototype
-                1 => unsafe { walk_avx2::<1>(&built.graph, self.ef, k, self.cut, self.rcut, scratch) },
-                2 => unsafe { walk_avx2::<2>(&built.graph, self.ef, k, self.cut, self.rcut, scratch) },
-                3 => unsafe { walk_avx2::<3>(&built.graph, self.ef, k, self.cut, self.rcut, scratch) },
-                _ => unsafe { walk_avx2::<4>(&built.graph, self.ef, k, self.cut, self.rcut, scratch) },
+                1 => walk::<1>(&built.graph, self.ef, k, self.cut, self.rcut, scratch),
+                2 => walk::<2>(&built.graph, self.ef, k, self.cut, self.rcut, scratch),
+                3 => walk::<3>(&built.graph, self.ef, k, self.cut, self.rcut, scratch),
+                _ => walk::<4>(&built.graph, self.ef, k, self.cut, self.rcut, scratch),
             }
             let ranker = Ranker::new(&built.base, Metric::Euclidean, Row::Floats(query));
             let mut top = TopK::new(k);
@@ -214,14 +204,20 @@ impl Index for QuantizedGraph {
             let count = if scratch.pool.len() > k {
                 let last = u64::from((self.rcut * (scratch.pool[k - 1] >> 32) as f32) as u32) << 32;
                 scratch.pool.partition_point(|&e| e <= last)
-            } else { scratch.pool.len() };
+            } else {
+                scratch.pool.len()
+            };
             COUNTS[2].fetch_add(count, std::sync::atomic::Ordering::Relaxed);
             for i in 0..count.min(4) {
-                if let Row::Bytes(row) = built.base.row(id(scratch.pool[i])) { simd::prefetch(row) }
+                if let Row::Bytes(row) = built.base.row(id(scratch.pool[i])) {
+                    kernel::prefetch(row)
+                }
             }
             for i in 0..count {
                 if i + 4 < count {
-                    if let Row::Bytes(row) = built.base.row(id(scratch.pool[i + 4])) { simd::prefetch(row) }
+                    if let Row::Bytes(row) = built.base.row(id(scratch.pool[i + 4])) {
+                        kernel::prefetch(row)
+                    }
                 }
                 let position = id(scratch.pool[i]);
                 top.push(built.graph.ids[position], ranker.rank(position));

@@ -125,9 +125,22 @@ pub static REGISTRY: &[Entry] = &[
         query_knobs: QG_QUERY,
         build: |base, settings| {
             let get = |i: usize| settings.get(&QG_BUILD[i]);
-            let params = super::QuantizedGraphParams { lines: get(0) as usize, alpha: get(1) as f32, candidates: get(2) as usize, probes: get(3) as usize, clusters: get(4) as usize, seed: get(5) as u64 };
+            let params = super::QuantizedGraphParams {
+                lines: get(0) as usize,
+                alpha: get(1) as f32,
+                candidates: get(2) as usize,
+                probes: get(3) as usize,
+                clusters: get(4) as usize,
+                seed: get(5) as u64,
+            };
             let index = super::QuantizedGraph::build(base, &params)?;
-            Ok(Box::new(move |settings| Ok(Box::new(index.with_ef(settings.get(&QG_QUERY[0]) as usize, settings.get(&QG_QUERY[1]) as f32, settings.get(&QG_QUERY[2]) as f32)))))
+            Ok(Box::new(move |settings| {
+                Ok(Box::new(index.with_ef(
+                    settings.get(&QG_QUERY[0]) as usize,
+                    settings.get(&QG_QUERY[1]) as f32,
+                    settings.get(&QG_QUERY[2]) as f32,
+                )))
+            }))
         },
     },
 ];
@@ -150,6 +163,15 @@ fn whole(knob: &Knob, settings: &Settings) -> Result<usize, BuildError> {
     Ok(value as usize)
 }
 
-const fn knob(name: &'static str, default: f64) -> Knob { Knob { name, default, sweep: &[], help: "" } }
-const QG_BUILD: &[Knob] = &[knob("lines", 2.0), knob("alpha", 1.2), knob("candidates", 100.0), knob("probes", 12.0), knob("clusters", 256.0), knob("seed", 0.0)];
+const fn knob(name: &'static str, default: f64) -> Knob {
+    Knob { name, default, sweep: &[], help: "" }
+}
+const QG_BUILD: &[Knob] = &[
+    knob("lines", 2.0),
+    knob("alpha", 1.2),
+    knob("candidates", 100.0),
+    knob("probes", 12.0),
+    knob("clusters", 256.0),
+    knob("seed", 0.0),
+];
 const QG_QUERY: &[Knob] = &[knob("ef", 100.0), knob("cut", 1.2), knob("rcut", 1.4)];

@@ -5,8 +5,9 @@ use rayon::prelude::*;
 use super::QuantizedGraphParams;
 use super::codes::Encoder;
 use crate::dataset::Vectors;
+use crate::kernel::code::{self, Line};
+use crate::kernel::pair::squared_euclidean_f32;
 use crate::kmeans::{KMeans, KMeansParams, group};
-use crate::simd::{self, Line};
 
 /// Edges of a node: two cache lines of positions.
 pub const DEGREE: usize = 32;
@@ -62,8 +63,14 @@ pub fn build<const LINES: usize>(base: &Vectors, params: &QuantizedGraphParams) 
             for &list in &probes[ids[position] as usize] {
                 let list = starts[list as usize]..starts[list as usize + 1];
                 distances.clear();
-                simd::scan_codes(&rows[position], rows[list.clone()].as_flattened(), distances);
-                found.extend(distances.iter().zip(list).filter(|(_, other)| *other != position).map(|(&d, other)| (d + simd::tail(&rows[position]), other as u32)));
+                code::scan(&rows[position], &rows[list.clone()], distances);
+                found.extend(
+                    distances
+                        .iter()
+                        .zip(list)
+                        .filter(|(_, other)| *other != position)
+                        .map(|(&d, other)| (d + code::tail(&rows[position]), other as u32)),
+                );
             }
             if found.len() > params.candidates {
                 found.select_nth_unstable(params.candidates);
@@ -75,8 +82,7 @@ pub fn build<const LINES: usize>(base: &Vectors, params: &QuantizedGraphParams) 
         .collect();
     eprintln!("near {:?}", t.elapsed());
 
-    let out: Vec<Vec<Near>> =
-        near.par_iter().map(|near| thin(rows, near, params.alpha)).collect();
+    let out: Vec<Vec<Near>> = near.par_iter().map(|near| thin(rows, near, params.alpha)).collect();
     let mut both = out.clone();
     for (position, edges) in out.iter().enumerate() {
         for &(distance, other) in edges {
@@ -106,7 +112,13 @@ pub fn build<const LINES: usize>(base: &Vectors, params: &QuantizedGraphParams) 
             Adjacency(list)
         })
         .collect();
-    eprintln!("graph {:?} mean degree {}", t.elapsed(), neighbors.iter().enumerate().map(|(i, l)| l.0.iter().filter(|&&v| v as usize != i).count()).sum::<usize>() as f64 / n as f64);
+    eprintln!(
+        "graph {:?} mean degree {}",
+        t.elapsed(),
+        neighbors.iter().enumerate().map(|(i, l)| l.0.iter().filter(|&&v| v as usize != i).count()).sum::<usize>()
+            as f64
+            / n as f64
+    );
 
     let seeds: Vec<u32> = starts
         .windows(2)
@@ -114,8 +126,24 @@ pub fn build<const LINES: usize>(base: &Vectors, params: &QuantizedGraphParams) 
         .filter(|(_, list)| list[0] < list[1])
         .map(|(cluster, list)| {
             let centroid = clusters.centroids().row(cluster).to_vec();
-            (list[0]..list[1]).map(|p| (simd::squared_euclidean(&centroid, coordinates.floats().expect("floats").chunks_exact(coordinates.dim()).nth(ids[p] as usize).expect("row")), p as u32))
-                .min_by(|a, b| a.0.total_cmp(&b.0)).expect("not empty").1
+            (list[0]..list[1])
+                .map(|p| {
+                    (
+                        squared_euclidean_f32(
+                            &centroid,
+                            coordinates
+                                .floats()
+                                .expect("floats")
+                                .chunks_exact(coordinates.dim())
+                                .nth(ids[p] as usize)
+                                .expect("row"),
+                        ),
+                        p as u32,
+                    )
+                })
+                .min_by(|a, b| a.0.total_cmp(&b.0))
+                .expect("not empty")
+                .1
         })
         .collect();
     eprintln!("seeds {:?}", t.elapsed());
@@ -126,18 +154,19 @@ pub fn build<const LINES: usize>(base: &Vectors, params: &QuantizedGraphParams) 
 /// Up to [`DEGREE`] of the candidates, which ascend: those to which none that is kept is nearer by a factor of `alpha`.
 fn thin<const LINES: usize>(rows: &[[Line; LINES]], candidates: &[Near], alpha: f32) -> Vec<Near> {
     let mut kept: Vec<Near> = Vec::with_capacity(DEGREE);
-    let mut codes: Vec<Line> = Vec::with_capacity(DEGREE * LINES);
+    let mut codes = Vec::with_capacity(DEGREE);
     let mut distances = Vec::with_capacity(DEGREE);
     for &(distance, candidate) in candidates {
-        let code = &rows[candidate as usize];
-        let rest = simd::tail(code);
+        let row = &rows[candidate as usize];
+        let rest = code::tail(row);
         distances.clear();
-        simd::scan_codes(code, &codes, &mut distances);
+        code::scan(row, &codes, &mut distances);
         // All with the candidate's own rest
-        let detour = kept.iter().zip(&distances).any(|(_, &other)| alpha * (other + rest) as f32 <= distance as f32 + 0.0);
+        let detour =
+            kept.iter().zip(&distances).any(|(_, &other)| alpha * (other + rest) as f32 <= distance as f32 + 0.0);
         if !detour {
             kept.push((distance, candidate));
-            codes.extend_from_slice(code);
+            codes.push(*row);
             if kept.len() == DEGREE {
                 break;
             }

@@ -8,8 +8,9 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 use crate::dataset::{Row, Vectors};
+use crate::kernel::code::{self, Line, TAIL};
+use crate::kernel::pair::squared_euclidean_f32;
 use crate::pca::{Pca, PcaOptions};
-use crate::simd::{self, Line, TAIL};
 
 /// Largest value of a coordinate: seven bits, so that the squares of two differences, added, fit in 16.
 const LARGEST: f32 = 127.0;
@@ -71,9 +72,7 @@ impl Encoder {
         rests.iter_mut().for_each(|rest| *rest *= scale * scale);
 
         let mut codes = vec![Line::default(); n * lines];
-        for ((code, values), &rest) in
-            codes.chunks_exact_mut(lines).zip(values.chunks_exact(coordinates)).zip(&rests)
-        {
+        for ((code, values), &rest) in codes.chunks_exact_mut(lines).zip(values.chunks_exact(coordinates)).zip(&rests) {
             write(code, values);
             // The cast saturates: where the rests are that long, they say little.
             code[lines - 1].0[64 - TAIL..].copy_from_slice(&(rest.round() as u16).to_le_bytes());
@@ -91,14 +90,14 @@ impl Encoder {
         (encoder, codes, values)
     }
 
-    /// The code of `query`.
-    pub fn encode(&self, query: &[f32], code: &mut QueryCode) {
-        let QueryCode { lines, rest, values, sums } = code;
-        let step = simd::to_whole(query, values);
+    /// Writes the code of `query`.
+    pub fn encode(&self, query: &[f32], query_code: &mut QueryCode) {
+        let QueryCode { lines, rest, values, sums } = query_code;
+        let step = code::to_whole(query, values);
         values.resize(query.len().div_ceil(2) * 2, 0);
         sums.clear();
         sums.resize(self.lines * 64, 0);
-        simd::add_weighted_pairs(sums, &self.map, values);
+        code::add_weighted_pairs(sums, &self.map, values);
         let mut kept = 0.0;
         let mut coordinates = [0.0f32; 64 * MOST_LINES];
         for ((value, &sum), offset) in coordinates.iter_mut().zip(&*sums).zip(&self.offset) {
@@ -108,7 +107,7 @@ impl Encoder {
         lines.clear();
         lines.resize(self.lines, Line::default());
         write(lines, &coordinates[..self.coordinates]);
-        let total = simd::squared_euclidean(query, &self.mean) * self.scale * self.scale;
+        let total = squared_euclidean_f32(query, &self.mean) * self.scale * self.scale;
         *rest = (total - kept).clamp(0.0, 1e9) as u32;
     }
 
@@ -133,20 +132,24 @@ fn project(base: &Vectors, map: &Array2<f32>, mean: &[f32]) -> (Vec<f32>, Vec<f3
     let (dim, m) = (base.dim(), map.nrows());
     let mut values = vec![0.0; base.len() * m];
     let mut rests = vec![0.0; base.len()];
-    values.par_chunks_mut(BLOCK * m).zip(rests.par_chunks_mut(BLOCK)).enumerate().for_each(|(block, (values, rests))| {
-        let mut centred = Vec::with_capacity(rests.len() * dim);
-        for row in block * BLOCK..block * BLOCK + rests.len() {
-            match base.row(row) {
-                Row::Bytes(row) => centred.extend(row.iter().zip(mean).map(|(&value, mean)| f32::from(value) - mean)),
-                Row::Floats(row) => centred.extend(row.iter().zip(mean).map(|(value, mean)| value - mean)),
+    values.par_chunks_mut(BLOCK * m).zip(rests.par_chunks_mut(BLOCK)).enumerate().for_each(
+        |(block, (values, rests))| {
+            let mut centred = Vec::with_capacity(rests.len() * dim);
+            for row in block * BLOCK..block * BLOCK + rests.len() {
+                match base.row(row) {
+                    Row::Bytes(row) => {
+                        centred.extend(row.iter().zip(mean).map(|(&value, mean)| f32::from(value) - mean))
+                    }
+                    Row::Floats(row) => centred.extend(row.iter().zip(mean).map(|(value, mean)| value - mean)),
+                }
             }
-        }
-        let centred = Array2::from_shape_vec((rests.len(), dim), centred).expect("whole rows");
-        let mut product = ndarray::ArrayViewMut2::from_shape((rests.len(), m), values).expect("whole rows");
-        general_mat_mul(1.0, &centred, &map.t(), 0.0, &mut product);
-        for ((rest, row), kept) in rests.iter_mut().zip(centred.rows()).zip(product.rows()) {
-            *rest = (row.dot(&row) - kept.dot(&kept)).max(0.0);
-        }
-    });
+            let centred = Array2::from_shape_vec((rests.len(), dim), centred).expect("whole rows");
+            let mut product = ndarray::ArrayViewMut2::from_shape((rests.len(), m), values).expect("whole rows");
+            general_mat_mul(1.0, &centred, &map.t(), 0.0, &mut product);
+            for ((rest, row), kept) in rests.iter_mut().zip(centred.rows()).zip(product.rows()) {
+                *rest = (row.dot(&row) - kept.dot(&kept)).max(0.0);
+            }
+        },
+    );
     (values, rests)
 }

@@ -1,0 +1,126 @@
+//! Times one exact index on one table of vectors and prints a JSON line; `exact_peers.py` beside it prepares the
+//! tables, runs this and FAISS in turns, and compares. One thread unless `--threads` says otherwise.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use clap::Parser;
+use fashion_knn::dataset::Vectors;
+use fashion_knn::distance::{Metric, Ranker};
+use fashion_knn::index::{BruteForce, Index};
+use fashion_knn::neighbor::{Neighbors, TopK};
+
+#[derive(Parser)]
+struct Args {
+    /// Raw little-endian values of the base, row-major: bytes if the name ends in .u8, else 32-bit floats.
+    #[arg(long)]
+    base: PathBuf,
+    /// The queries, likewise.
+    #[arg(long)]
+    query: PathBuf,
+    /// d.
+    #[arg(long)]
+    dim: usize,
+    /// "brute_force" or "va_file".
+    #[arg(long)]
+    index: String,
+    #[arg(long, default_value = "euclidean")]
+    metric: Metric,
+    #[arg(long, default_value_t = 10)]
+    k: usize,
+    /// One query a call; else all in one batch.
+    #[arg(long)]
+    one: bool,
+    /// Only the first so many vectors of the base.
+    #[arg(long)]
+    n: Option<usize>,
+    /// Only the first so many queries.
+    #[arg(long)]
+    queries: Option<usize>,
+    #[arg(long, default_value_t = 1)]
+    threads: usize,
+    #[arg(long, default_value_t = 1)]
+    rounds: usize,
+    /// Compare ids and distances with a plain scan by the definition.
+    #[arg(long)]
+    check: bool,
+    /// What cargo passes to every bench.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn read(path: &PathBuf, dim: usize, rows: Option<usize>) -> Vectors {
+    let bytes = fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let all = if path.extension().is_some_and(|extension| extension == "u8") {
+        Vectors::from_bytes(dim, bytes)
+    } else {
+        let values: Vec<f32> = bytes.chunks_exact(4).map(|c| f32::from_le_bytes(c.try_into().expect("4"))).collect();
+        Vectors::from_floats(dim, values)
+    };
+    let all = all.expect("a table of vectors");
+    rows.map_or(all.clone(), |rows| all.head(rows))
+}
+
+fn main() {
+    let args = Args::parse();
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(args.threads).build().expect("a pool");
+    pool.install(|| run(&args));
+}
+
+fn run(args: &Args) {
+    let base = Arc::new(read(&args.base, args.dim, args.n));
+    let queries = read(&args.query, args.dim, args.queries);
+    let start = Instant::now();
+    let index: Box<dyn Index> = match args.index.as_str() {
+        "brute_force" => Box::new(BruteForce::build(Arc::clone(&base), args.metric).expect("built")),
+        other => panic!("no index {other:?}"),
+    };
+    let build = start.elapsed().as_secs_f64();
+
+    let rows: Vec<Vec<f32>> = (0..queries.len()).map(|row| queries.row_to_floats(row)).collect();
+    let mut best = f64::INFINITY;
+    let mut latencies = Vec::new();
+    let mut found = Neighbors::default();
+    for _ in 0..args.rounds {
+        let start = Instant::now();
+        if args.one {
+            let mut each = Vec::with_capacity(rows.len());
+            found = rows
+                .iter()
+                .map(|row| {
+                    let start = Instant::now();
+                    let found = index.query(row, args.k).expect("answered");
+                    each.push(start.elapsed().as_secs_f64());
+                    found
+                })
+                .collect();
+            if start.elapsed().as_secs_f64() < best {
+                each.sort_by(f64::total_cmp);
+                latencies = each;
+            }
+        } else {
+            found = index.query_batch(&queries, args.k).expect("answered");
+        }
+        best = best.min(start.elapsed().as_secs_f64());
+    }
+    let percentile = |p: f64| latencies.get((p * latencies.len() as f64) as usize).map_or(f64::NAN, |s| s * 1e6);
+    let exact = args.check.then(|| {
+        (0..queries.len()).all(|query| {
+            let ranker = Ranker::new(&base, args.metric, queries.row(query));
+            let mut top = TopK::new(args.k.min(base.len()));
+            (0..base.len()).for_each(|id| _ = top.push(id as u32, ranker.rank(id)));
+            found.row(query) == top.into_neighbors(args.metric)
+        })
+    });
+    println!(
+        "{}",
+        serde_json::json!({
+            "index": args.index, "n": base.len(), "dim": base.dim(), "k": args.k, "one": args.one,
+            "qps": queries.len() as f64 / best, "p50_us": percentile(0.5), "p99_us": percentile(0.99),
+            "build_s": build, "memory_ratio": index.memory_bytes() as f64 / base.memory_bytes() as f64,
+            "params": index.params().into_iter().collect::<std::collections::BTreeMap<_, _>>(), "exact": exact,
+        })
+    );
+}

@@ -1,0 +1,259 @@
+//! One vector against one vector: what single queries scan with, and what candidates are verified with.
+
+/// Σ(aᵢ − bᵢ)², exact.
+#[inline]
+pub(crate) fn squared_euclidean_bytes(a: &[u8], b: &[u8]) -> u64 {
+    #[cfg(target_arch = "x86_64")]
+    if super::has_avx2() {
+        // SAFETY: AVX2 has just been found.
+        return unsafe { avx2::squared_euclidean_bytes(a, b) };
+    }
+    portable::squared_euclidean_bytes(a, b)
+}
+
+/// Σ|aᵢ − bᵢ|, exact.
+#[inline]
+pub(crate) fn manhattan_bytes(a: &[u8], b: &[u8]) -> u64 {
+    #[cfg(target_arch = "x86_64")]
+    if super::has_avx2() {
+        // SAFETY: AVX2 has just been found.
+        return unsafe { avx2::manhattan_bytes(a, b) };
+    }
+    portable::manhattan_bytes(a, b)
+}
+
+/// Σ(aᵢ − bᵢ)² in f32 arithmetic: off by at most the share [`relative_error`] of the true value, and [`UNDERFLOW`]
+/// for each value. Infinite where f32 overflows.
+#[inline]
+pub(crate) fn squared_euclidean_f32(a: &[f32], b: &[f32]) -> f32 {
+    #[cfg(target_arch = "x86_64")]
+    if super::has_avx2() {
+        // SAFETY: AVX2 and FMA have just been found.
+        return unsafe { avx2::squared_euclidean_f32(a, b) };
+    }
+    portable::squared_euclidean_f32(a, b)
+}
+
+/// Σ|aᵢ − bᵢ| in f32 arithmetic: as [`squared_euclidean_f32`].
+#[inline]
+pub(crate) fn manhattan_f32(a: &[f32], b: &[f32]) -> f32 {
+    #[cfg(target_arch = "x86_64")]
+    if super::has_avx2() {
+        // SAFETY: AVX2 and FMA have just been found.
+        return unsafe { avx2::manhattan_f32(a, b) };
+    }
+    portable::manhattan_f32(a, b)
+}
+
+/// The partial sums in which the f32 kernels add, value `i` to sum `i mod LANES`.
+const LANES: usize = 32;
+
+/// What an underflowing product can lose.
+pub(crate) const UNDERFLOW: f64 = 1.5e-45;
+
+/// Bound of the relative error of a sum of `dim` terms by the f32 kernels of this module.
+///
+/// A term takes a subtraction and a square, the latter perhaps unrounded (FMA); it then goes through ⌈dim/LANES⌉
+/// additions of its lane and 5 that join the lanes: with u = 2⁻²⁴ each, at most n·u/(1 − n·u) in all (Higham,
+/// *Accuracy and Stability of Numerical Algorithms*, 2nd ed., §3.1), all terms being of one sign.
+pub(crate) fn relative_error(dim: usize) -> f64 {
+    gamma(dim.div_ceil(LANES) + 10)
+}
+
+/// γₙ = n·u/(1 − n·u) for f32's unit roundoff u = 2⁻²⁴; infinite where it stops making sense.
+pub(crate) fn gamma(roundings: usize) -> f64 {
+    let nu = roundings as f64 * f64::from(f32::EPSILON) / 2.0;
+    if nu < 0.5 { nu / (1.0 - nu) } else { f64::INFINITY }
+}
+
+/// Bytes go in pieces whose sum fits in 32 bits: 255² · 2¹⁵ < 2³².
+const PIECE: usize = 1 << 15;
+
+mod portable {
+    use super::{LANES, PIECE};
+
+    pub fn squared_euclidean_bytes(a: &[u8], b: &[u8]) -> u64 {
+        let piece =
+            |(a, b): (&[u8], &[u8])| a.iter().zip(b).map(|(&a, &b)| u32::from(a.abs_diff(b)).pow(2)).sum::<u32>();
+        a.chunks(PIECE).zip(b.chunks(PIECE)).map(|pair| u64::from(piece(pair))).sum()
+    }
+
+    pub fn manhattan_bytes(a: &[u8], b: &[u8]) -> u64 {
+        let piece = |(a, b): (&[u8], &[u8])| a.iter().zip(b).map(|(&a, &b)| u32::from(a.abs_diff(b))).sum::<u32>();
+        a.chunks(PIECE).zip(b.chunks(PIECE)).map(|pair| u64::from(piece(pair))).sum()
+    }
+
+    pub fn squared_euclidean_f32(a: &[f32], b: &[f32]) -> f32 {
+        sum_f32(a, b, |sum, a, b| sum + (a - b) * (a - b))
+    }
+
+    pub fn manhattan_f32(a: &[f32], b: &[f32]) -> f32 {
+        sum_f32(a, b, |sum, a, b| sum + (a - b).abs())
+    }
+
+    #[inline(always)]
+    pub fn sum_f32(a: &[f32], b: &[f32], add: impl Fn(f32, f32, f32) -> f32) -> f32 {
+        let mut sums = [0.0f32; LANES];
+        let (mut chunks_a, mut chunks_b) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+        for (a, b) in (&mut chunks_a).zip(&mut chunks_b) {
+            for lane in 0..LANES {
+                sums[lane] = add(sums[lane], a[lane], b[lane]);
+            }
+        }
+        for (sum, (&a, &b)) in sums.iter_mut().zip(chunks_a.remainder().iter().zip(chunks_b.remainder())) {
+            *sum = add(*sum, a, b);
+        }
+        let mut half = LANES / 2;
+        while half > 0 {
+            for lane in 0..half {
+                sums[lane] += sums[lane + half];
+            }
+            half /= 2;
+        }
+        sums[0]
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx2 {
+    use std::arch::x86_64::*;
+
+    use super::{PIECE, portable};
+
+    /// Sum of the eight lanes, as unsigned numbers.
+    #[target_feature(enable = "avx2")]
+    fn sum_u32(v: __m256i) -> u64 {
+        let low = _mm256_and_si256(v, _mm256_set1_epi64x(0xffff_ffff));
+        sum_u64(_mm256_add_epi64(low, _mm256_srli_epi64::<32>(v)))
+    }
+
+    #[target_feature(enable = "avx2")]
+    fn sum_u64(v: __m256i) -> u64 {
+        let half = _mm_add_epi64(_mm256_castsi256_si128(v), _mm256_extracti128_si256::<1>(v));
+        (_mm_cvtsi128_si64(half) + _mm_extract_epi64::<1>(half)) as u64
+    }
+
+    #[target_feature(enable = "avx2")]
+    fn load32(bytes: &[u8; 32]) -> __m256i {
+        // SAFETY: an unaligned load of exactly the bytes that the reference covers.
+        unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
+    }
+
+    #[target_feature(enable = "avx2")]
+    fn load16(bytes: &[u8; 16]) -> __m128i {
+        // SAFETY: an unaligned load of exactly the bytes that the reference covers.
+        unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
+    }
+
+    #[target_feature(enable = "avx2")]
+    pub fn squared_euclidean_bytes(a: &[u8], b: &[u8]) -> u64 {
+        let zero = _mm256_setzero_si256();
+        let mut total = 0;
+        for (a, b) in a.chunks(PIECE).zip(b.chunks(PIECE)) {
+            let ((wide_a, a), (wide_b, b)) = (a.as_chunks(), b.as_chunks());
+            let ((half_a, a), (half_b, b)) = (a.as_chunks(), b.as_chunks());
+            let (mut low, mut high) = (zero, zero);
+            for (a, b) in wide_a.iter().zip(wide_b) {
+                let (a, b) = (load32(a), load32(b));
+                // |a − b| in a byte, widened to 16 bits, squared and added in pairs to 32.
+                let difference = _mm256_or_si256(_mm256_subs_epu8(a, b), _mm256_subs_epu8(b, a));
+                let (l, h) = (_mm256_unpacklo_epi8(difference, zero), _mm256_unpackhi_epi8(difference, zero));
+                low = _mm256_add_epi32(low, _mm256_madd_epi16(l, l));
+                high = _mm256_add_epi32(high, _mm256_madd_epi16(h, h));
+            }
+            for (a, b) in half_a.iter().zip(half_b) {
+                let difference = _mm256_sub_epi16(_mm256_cvtepu8_epi16(load16(a)), _mm256_cvtepu8_epi16(load16(b)));
+                low = _mm256_add_epi32(low, _mm256_madd_epi16(difference, difference));
+            }
+            total += sum_u32(_mm256_add_epi32(low, high)) + portable::squared_euclidean_bytes(a, b);
+        }
+        total
+    }
+
+    #[target_feature(enable = "avx2")]
+    pub fn manhattan_bytes(a: &[u8], b: &[u8]) -> u64 {
+        let ((wide_a, a), (wide_b, b)) = (a.as_chunks(), b.as_chunks());
+        let ((half_a, a), (half_b, b)) = (a.as_chunks(), b.as_chunks());
+        let mut sums = _mm256_setzero_si256();
+        for (a, b) in wide_a.iter().zip(wide_b) {
+            sums = _mm256_add_epi64(sums, _mm256_sad_epu8(load32(a), load32(b)));
+        }
+        for (a, b) in half_a.iter().zip(half_b) {
+            sums = _mm256_add_epi64(sums, _mm256_zextsi128_si256(_mm_sad_epu8(load16(a), load16(b))));
+        }
+        sum_u64(sums) + portable::manhattan_bytes(a, b)
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    pub fn squared_euclidean_f32(a: &[f32], b: &[f32]) -> f32 {
+        portable::sum_f32(a, b, |sum, a, b| (a - b).mul_add(a - b, sum))
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    pub fn manhattan_f32(a: &[f32], b: &[f32]) -> f32 {
+        portable::sum_f32(a, b, |sum, a, b| sum + (a - b).abs())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Finite floats of every magnitude, denormals and the largest included.
+    fn any_float() -> impl Strategy<Value = f32> {
+        prop_oneof![
+            -1e3f32..1e3,
+            any::<f32>().prop_filter("finite", |v| v.is_finite()),
+            Just(f32::MAX),
+            Just(f32::MIN_POSITIVE),
+            Just(1e-45)
+        ]
+    }
+
+    /// That `approximate` is within the promised bound of the f64 sum.
+    fn check(approximate: f32, exact: f64, dim: usize) -> Result<(), TestCaseError> {
+        let slack = exact * relative_error(dim) + dim as f64 * UNDERFLOW;
+        if approximate.is_infinite() {
+            prop_assert!(exact + slack >= f64::from(f32::MAX), "{exact} overflowed");
+        } else {
+            prop_assert!((f64::from(approximate) - exact).abs() <= slack, "{approximate} {exact} {slack}");
+        }
+        Ok(())
+    }
+
+    proptest! {
+        #[test]
+        fn bytes_are_exact(pairs in prop::collection::vec(any::<(u8, u8)>(), 0..300)) {
+            let (a, b): (Vec<u8>, Vec<u8>) = pairs.iter().copied().unzip();
+            let differences = || pairs.iter().map(|&(a, b)| (i64::from(a) - i64::from(b)).unsigned_abs());
+            let (squared, absolute) = (differences().map(|d| d * d).sum::<u64>(), differences().sum::<u64>());
+            prop_assert_eq!(squared_euclidean_bytes(&a, &b), squared);
+            prop_assert_eq!(portable::squared_euclidean_bytes(&a, &b), squared);
+            prop_assert_eq!(manhattan_bytes(&a, &b), absolute);
+            prop_assert_eq!(portable::manhattan_bytes(&a, &b), absolute);
+        }
+
+        #[test]
+        fn floats_are_within_their_bound(pairs in prop::collection::vec((any_float(), any_float()), 0..300)) {
+            let (a, b): (Vec<f32>, Vec<f32>) = pairs.iter().copied().unzip();
+            let differences = || pairs.iter().map(|&(a, b)| f64::from(a) - f64::from(b));
+            let (squared, absolute) = (differences().map(|d| d * d).sum(), differences().map(f64::abs).sum());
+            check(squared_euclidean_f32(&a, &b), squared, pairs.len())?;
+            check(portable::squared_euclidean_f32(&a, &b), squared, pairs.len())?;
+            check(manhattan_f32(&a, &b), absolute, pairs.len())?;
+            check(portable::manhattan_f32(&a, &b), absolute, pairs.len())?;
+        }
+    }
+
+    #[test]
+    fn long_rows_do_not_overflow() {
+        let (black, white) = (vec![0u8; 100_001], vec![255u8; 100_001]);
+        for sum in [squared_euclidean_bytes(&black, &white), portable::squared_euclidean_bytes(&black, &white)] {
+            assert_eq!(sum, 65_025 * 100_001);
+        }
+        for sum in [manhattan_bytes(&black, &white), portable::manhattan_bytes(&black, &white)] {
+            assert_eq!(sum, 255 * 100_001);
+        }
+    }
+}
