@@ -14,8 +14,7 @@ use crate::neighbor::{Neighbor, Neighbors};
 mod brute_force;
 mod ivf_flat;
 mod partition;
-#[allow(missing_docs)]
-pub mod quantized_graph;
+mod quantized_graph;
 pub mod registry;
 #[cfg(test)]
 mod test_data;

@@ -39,10 +39,6 @@ impl Partition {
         &self.ids
     }
 
-    pub(super) fn centroid(&self, list: usize) -> &[f32] {
-        &self.centroids[list * self.dim..][..self.dim]
-    }
-
     /// The base's rows in the order of their positions.
     pub(super) fn in_list_order(&self, base: &Vectors) -> Vectors {
         let rows: Vec<usize> = self.ids.iter().map(|&id| id as usize).collect();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{BruteForce, BuildError, Index, IvfFlat, IvfFlatParams};
+use super::{BruteForce, BuildError, Index, IvfFlat, IvfFlatParams, QuantizedGraph, QuantizedGraphParams};
 use crate::dataset::Vectors;
 use crate::distance::Metric;
 
@@ -121,25 +121,19 @@ pub static REGISTRY: &[Entry] = &[
         key: "quantized_graph",
         name: "Quantized graph",
         exact: false,
-        build_knobs: QG_BUILD,
-        query_knobs: QG_QUERY,
+        build_knobs: &[CODE_BYTES, CANDIDATES, ALPHA, SEED],
+        query_knobs: &[POOL, EPSILON],
         build: |base, settings| {
-            let get = |i: usize| settings.get(&QG_BUILD[i]);
-            let params = super::QuantizedGraphParams {
-                lines: get(0) as usize,
-                alpha: get(1) as f32,
-                candidates: get(2) as usize,
-                probes: get(3) as usize,
-                clusters: get(4) as usize,
-                seed: get(5) as u64,
+            let params = QuantizedGraphParams {
+                code_bytes: whole(&CODE_BYTES, settings)?,
+                candidates: whole(&CANDIDATES, settings)?,
+                alpha: settings.get(&ALPHA) as f32,
+                seed: whole(&SEED, settings)? as u64,
             };
-            let index = super::QuantizedGraph::build(base, &params)?;
+            let index = QuantizedGraph::build(base, &params)?;
             Ok(Box::new(move |settings| {
-                Ok(Box::new(index.with_ef(
-                    settings.get(&QG_QUERY[0]) as usize,
-                    settings.get(&QG_QUERY[1]) as f32,
-                    settings.get(&QG_QUERY[2]) as f32,
-                )))
+                let epsilon = settings.get(&EPSILON) as f32;
+                Ok(Box::new(index.with_search(whole(&POOL, settings)?, epsilon)?))
             }))
         },
     },
@@ -163,15 +157,20 @@ fn whole(knob: &Knob, settings: &Settings) -> Result<usize, BuildError> {
     Ok(value as usize)
 }
 
-const fn knob(name: &'static str, default: f64) -> Knob {
-    Knob { name, default, sweep: &[], help: "" }
-}
-const QG_BUILD: &[Knob] = &[
-    knob("lines", 2.0),
-    knob("alpha", 1.2),
-    knob("candidates", 100.0),
-    knob("probes", 12.0),
-    knob("clusters", 256.0),
-    knob("seed", 0.0),
-];
-const QG_QUERY: &[Knob] = &[knob("ef", 100.0), knob("cut", 1.2), knob("rcut", 1.4)];
+const CODE_BYTES: Knob = Knob {
+    name: "code_bytes",
+    default: 128.0,
+    sweep: &[128.0],
+    help: "bytes of the code by which the graph is walked: 64, 128, 192 or 256",
+};
+const CANDIDATES: Knob =
+    Knob { name: "candidates", default: 100.0, sweep: &[100.0], help: "near neighbours that edges are chosen from" };
+const ALPHA: Knob =
+    Knob { name: "alpha", default: 1.2, sweep: &[1.2], help: "Vamana's α: more keeps more of the longer edges" };
+const POOL: Knob = Knob { name: "ef", default: 200.0, sweep: &[400.0], help: "candidates that a query keeps, at most" };
+const EPSILON: Knob = Knob {
+    name: "epsilon",
+    default: 0.05,
+    sweep: &[0.0, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2],
+    help: "how far beyond the k-th nearest a query looks",
+};

@@ -141,11 +141,13 @@ mod portable {
 
     #[inline(always)]
     pub fn to_whole(values: &[f32], whole: &mut [i16]) -> f32 {
-        let (mut largest, mut exact) = (0.0f32, true);
+        // Sizes are ordered as their bits are; and the maximum of integers is SIMD, where that of floats is not.
+        let (mut largest, mut exact) = (0, true);
         for &value in values {
-            largest = if value.abs() > largest { value.abs() } else { largest };
+            largest = value.abs().to_bits().max(largest);
             exact &= (value as i32) as f32 == value;
         }
+        let largest = f32::from_bits(largest);
         let unit = if exact && largest <= MOST_WHOLE { 1.0 } else { largest / MOST_WHOLE };
         // Numbers so small that the inverse overflows are all zero in this.
         let per_unit = if unit.recip().is_finite() { unit.recip() } else { 0.0 };

@@ -1,8 +1,9 @@
-//! The codes by which the graph is walked: a few balanced coordinates at seven bits, and the length of what they leave out.
+//! From vectors to the codes by which the graph is walked: the first principal components, turned so that each coordinate
+//! carries as much, at seven bits; and the length of what they leave out.
 
 use nalgebra::DMatrix;
-use ndarray::Array2;
 use ndarray::linalg::general_mat_mul;
+use ndarray::{Array2, ArrayView1, ArrayViewMut2, s};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
@@ -12,113 +13,132 @@ use crate::kernel::code::{self, Line, TAIL};
 use crate::kernel::pair::squared_euclidean_f32;
 use crate::pca::{Pca, PcaOptions};
 
-/// Largest value of a coordinate: seven bits, so that the squares of two differences, added, fit in 16.
+/// The longest code, in lines.
+pub const MOST_LINES: usize = 4;
+
+/// Largest value of a coordinate in a code.
 const LARGEST: f32 = 127.0;
-/// Where the mean of the data lies.
-const MIDDLE: f32 = 63.5;
-/// Coefficients are rounded to multiples of 2⁻¹⁴. Rows are of unit length, so a sum stays below 2¹⁴ · ‖query‖ (Cauchy–Schwarz).
+/// Where a code has the mean of the data.
+const MIDDLE: f32 = LARGEST / 2.0;
+/// Coefficients are kept as multiples of 1/16,384. The rows of the map are of unit length, so that for a query of values up
+/// to 2,047 a sum stays below 2¹⁴ · 2¹¹ · √d (Cauchy–Schwarz): no overflow up to d = 4,000, and in practice far beyond.
 const COEFFICIENT: f32 = 16_384.0;
 /// Rows projected in one matrix product.
 const BLOCK: usize = 256;
 
-/// Takes d values to a code.
+/// Takes vectors to codes.
 #[derive(Debug)]
 pub struct Encoder {
     mean: Vec<f32>,
-    /// Pairs of rows of the map: for values 2i and 2i + 1, their coefficients of each coordinate, side by side.
+    /// What is taken from a query before it is rounded: the mean, or nothing where the base is bytes, so that pixels stay
+    /// whole numbers and black ones stay zero.
+    origin: Option<Vec<f32>>,
+    /// Row i: coefficients of values 2i and 2i + 1 for each coordinate, alternating.
     map: Vec<i16>,
-    /// What −mean maps to.
+    /// What (origin − mean) maps to, in units of the code.
     offset: Vec<f32>,
     /// Units of the code in a unit of the data.
     scale: f32,
-    coordinates: usize,
     lines: usize,
 }
 
-/// A query's code, and the squared length of its rest.
-#[derive(Debug, Clone, Default)]
-pub struct QueryCode {
-    pub lines: Vec<Line>,
+/// A query as the walk sees it.
+#[derive(Debug, Default)]
+pub struct EncodedQuery {
+    /// Its code; the tail is zero.
+    pub code: Vec<Line>,
+    /// The squared length of what the code leaves out, in the square of the code's unit.
     pub rest: u32,
-    values: Vec<i16>,
+    centred: Vec<f32>,
+    whole: Vec<i16>,
     sums: Vec<i32>,
 }
 
-/// A random rotation: the Q of the QR decomposition of a matrix of independent normal numbers.
-fn random_rotation(dim: usize, rng: &mut ChaCha8Rng) -> DMatrix<f64> {
-    // A sum of twelve uniform numbers is near enough to normal: any rotation is valid.
-    let gaussian = DMatrix::from_fn(dim, dim, |_, _| (0..12).map(|_| rng.random::<f64>()).sum::<f64>() - 6.0);
-    gaussian.qr().q()
-}
-
 impl Encoder {
-    /// Fits codes of `lines` · 64 bytes: the encoder, each vector's code, and the coordinates that the codes round.
+    /// Fits codes of up to `lines` · 64 bytes. Returns the encoder, each vector's code (its tail the squared length of
+    /// the rest), and the coordinates that the codes round (n × m, in units of the code).
     pub fn fit(base: &Vectors, lines: usize, seed: u64) -> (Self, Vec<Line>, Vectors) {
-        let (n, dim, width) = (base.len(), base.dim(), lines * 64);
-        let coordinates = (width - TAIL).min(dim);
+        let (n, dim) = (base.len(), base.dim());
+        let kept = (lines * 64 - TAIL).min(dim);
         let pca = Pca::fit(base, &PcaOptions { seed, ..Default::default() }).expect("the base is not empty");
-        let rotation = random_rotation(coordinates, &mut ChaCha8Rng::seed_from_u64(seed));
-        let rotation = Array2::from_shape_fn((coordinates, coordinates), |(i, j)| rotation[(i, j)]);
-        let map = rotation.dot(&pca.rotation().slice(ndarray::s![..coordinates, ..])).mapv(|value| value as f32);
+        // The principal components differ in size, and one step for all would waste bits on the small ones: any rotation
+        // among them keeps the distances, and a random one evens them out.
+        let rotation = random_rotation(kept, &mut ChaCha8Rng::seed_from_u64(seed));
+        let map = rotation.dot(&pca.rotation().slice(s![..kept, ..])).mapv(|value| value as f32);
         let mean: Vec<f32> = pca.mean().iter().map(|&value| value as f32).collect();
 
-        let (mut values, mut rests) = project(base, &map, &mean);
+        let size = largest(base);
+        let inverse = if size >= f32::MIN_POSITIVE { size.recip() } else { 1.0 };
+        let (mut values, mut rests) = project(base, &map, &mean, inverse);
         let mut sizes: Vec<f32> = values.iter().map(|value| value.abs()).collect();
-        // Outliers are cut off: a range for all would leave few steps for most.
-        let at = (sizes.len() - 1) - sizes.len() / 10_000;
-        let largest = *sizes.select_nth_unstable_by(at, f32::total_cmp).1;
-        let scale = if largest > 0.0 { MIDDLE / largest } else { 1.0 };
-        values.iter_mut().for_each(|value| *value *= scale);
-        rests.iter_mut().for_each(|rest| *rest *= scale * scale);
+        // One in ten thousand is cut off: a range for every outlier would leave few steps to the others.
+        let at = sizes.len() - 1 - sizes.len() / 10_000;
+        let range = *sizes.select_nth_unstable_by(at, f32::total_cmp).1;
+        let steps = if range >= f32::MIN_POSITIVE { MIDDLE / range } else { 1.0 };
+        values.iter_mut().for_each(|value| *value *= steps);
+        rests.iter_mut().for_each(|rest| *rest *= steps * steps);
 
         let mut codes = vec![Line::default(); n * lines];
-        for ((code, values), &rest) in codes.chunks_exact_mut(lines).zip(values.chunks_exact(coordinates)).zip(&rests) {
+        for ((code, values), &rest) in codes.chunks_exact_mut(lines).zip(values.chunks_exact(kept)).zip(&rests) {
             write(code, values);
-            // The cast saturates: where the rests are that long, they say little.
+            // The cast saturates: where the rests are that long, they tell little apart.
             code[lines - 1].0[64 - TAIL..].copy_from_slice(&(rest.round() as u16).to_le_bytes());
         }
 
+        let width = lines * 64;
         let mut pairs = vec![0i16; dim.div_ceil(2) * 2 * width];
         for (coordinate, row) in map.rows().into_iter().enumerate() {
             for (i, &value) in row.iter().enumerate() {
                 pairs[(i / 2 * width + coordinate) * 2 + i % 2] = (value * COEFFICIENT).round() as i16;
             }
         }
-        let offset = map.dot(&ndarray::ArrayView1::from(&mean)).mapv(|value| -value).to_vec();
-        let encoder = Self { mean, map: pairs, offset, scale, coordinates, lines };
-        let values = Vectors::from_floats(coordinates, values).expect("projections of finite vectors are finite");
-        (encoder, codes, values)
+        let scale = inverse * steps;
+        let (origin, offset) = match base.bytes() {
+            Some(_) => (None, map.dot(&ArrayView1::from(&mean)).mapv(|value| -value * scale).to_vec()),
+            None => (Some(mean.clone()), vec![0.0; kept]),
+        };
+        let values = Vectors::from_floats(kept, values).expect("scaled values are finite");
+        (Self { mean, origin, map: pairs, offset, scale, lines }, codes, values)
     }
 
-    /// Writes the code of `query`.
-    pub fn encode(&self, query: &[f32], query_code: &mut QueryCode) {
-        let QueryCode { lines, rest, values, sums } = query_code;
-        let step = code::to_whole(query, values);
-        values.resize(query.len().div_ceil(2) * 2, 0);
+    /// Encodes `query` into `out`.
+    pub fn encode(&self, query: &[f32], out: &mut EncodedQuery) {
+        let EncodedQuery { code, rest, centred, whole, sums } = out;
+        let values = match &self.origin {
+            Some(origin) => {
+                centred.clear();
+                centred.extend(query.iter().zip(origin).map(|(value, origin)| value - origin));
+                &**centred
+            }
+            None => query,
+        };
+        let unit = code::to_whole(values, whole);
+        whole.resize(query.len().div_ceil(2) * 2, 0);
         sums.clear();
         sums.resize(self.lines * 64, 0);
-        code::add_weighted_pairs(sums, &self.map, values);
-        let mut kept = 0.0;
+        code::add_weighted_pairs(sums, &self.map, whole);
+
         let mut coordinates = [0.0f32; 64 * MOST_LINES];
+        let coordinates = &mut coordinates[..self.offset.len()];
+        let per_sum = unit / COEFFICIENT * self.scale;
         for ((value, &sum), offset) in coordinates.iter_mut().zip(&*sums).zip(&self.offset) {
-            *value = (sum as f32 * (step / COEFFICIENT) + offset) * self.scale;
-            kept += *value * *value;
+            *value = sum as f32 * per_sum + offset;
         }
-        lines.clear();
-        lines.resize(self.lines, Line::default());
-        write(lines, &coordinates[..self.coordinates]);
+        code.clear();
+        code.resize(self.lines, Line::default());
+        write(code, coordinates);
+        let kept: f32 = coordinates.iter().map(|value| value * value).sum();
         let total = squared_euclidean_f32(query, &self.mean) * self.scale * self.scale;
+        // Room is left below 2³² for the distances to which it is added.
         *rest = (total - kept).clamp(0.0, 1e9) as u32;
     }
 
     pub fn memory_bytes(&self) -> usize {
-        size_of_val(&*self.map) + size_of_val(&*self.mean) + size_of_val(&*self.offset)
+        size_of_val(&*self.map) + 2 * size_of_val(&*self.mean) + size_of_val(&*self.offset)
     }
 }
 
-/// The longest code.
-pub const MOST_LINES: usize = 4;
-
+/// Rounds coordinates to a code. What lies outside its range goes to the edge.
 fn write(code: &mut [Line], values: &[f32]) {
     for (line, values) in code.iter_mut().zip(values.chunks(64)) {
         for (byte, value) in line.0.iter_mut().zip(values) {
@@ -127,29 +147,44 @@ fn write(code: &mut [Line], values: &[f32]) {
     }
 }
 
-/// Each row's coordinates (n × m), and the squared length of what they leave out.
-fn project(base: &Vectors, map: &Array2<f32>, mean: &[f32]) -> (Vec<f32>, Vec<f32>) {
-    let (dim, m) = (base.dim(), map.nrows());
-    let mut values = vec![0.0; base.len() * m];
+/// A random rotation: the Q of the QR decomposition of a matrix of independent normal numbers.
+fn random_rotation(dim: usize, rng: &mut ChaCha8Rng) -> Array2<f64> {
+    // A sum of twelve uniform numbers is normal enough, since any rotation is valid.
+    let normal = DMatrix::from_fn(dim, dim, |_, _| (0..12).map(|_| rng.random::<f64>()).sum::<f64>() - 6.0);
+    let q = normal.qr().q();
+    Array2::from_shape_fn((dim, dim), |(row, column)| q[(row, column)])
+}
+
+/// The largest absolute value.
+fn largest(base: &Vectors) -> f32 {
+    match (base.bytes(), base.floats()) {
+        (_, Some(values)) => values.iter().fold(0.0, |all, value| value.abs().max(all)),
+        _ => f32::from(u8::MAX),
+    }
+}
+
+/// `inverse` times each row's coordinates (n × m), and the squared length of what they leave out, scaled alike.
+fn project(base: &Vectors, map: &Array2<f32>, mean: &[f32], inverse: f32) -> (Vec<f32>, Vec<f32>) {
+    let (dim, kept) = (base.dim(), map.nrows());
+    let mut values = vec![0.0; base.len() * kept];
     let mut rests = vec![0.0; base.len()];
-    values.par_chunks_mut(BLOCK * m).zip(rests.par_chunks_mut(BLOCK)).enumerate().for_each(
-        |(block, (values, rests))| {
-            let mut centred = Vec::with_capacity(rests.len() * dim);
-            for row in block * BLOCK..block * BLOCK + rests.len() {
-                match base.row(row) {
-                    Row::Bytes(row) => {
-                        centred.extend(row.iter().zip(mean).map(|(&value, mean)| f32::from(value) - mean))
-                    }
-                    Row::Floats(row) => centred.extend(row.iter().zip(mean).map(|(value, mean)| value - mean)),
-                }
+    let blocks = values.par_chunks_mut(BLOCK * kept).zip(rests.par_chunks_mut(BLOCK));
+    blocks.enumerate().for_each(|(block, (values, rests))| {
+        // Scaled before they are subtracted: the largest floats do not overflow.
+        let centre = |value: f32, mean: f32| value * inverse - mean * inverse;
+        let mut centred = Vec::with_capacity(rests.len() * dim);
+        for row in block * BLOCK..block * BLOCK + rests.len() {
+            match base.row(row) {
+                Row::Bytes(row) => centred.extend(row.iter().zip(mean).map(|(&v, &mean)| centre(v.into(), mean))),
+                Row::Floats(row) => centred.extend(row.iter().zip(mean).map(|(&v, &mean)| centre(v, mean))),
             }
-            let centred = Array2::from_shape_vec((rests.len(), dim), centred).expect("whole rows");
-            let mut product = ndarray::ArrayViewMut2::from_shape((rests.len(), m), values).expect("whole rows");
-            general_mat_mul(1.0, &centred, &map.t(), 0.0, &mut product);
-            for ((rest, row), kept) in rests.iter_mut().zip(centred.rows()).zip(product.rows()) {
-                *rest = (row.dot(&row) - kept.dot(&kept)).max(0.0);
-            }
-        },
-    );
+        }
+        let centred = Array2::from_shape_vec((rests.len(), dim), centred).expect("whole rows");
+        let mut product = ArrayViewMut2::from_shape((rests.len(), kept), values).expect("whole rows");
+        general_mat_mul(1.0, &centred, &map.t(), 0.0, &mut product);
+        for ((rest, row), kept) in rests.iter_mut().zip(centred.rows()).zip(product.rows()) {
+            *rest = (row.dot(&row) - kept.dot(&kept)).max(0.0);
+        }
+    });
     (values, rests)
 }
