@@ -182,6 +182,12 @@ impl Vectors {
         }
     }
 
+    /// Row `row` if it exists and the values are bytes.
+    #[must_use]
+    pub fn row_bytes(&self, row: usize) -> Option<&[u8]> {
+        self.bytes()?.chunks_exact(self.dim).nth(row)
+    }
+
     /// Row `row` as floats (a copy): the form that [`Index::query`](crate::index::Index::query) takes.
     ///
     /// # Panics

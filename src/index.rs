@@ -11,16 +11,25 @@ use thiserror::Error;
 use crate::dataset::Vectors;
 use crate::neighbor::{Neighbor, Neighbors};
 
+mod annoy;
+mod ball_tree;
 mod brute_force;
+mod hnsw;
 mod ivf_flat;
+mod kd_tree;
 mod partition;
 mod quantized_graph;
 pub mod registry;
+mod sketch;
 #[cfg(test)]
 mod test_data;
 
+pub use annoy::{Annoy, AnnoyParams, Hyperplane};
+pub use ball_tree::{Ball, BallTree, BallTreeParams};
 pub use brute_force::BruteForce;
+pub use hnsw::{Hnsw, HnswParams};
 pub use ivf_flat::{IvfFlat, IvfFlatParams};
+pub use kd_tree::{KdTree, KdTreeParams};
 pub use quantized_graph::{QuantizedGraph, QuantizedGraphParams};
 
 /// Why an index could not be built.
@@ -104,6 +113,17 @@ pub trait Index: Debug + Send + Sync + 'static {
     fn query_batch(&self, queries: &Vectors, k: usize) -> Result<Neighbors, QueryError> {
         query_rows(self, queries, k)
     }
+}
+
+/// What a search looked at, to show how much of its work an index saves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Visits {
+    /// Leaves whose rows were looked at.
+    pub leaves: usize,
+    /// Rows that were compared by a bound.
+    pub bounds: usize,
+    /// Rows whose true distance was computed.
+    pub distances: usize,
 }
 
 /// The plain batch: [`Index::query`] for each row.

@@ -5,6 +5,7 @@
 
 pub(crate) mod code;
 pub(crate) mod pair;
+pub(crate) mod sketch;
 pub(crate) mod tile;
 
 /// Whether the AVX2 and FMA forms can run here.

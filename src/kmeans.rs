@@ -52,7 +52,12 @@ pub enum KMeansError {
 #[derive(Debug, Clone)]
 pub struct KMeans {
     centroids: Array2<f32>,
-    /// ‖c‖² of each centroid.
+    /// The middle of the centroids. Distances are taken from products, ‖x‖² + ‖c‖² − 2x·c, which cancel the worse the farther
+    /// all lies from the origin: so everything is moved by this first.
+    origin: Vec<f32>,
+    /// The centroids less the origin.
+    moved: Array2<f32>,
+    /// ‖c‖² of each of these.
     norms: Vec<f32>,
 }
 
@@ -101,8 +106,14 @@ impl KMeans {
     }
 
     fn from_centroids(centroids: Array2<f32>) -> Self {
-        let norms = centroids.rows().into_iter().map(|row| row.dot(&row)).collect();
-        Self { centroids, norms }
+        let count = centroids.nrows() as f64;
+        let middle = |column: ndarray::ArrayView1<'_, f32>| {
+            (column.iter().map(|&value| f64::from(value)).sum::<f64>() / count) as f32
+        };
+        let origin: Vec<f32> = centroids.columns().into_iter().map(middle).collect();
+        let moved = &centroids - &ndarray::ArrayView1::from(&origin);
+        let norms = moved.rows().into_iter().map(|row| row.dot(&row)).collect();
+        Self { centroids, origin, moved, norms }
     }
 
     /// The centroids, k × d.
@@ -165,14 +176,19 @@ impl KMeans {
                 for row in rows.clone() {
                     let start = values.len();
                     match data.row(row) {
-                        Row::Bytes(row) => values.extend(row.iter().map(|&value| f32::from(value))),
-                        Row::Floats(row) => values.extend_from_slice(row),
+                        Row::Bytes(row) => {
+                            values
+                                .extend(row.iter().zip(&self.origin).map(|(&value, origin)| f32::from(value) - origin));
+                        }
+                        Row::Floats(row) => {
+                            values.extend(row.iter().zip(&self.origin).map(|(value, origin)| value - origin));
+                        }
                     }
                     norms.push(values[start..].iter().map(|value| value * value).sum::<f32>());
                 }
                 let rows = Array2::from_shape_vec((rows.len(), dim), values).expect("whole rows");
                 let mut distances = Array2::zeros((rows.nrows(), self.norms.len()));
-                general_mat_mul(1.0, &rows, &self.centroids.t(), 0.0, &mut distances);
+                general_mat_mul(1.0, &rows, &self.moved.t(), 0.0, &mut distances);
                 let mut picked = Vec::with_capacity(norms.len());
                 for (mut row, norm) in distances.rows_mut().into_iter().zip(norms) {
                     let row = row.as_slice_mut().expect("it was made in row order");
@@ -275,6 +291,17 @@ mod tests {
             let mean = members.mean_axis(ndarray::Axis(0)).unwrap();
             assert!(mean.iter().zip(centroid).all(|(a, b)| (a - b).abs() < 1e-3));
         }
+    }
+
+    #[test]
+    fn far_from_the_origin_the_nearest_centroid_is_still_found() {
+        let data = Vectors::from_floats(2, (0..200).map(|i| 1e5 + (i % 10) as f32).collect::<Vec<_>>()).unwrap();
+        let clusters = KMeans::fit(&data, &KMeansParams { k: 5, iterations: 50, ..Default::default() }).unwrap();
+        let labels = clusters.assign(&data);
+        for row in 0..100 {
+            assert_eq!(labels[row], labels[row % 5], "equal rows");
+        }
+        assert!((0..5).all(|cluster| labels[..5].contains(&cluster)), "five different rows, five clusters");
     }
 
     #[test]

@@ -1,11 +1,69 @@
-//! k-nearest neighbours: exact and approximate indexes behind one trait, made to be measured against each other.
+//! k-nearest neighbours: exact and approximate indexes behind one trait, made to be measured against each other, and
+//! the pieces of the notebooks that report on them.
+//!
+//! | module | what is in it |
+//! |---|---|
+//! | [`dataset`] | [`Vectors`](dataset::Vectors): n × d bytes or floats, shared |
+//! | [`fashion`] | Fashion-MNIST: found or fetched, verified, split |
+//! | [`distance`] | Euclidean and Manhattan, exact to the last bit |
+//! | [`neighbor`] | [`Neighbor`](neighbor::Neighbor), and the k-best collector |
+//! | [`index`] | the [`Index`](index::Index) trait, the indexes, their registry |
+//! | [`pca`], [`kmeans`] | principal components and clusters, on which several indexes stand |
+//! | [`classify`] | the k-NN classifier: uniform votes, votes by distance |
+//! | [`evaluate`] | recall, queries per second, accuracy, the confusion matrix |
+//! | `table`, `chart`, `notebook` | results as polars tables, plotters charts, rich output (feature `report`) |
+//!
+//! ```
+//! use std::sync::Arc;
+//! use fashion_knn::prelude::*;
+//!
+//! let corners = Arc::new(Vectors::from_floats(2, vec![0.0, 0.0, 4.0, 0.0, 0.0, 3.0])?);
+//! let index = BruteForce::build(corners, Metric::Euclidean)?;
+//! let nearest = index.query(&[4.0, 3.0], 2)?;
+//! assert_eq!(nearest, [Neighbor { id: 1, distance: 3.0 }, Neighbor { id: 2, distance: 4.0 }]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 #![warn(missing_docs)]
 
+#[cfg(feature = "report")]
+pub mod chart;
+pub mod classify;
 pub mod dataset;
 pub mod distance;
+pub mod evaluate;
+pub mod fashion;
 pub mod index;
 mod kernel;
 pub mod kmeans;
 pub mod neighbor;
+#[cfg(feature = "report")]
+pub mod notebook;
 pub mod pca;
+#[cfg(feature = "report")]
+pub mod table;
+
+/// What a notebook's first cell brings in.
+pub mod prelude {
+    pub use std::sync::Arc;
+
+    #[cfg(feature = "report")]
+    pub use polars::prelude::{DataFrame, df};
+
+    #[cfg(feature = "report")]
+    pub use crate::chart::{BarChart, Heatmap, LineChart, Plane, Series, svg};
+    pub use crate::classify::{KnnClassifier, Weights};
+    pub use crate::dataset::Vectors;
+    pub use crate::distance::Metric;
+    pub use crate::evaluate::{ConfusionMatrix, accuracy, on_threads, recall, time_batch, time_queries};
+    pub use crate::fashion::{self, CLASSES, Fashion};
+    pub use crate::index::{BruteForce, Index};
+    pub use crate::neighbor::{Neighbor, Neighbors, TopK};
+    #[cfg(feature = "report")]
+    pub use crate::notebook::{Figure, Gallery, Tile, decimal, integer, parameter, percent, prose, table};
+}
+
+/// The README's example, so that it is tested with the others.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -30,6 +30,7 @@ impl Default for IvfFlatParams {
 #[derive(Debug, Clone)]
 pub struct IvfFlat {
     lists: Arc<(Partition, Vectors)>,
+    params: IvfFlatParams,
     nprobe: usize,
 }
 
@@ -43,15 +44,15 @@ impl IvfFlat {
         check_base(&base)?;
         let partition = Partition::train(&base, positive("nlist", params.nlist)?, params.seed);
         let rows = partition.in_list_order(&base);
-        Ok(Self { lists: Arc::new((partition, rows)), nprobe: 1 })
+        Ok(Self { lists: Arc::new((partition, rows)), params: params.clone(), nprobe: 1 })
     }
 
-    /// The same lists, `nprobe` of them searched by a query (all, if there are not so many).
+    /// The same lists, `nprobe` of them searched by a query: all, if there are not so many, and more, if they hold fewer than k.
     ///
     /// # Errors
     /// If `nprobe` is zero.
     pub fn with_nprobe(&self, nprobe: usize) -> Result<Self, BuildError> {
-        Ok(Self { lists: self.lists.clone(), nprobe: positive("nprobe", nprobe)? })
+        Ok(Self { nprobe: positive("nprobe", nprobe)?, ..self.clone() })
     }
 }
 
@@ -61,7 +62,8 @@ impl Index for IvfFlat {
     }
 
     fn params(&self) -> Vec<(&'static str, f64)> {
-        vec![("nlist", self.lists.0.nlist() as f64), ("nprobe", self.nprobe as f64)]
+        let params = &self.params;
+        vec![("nlist", params.nlist as f64), ("seed", params.seed as f64), ("nprobe", self.nprobe as f64)]
     }
 
     fn len(&self) -> usize {
@@ -81,9 +83,22 @@ impl Index for IvfFlat {
         let (partition, rows) = &*self.lists;
         let ranker = Ranker::new(rows, Metric::Euclidean, Row::Floats(query));
         let mut top = TopK::new(k.min(rows.len()));
-        for (_, list) in partition.nearest(query, self.nprobe) {
+        let mut scan = |list: u32| {
             for position in partition.list(list as usize) {
                 top.push(partition.ids()[position], ranker.rank(position));
+            }
+            top.len()
+        };
+        let mut found = 0;
+        for (_, list) in partition.nearest(query, self.nprobe) {
+            found = scan(list);
+        }
+        if found < k.min(rows.len()) {
+            for (_, list) in partition.nearest(query, partition.nlist()).into_iter().skip(self.nprobe) {
+                if found >= k {
+                    break;
+                }
+                found = scan(list);
             }
         }
         Ok(top.into_neighbors(Metric::Euclidean))
@@ -123,7 +138,7 @@ mod tests {
         let none = IvfFlat::build(base.clone(), &IvfFlatParams { nlist: 0, seed: 0 });
         assert_eq!(none.unwrap_err(), error("nlist"));
         let ivf = IvfFlat::build(base, &IvfFlatParams { nlist: 99, seed: 0 }).unwrap();
-        assert_eq!(ivf.params()[0], ("nlist", 10.0));
+        assert_eq!(ivf.query(&[0.0; 3], 10).unwrap().len(), 10);
         assert_eq!(ivf.with_nprobe(0).unwrap_err(), error("nprobe"));
     }
 }

@@ -26,7 +26,7 @@ pub struct QuantizedGraphParams {
     pub candidates: usize,
     /// An edge is left out if a kept one ends nearer to its end by this factor (of squared distances), at least 1: the α of Vamana. More keeps
     /// more edges.
-    pub alpha: f32,
+    pub alpha: f64,
     /// Decides the rotation and the clusters.
     pub seed: u64,
 }
@@ -49,7 +49,7 @@ impl Default for QuantizedGraphParams {
 pub struct QuantizedGraph {
     built: Arc<Built>,
     ef: usize,
-    epsilon: f32,
+    epsilon: f64,
 }
 
 #[derive(Debug)]
@@ -62,7 +62,7 @@ struct Built {
 }
 
 impl QuantizedGraph {
-    /// Builds the graph, in O(n·√n) comparisons of codes, and copies the vectors in its order. Queries use `ef` 200 and `epsilon` 0.05
+    /// Builds the graph, in O(n·√n) comparisons of codes, and copies the vectors in its order. Queries use `ef` 400 and `epsilon` 0.05
     /// until [`with_search`](Self::with_search) says otherwise.
     ///
     /// # Errors
@@ -76,7 +76,7 @@ impl QuantizedGraph {
             return Err(BuildError::InvalidParameter { name: "code_bytes", received: code_bytes as f64, expected });
         }
         if !(alpha >= 1.0 && alpha.is_finite()) {
-            return Err(BuildError::InvalidParameter { name: "alpha", received: alpha.into(), expected: "at least 1" });
+            return Err(BuildError::InvalidParameter { name: "alpha", received: alpha, expected: "at least 1" });
         }
         let lines = (code_bytes / 64).min((base.dim() + code::TAIL).div_ceil(64));
         let graph = match lines {
@@ -95,17 +95,17 @@ impl QuantizedGraph {
             Storage::Floats(values) => kernel::in_huge_pages(values),
         }
         let built = Built { rows, graph, lines, params: params.clone() };
-        Ok(Self { built: Arc::new(built), ef: 200, epsilon: 0.05 })
+        Ok(Self { built: Arc::new(built), ef: 400, epsilon: 0.05 })
     }
 
     /// The same graph, searched with up to `ef` candidates (k, if that is more) out to 1 + `epsilon` times the estimated
-    /// distance of the k-th.
+    /// distance of the k-th, and what a code rounds off.
     ///
     /// # Errors
     /// If `ef` is zero, or `epsilon` is negative or not finite.
-    pub fn with_search(&self, ef: usize, epsilon: f32) -> Result<Self, BuildError> {
+    pub fn with_search(&self, ef: usize, epsilon: f64) -> Result<Self, BuildError> {
         if !(epsilon >= 0.0 && epsilon.is_finite()) {
-            let (name, received, expected) = ("epsilon", epsilon.into(), "at least 0");
+            let (name, received, expected) = ("epsilon", epsilon, "at least 0");
             return Err(BuildError::InvalidParameter { name, received, expected });
         }
         Ok(Self { built: self.built.clone(), ef: positive("ef", ef)?, epsilon })
@@ -147,6 +147,12 @@ impl Entry {
         (self.0 as u32 >> 1) as usize
     }
 
+    /// The last entry at `reach` times this one's distance and a unit of the code more, which is what rounding can hide.
+    fn beyond(self, reach: f32) -> Self {
+        let radius = reach * (self.distance() as f32).sqrt() + 1.0;
+        Self::new((radius * radius) as u32, u32::MAX >> 1)
+    }
+
     fn expanded(self) -> bool {
         self.0 & 1 == 1
     }
@@ -163,7 +169,7 @@ fn visit(visited: &mut [u64], position: u32) -> bool {
 
 /// Leaves in the pool what was found near the query, nearest first.
 ///
-/// `reach` is the square of 1 + ε: what is estimated beyond `reach` times the k-th nearest so far is neither kept nor expanded.
+/// `reach` is 1 + ε: what is estimated beyond `reach` times the k-th nearest so far is neither kept nor expanded.
 fn walk<const LINES: usize>(graph: &Graph, ef: usize, k: usize, reach: f32, scratch: &mut Scratch) {
     const STARTS: usize = 4;
     let Scratch { query, visited, pool, distances, scores } = scratch;
@@ -204,7 +210,7 @@ fn walk<const LINES: usize>(graph: &Graph, ef: usize, k: usize, reach: f32, scra
         let entry = pool[next];
         let mut limit = Entry(u64::MAX);
         if let Some(kth) = pool.get(k - 1) {
-            limit = Entry::new((reach * kth.distance() as f32) as u32, 0);
+            limit = kth.beyond(reach);
             if entry > limit {
                 break;
             }
@@ -251,7 +257,7 @@ fn walk<const LINES: usize>(graph: &Graph, ef: usize, k: usize, reach: f32, scra
         }
     }
     if let Some(kth) = pool.get(k - 1) {
-        let limit = Entry::new((reach * kth.distance() as f32) as u32, u32::MAX);
+        let limit = kth.beyond(reach);
         pool.truncate(pool.partition_point(|&entry| entry <= limit));
     }
 }
@@ -295,11 +301,12 @@ impl Index for QuantizedGraph {
     fn params(&self) -> Vec<(&'static str, f64)> {
         let params = &self.built.params;
         vec![
-            ("code_bytes", (64 * self.built.lines) as f64),
+            ("code_bytes", params.code_bytes as f64),
             ("candidates", params.candidates as f64),
-            ("alpha", params.alpha.into()),
+            ("alpha", params.alpha),
+            ("seed", params.seed as f64),
             ("ef", self.ef as f64),
-            ("epsilon", self.epsilon.into()),
+            ("epsilon", self.epsilon),
         ]
     }
 
@@ -318,7 +325,7 @@ impl Index for QuantizedGraph {
     fn query(&self, query: &[f32], k: usize) -> Result<Vec<Neighbor>, QueryError> {
         check_query(query, k, self.dim())?;
         let Built { graph, lines, .. } = &*self.built;
-        let reach = (1.0 + self.epsilon).powi(2);
+        let reach = (1.0 + self.epsilon) as f32;
         let ef = self.ef.max(k);
         SCRATCH.with_borrow_mut(|scratch| {
             graph.encoder.encode(query, &mut scratch.query);
@@ -419,13 +426,13 @@ mod tests {
             (QuantizedGraphParams { code_bytes: 320, ..Default::default() }, "code_bytes"),
             (QuantizedGraphParams { candidates: 0, ..Default::default() }, "candidates"),
             (QuantizedGraphParams { alpha: 0.9, ..Default::default() }, "alpha"),
-            (QuantizedGraphParams { alpha: f32::NAN, ..Default::default() }, "alpha"),
+            (QuantizedGraphParams { alpha: f64::NAN, ..Default::default() }, "alpha"),
         ] {
             assert_eq!(name(QuantizedGraph::build(base.clone(), &params).unwrap_err()), expected);
         }
         let graph = build(&base, &QuantizedGraphParams::default());
         assert_eq!(name(graph.with_search(0, 0.1).unwrap_err()), "ef");
         assert_eq!(name(graph.with_search(9, -0.1).unwrap_err()), "epsilon");
-        assert_eq!(name(graph.with_search(9, f32::NAN).unwrap_err()), "epsilon");
+        assert_eq!(name(graph.with_search(9, f64::NAN).unwrap_err()), "epsilon");
     }
 }

@@ -61,7 +61,7 @@ pub fn build<const LINES: usize>(base: &Vectors, params: &QuantizedGraphParams) 
 
     let probes: Vec<&[u32]> = ids.iter().map(|&id| &*probes[id as usize]).collect();
     let near = near_neighbors(rows, &starts, &probes, params.candidates);
-    let edges = link(rows, &near, params.alpha);
+    let edges = link(rows, &near, params.alpha as f32);
 
     let coordinates = coordinates.select(&ids.iter().map(|&id| id as usize).collect::<Vec<_>>()).expect("ids are rows");
     let seeds = central(&coordinates, &starts, &clusters);

@@ -1,0 +1,368 @@
+//! Fashion-MNIST (Xiao, Rasul & Vollgraf 2017): found or fetched, verified, parsed, split.
+//!
+//! The files are looked for in `FASHION_MNIST_DIR`, in the project's `data/fashion-mnist/`, and in the folder of
+//! Debian's package `dataset-fashion-mnist`; failing that, [`load`] fetches them into `data/fashion-mnist/` from the
+//! official address or, where that cannot be reached, out of Debian's package (without root). Plain or gzipped, what
+//! counts are the decompressed bytes, which are verified against their SHA-256.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use flate2::read::GzDecoder;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+
+use crate::dataset::Vectors;
+
+mod fetch;
+
+pub use fetch::fetch;
+
+/// The names of the ten classes, by label.
+pub const CLASSES: [&str; 10] =
+    ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"];
+
+/// Pixels a side of an image.
+pub const SIDE: usize = 28;
+
+/// One of the four files: its name without `.gz`, what it holds, and the SHA-256 of its decompressed bytes.
+#[derive(Debug)]
+struct File {
+    name: &'static str,
+    items: usize,
+    sha256: &'static str,
+}
+
+const TRAIN_IMAGES: File = File {
+    name: "train-images-idx3-ubyte",
+    items: 60_000,
+    sha256: "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+};
+const TRAIN_LABELS: File = File {
+    name: "train-labels-idx1-ubyte",
+    items: 60_000,
+    sha256: "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+};
+const TEST_IMAGES: File = File {
+    name: "t10k-images-idx3-ubyte",
+    items: 10_000,
+    sha256: "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+};
+const TEST_LABELS: File = File {
+    name: "t10k-labels-idx1-ubyte",
+    items: 10_000,
+    sha256: "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+};
+const FILES: [&File; 4] = [&TRAIN_IMAGES, &TRAIN_LABELS, &TEST_IMAGES, &TEST_LABELS];
+
+/// Where Debian's package `dataset-fashion-mnist` puts the files.
+const DEBIAN: &str = "/usr/share/datasets/fashion-mnist";
+
+/// Why the data could not be had.
+#[derive(Debug, Error)]
+pub enum FashionError {
+    /// A file could not be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file of the four is missing in a folder that was named or has others.
+    #[error("{}: neither {name} nor {name}.gz is there", folder.display())]
+    Missing {
+        /// The folder looked in.
+        folder: PathBuf,
+        /// The file's name.
+        name: &'static str,
+    },
+    /// A file does not begin as an IDX file of this kind does.
+    #[error("{}: {found}; expected {expected}", path.display())]
+    Header {
+        /// The file.
+        path: PathBuf,
+        /// What it begins with.
+        found: String,
+        /// What it should begin with.
+        expected: String,
+    },
+    /// A file is shorter or longer than its header says.
+    #[error("{}: {received} bytes after the header; expected {expected} (a truncated or padded file)", path.display())]
+    Length {
+        /// The file.
+        path: PathBuf,
+        /// Bytes that its header promises.
+        expected: usize,
+        /// Bytes that it has.
+        received: usize,
+    },
+    /// A label is not one of the ten classes.
+    #[error("{}: label {label} at {position}; expected 0 to 9", path.display())]
+    Label {
+        /// The file.
+        path: PathBuf,
+        /// Which label, from 0.
+        position: usize,
+        /// Its value.
+        label: u8,
+    },
+    /// The decompressed bytes are not those that were published.
+    #[error("{}: SHA-256 of the decompressed bytes is {received}; expected {expected}", path.display())]
+    Hash {
+        /// The file.
+        path: PathBuf,
+        /// The published hash.
+        expected: &'static str,
+        /// The file's.
+        received: String,
+    },
+    /// The files are nowhere and could not be fetched.
+    #[error(
+        "Fashion-MNIST is not here and could not be fetched ({why}): put the four files \
+         train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, t10k-images-idx3-ubyte.gz and \
+         t10k-labels-idx1-ubyte.gz into {}, or name their folder in FASHION_MNIST_DIR", folder.display()
+    )]
+    Unreachable {
+        /// Where to put them.
+        folder: PathBuf,
+        /// What each way of fetching said.
+        why: String,
+    },
+}
+
+fn at(path: &Path) -> impl FnOnce(io::Error) -> FashionError {
+    move |source| FashionError::Io { path: path.to_owned(), source }
+}
+
+/// The data set: 60,000 training and 10,000 test images of 28 × 28 grey pixels, and their labels 0..=9.
+#[derive(Debug, Clone)]
+pub struct Fashion {
+    /// Training images, 60,000 × 784 bytes.
+    pub train: Arc<Vectors>,
+    /// Their labels.
+    pub train_labels: Arc<[u8]>,
+    /// Test images, 10,000 × 784 bytes.
+    pub test: Arc<Vectors>,
+    /// Their labels.
+    pub test_labels: Arc<[u8]>,
+}
+
+/// Images held out of the training set, to choose parameters on: the test set is for the end.
+#[derive(Debug, Clone)]
+pub struct Split {
+    /// What remains to search in.
+    pub base: Arc<Vectors>,
+    /// The labels of what remains.
+    pub base_labels: Arc<[u8]>,
+    /// The images held out.
+    pub held_out: Arc<Vectors>,
+    /// Their labels.
+    pub held_out_labels: Arc<[u8]>,
+}
+
+impl Fashion {
+    /// Holds `count` random training images out (at most all of them).
+    #[must_use]
+    pub fn hold_out(&self, count: usize, seed: u64) -> Split {
+        let mut order: Vec<usize> = (0..self.train.len()).collect();
+        order.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
+        let (held_out, base) = order.split_at(count.min(order.len()));
+        let rows = |rows: &[usize]| {
+            let vectors = self.train.select(rows).expect("a permutation of the rows");
+            let labels = rows.iter().map(|&row| self.train_labels[row]).collect();
+            (Arc::new(vectors), labels)
+        };
+        let ((base, base_labels), (held_out, held_out_labels)) = (rows(base), rows(held_out));
+        Split { base, base_labels, held_out, held_out_labels }
+    }
+}
+
+/// The data set: found on this machine, or fetched.
+///
+/// # Errors
+/// If a file that is there is not what was published, or none is there and none can be fetched.
+pub fn load() -> Result<Fashion, FashionError> {
+    load_from(&fetch()?)
+}
+
+/// The data set out of one folder, verified.
+///
+/// # Errors
+/// If a file is missing, unreadable, or not what was published.
+pub fn load_from(folder: &Path) -> Result<Fashion, FashionError> {
+    let images = |file: &File| {
+        let vectors = Vectors::from_bytes(SIDE * SIDE, file.read(folder)?).expect("whole images, by the header");
+        Ok::<_, FashionError>(Arc::new(vectors))
+    };
+    Ok(Fashion {
+        train: images(&TRAIN_IMAGES)?,
+        train_labels: TRAIN_LABELS.read(folder)?.into(),
+        test: images(&TEST_IMAGES)?,
+        test_labels: TEST_LABELS.read(folder)?.into(),
+    })
+}
+
+/// The folder in which the project keeps what it fetches.
+#[must_use]
+pub fn data_dir() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("data/fashion-mnist")
+}
+
+/// The first folder that has the data: `FASHION_MNIST_DIR` if set, the project's own, Debian's.
+///
+/// A folder counts as having the data if one of the files is there, so that a damaged copy is reported rather than
+/// passed over; `FASHION_MNIST_DIR` counts as soon as it is set.
+#[must_use]
+pub fn find() -> Option<PathBuf> {
+    if let Some(named) = std::env::var_os("FASHION_MNIST_DIR").filter(|named| !named.is_empty()) {
+        return Some(named.into());
+    }
+    [data_dir(), DEBIAN.into()].into_iter().find(|folder| FILES.iter().any(|file| file.path(folder).is_some()))
+}
+
+impl File {
+    /// Where the file is in `folder`, plain or gzipped.
+    fn path(&self, folder: &Path) -> Option<PathBuf> {
+        [folder.join(self.name), folder.join(format!("{}.gz", self.name))].into_iter().find(|path| path.exists())
+    }
+
+    /// The file's verified contents, without the header.
+    fn read(&self, folder: &Path) -> Result<Vec<u8>, FashionError> {
+        let path = self.path(folder).ok_or(FashionError::Missing { folder: folder.to_owned(), name: self.name })?;
+        let stored = fs::read(&path).map_err(at(&path))?;
+        self.verify(&path, &stored)
+    }
+
+    /// Unpacks `stored`, checks all that can be checked, the most telling first, and takes the header off.
+    fn verify(&self, path: &Path, stored: &[u8]) -> Result<Vec<u8>, FashionError> {
+        let mut bytes = unpack(stored).map_err(at(path))?;
+        let images = self.name.contains("images");
+        let header: Vec<u8> = if images {
+            [0x0803, self.items as u32, SIDE as u32, SIDE as u32].iter().flat_map(|word| word.to_be_bytes()).collect()
+        } else {
+            [0x0801, self.items as u32].iter().flat_map(|word| word.to_be_bytes()).collect()
+        };
+        if !bytes.starts_with(&header) {
+            let begins = &bytes[..header.len().min(bytes.len())];
+            return Err(FashionError::Header {
+                path: path.to_owned(),
+                found: format!("begins with {begins:02x?}"),
+                expected: format!("the IDX header {header:02x?}"),
+            });
+        }
+        let expected = self.items * if images { SIDE * SIDE } else { 1 };
+        let received = bytes.len() - header.len();
+        if received != expected {
+            return Err(FashionError::Length { path: path.to_owned(), expected, received });
+        }
+        let body = &bytes[header.len()..];
+        if !images && let Some(position) = body.iter().position(|&label| usize::from(label) >= CLASSES.len()) {
+            return Err(FashionError::Label { path: path.to_owned(), position, label: body[position] });
+        }
+        let hash = format!("{:x}", Sha256::digest(&bytes));
+        if hash != self.sha256 {
+            return Err(FashionError::Hash { path: path.to_owned(), expected: self.sha256, received: hash });
+        }
+        Ok(bytes.split_off(header.len()))
+    }
+}
+
+/// The bytes, decompressed if they are gzip's.
+fn unpack(stored: &[u8]) -> io::Result<Vec<u8>> {
+    if !stored.starts_with(&[0x1f, 0x8b]) {
+        return Ok(stored.to_vec());
+    }
+    let mut bytes = Vec::new();
+    GzDecoder::new(stored).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Writes a file under a temporary name and renames it, so that there is a whole file or none.
+pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(folder)?;
+    let mut builder = tempfile::Builder::new();
+    // Temporary files are private; what they become is not.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
+    let mut file = builder.tempfile_in(folder)?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A labels file with a header that promises what the real one does, and `body` after it.
+    fn labels(body: &[u8]) -> Vec<u8> {
+        [&[0, 0, 8, 1, 0, 0, 0x27, 0x10], body].concat()
+    }
+
+    fn verdict(bytes: &[u8]) -> FashionError {
+        TEST_LABELS.verify(Path::new("labels"), bytes).unwrap_err()
+    }
+
+    #[test]
+    fn each_kind_of_damage_has_its_own_error() {
+        assert!(matches!(verdict(b"<html>not found</html>"), FashionError::Header { .. }));
+        assert!(matches!(verdict(&[]), FashionError::Header { .. }));
+        let images = [0, 0, 8, 3, 0, 0, 0x27, 0x10, 0, 0, 0, 28, 0, 0, 0, 28];
+        assert!(matches!(verdict(&images), FashionError::Header { .. }));
+        assert!(matches!(
+            verdict(&labels(&[0; 9_999])),
+            FashionError::Length { expected: 10_000, received: 9_999, .. }
+        ));
+        let mut foreign = [0; 10_000];
+        foreign[7] = 10;
+        assert!(matches!(verdict(&labels(&foreign)), FashionError::Label { position: 7, label: 10, .. }));
+        assert!(matches!(verdict(&labels(&[0; 10_000])), FashionError::Hash { .. }));
+    }
+
+    #[test]
+    fn a_gzip_cut_short_is_an_error_that_names_the_file() {
+        let mut packed = Vec::new();
+        flate2::read::GzEncoder::new(&labels(&[3; 10_000])[..], flate2::Compression::fast())
+            .read_to_end(&mut packed)
+            .unwrap();
+        let error = verdict(&packed[..packed.len() - 9]);
+        assert!(matches!(error, FashionError::Io { .. }), "{error}");
+        assert!(error.to_string().starts_with("labels: "), "{error}");
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let empty = tempfile::tempdir().unwrap();
+        let error = load_from(empty.path()).unwrap_err().to_string();
+        assert!(error.contains("train-images-idx3-ubyte.gz"), "{error}");
+    }
+
+    #[test]
+    fn a_split_parts_the_training_set() {
+        let train = Vectors::from_bytes(1, (0..100).collect::<Vec<u8>>()).unwrap();
+        let labels: Arc<[u8]> = (0..100).map(|row| row % 10).collect();
+        let fashion = Fashion {
+            test: Arc::new(train.head(1)),
+            test_labels: labels[..1].into(),
+            train: Arc::new(train),
+            train_labels: labels,
+        };
+        let split = fashion.hold_out(30, 1);
+        let (base, held_out) = (split.base.bytes().unwrap(), split.held_out.bytes().unwrap());
+        assert_eq!((base.len(), held_out.len()), (70, 30));
+        let mut all = [base, held_out].concat();
+        all.sort_unstable();
+        assert_eq!(all, (0..100).collect::<Vec<u8>>());
+        assert!(held_out.iter().zip(&*split.held_out_labels).all(|(&image, &label)| image % 10 == label));
+        assert_ne!(fashion.hold_out(30, 2).held_out.bytes().unwrap(), held_out);
+        assert_eq!(fashion.hold_out(1_000, 1).base.len(), 0);
+    }
+}

@@ -1,0 +1,199 @@
+//! Getting the files where they are not: from the official address, or out of Debian's package.
+
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::{FILES, FashionError, File, at, data_dir, find, write_atomically};
+
+/// The address that the data set's authors give. Plain HTTP: what is received is verified by its hash.
+const OFFICIAL: &str = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com";
+const PACKAGE: &str = "dataset-fashion-mnist";
+
+/// The folder that holds the data, after fetching them into the project's own if they are nowhere.
+///
+/// `FASHION_MNIST_URL` names another place to fetch from (a mirror).
+///
+/// # Errors
+/// If they are nowhere and cannot be fetched, or the folder cannot be written.
+pub fn fetch() -> Result<PathBuf, FashionError> {
+    if let Some(folder) = find() {
+        return Ok(folder);
+    }
+    let url = std::env::var("FASHION_MNIST_URL").unwrap_or_else(|_| OFFICIAL.to_owned());
+    fetch_into(&data_dir(), &url, true)
+}
+
+/// Downloads from `url` or, failing that and if asked to, unpacks Debian's package, into `folder`.
+fn fetch_into(folder: &Path, url: &str, debian: bool) -> Result<PathBuf, FashionError> {
+    // The folder first: that it cannot be written must not come out after the download.
+    fs::create_dir_all(folder).map_err(at(folder))?;
+    tempfile::tempfile_in(folder).map_err(at(folder))?;
+    let over_http = match all(|file| download(url, file)) {
+        Ok(files) => return store(folder, files),
+        Err(why) => why,
+    };
+    let why = if debian {
+        eprintln!("{url} cannot be used ({over_http}); trying Debian's package {PACKAGE}");
+        match from_debian() {
+            Ok(files) => return store(folder, files),
+            Err(why) => format!("over HTTP: {over_http}; from Debian: {why}"),
+        }
+    } else {
+        over_http
+    };
+    Err(FashionError::Unreachable { folder: folder.to_owned(), why })
+}
+
+/// The four files as `get` gives them, each verified before the next is asked for; or why not.
+fn all(get: impl Fn(&File) -> Result<Vec<u8>, String>) -> Result<Vec<Vec<u8>>, String> {
+    FILES
+        .into_iter()
+        .map(|file| {
+            let stored = get(file)?;
+            let name = format!("{}.gz", file.name);
+            file.verify(Path::new(&name), &stored).map_err(|error| error.to_string())?;
+            Ok(stored)
+        })
+        .collect()
+}
+
+fn store(folder: &Path, files: Vec<Vec<u8>>) -> Result<PathBuf, FashionError> {
+    for (file, bytes) in FILES.into_iter().zip(files) {
+        let path = folder.join(format!("{}.gz", file.name));
+        write_atomically(&path, &bytes).map_err(at(&path))?;
+    }
+    Ok(folder.to_owned())
+}
+
+/// One file over HTTP, into memory (26 MB at most): an interruption leaves nothing on the disk.
+fn download(url: &str, file: &File) -> Result<Vec<u8>, String> {
+    let address = format!("{url}/{}.gz", file.name);
+    let agent: ureq::Agent = ureq::Agent::config_builder()
+        .timeout_connect(Some(Duration::from_secs(10)))
+        .timeout_recv_response(Some(Duration::from_secs(30)))
+        .timeout_recv_body(Some(Duration::from_secs(900)))
+        .build()
+        .into();
+    let response = agent.get(&address).call().map_err(|error| error.to_string())?;
+    let body = response.into_body();
+    let length = body.content_length();
+    let bar = ProgressBar::new(length.unwrap_or(0)).with_style(
+        ProgressStyle::with_template("{msg} {bar:30} {bytes}/{total_bytes} {eta}").expect("a template of the crate's"),
+    );
+    bar.set_message(file.name);
+    let mut bytes = Vec::new();
+    bar.wrap_read(body.into_reader()).read_to_end(&mut bytes).map_err(|error| format!("{address}: {error}"))?;
+    bar.finish();
+    match length {
+        Some(length) if length != bytes.len() as u64 => {
+            Err(format!("{address}: {} bytes of {length} came", bytes.len()))
+        }
+        _ => Ok(bytes),
+    }
+}
+
+/// The files out of Debian's package: downloaded and unpacked with apt's and dpkg's own tools into a temporary folder,
+/// with package lists of their own, so that neither root nor an earlier `apt-get update` is needed.
+fn from_debian() -> Result<Vec<Vec<u8>>, String> {
+    let scratch = tempfile::tempdir().map_err(|error| error.to_string())?;
+    let (state, cache) = (scratch.path().join("state"), scratch.path().join("cache"));
+    for folder in [state.join("lists/partial"), cache.join("archives/partial")] {
+        fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
+    }
+    let apt = |arguments: &[&str]| {
+        run(Command::new("apt-get")
+            .current_dir(scratch.path())
+            .arg("-qq")
+            .args(["-o", &format!("Dir::State={}", state.display())])
+            .args(["-o", &format!("Dir::Cache={}", cache.display())])
+            // Without this, apt drops to a user that cannot write to a folder of root's.
+            .args(["-o", "APT::Sandbox::User="])
+            .args(arguments))
+    };
+    apt(&["update"])?;
+    apt(&["download", PACKAGE])?;
+    let package = fs::read_dir(scratch.path())
+        .map_err(|error| error.to_string())?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
+        .ok_or("apt-get download left no package")?;
+    let unpacked = scratch.path().join("unpacked");
+    run(Command::new("dpkg-deb").arg("-x").arg(&package).arg(&unpacked))?;
+    let folder = unpacked.join(super::DEBIAN.trim_start_matches('/'));
+    all(|file| {
+        let path = file.path(&folder).ok_or_else(|| format!("{PACKAGE} has no {}", file.name))?;
+        fs::read(&path).map_err(|error| error.to_string())
+    })
+}
+
+fn run(command: &mut Command) -> Result<(), String> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let output = command.output().map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => format!("no {program} on this machine"),
+        _ => format!("{program}: {error}"),
+    })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(format!("{program}: {}", said.lines().last().unwrap_or("failed without a word")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::TcpListener;
+
+    /// A server on this machine that answers every request with `answer`, byte for byte, and hangs up.
+    fn server(answer: &'static [u8]) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let request = BufReader::new(stream.try_clone().unwrap());
+                request.lines().map_while(Result::ok).take_while(|line| !line.is_empty()).for_each(drop);
+                stream.write_all(answer).unwrap();
+            }
+        });
+        format!("http://{address}")
+    }
+
+    fn refused(answer: &'static [u8]) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        let error = fetch_into(folder.path(), &server(answer), false).unwrap_err();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "something was left behind");
+        error.to_string()
+    }
+
+    #[test]
+    fn an_interrupted_download_leaves_nothing_and_says_so() {
+        let error = refused(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nonly this");
+        assert!(error.contains("train-images-idx3-ubyte.gz"), "{error}");
+        assert!(error.contains("FASHION_MNIST_DIR"), "it says what to put where: {error}");
+    }
+
+    #[test]
+    fn a_page_that_is_not_the_file_is_refused() {
+        let error = refused(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello");
+        assert!(error.contains("IDX header"), "{error}");
+        let error = refused(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        assert!(error.contains("404"), "{error}");
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_written_is_named_before_anything_is_fetched() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, "in the way").unwrap();
+        let error = fetch_into(&file.join("data"), "http://127.0.0.1:1", false).unwrap_err();
+        assert!(matches!(error, FashionError::Io { .. }), "{error}");
+        assert!(error.to_string().contains("file/data"), "{error}");
+    }
+}

@@ -1,0 +1,86 @@
+//! The real data: the neighbours of all 10,000 test images, and the accuracies that follow from them.
+//!
+//! The data are found or fetched as everywhere (`fashion::load`); without them these tests fail, since nothing else
+//! shows that the report's figures are right.
+
+use std::sync::{Arc, OnceLock};
+
+use fashion_knn::prelude::*;
+use rayon::prelude::*;
+
+fn data() -> &'static Fashion {
+    static DATA: OnceLock<Fashion> = OnceLock::new();
+    DATA.get_or_init(|| fashion::load().unwrap())
+}
+
+/// The k nearest by their exact integer distances, from the definition ‖q − x‖² = ‖q‖² − 2 q·x + ‖x‖²: code that
+/// shares nothing with the crate's kernels.
+fn oracle(base: &Vectors, queries: &Vectors, k: usize) -> Vec<Vec<(i64, u32)>> {
+    let wide = |vectors: &Vectors| vectors.bytes().unwrap().iter().map(|&pixel| i16::from(pixel)).collect::<Vec<_>>();
+    let (rows, queries, dim) = (wide(base), wide(queries), base.dim());
+    let norms: Vec<i64> = rows.chunks(dim).map(|row| dot(row, row)).collect();
+    let answer = |queries: &[i16]| {
+        let mut best: Vec<Vec<(i64, u32)>> = vec![Vec::new(); queries.len() / dim];
+        let squares: Vec<i64> = queries.chunks(dim).map(|query| dot(query, query)).collect();
+        for ((row, &norm), id) in rows.chunks(dim).zip(&norms).zip(0..) {
+            for ((query, square), best) in queries.chunks(dim).zip(&squares).zip(&mut best) {
+                let found = (square - 2 * dot(query, row) + norm, id);
+                if best.len() < k || found < best[k - 1] {
+                    best.insert(best.partition_point(|other| *other < found), found);
+                    best.truncate(k);
+                }
+            }
+        }
+        best
+    };
+    queries.par_chunks(dim * 16).flat_map_iter(answer).collect()
+}
+
+/// q·x of two rows of at most 2¹⁵ bytes, widened: a sum of integers below 2³¹.
+fn dot(a: &[i16], b: &[i16]) -> i64 {
+    i64::from(a.iter().zip(b).map(|(&a, &b)| i32::from(a) * i32::from(b)).sum::<i32>())
+}
+
+#[test]
+fn brute_force_finds_the_oracles_neighbours_for_every_test_image() {
+    let data = data();
+    let expected = oracle(&data.train, &data.test, 21);
+    let index = BruteForce::build(data.train.clone(), Metric::Euclidean).unwrap();
+    let found = index.query_batch(&data.test, 21).unwrap();
+    assert_eq!(found.len(), 10_000);
+    for (query, (found, expected)) in found.iter().zip(&expected).enumerate() {
+        let found: Vec<_> = found.iter().map(|neighbor| (neighbor.distance, neighbor.id)).collect();
+        let expected: Vec<_> = expected.iter().map(|&(square, id)| ((square as f64).sqrt(), id)).collect();
+        assert_eq!(found, expected, "query {query}");
+    }
+    // One query a call is another kernel.
+    for query in (0..10_000).step_by(100) {
+        assert_eq!(index.query(&data.test.row_to_floats(query), 21).unwrap(), found.row(query), "query {query}");
+    }
+    accuracies_are_those_of_scikit_learn(&found);
+}
+
+/// Issue 2, bar A2: `KNeighborsClassifier` of scikit-learn over exact neighbours, rounded to four decimals.
+fn accuracies_are_those_of_scikit_learn(found: &Neighbors) {
+    let uniform =
+        [(1, 0.8497), (3, 0.8541), (5, 0.8554), (7, 0.8540), (9, 0.8519), (11, 0.8495), (15, 0.8462), (21, 0.8407)];
+    let distance = [(3, 0.8561), (5, 0.8577), (7, 0.8541), (9, 0.8530)];
+    for (weights, table) in [(Weights::Uniform, &uniform[..]), (Weights::Distance, &distance[..])] {
+        for &(k, expected) in table {
+            let got = accuracy(&weights.vote_rows(found, k, &data().train_labels), &data().test_labels);
+            assert!((got - expected).abs() < 1e-9, "{} k = {k}: {got}, expected {expected}", weights.name());
+        }
+    }
+}
+
+#[test]
+fn the_classifier_is_the_vote_over_the_index() {
+    let data = data();
+    let index = Arc::new(BruteForce::build(Arc::new(data.train.head(5_000)), Metric::Manhattan).unwrap());
+    let labels: Arc<[u8]> = data.train_labels[..5_000].into();
+    let queries = data.test.head(200);
+    let voted = Weights::Distance.vote_rows(&index.query_batch(&queries, 5).unwrap(), 5, &labels);
+    let knn = KnnClassifier::new(index, labels, Weights::Distance).unwrap();
+    assert_eq!(knn.predict(&queries, 5).unwrap(), voted);
+    assert!(accuracy(&voted, &data.test_labels[..200]) > 0.7);
+}
