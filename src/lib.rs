@@ -8,7 +8,7 @@
 //! | [`distance`] | Euclidean and Manhattan, exact to the last bit |
 //! | [`neighbor`] | [`Neighbor`](neighbor::Neighbor), and the k-best collector |
 //! | [`index`] | the [`Index`](index::Index) trait, the indexes, their registry |
-//! | [`pca`] | principal components, which several indexes rotate to |
+//! | [`pca`], [`kmeans`] | principal components and clusters, on which several indexes stand |
 //! | [`classify`] | the k-NN classifier: uniform votes, votes by distance |
 //! | [`evaluate`] | recall, queries per second, accuracy, the confusion matrix |
 //! | [`measure`] | a row of the measured record a run |
@@ -36,8 +36,8 @@ pub mod distance;
 pub mod evaluate;
 pub mod fashion;
 pub mod index;
-
 mod kernel;
+pub mod kmeans;
 pub mod measure;
 pub mod neighbor;
 #[cfg(feature = "net")]

@@ -373,4 +373,6 @@ conformance! {
     ball_tree;
     annoy >= 0.95;
     hnsw >= 0.95;
+    ivf_flat >= 0.5;
+    quantized_graph >= 0.95;
 }

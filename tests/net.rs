@@ -52,10 +52,10 @@ fn at(path: &Path) -> Options {
     Options { checkpoint: Some(path.to_owned()), again: false }
 }
 
-/// All that a training comes to, but for the seconds.
-fn figures(trained: &Trained) -> (String, f64, usize, Vec<(f64, f64, f64, f64)>) {
+/// All that a training comes to, but for the seconds: weights, test accuracy, best epoch, and each epoch's figures.
+fn figures(trained: &Trained) -> (String, f64, usize, Vec<[f64; 4]>) {
     let epochs = trained.history.iter();
-    let epochs = epochs.map(|e| (e.loss, e.train_accuracy, e.validation_loss, e.validation_accuracy)).collect();
+    let epochs = epochs.map(|e| [e.loss, e.train_accuracy, e.validation_loss, e.validation_accuracy]).collect();
     (trained.model.fingerprint().unwrap(), trained.test_accuracy, trained.best, epochs)
 }
 
@@ -268,11 +268,11 @@ fn features_are_the_penultimate_layer_and_are_computed_once() {
     let weight = parameters["out.weight"].to_vec2::<f32>().unwrap();
     let bias = parameters["out.bias"].to_vec1::<f32>().unwrap();
     let classes = trained.model.predict(&images).unwrap();
-    for row in 0..300 {
+    for (row, &predicted) in classes.iter().enumerate() {
         let values = of_all.row_to_floats(row);
         let score = |class: usize| bias[class] + (0..16).map(|i| values[i] * weight[i][class]).sum::<f32>();
         let best = (0..10).max_by(|&a, &b| score(a).total_cmp(&score(b))).unwrap();
-        assert_eq!(best, usize::from(classes[row]));
+        assert_eq!(best, usize::from(predicted));
     }
     let folder = tempfile::tempdir().unwrap();
     let cached = || cached_features(&trained.model, &images, folder.path()).unwrap();

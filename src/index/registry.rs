@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    Annoy, AnnoyParams, BallTree, BallTreeParams, BruteForce, BuildError, Hnsw, HnswParams, Index, KdTree, KdTreeParams,
+    Annoy, AnnoyParams, BallTree, BallTreeParams, BruteForce, BuildError, Hnsw, HnswParams, Index, IvfFlat,
+    IvfFlatParams, KdTree, KdTreeParams, QuantizedGraph, QuantizedGraphParams,
 };
 use crate::dataset::Vectors;
 use crate::distance::Metric;
@@ -171,6 +172,43 @@ pub static REGISTRY: &[Entry] = &[
             Ok(Box::new(move |settings| Ok(Box::new(index.with_ef_search(settings.whole(&hnsw::EF_SEARCH)?)?))))
         },
     },
+    Entry {
+        key: "ivf_flat",
+        name: "IVF Flat",
+        exact: false,
+        build_knobs: &[ivf::NLIST, ivf::SEED],
+        query_knobs: &[ivf::NPROBE],
+        build: |base, settings| {
+            let (nlist, seed) = (settings.whole(&ivf::NLIST)?, settings.whole(&ivf::SEED)? as u64);
+            let index = IvfFlat::build(base, &IvfFlatParams { nlist, seed })?;
+            Ok(Box::new(move |settings| Ok(Box::new(index.with_nprobe(settings.whole(&ivf::NPROBE)?)?))))
+        },
+    },
+    Entry {
+        key: "quantized_graph",
+        name: "Quantized graph",
+        exact: false,
+        build_knobs: &[
+            quantized_graph::CODE_BYTES,
+            quantized_graph::CANDIDATES,
+            quantized_graph::ALPHA,
+            quantized_graph::SEED,
+        ],
+        query_knobs: &[quantized_graph::EF, quantized_graph::EPSILON],
+        build: |base, settings| {
+            let params = QuantizedGraphParams {
+                code_bytes: settings.whole(&quantized_graph::CODE_BYTES)?,
+                candidates: settings.whole(&quantized_graph::CANDIDATES)?,
+                alpha: settings.get(&quantized_graph::ALPHA),
+                seed: settings.whole(&quantized_graph::SEED)? as u64,
+            };
+            let index = QuantizedGraph::build(base, &params)?;
+            Ok(Box::new(move |settings| {
+                let epsilon = settings.get(&quantized_graph::EPSILON);
+                Ok(Box::new(index.with_search(settings.whole(&quantized_graph::EF)?, epsilon)?))
+            }))
+        },
+    },
 ];
 
 /// The knobs of [`Hnsw`].
@@ -225,4 +263,44 @@ mod ball_tree {
         Knob { name: "leaf_size", default: 64.0, sweep: &[16.0, 64.0, 256.0, 1024.0], help: "most rows in a leaf" };
     pub const COMPONENTS: Knob =
         Knob { name: "components", default: 32.0, sweep: &[8.0, 16.0, 32.0, 64.0], help: "dimensions of the balls" };
+}
+
+/// The knobs of [`IvfFlat`].
+mod ivf {
+    use super::Knob;
+
+    pub const NLIST: Knob =
+        Knob { name: "nlist", default: 256.0, sweep: &[256.0], help: "inverted lists (k-means clusters)" };
+    pub const SEED: Knob = Knob { name: "seed", default: 0.0, sweep: &[0.0], help: "of the k-means" };
+    pub const NPROBE: Knob = Knob {
+        name: "nprobe",
+        default: 8.0,
+        sweep: &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0],
+        help: "lists that a query searches",
+    };
+}
+
+/// The knobs of [`QuantizedGraph`].
+mod quantized_graph {
+    use super::Knob;
+
+    pub const CODE_BYTES: Knob = Knob {
+        name: "code_bytes",
+        default: 128.0,
+        sweep: &[128.0],
+        help: "of the code that guides the walk: 64, 128, 192 or 256",
+    };
+    pub const CANDIDATES: Knob =
+        Knob { name: "candidates", default: 100.0, sweep: &[100.0], help: "near rows among which edges are chosen" };
+    pub const ALPHA: Knob =
+        Knob { name: "alpha", default: 1.2, sweep: &[1.2], help: "Vamana's: more keeps more of the longer edges" };
+    pub const SEED: Knob = Knob { name: "seed", default: 0.0, sweep: &[0.0], help: "of the rotation and the clusters" };
+    pub const EF: Knob =
+        Knob { name: "ef", default: 400.0, sweep: &[400.0], help: "rows kept while searching, at most" };
+    pub const EPSILON: Knob = Knob {
+        name: "epsilon",
+        default: 0.05,
+        sweep: &[0.0, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2],
+        help: "how far beyond the k-th nearest is searched",
+    };
 }
