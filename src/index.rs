@@ -13,8 +13,10 @@ use crate::neighbor::{Neighbor, Neighbors};
 
 mod brute_force;
 pub mod registry;
+mod va_file;
 
 pub use brute_force::BruteForce;
+pub use va_file::VaFile;
 
 /// Why an index could not be built.
 #[derive(Debug, Clone, PartialEq, Error)]
