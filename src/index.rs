@@ -16,7 +16,7 @@ pub mod registry;
 mod va_file;
 
 pub use brute_force::BruteForce;
-pub use va_file::VaFile;
+pub use va_file::{Plan, VaFile, VaFileParams};
 
 /// Why an index could not be built.
 #[derive(Debug, Clone, PartialEq, Error)]

@@ -3,8 +3,6 @@
 //!
 //! Only this module contains `unsafe` code.
 
-use crate::dataset::{Row, Vectors};
-
 pub(crate) mod pair;
 pub(crate) mod rotate;
 pub(crate) mod tile;
@@ -23,21 +21,15 @@ fn has_avx2() -> bool {
     }
 }
 
-/// Asks for a row to be fetched into the caches.
+/// Asks the memory for what a slice holds, to have it in the caches when it is read.
 #[inline]
-pub(crate) fn prefetch(base: &Vectors, row: usize) {
+pub(crate) fn prefetch<T>(values: &[T]) {
     #[cfg(target_arch = "x86_64")]
-    {
+    for at in (0..size_of_val(values)).step_by(64) {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        let (start, bytes) = match base.row(row) {
-            Row::Bytes(row) => (row.as_ptr().cast::<i8>(), row.len()),
-            Row::Floats(row) => (row.as_ptr().cast::<i8>(), size_of_val(row)),
-        };
-        for at in (0..bytes).step_by(64) {
-            // SAFETY: a prefetch reads nothing, and the address is inside the row.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(start.add(at)) };
-        }
+        // SAFETY: a prefetch reads nothing, and the address is inside the slice.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(values.as_ptr().cast::<i8>().add(at)) };
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = (base, row);
+    let _ = values;
 }

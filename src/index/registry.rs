@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{BruteForce, BuildError, Index};
+use super::{BruteForce, BuildError, Index, VaFile, VaFileParams};
 use crate::dataset::Vectors;
 use crate::distance::Metric;
 
@@ -93,14 +93,27 @@ pub fn find(key: &str) -> Option<&'static Entry> {
 }
 
 /// Every index there is, in the order of the report's tables.
-pub static REGISTRY: &[Entry] = &[Entry {
-    key: "brute_force",
-    name: "Brute force",
-    exact: true,
-    build_knobs: &[],
-    query_knobs: &[],
-    build: |base, _| {
-        let index = BruteForce::build(base, Metric::Euclidean)?;
-        Ok(Box::new(move |_| Ok(Box::new(index.clone()))))
+pub static REGISTRY: &[Entry] = &[
+    Entry {
+        key: "brute_force",
+        name: "Brute force",
+        exact: true,
+        build_knobs: &[],
+        query_knobs: &[],
+        build: |base, _| {
+            let index = BruteForce::build(base, Metric::Euclidean)?;
+            Ok(Box::new(move |_| Ok(Box::new(index.clone()))))
+        },
     },
-}];
+    Entry {
+        key: "va_file",
+        name: "VA+-file",
+        exact: true,
+        build_knobs: &[],
+        query_knobs: &[],
+        build: |base, _| {
+            let index = VaFile::build(base, &VaFileParams::default())?;
+            Ok(Box::new(move |_| Ok(Box::new(index.clone()))))
+        },
+    },
+];

@@ -36,25 +36,42 @@ pub(crate) fn boxes(low: &[Pairs], high: &[Pairs], query: &[[i16; 2]], out: &mut
 }
 
 /// Scores the points of the named blocks by their heads and appends those whose bound is not above `limit`. A head's
-/// last pair is the norm of the rest and a zero.
-pub(crate) fn heads(heads: &[Pairs], query: &[[i16; 2]], blocks: &[u32], limit: i32, out: &mut Vec<Candidate>) {
+/// last pair is the norm of the rest and a zero. `fetch` is called with the position of each, to ask the memory for what
+/// will be read of it next.
+pub(crate) fn heads(
+    heads: &[Pairs],
+    query: &[[i16; 2]],
+    blocks: &[u32],
+    limit: i32,
+    out: &mut Vec<Candidate>,
+    fetch: impl Fn(u32),
+) {
     #[cfg(target_arch = "x86_64")]
     if super::has_avx2() {
         // SAFETY: AVX2 has just been found.
-        return unsafe { avx2::heads(heads, query, blocks, limit, out) };
+        return unsafe { avx2::heads(heads, query, blocks, limit, out, fetch) };
     }
+    let start = out.len();
     portable::heads(heads, query, blocks, limit, out);
+    out[start..].iter().for_each(|candidate| fetch(candidate.position));
 }
 
 /// Adds a segment to the bounds of the candidates and keeps those that are not above `limit`. A segment's last code is
-/// the norm of the rest.
-pub(crate) fn segments(segments: &[i16], query: &[i16], limit: i32, candidates: &mut Vec<Candidate>) {
+/// the norm of the rest. `fetch` as in [`heads`].
+pub(crate) fn segments(
+    segments: &[i16],
+    query: &[i16],
+    limit: i32,
+    candidates: &mut Vec<Candidate>,
+    fetch: impl Fn(u32),
+) {
     #[cfg(target_arch = "x86_64")]
     if super::has_avx2() {
         // SAFETY: AVX2 has just been found.
-        return unsafe { avx2::segments(segments, query, limit, candidates) };
+        return unsafe { avx2::segments(segments, query, limit, candidates, fetch) };
     }
     portable::segments(segments, query, limit, candidates);
+    candidates.iter().for_each(|candidate| fetch(candidate.position));
 }
 
 fn square(difference: i16) -> i32 {
@@ -155,7 +172,14 @@ mod avx2 {
     }
 
     #[target_feature(enable = "avx2")]
-    pub fn heads(heads: &[Pairs], query: &[[i16; 2]], blocks: &[u32], limit: i32, out: &mut Vec<Candidate>) {
+    pub fn heads(
+        heads: &[Pairs],
+        query: &[[i16; 2]],
+        blocks: &[u32],
+        limit: i32,
+        out: &mut Vec<Candidate>,
+        fetch: impl Fn(u32),
+    ) {
         let zero = _mm256_setzero_si256();
         let limits = _mm256_set1_epi32(limit);
         let Some((&rest, query)) = query.split_last() else { return };
@@ -194,6 +218,7 @@ mod avx2 {
                     let lane = near.trailing_zeros() as usize;
                     near &= near - 1;
                     let position = block * BLOCK as u32 + lane as u32;
+                    fetch(position);
                     out.push(Candidate { bound: bounds[lane % BLOCK], partial: partials[lane % BLOCK], position });
                 }
             }
@@ -201,19 +226,12 @@ mod avx2 {
     }
 
     #[target_feature(enable = "avx2")]
-    pub fn segments(segments: &[i16], query: &[i16], limit: i32, candidates: &mut Vec<Candidate>) {
-        /// How many candidates ahead codes are fetched.
-        const AHEAD: usize = 8;
+    pub fn segments(segments: &[i16], query: &[i16], limit: i32, candidates: &mut Vec<Candidate>, fetch: impl Fn(u32)) {
         let width = query.len();
         let (steps, _) = query.as_chunks::<STEP>();
         let Some(&rest) = query.last() else { return };
         let mut kept = 0;
         for at in 0..candidates.len() {
-            if let Some(ahead) = candidates.get(at + AHEAD) {
-                let start = segments[ahead.position as usize * width..].as_ptr();
-                // SAFETY: a prefetch reads nothing.
-                unsafe { _mm_prefetch::<_MM_HINT_T0>(start.cast()) };
-            }
             let mut candidate = candidates[at];
             let codes = &segments[candidate.position as usize * width..][..width];
             let mut sums = _mm256_setzero_si256();
@@ -229,9 +247,11 @@ mod avx2 {
             let sum = _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32::<0b00_00_00_01>(two)));
             candidate.bound = candidate.partial + sum;
             candidate.partial = candidate.bound - square(codes[width - 1].saturating_sub(rest));
-            // Written whether it is kept or not: no branch to mispredict.
             candidates[kept] = candidate;
-            kept += usize::from(candidate.bound <= limit);
+            if candidate.bound <= limit {
+                kept += 1;
+                fetch(candidate.position);
+            }
         }
         candidates.truncate(kept);
     }
@@ -283,7 +303,7 @@ mod tests {
 
             let (mut fast, mut slow) = (Vec::new(), Vec::new());
             let limit = i32::MAX / 400 * width as i32;
-            heads(&a, &query, &[2, 0], limit, &mut fast);
+            heads(&a, &query, &[2, 0], limit, &mut fast, |_| ());
             portable::heads(&a, &query, &[2, 0], limit, &mut slow);
             assert_eq!(fast, slow);
             for block in [2, 0] {
@@ -303,7 +323,7 @@ mod tests {
             let query: Vec<i16> = (0..2 * STEP).map(|_| code(&mut rng)).collect();
             let mut candidates = fast;
             let limit = i32::MAX / 20;
-            segments(&codes, &query, limit, &mut candidates);
+            segments(&codes, &query, limit, &mut candidates, |_| ());
             portable::segments(&codes, &query, limit, &mut slow);
             assert_eq!(candidates, slow);
         }
@@ -313,7 +333,7 @@ mod tests {
     fn what_saturates_stays_below() {
         let far = Pairs([[-16_000, 0]; BLOCK]);
         let mut out = Vec::new();
-        heads(&[far], &[[30_000, 0]], &[0], i32::MAX, &mut out);
+        heads(&[far], &[[30_000, 0]], &[0], i32::MAX, &mut out, |_| ());
         assert_eq!(out.len(), BLOCK);
         assert!(out.iter().all(|candidate| candidate.bound == 32_768 * 32_768));
         boxes(&[far], &[far], &[[30_000, 0]], &mut Vec::new());
