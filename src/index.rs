@@ -23,6 +23,7 @@ pub mod registry;
 mod sketch;
 #[cfg(test)]
 mod test_data;
+mod va_file;
 
 pub use annoy::{Annoy, AnnoyParams, Hyperplane};
 pub use ball_tree::{Ball, BallTree, BallTreeParams};
@@ -31,6 +32,7 @@ pub use hnsw::{Hnsw, HnswParams};
 pub use ivf_flat::{IvfFlat, IvfFlatParams};
 pub use kd_tree::{KdTree, KdTreeParams};
 pub use quantized_graph::{QuantizedGraph, QuantizedGraphParams};
+pub use va_file::{Plan, VaFile, VaFileParams};
 
 /// Why an index could not be built.
 #[derive(Debug, Clone, PartialEq, Error)]

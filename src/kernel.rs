@@ -5,8 +5,10 @@
 
 pub(crate) mod code;
 pub(crate) mod pair;
+pub(crate) mod rotate;
 pub(crate) mod sketch;
 pub(crate) mod tile;
+pub(crate) mod va;
 
 /// Whether the AVX2 and FMA forms can run here.
 #[inline]
@@ -39,5 +41,18 @@ pub(crate) fn in_huge_pages<T>(values: &[T]) {
         }
     }
     #[cfg(not(target_os = "linux"))]
+    let _ = values;
+}
+
+/// Asks the memory for what a slice holds, to have it in the caches when it is read.
+#[inline(always)]
+pub(crate) fn prefetch<T>(values: &[T]) {
+    #[cfg(target_arch = "x86_64")]
+    for at in (0..size_of_val(values)).step_by(64) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a prefetch reads nothing, and the address is inside the slice.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(values.as_ptr().cast::<i8>().add(at)) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
     let _ = values;
 }

@@ -64,7 +64,8 @@ pub mod prelude {
     pub use crate::fashion::{self, CLASSES, Fashion};
     pub use crate::index::registry::{self, Settings};
     pub use crate::index::{
-        Annoy, AnnoyParams, BallTree, BallTreeParams, BruteForce, Hnsw, HnswParams, Index, KdTree, KdTreeParams,
+        Annoy, AnnoyParams, BallTree, BallTreeParams, BruteForce, Hnsw, HnswParams, Index, IvfFlat, IvfFlatParams,
+        KdTree, KdTreeParams, QuantizedGraph, QuantizedGraphParams, VaFile, VaFileParams,
     };
     pub use crate::measure::{Measurement, read_csv};
     pub use crate::neighbor::{Neighbor, Neighbors, TopK};

@@ -142,7 +142,7 @@ impl Pca {
 
 /// Writes row − mean.
 #[inline]
-fn centre(row: Row<'_>, mean: ArrayView1<'_, f64>, out: &mut [f64]) {
+pub(crate) fn centre(row: Row<'_>, mean: ArrayView1<'_, f64>, out: &mut [f64]) {
     let mean = mean.as_slice().expect("contiguous");
     match row {
         Row::Bytes(row) => {

@@ -369,6 +369,7 @@ macro_rules! conformance {
 // One line an index: exact, or with the recall that it keeps at its default settings.
 conformance! {
     brute_force;
+    va_file;
     kd_tree;
     ball_tree;
     annoy >= 0.95;

@@ -225,11 +225,11 @@ fn walk<const LINES: usize>(graph: &Graph, ef: usize, k: usize, reach: f32, scra
         }
         let fresh = &fresh[..count];
         for &other in fresh {
-            code::prefetch(&codes[other as usize]);
+            kernel::prefetch(&codes[other as usize]);
         }
         // What will most likely be expanded after this.
         if let Some(entry) = pool[next..].iter().take(8).find(|entry| !entry.expanded()) {
-            code::prefetch(&graph.edges[entry.position()].0);
+            kernel::prefetch(&graph.edges[entry.position()].0);
         }
         code::score(query, codes, fresh, scores);
         let mut nearest = next + 1;
@@ -248,7 +248,7 @@ fn walk<const LINES: usize>(graph: &Graph, ef: usize, k: usize, reach: f32, scra
             pool.insert(at, entry);
             if at < nearest {
                 nearest = at;
-                code::prefetch(&graph.edges[other as usize].0);
+                kernel::prefetch(&graph.edges[other as usize].0);
             }
         }
         next = nearest;
@@ -268,8 +268,8 @@ impl Built {
         /// Rows asked for ahead of time.
         const AHEAD: usize = 4;
         let fetch = |entry: &Entry| match self.rows.row(entry.position()) {
-            Row::Bytes(row) => code::prefetch(row),
-            Row::Floats(row) => code::prefetch(row),
+            Row::Bytes(row) => kernel::prefetch(row),
+            Row::Floats(row) => kernel::prefetch(row),
         };
         let ranker = Ranker::new(&self.rows, Metric::Euclidean, Row::Floats(query));
         let certain = 1.0 - pair::relative_error(query.len());

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     Annoy, AnnoyParams, BallTree, BallTreeParams, BruteForce, BuildError, Hnsw, HnswParams, Index, IvfFlat,
-    IvfFlatParams, KdTree, KdTreeParams, QuantizedGraph, QuantizedGraphParams,
+    IvfFlatParams, KdTree, KdTreeParams, QuantizedGraph, QuantizedGraphParams, VaFile, VaFileParams,
 };
 use crate::dataset::Vectors;
 use crate::distance::Metric;
@@ -118,6 +118,17 @@ pub static REGISTRY: &[Entry] = &[
         query_knobs: &[],
         build: |base, _| {
             let index = BruteForce::build(base, Metric::Euclidean)?;
+            Ok(Box::new(move |_| Ok(Box::new(index.clone()))))
+        },
+    },
+    Entry {
+        key: "va_file",
+        name: "VA+-file",
+        exact: true,
+        build_knobs: &[],
+        query_knobs: &[],
+        build: |base, _| {
+            let index = VaFile::build(base, &VaFileParams::default())?;
             Ok(Box::new(move |_| Ok(Box::new(index.clone()))))
         },
     },

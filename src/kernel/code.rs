@@ -84,22 +84,6 @@ pub(crate) fn to_whole(values: &[f32], whole: &mut Vec<i16>) -> f32 {
     portable::to_whole(values, whole)
 }
 
-/// Asks for the memory of `values` to be brought near.
-#[inline(always)]
-pub(crate) fn prefetch<T>(values: &[T]) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        let start = values.as_ptr().cast::<i8>();
-        for at in (0..size_of_val(values)).step_by(64) {
-            // SAFETY: a prefetch reads nothing, and the address is inside the slice.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(start.add(at)) };
-        }
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = values;
-}
-
 mod portable {
     use super::{Line, MOST_WHOLE, TAIL, tail};
 
