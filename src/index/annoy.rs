@@ -204,6 +204,8 @@ impl Annoy {
         let mut visits = Visits::default();
         let mut seen = vec![0u64; ids.len().div_ceil(64)];
         let mut collected = 0;
+        let mut fresh = Vec::with_capacity(LEAF_SIZE);
+        let sketch_of = |row: u32| &sketches[row as usize * width..][..width];
         let root = |(tree, root): (u32, &Tree)| Pending { margin: f32::INFINITY, tree, node: root.root };
         let mut pending: BinaryHeap<_> = (0..).zip(trees).map(root).collect();
         while let Some(Pending { mut margin, tree: number, mut node }) = pending.pop() {
@@ -225,16 +227,20 @@ impl Annoy {
                 }
             };
             visits.leaves += 1;
-            for &row in tree.leaf(leaf) {
-                collected += 1;
+            let rows_of_leaf = tree.leaf(leaf);
+            collected += rows_of_leaf.len();
+            fresh.clear();
+            for &row in rows_of_leaf {
                 let (word, bit) = (row as usize / 64, 1 << (row % 64));
-                if seen[word] & bit != 0 {
-                    continue;
+                if seen[word] & bit == 0 {
+                    seen[word] |= bit;
+                    kernels::prefetch(sketch_of(row));
+                    fresh.push(row);
                 }
-                seen[word] |= bit;
-                visits.bounds += 1;
-                let sketch = &sketches[row as usize * width..][..width];
-                if kernels::rank(Metric::Euclidean, &query.values, sketch) > radius.rank {
+            }
+            visits.bounds += fresh.len();
+            for &row in &fresh {
+                if kernels::rank(Metric::Euclidean, &query.values, sketch_of(row)) > radius.rank {
                     continue;
                 }
                 visits.distances += 1;

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
 
-use instant_distance::{Builder, Point};
+use instant_distance::{Builder, Heuristic, Point};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -141,7 +141,13 @@ impl Hnsw {
         }
         let sketched = Sketch::fit(&base, Metric::Euclidean, COMPONENTS)?;
         let members = (0..base.len() as u32).map(|id| Member { base: &base, id }).collect();
-        let builder = Builder::default().ef_construction(params.ef_construction).seed(params.seed);
+        // As in hnswlib, a list holds only the links that the heuristic chose: filled up with those that it left out, as
+        // is instant-distance's default, each step of a search would look at thrice as many rows.
+        let chosen_alone = Heuristic { extend_candidates: false, keep_pruned: false };
+        let builder = Builder::default()
+            .ef_construction(params.ef_construction)
+            .select_heuristic(Some(chosen_alone))
+            .seed(params.seed);
         let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a thread");
         let exported = pool.install(|| {
             let (graph, _) = builder.build_hnsw(members);
@@ -232,6 +238,11 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
+    fn sketch(&self, row: u32) -> &[f32] {
+        let width = self.query.values.len();
+        &self.graph.sketches[row as usize * width..][..width]
+    }
+
     fn rank(&mut self, row: u32) -> f64 {
         self.visits.distances += 1;
         self.ranker.rank(row as usize)
@@ -240,10 +251,7 @@ impl Walk<'_> {
     /// Whether the bound leaves open that the row is within the radius.
     fn may_be_within(&mut self, row: u32, radius: Radius) -> bool {
         self.visits.bounds += 1;
-        let width = self.query.values.len();
-        let sketch = &self.graph.sketches[row as usize * width..][..width];
-        let beyond = kernels::rank(Metric::Euclidean, &self.query.values, sketch) > radius.rank;
-        !beyond
+        kernels::rank(Metric::Euclidean, &self.query.values, self.sketch(row)) <= radius.rank
     }
 
     /// The local minimum of a layer below `entry`: algorithm 2 with ef = 1.
@@ -276,17 +284,22 @@ impl Walk<'_> {
         let mut radius = self.query.radius(top.threshold());
         self.seen[entry as usize / 64] |= 1 << (entry % 64);
         // Ranks are not negative: their bits order as they do.
+        let mut fresh = Vec::new();
         let mut pending = BinaryHeap::from([Reverse((rank.to_bits(), entry))]);
         while let Some(Reverse((rank, from))) = pending.pop() {
             if f64::from_bits(rank) > top.threshold() {
                 break;
             }
+            fresh.clear();
             for &row in graph.layers[0].of(from) {
                 let (word, bit) = (row as usize / 64, 1 << (row % 64));
-                if self.seen[word] & bit != 0 {
-                    continue;
+                if self.seen[word] & bit == 0 {
+                    self.seen[word] |= bit;
+                    kernels::prefetch(self.sketch(row));
+                    fresh.push(row);
                 }
-                self.seen[word] |= bit;
+            }
+            for &row in &fresh {
                 if !self.may_be_within(row, radius) {
                     continue;
                 }

@@ -9,7 +9,7 @@ use kiddo::traits::kd_tree::KdTreeAccessor;
 use kiddo::{Eytzinger, LeafStrategy, SquaredEuclidean};
 use rayon::prelude::*;
 
-use super::sketch::{Sketch, SketchedQuery};
+use super::sketch::Sketch;
 use super::{BuildError, Index, QueryError, Visits, check_base, check_query, check_shape};
 use crate::dataset::{Row, Vectors};
 use crate::distance::{Metric, Ranker};
@@ -36,6 +36,9 @@ const REFINING: usize = 32;
 
 /// The first guess takes so many times k rows: comparing a few more is cheap, and the radius that they give smaller.
 const GUESSES: usize = 4;
+
+/// Candidates whose sketches are fetched from memory while one is compared.
+const AHEAD: usize = 8;
 
 /// A kd-tree (Bentley, *Multidimensional Binary Search Trees Used for Associative Searching*, CACM 1975), by the crate
 /// [`kiddo`]. Exact, Euclidean.
@@ -218,18 +221,24 @@ impl Tree {
         let mut within = Vec::new();
         self.points.within(&short, radius.rank, &mut within);
         visits.bounds = within.len();
-        let mut candidates: Vec<(f32, u32)> = within
-            .into_iter()
-            .filter_map(|position| {
-                let bound = self.bound(&query, position);
-                (bound <= radius.rank).then_some((bound, position))
-            })
-            .collect();
+        let mut candidates = Vec::with_capacity(within.len());
+        for (i, &position) in within.iter().enumerate() {
+            if let Some(&later) = within.get(i + AHEAD) {
+                kernels::prefetch(self.sketch(later));
+            }
+            let bound = kernels::rank(Metric::Euclidean, &query.values, self.sketch(position));
+            if bound <= radius.rank {
+                candidates.push((bound, position));
+            }
+        }
         candidates.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
         visits.distances = seeds.len();
-        for (bound, position) in candidates {
+        for (i, &(bound, position)) in candidates.iter().enumerate() {
             if bound > radius.rank {
                 break;
+            }
+            if let Some(&(_, next)) = candidates.get(i + 1) {
+                kernels::prefetch_row(self.rows.row(next as usize));
             }
             if seeds.contains(&position) {
                 continue;
@@ -242,10 +251,9 @@ impl Tree {
         (top.into_neighbors(Metric::Euclidean), visits)
     }
 
-    #[inline]
-    fn bound(&self, query: &SketchedQuery, position: u32) -> f32 {
-        let width = query.values.len();
-        kernels::rank(Metric::Euclidean, &query.values, &self.sketches[position as usize * width..][..width])
+    fn sketch(&self, position: u32) -> &[f32] {
+        let width = self.sketch.width();
+        &self.sketches[position as usize * width..][..width]
     }
 }
 

@@ -6,6 +6,26 @@ use crate::distance::Metric;
 /// Rows whose bounds are computed at once: two registers of eight f32.
 pub const LANES: usize = 16;
 
+/// Asks for the cache lines of `values` before they are needed.
+#[inline]
+pub fn prefetch<T>(values: &[T]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in values.chunks(64 / size_of::<T>()) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a prefetch is a hint: it reads nothing and cannot fault, and SSE is part of x86-64.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+    }
+}
+
+/// [`prefetch`] for a row in the type in which it is stored.
+#[inline]
+pub fn prefetch_row(row: Row<'_>) {
+    match row {
+        Row::Bytes(row) => prefetch(row),
+        Row::Floats(row) => prefetch(row),
+    }
+}
+
 macro_rules! dispatched {
     ($($(#[$doc:meta])* $name:ident($($arg:ident: $type:ty),*) $(-> $out:ty)? = $portable:path;)*) => {$(
         $(#[$doc])*
