@@ -330,3 +330,73 @@ fn round_up(value: f64) -> f32 {
 fn round_down(value: f64) -> f32 {
     -round_up(-value)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The k nearest by the definition.
+    fn oracle(base: &Vectors, metric: Metric, query: Row<'_>, k: usize) -> Vec<Neighbor> {
+        let ranker = Ranker::new(base, metric, query);
+        let mut top = TopK::new(k.min(base.len()));
+        (0..base.len()).for_each(|id| _ = top.push(id as u32, ranker.rank(id)));
+        top.into_neighbors(metric)
+    }
+
+    fn check(base: &Vectors, queries: &Vectors, k: usize) {
+        for metric in [Metric::Euclidean, Metric::Manhattan] {
+            let index = BruteForce::build(Arc::new(base.clone()), metric).unwrap();
+            let batch = index.query_batch(queries, k).unwrap();
+            assert_eq!(batch.len(), queries.len());
+            for row in 0..queries.len() {
+                let expected = oracle(base, metric, queries.row(row), k);
+                assert_eq!(batch.row(row), expected, "query {row} of a batch, {metric:?}");
+                assert_eq!(index.query(&queries.row_to_floats(row), k).unwrap(), expected, "query {row}, {metric:?}");
+            }
+        }
+    }
+
+    /// A table of few distinct values, so that there are ties, at one of the magnitudes that f32 has.
+    fn floats(dim: usize, rows: std::ops::Range<usize>) -> impl Strategy<Value = Vec<f32>> {
+        let scales = prop::sample::select(vec![1e-45f32, 1e-38, 1e-22, 1e-3, 1.0, 255.0, 1e18, 1e20, 1e38]);
+        let offsets = prop::sample::select(vec![0.0f32, 1.0, -1e6, 1e10, 3e38]);
+        let steps = rows.prop_flat_map(move |rows| prop::collection::vec(-3i8..=3, rows * dim));
+        (steps, scales, offsets).prop_map(|(steps, scale, offset)| {
+            steps.into_iter().map(|step| (offset + scale * f32::from(step)).clamp(f32::MIN, f32::MAX)).collect()
+        })
+    }
+
+    fn bytes(dim: usize, rows: std::ops::Range<usize>) -> impl Strategy<Value = Vec<u8>> {
+        rows.prop_flat_map(move |rows| prop::collection::vec(any::<u8>(), rows * dim))
+    }
+
+    proptest! {
+        #[test]
+        fn floats_of_every_magnitude_are_exact((dim, base, queries) in (1usize..40).prop_flat_map(|dim| {
+            (Just(dim), floats(dim, 1..250), floats(dim, 1..40))
+        }), k in 1usize..20) {
+            check(&Vectors::from_floats(dim, base).unwrap(), &Vectors::from_floats(dim, queries).unwrap(), k);
+        }
+
+        #[test]
+        fn bytes_are_exact_and_so_are_floats_over_bytes((dim, base, queries, others) in (1usize..40).prop_flat_map(|dim| {
+            (Just(dim), bytes(dim, 1..250), bytes(dim, 1..40), floats(dim, 1..20))
+        }), k in 1usize..20) {
+            let base = Vectors::from_bytes(dim, base).unwrap();
+            let queries = Vectors::from_bytes(dim, queries).unwrap();
+            check(&base, &queries, k);
+            check(&base, &Vectors::from_floats(dim, queries.to_floats()).unwrap(), k);
+            check(&base, &Vectors::from_floats(dim, others).unwrap(), k);
+        }
+    }
+
+    #[test]
+    fn rows_too_long_for_31_bits_and_more_queries_than_a_tile_are_exact() {
+        let long =
+            Vectors::from_bytes(20_000, [vec![255u8; 20_000], vec![0; 20_000], vec![7; 20_000]].concat()).unwrap();
+        check(&long, &long.select(&[0, 1, 2, 0, 1]).unwrap(), 3);
+        let many = Vectors::from_bytes(3, (0..9_000u32).map(|i| (i * i % 253) as u8).collect::<Vec<_>>()).unwrap();
+        check(&many, &many.head(2 * TILE + 5), 4);
+    }
+}

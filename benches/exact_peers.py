@@ -1,0 +1,109 @@
+"""Ours and FAISS IndexFlatL2 in turns, one thread, k = 10, on the tables of the bars of exact search; prints ratios.
+
+    /path/to/venv/bin/python benches/exact_peers.py BINARY [--only pixels,lowrank,...] [--rounds 2]
+
+BINARY is what `cargo bench --bench exact --no-run` names. Close everything else while it runs.
+"""
+import argparse
+import gzip
+import json
+import os
+import subprocess
+import tempfile
+import time
+
+import faiss
+import numpy as np
+
+DATA = os.environ.get("FASHION_MNIST_DIR", "/usr/share/datasets/fashion-mnist")
+DIR = os.path.join(tempfile.gettempdir(), "exact-tables")
+
+
+def pixels(which):
+    with gzip.open(f"{DATA}/{which}-images-idx3-ubyte.gz") as file:
+        return np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 784)
+
+
+def low_rank(rng, rows, dim=384, rank=24):
+    """Hidden variables of falling size, mixed, with noise: what learned embeddings look like."""
+    mixing = np.random.default_rng(5).normal(size=(rank, dim)) / np.arange(1, rank + 1)[:, None] ** 0.7
+    return (rng.normal(size=(rows, rank)) @ mixing + 0.05 * rng.normal(size=(rows, dim))).astype(np.float32)
+
+
+def relu(rng, rows, dim):
+    """Ten classes on a few hidden variables each, through a random layer and ReLU: penultimate-layer-like features."""
+    fixed = np.random.default_rng(6)
+    centres, spread = fixed.normal(size=(10, 16)) * 2, fixed.normal(size=(10, 16, 16)) * 0.25
+    layer = fixed.normal(size=(16, dim))
+    label = rng.integers(0, 10, rows)
+    hidden = centres[label] + np.einsum("nd,nde->ne", rng.normal(size=(rows, 16)), spread[label])
+    return np.maximum(hidden @ layer + 0.05 * rng.normal(size=(rows, dim)), 0).astype(np.float32)
+
+
+def tables(name):
+    a, b = np.random.default_rng(1), np.random.default_rng(2)
+    if name == "pixels":
+        return pixels("train"), pixels("t10k")
+    if name == "pixels_float":
+        return tuple(t.astype(np.float32) for t in tables("pixels"))
+    if name == "lowrank":
+        return low_rank(a, 60_000), low_rank(b, 2_000)
+    if name == "noise":
+        return a.normal(size=(60_000, 256)).astype(np.float32), b.normal(size=(2_000, 256)).astype(np.float32)
+    return relu(a, 60_000, int(name[4:])), relu(b, 4_000, int(name[4:]))
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("binary")
+    parser.add_argument("--only", default="pixels,pixels_float,lowrank,noise,relu128,relu32")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--check", type=int, default=0, help="also compare so many queries with the definition")
+    args = parser.parse_args()
+    faiss.omp_set_num_threads(1)
+    os.makedirs(DIR, exist_ok=True)
+    for name in args.only.split(","):
+        base, query = tables(name)
+        kind = "u8" if base.dtype == np.uint8 else "f32"
+        paths = [f"{DIR}/{name}.{part}.{kind}" for part in ("base", "query")]
+        for path, table in zip(paths, (base, query)):
+            table.tofile(path)
+        flat = faiss.IndexFlatL2(base.shape[1])
+        flat.add(np.ascontiguousarray(base, np.float32))
+        floats = np.ascontiguousarray(query, np.float32)
+
+        def ours(index, count, *more):
+            command = [args.binary, "--base", paths[0], "--query", paths[1], "--dim", str(base.shape[1])]
+            command += ["--index", index, "--queries", str(count), *more]
+            return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+        best, last = {}, {}
+        def keep(key, qps):
+            best[key] = max(best.get(key, 0), qps)
+
+        for _ in range(args.rounds):
+            start = time.perf_counter()
+            flat.search(floats[:2_000], 10)
+            keep("faiss", 2_000 / (time.perf_counter() - start))
+            start = time.perf_counter()
+            for row in range(60):
+                flat.search(floats[row:row + 1], 10)
+            keep("faiss_one", 60 / (time.perf_counter() - start))
+            keep("brute", ours("brute_force", 2_000)["qps"])
+            keep("brute_one", ours("brute_force", 100, "--one")["qps"])
+            last = ours("va_file", 10_000, "--one")
+            keep("va_one", last["qps"])
+            keep("va_batch", ours("va_file", 2_000)["qps"])
+        print(name, {key: round(value, 1) for key, value in best.items()})
+        print("  brute/faiss %.2f  brute_one/faiss_one %.2f  va_one/faiss %.2f  va_one/brute %.2f  va_batch/brute %.2f" % (
+            best["brute"] / best["faiss"], best["brute_one"] / best["faiss_one"], best["va_one"] / best["faiss"],
+            best["va_one"] / best["brute"], best["va_batch"] / best["brute"]))
+        print("  p50 %.0f us  p99 %.0f us  build %.2f s  memory x%.3f  %s" % (
+            last["p50_us"] or 0, last["p99_us"] or 0, last["build_s"], last["memory_ratio"], last["params"]))
+        if args.check:
+            for k in ("1", "10", "100"):
+                print("  exact, k =", k, ours("va_file", args.check, "--one", "--check", "--k", k)["exact"], flush=True)
+
+
+if __name__ == "__main__":
+    main()
