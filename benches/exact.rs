@@ -9,7 +9,7 @@ use std::time::Instant;
 use clap::Parser;
 use fashion_knn::dataset::Vectors;
 use fashion_knn::distance::{Metric, Ranker};
-use fashion_knn::index::{BruteForce, Index};
+use fashion_knn::index::{BruteForce, Index, VaFile, VaFileParams};
 use fashion_knn::neighbor::{Neighbors, TopK};
 
 #[derive(Parser)]
@@ -75,6 +75,7 @@ fn run(args: &Args) {
     let start = Instant::now();
     let index: Box<dyn Index> = match args.index.as_str() {
         "brute_force" => Box::new(BruteForce::build(Arc::clone(&base), args.metric).expect("built")),
+        "va_file" => Box::new(VaFile::build(Arc::clone(&base), &VaFileParams::default()).expect("built")),
         other => panic!("no index {other:?}"),
     };
     let build = start.elapsed().as_secs_f64();

@@ -14,10 +14,12 @@ use crate::notebook::Figure;
 mod bars;
 mod heatmap;
 mod lines;
+mod plane;
 
 pub use bars::BarChart;
 pub use heatmap::Heatmap;
 pub use lines::{LineChart, Series};
+pub use plane::{Plane, Point};
 
 /// Where the charts draw.
 pub type Area<DB> = DrawingArea<DB, Shift>;

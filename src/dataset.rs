@@ -5,6 +5,10 @@ use std::sync::Arc;
 use ndarray::{Array2, ArrayView2};
 use thiserror::Error;
 
+mod read;
+
+pub use read::ReadError;
+
 /// What is wrong with the data that a [`Vectors`] was to be made from.
 #[derive(Debug, Clone, PartialEq, Error)]
 pub enum VectorsError {

@@ -11,10 +11,28 @@ use thiserror::Error;
 use crate::dataset::Vectors;
 use crate::neighbor::{Neighbor, Neighbors};
 
+mod annoy;
+mod ball_tree;
 mod brute_force;
+mod hnsw;
+mod ivf_flat;
+mod kd_tree;
+mod partition;
+mod quantized_graph;
 pub mod registry;
+mod sketch;
+#[cfg(test)]
+mod test_data;
+mod va_file;
 
+pub use annoy::{Annoy, AnnoyParams, Hyperplane};
+pub use ball_tree::{Ball, BallTree, BallTreeParams};
 pub use brute_force::BruteForce;
+pub use hnsw::{Hnsw, HnswParams};
+pub use ivf_flat::{IvfFlat, IvfFlatParams};
+pub use kd_tree::{KdTree, KdTreeParams};
+pub use quantized_graph::{QuantizedGraph, QuantizedGraphParams};
+pub use va_file::{Plan, VaFile, VaFileParams};
 
 /// Why an index could not be built.
 #[derive(Debug, Clone, PartialEq, Error)]
@@ -99,6 +117,17 @@ pub trait Index: Debug + Send + Sync + 'static {
     }
 }
 
+/// What a search looked at, to show how much of its work an index saves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Visits {
+    /// Leaves whose rows were looked at.
+    pub leaves: usize,
+    /// Rows that were compared by a bound.
+    pub bounds: usize,
+    /// Rows whose true distance was computed.
+    pub distances: usize,
+}
+
 /// The plain batch: [`Index::query`] for each row.
 fn query_rows<I: Index + ?Sized>(index: &I, queries: &Vectors, k: usize) -> Result<Neighbors, QueryError> {
     use rayon::prelude::*;
@@ -116,6 +145,10 @@ fn query_rows<I: Index + ?Sized>(index: &I, queries: &Vectors, k: usize) -> Resu
 /// The check that every `query` makes first.
 fn check_query(query: &[f32], k: usize, dim: usize) -> Result<(), QueryError> {
     check_shape(query.len(), k, dim)?;
+    // All values first, without a branch: that is one pass of SIMD.
+    if query.iter().fold(true, |finite, value| finite & value.is_finite()) {
+        return Ok(());
+    }
     match query.iter().position(|value| !value.is_finite()) {
         Some(position) => Err(QueryError::NotFinite { position, value: query[position] }),
         None => Ok(()),

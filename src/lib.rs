@@ -8,9 +8,10 @@
 //! | [`distance`] | Euclidean and Manhattan, exact to the last bit |
 //! | [`neighbor`] | [`Neighbor`](neighbor::Neighbor), and the k-best collector |
 //! | [`index`] | the [`Index`](index::Index) trait, the indexes, their registry |
-//! | [`pca`] | principal components, which several indexes rotate to |
+//! | [`pca`], [`kmeans`] | principal components and clusters, on which several indexes stand |
 //! | [`classify`] | the k-NN classifier: uniform votes, votes by distance |
 //! | [`evaluate`] | recall, queries per second, accuracy, the confusion matrix |
+//! | [`measure`] | a row of the measured record a run |
 //! | `net` | logistic regression, SVM, feed-forward net, CNN; their training; the features that they learn (feature `net`) |
 //! | `table`, `chart`, `notebook` | results as polars tables, plotters charts, rich output (feature `report`) |
 //!
@@ -36,6 +37,8 @@ pub mod evaluate;
 pub mod fashion;
 pub mod index;
 mod kernel;
+pub mod kmeans;
+pub mod measure;
 pub mod neighbor;
 #[cfg(feature = "net")]
 pub mod net;
@@ -53,13 +56,18 @@ pub mod prelude {
     pub use polars::prelude::{DataFrame, df};
 
     #[cfg(feature = "report")]
-    pub use crate::chart::{BarChart, Heatmap, LineChart, Series, svg};
+    pub use crate::chart::{BarChart, Heatmap, LineChart, Plane, Series, svg};
     pub use crate::classify::{KnnClassifier, Weights};
     pub use crate::dataset::Vectors;
     pub use crate::distance::Metric;
     pub use crate::evaluate::{ConfusionMatrix, accuracy, on_threads, recall, time_batch, time_queries};
     pub use crate::fashion::{self, CLASSES, Fashion};
-    pub use crate::index::{BruteForce, Index};
+    pub use crate::index::registry::{self, Settings};
+    pub use crate::index::{
+        Annoy, AnnoyParams, BallTree, BallTreeParams, BruteForce, Hnsw, HnswParams, Index, IvfFlat, IvfFlatParams,
+        KdTree, KdTreeParams, QuantizedGraph, QuantizedGraphParams, VaFile, VaFileParams,
+    };
+    pub use crate::measure::{Measurement, read_csv};
     pub use crate::neighbor::{Neighbor, Neighbors, TopK};
     #[cfg(feature = "report")]
     pub use crate::notebook::{Figure, Gallery, Tile, decimal, integer, parameter, percent, prose, table};

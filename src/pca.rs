@@ -142,7 +142,7 @@ impl Pca {
 
 /// Writes row − mean.
 #[inline]
-fn centre(row: Row<'_>, mean: ArrayView1<'_, f64>, out: &mut [f64]) {
+pub(crate) fn centre(row: Row<'_>, mean: ArrayView1<'_, f64>, out: &mut [f64]) {
     let mean = mean.as_slice().expect("contiguous");
     match row {
         Row::Bytes(row) => {
@@ -169,7 +169,7 @@ fn centred(base: &Vectors, rows: &[usize], mean: ArrayView1<'_, f64>) -> Array2<
     out
 }
 
-fn mean(base: &Vectors) -> Array1<f64> {
+pub(crate) fn mean(base: &Vectors) -> Array1<f64> {
     let dim = base.dim();
     // Sums of a fixed number of rows, added in order: the same whatever the threads.
     let sums: Vec<Array1<f64>> = (0..base.len())
@@ -224,12 +224,19 @@ fn eigenvectors(covariance: Array2<f64>) -> (Array2<f64>, Array1<f64>) {
     let matrix = DMatrix::from_fn(dim, dim, |row, column| covariance[[row.max(column), row.min(column)]]);
     // The QR algorithm takes about two sweeps an eigenvalue; should one resist, a coarser tolerance lets it go. The
     // eigenvectors are a product of rotations, and so orthonormal, at any tolerance.
+    // On singular matrices its shifts can divide zero by zero: a ridge, the same along every direction, leaves the
+    // eigenvectors alone and lifts the zeros.
     let mut tolerance = f64::EPSILON;
+    let mut ridge = 0.0;
     let eigen = loop {
-        if let Some(eigen) = SymmetricEigen::try_new(matrix.clone(), tolerance, 100 * dim) {
-            break eigen;
+        let lifted = &matrix + DMatrix::identity(dim, dim) * ridge;
+        match SymmetricEigen::try_new(lifted, tolerance, 100 * dim) {
+            Some(eigen) if eigen.eigenvectors.iter().all(|value| value.is_finite()) => break eigen,
+            _ => {
+                tolerance *= 16.0;
+                ridge = matrix.trace() / dim as f64 * tolerance;
+            }
         }
-        tolerance *= 16.0;
     };
     let mut order: Vec<usize> = (0..dim).collect();
     order.sort_by(|&a, &b| eigen.eigenvalues[b].total_cmp(&eigen.eigenvalues[a]));
@@ -241,7 +248,7 @@ fn eigenvectors(covariance: Array2<f64>) -> (Array2<f64>, Array1<f64>) {
         row.iter_mut().zip(vector.iter()).for_each(|(out, value)| *out = sign * value);
     }
     // A variance is not negative, whatever rounding says.
-    (rotation, order.iter().map(|&i| eigen.eigenvalues[i].max(0.0)).collect())
+    (rotation, order.iter().map(|&i| (eigen.eigenvalues[i] - ridge).max(0.0)).collect())
 }
 
 /// An upper bound of ‖R·Rᵀ − I‖₂: the Frobenius norm.

@@ -142,6 +142,8 @@ def free_workspace() -> Path:
 def launch(evcxr: str, connection_file: str) -> None:
     cells = lay_out(free_workspace())
     shutil.rmtree(cells / "target", ignore_errors=True)
+    # From the checkout also what `make test` has checked without compiling: evcxr checks a cell that has an error.
+    share(target_dir(), cells / "target", of_crate=False)
     share(BUILD / "cells/target", cells / "target", of_crate=True)
     os.environ.update(
         EVCXR_TMPDIR=str(cells),

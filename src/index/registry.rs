@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{BruteForce, BuildError, Index};
+use super::{
+    Annoy, AnnoyParams, BallTree, BallTreeParams, BruteForce, BuildError, Hnsw, HnswParams, Index, IvfFlat,
+    IvfFlatParams, KdTree, KdTreeParams, QuantizedGraph, QuantizedGraphParams, VaFile, VaFileParams,
+};
 use crate::dataset::Vectors;
 use crate::distance::Metric;
 
@@ -36,6 +39,19 @@ impl Settings {
     #[must_use]
     pub fn get(&self, knob: &Knob) -> f64 {
         self.0.iter().find(|(name, _)| name == knob.name).map_or(knob.default, |&(_, value)| value)
+    }
+
+    /// The value of a `knob` that counts something.
+    ///
+    /// # Errors
+    /// If it is negative or not a whole number.
+    pub fn whole(&self, knob: &Knob) -> Result<usize, BuildError> {
+        let value = self.get(knob);
+        if value >= 0.0 && value.fract() == 0.0 && value <= u32::MAX.into() {
+            Ok(value as usize)
+        } else {
+            Err(BuildError::InvalidParameter { name: knob.name, received: value, expected: "a whole number" })
+        }
     }
 
     /// The names that are set.
@@ -93,14 +109,209 @@ pub fn find(key: &str) -> Option<&'static Entry> {
 }
 
 /// Every index there is, in the order of the report's tables.
-pub static REGISTRY: &[Entry] = &[Entry {
-    key: "brute_force",
-    name: "Brute force",
-    exact: true,
-    build_knobs: &[],
-    query_knobs: &[],
-    build: |base, _| {
-        let index = BruteForce::build(base, Metric::Euclidean)?;
-        Ok(Box::new(move |_| Ok(Box::new(index.clone()))))
+pub static REGISTRY: &[Entry] = &[
+    Entry {
+        key: "brute_force",
+        name: "Brute force",
+        exact: true,
+        build_knobs: &[],
+        query_knobs: &[],
+        build: |base, _| {
+            let index = BruteForce::build(base, Metric::Euclidean)?;
+            Ok(Box::new(move |_| Ok(Box::new(index.clone()))))
+        },
     },
-}];
+    Entry {
+        key: "va_file",
+        name: "VA+-file",
+        exact: true,
+        build_knobs: &[],
+        query_knobs: &[],
+        build: |base, _| {
+            let index = VaFile::build(base, &VaFileParams::default())?;
+            Ok(Box::new(move |_| Ok(Box::new(index.clone()))))
+        },
+    },
+    Entry {
+        key: "kd_tree",
+        name: "KD-tree",
+        exact: true,
+        build_knobs: &[kd_tree::LEAF_SIZE, kd_tree::COMPONENTS],
+        query_knobs: &[],
+        build: |base, settings| {
+            let leaf_size = settings.whole(&kd_tree::LEAF_SIZE)?;
+            let components = settings.whole(&kd_tree::COMPONENTS)?;
+            let index = KdTree::build(base, KdTreeParams { leaf_size, components })?;
+            Ok(Box::new(move |_| Ok(Box::new(index.clone()))))
+        },
+    },
+    Entry {
+        key: "ball_tree",
+        name: "Ball tree",
+        exact: true,
+        build_knobs: &[ball_tree::LEAF_SIZE, ball_tree::COMPONENTS],
+        query_knobs: &[],
+        build: |base, settings| {
+            let leaf_size = settings.whole(&ball_tree::LEAF_SIZE)?;
+            let components = settings.whole(&ball_tree::COMPONENTS)?;
+            let index = BallTree::build(base, BallTreeParams { leaf_size, components, metric: Metric::Euclidean })?;
+            Ok(Box::new(move |_| Ok(Box::new(index.clone()))))
+        },
+    },
+    Entry {
+        key: "annoy",
+        name: "Annoy",
+        exact: false,
+        build_knobs: &[annoy::N_TREES, annoy::SEED],
+        query_knobs: &[annoy::SEARCH_K],
+        build: |base, settings| {
+            let (n_trees, seed) = (settings.whole(&annoy::N_TREES)?, settings.whole(&annoy::SEED)? as u64);
+            let index = Annoy::build(base, AnnoyParams { n_trees, seed })?;
+            Ok(Box::new(move |settings| Ok(Box::new(index.with_search_k(settings.whole(&annoy::SEARCH_K)?)))))
+        },
+    },
+    Entry {
+        key: "hnsw",
+        name: "HNSW",
+        exact: false,
+        build_knobs: &[hnsw::EF_CONSTRUCTION, hnsw::SEED],
+        query_knobs: &[hnsw::EF_SEARCH],
+        build: |base, settings| {
+            let ef_construction = settings.whole(&hnsw::EF_CONSTRUCTION)?;
+            let seed = settings.whole(&hnsw::SEED)? as u64;
+            let index = Hnsw::build(base, HnswParams { ef_construction, seed })?;
+            Ok(Box::new(move |settings| Ok(Box::new(index.with_ef_search(settings.whole(&hnsw::EF_SEARCH)?)?))))
+        },
+    },
+    Entry {
+        key: "ivf_flat",
+        name: "IVF Flat",
+        exact: false,
+        build_knobs: &[ivf::NLIST, ivf::SEED],
+        query_knobs: &[ivf::NPROBE],
+        build: |base, settings| {
+            let (nlist, seed) = (settings.whole(&ivf::NLIST)?, settings.whole(&ivf::SEED)? as u64);
+            let index = IvfFlat::build(base, &IvfFlatParams { nlist, seed })?;
+            Ok(Box::new(move |settings| Ok(Box::new(index.with_nprobe(settings.whole(&ivf::NPROBE)?)?))))
+        },
+    },
+    Entry {
+        key: "quantized_graph",
+        name: "Quantized graph",
+        exact: false,
+        build_knobs: &[
+            quantized_graph::CODE_BYTES,
+            quantized_graph::CANDIDATES,
+            quantized_graph::ALPHA,
+            quantized_graph::SEED,
+        ],
+        query_knobs: &[quantized_graph::EF, quantized_graph::EPSILON],
+        build: |base, settings| {
+            let params = QuantizedGraphParams {
+                code_bytes: settings.whole(&quantized_graph::CODE_BYTES)?,
+                candidates: settings.whole(&quantized_graph::CANDIDATES)?,
+                alpha: settings.get(&quantized_graph::ALPHA),
+                seed: settings.whole(&quantized_graph::SEED)? as u64,
+            };
+            let index = QuantizedGraph::build(base, &params)?;
+            Ok(Box::new(move |settings| {
+                let epsilon = settings.get(&quantized_graph::EPSILON);
+                Ok(Box::new(index.with_search(settings.whole(&quantized_graph::EF)?, epsilon)?))
+            }))
+        },
+    },
+];
+
+/// The knobs of [`Hnsw`].
+mod hnsw {
+    use super::Knob;
+
+    pub const EF_CONSTRUCTION: Knob = Knob {
+        name: "ef_construction",
+        default: 100.0,
+        sweep: &[100.0],
+        help: "candidates among which links are chosen",
+    };
+    pub const SEED: Knob = Knob { name: "seed", default: 0.0, sweep: &[0.0], help: "of layers and insertion order" };
+    pub const EF_SEARCH: Knob = Knob {
+        name: "ef_search",
+        default: 40.0,
+        sweep: &[10.0, 15.0, 20.0, 40.0, 80.0, 120.0, 200.0, 400.0],
+        help: "rows kept while searching",
+    };
+}
+
+/// The knobs of [`Annoy`].
+mod annoy {
+    use super::Knob;
+
+    pub const N_TREES: Knob =
+        Knob { name: "n_trees", default: 50.0, sweep: &[10.0, 50.0, 100.0], help: "trees of the forest" };
+    pub const SEED: Knob = Knob { name: "seed", default: 0.0, sweep: &[0.0], help: "of the random splits" };
+    pub const SEARCH_K: Knob = Knob {
+        name: "search_k",
+        default: 4000.0,
+        sweep: &[400.0, 1000.0, 2000.0, 4000.0, 10_000.0, 20_000.0],
+        help: "rows that a query collects; 0 for n_trees × k",
+    };
+}
+
+/// The knobs of [`KdTree`].
+mod kd_tree {
+    use super::Knob;
+
+    pub const LEAF_SIZE: Knob =
+        Knob { name: "leaf_size", default: 32.0, sweep: &[16.0, 32.0, 128.0], help: "most rows in a leaf" };
+    pub const COMPONENTS: Knob =
+        Knob { name: "components", default: 16.0, sweep: &[4.0, 8.0, 16.0, 32.0], help: "dimensions of the tree" };
+}
+
+/// The knobs of [`BallTree`].
+mod ball_tree {
+    use super::Knob;
+
+    pub const LEAF_SIZE: Knob =
+        Knob { name: "leaf_size", default: 64.0, sweep: &[16.0, 64.0, 256.0, 1024.0], help: "most rows in a leaf" };
+    pub const COMPONENTS: Knob =
+        Knob { name: "components", default: 32.0, sweep: &[8.0, 16.0, 32.0, 64.0], help: "dimensions of the balls" };
+}
+
+/// The knobs of [`IvfFlat`].
+mod ivf {
+    use super::Knob;
+
+    pub const NLIST: Knob =
+        Knob { name: "nlist", default: 256.0, sweep: &[256.0], help: "inverted lists (k-means clusters)" };
+    pub const SEED: Knob = Knob { name: "seed", default: 0.0, sweep: &[0.0], help: "of the k-means" };
+    pub const NPROBE: Knob = Knob {
+        name: "nprobe",
+        default: 8.0,
+        sweep: &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0],
+        help: "lists that a query searches",
+    };
+}
+
+/// The knobs of [`QuantizedGraph`].
+mod quantized_graph {
+    use super::Knob;
+
+    pub const CODE_BYTES: Knob = Knob {
+        name: "code_bytes",
+        default: 128.0,
+        sweep: &[128.0],
+        help: "of the code that guides the walk: 64, 128, 192 or 256",
+    };
+    pub const CANDIDATES: Knob =
+        Knob { name: "candidates", default: 100.0, sweep: &[100.0], help: "near rows among which edges are chosen" };
+    pub const ALPHA: Knob =
+        Knob { name: "alpha", default: 1.2, sweep: &[1.2], help: "Vamana's: more keeps more of the longer edges" };
+    pub const SEED: Knob = Knob { name: "seed", default: 0.0, sweep: &[0.0], help: "of the rotation and the clusters" };
+    pub const EF: Knob =
+        Knob { name: "ef", default: 400.0, sweep: &[400.0], help: "rows kept while searching, at most" };
+    pub const EPSILON: Knob = Knob {
+        name: "epsilon",
+        default: 0.05,
+        sweep: &[0.0, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2],
+        help: "how far beyond the k-th nearest is searched",
+    };
+}

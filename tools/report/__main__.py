@@ -1,10 +1,12 @@
 """Commands behind the Makefile.
 
-    python -m report run NOTEBOOK FOLDER         execute, check, export: FOLDER/NAME.ipynb and FOLDER/NAME.html
-    python -m report index FOLDER NAME...        FOLDER/index.html, which lists the reports
-    python -m report publish FOLDER NOTEBOOK...  the executed outputs into the notebooks in git
+    python -m report execute NOTEBOOK EXECUTED   execute and check; EXECUTED is written only if every cell is as it should
+    python -m report export EXECUTED PAGE        as an HTML page
+    python -m report index PAGE EXECUTED...      the page that lists the reports
+    python -m report publish FOLDER NOTEBOOK...  the executed outputs, from FOLDER, into the notebooks in git
 """
 
+import signal
 import sys
 from pathlib import Path
 
@@ -16,23 +18,21 @@ from .export import export, index
 from .publish import NotPublishable, publish
 
 
-def run(notebook: Path, folder: Path) -> None:
-    executed = execute(notebook)
-    page = export(executed, notebook.stem)
-    files.write(folder / f"{notebook.stem}.ipynb", nbformat.writes(executed, indent=1) + "\n")
-    files.write(folder / f"{notebook.stem}.html", page)
-
-
 def main(arguments: list[str]) -> int:
+    # However it is stopped, it stops its kernel.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     match arguments:
-        case ["run", notebook, folder]:
+        case ["execute", notebook, executed]:
             try:
-                run(Path(notebook), Path(folder))
+                result = execute(Path(notebook))
             except CellFailed as failed:
                 print(f"FAILED: {failed.failure.describe(notebook)}", file=sys.stderr)
                 return 1
-        case ["index", folder, *names]:
-            files.write(Path(folder) / "index.html", index([Path(folder) / f"{name}.ipynb" for name in names]))
+            files.write(Path(executed), nbformat.writes(result, indent=1) + "\n")
+        case ["export", executed, page]:
+            files.write(Path(page), export(nbformat.read(executed, as_version=4), Path(executed).stem))
+        case ["index", page, *executed]:
+            files.write(Path(page), index([Path(path) for path in executed]))
         case ["publish", folder, *notebooks]:
             try:
                 for notebook in map(Path, notebooks):

@@ -1,0 +1,142 @@
+# make report: the notebooks, executed and exported to notebooks/html/. `make help` lists the rest.
+#
+# What is stale is told by files outside git, so that the timestamps of a fresh clone mean nothing: .stamps/ says what was
+# done, notebooks/html/ holds what came of it.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.SUFFIXES:
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+REPORT := PYTHONPATH=tools $(RUN) -m report
+SOURCE := notebooks
+HTML := notebooks/html
+EVCXR_VERSION := 0.22.0
+
+NOTEBOOKS := $(sort $(wildcard $(SOURCE)/*.ipynb))
+NAMES := $(basename $(notdir $(NOTEBOOKS)))
+EXECUTED := $(NAMES:%=$(HTML)/%.ipynb)
+PAGES := $(NAMES:%=$(HTML)/%.html)
+
+CARGO_INPUT := Cargo.toml Cargo.lock .cargo/config.toml
+CRATE := $(CARGO_INPUT) $(filter-out src/bin/%,$(shell find src -name '*.rs'))
+RUNNER := tools/kernel.py $(addprefix tools/report/,execute.py check.py files.py) tools/evcxr/prelude.rs
+EXPORTER := $(addprefix tools/report/,export.py files.py) $(shell find tools/template -type f)
+
+# What a notebook reads from the environment: `K=7 make report` executes again with k = 7.
+PARAMETERS := K N_QUERIES METRIC FASHION_MNIST_DIR
+ifdef FASHION_MNIST_DIR
+# A notebook runs in notebooks/: a relative path would mean another folder there.
+override FASHION_MNIST_DIR := $(abspath $(FASHION_MNIST_DIR))
+endif
+export $(PARAMETERS)
+
+# The flags of .cargo/config.toml let cargo and the notebooks share one build: a shell's own would split it.
+unexport RUSTFLAGS CARGO_ENCODED_RUSTFLAGS
+
+# Jupyter's own files stay in the checkout; a user's settings are read, not written.
+export JUPYTER_RUNTIME_DIR := $(CURDIR)/.stamps/jupyter/runtime
+export JUPYTERLAB_WORKSPACES_DIR := $(CURDIR)/.stamps/jupyter/workspaces
+
+SAY = @printf '%s\n'
+
+.PHONY: help
+help:
+	@echo 'make report    execute the notebooks and export them to $(HTML)/ (the first time: 15 to 25 minutes)'
+	@echo '               K=7 make report sets a parameter: $(PARAMETERS)'
+	@echo 'make lab       open the notebooks in JupyterLab'
+	@echo 'make publish   put the executed outputs into the notebooks in git'
+	@echo 'make test      formatting, lints, documentation, all tests (10 minutes after make report)'
+	@echo 'make browser   the tests in a browser: JupyterLab, the exported pages (5 minutes)'
+	@echo 'make clean     remove the report; make distclean: the environment, the compiled crate and the data too'
+
+.PHONY: report
+report: $(HTML)/index.html
+	$(SAY) 'The report: $(HTML)/index.html'
+
+$(HTML)/index.html: $(PAGES) $(EXPORTER)
+	@$(REPORT) index $@ $(EXECUTED)
+
+$(PAGES): %.html: %.ipynb $(EXPORTER)
+	@$(REPORT) export $< $@
+
+# A notebook with a broken cell gives nothing: the last good one, and its page, stay.
+$(EXECUTED): $(HTML)/%.ipynb: $(SOURCE)/%.ipynb .stamps/kernel .stamps/build .stamps/data $(HTML)/.parameters $(RUNNER)
+	$(SAY) 'Executing $<: one to three minutes'
+	@$(REPORT) execute $< $@
+
+# Rewritten only when a parameter is not what it was: then every notebook is stale.
+$(HTML)/.parameters: ALWAYS
+	@mkdir -p $(HTML)
+	@{ $(foreach name,$(PARAMETERS),printf '%s=%s\n' $(name) "$$$(name)";) } > $@.new
+	@if cmp -s $@.new $@; then rm -f $@.new; else mv $@.new $@; fi
+
+.PHONY: ALWAYS
+ALWAYS:
+
+# Stands for "nothing in the way of a notebook has changed since the crate was compiled for it".
+.stamps/build: $(CRATE) .stamps/venv tools/kernel.py
+	$(SAY) 'Compiling the crate for the notebooks: 10 to 15 minutes the first time, then seconds'
+	cargo build --lib --bin fetch
+	@$(RUN) tools/kernel.py build
+	@touch $@
+
+.stamps/data: | .stamps/build
+	$(SAY) 'Looking for Fashion-MNIST (30 MB where it must be fetched)'
+	@cargo run --quiet --bin fetch
+	@touch $@
+
+.stamps/venv: tools/requirements.txt
+	@mkdir -p .stamps
+	$(SAY) 'Installing Jupyter into $(VENV): about a minute'
+	@test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --requirement tools/requirements.txt
+	@touch $@
+
+# evcxr_jupyter from the PATH where cargo notes there that it is of this version, else built into .tools.
+.stamps/kernel: .stamps/venv tools/kernel.py
+	@evcxr=`command -v evcxr_jupyter`; \
+	if ! grep -qs '"evcxr_jupyter $(EVCXR_VERSION) ' "`dirname "$$evcxr"`/../.crates.toml"; then \
+		evcxr='$(CURDIR)/.tools/bin/evcxr_jupyter'; \
+		if [ ! -x "$$evcxr" ]; then \
+			echo 'Compiling evcxr_jupyter $(EVCXR_VERSION), the Rust kernel, into .tools: 5 to 8 minutes'; \
+			(cd / && cargo install --locked evcxr_jupyter --version $(EVCXR_VERSION) --root '$(CURDIR)/.tools') || exit 1; \
+		fi; \
+	fi; \
+	$(RUN) tools/kernel.py install "$$evcxr"
+	@touch $@
+
+.PHONY: lab
+lab: .stamps/kernel .stamps/build .stamps/data
+	@$(VENV)/bin/jupyter lab --notebook-dir=notebooks
+
+.PHONY: publish
+publish: report
+	@$(REPORT) publish $(HTML) $(NOTEBOOKS)
+	$(SAY) 'The outputs are in the notebooks: git diff --stat notebooks'
+
+.PHONY: test
+test: .stamps/kernel .stamps/build
+	$(SAY) 'Formatting, lints, documentation: 3 to 5 minutes the first time'
+	cargo fmt --check
+	cargo clippy --quiet --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --quiet --no-deps
+	$(SAY) 'Tests of the crate: 2 to 4 minutes'
+	if cargo nextest --version >/dev/null 2>&1; then cargo nextest run; else cargo test --lib --bins --tests; fi
+	cargo test --doc
+	$(SAY) 'Tests of the report, with failures planted in real notebooks: 2 minutes'
+	$(RUN) -m pytest --quiet tools/tests
+
+.PHONY: browser
+browser: report
+	$(RUN) -m pytest --quiet tests/browser
+
+.PHONY: clean distclean
+clean:
+	rm -rf $(HTML) .stamps .evcxr
+distclean: clean
+	rm -rf $(VENV) .tools target data/fashion-mnist data/cache

@@ -1,0 +1,192 @@
+//! Measures indexes and writes a row a run: `cargo run --release --bin measure -- --help`.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser;
+use fashion_knn::dataset::Vectors;
+use fashion_knn::fashion;
+use fashion_knn::index::registry::{Entry, REGISTRY, Settings, find};
+use fashion_knn::measure::{Measurement, Task, append_csv};
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// Measure k-nearest-neighbour indexes: recall, queries per second, latency, build time and memory.
+///
+/// Every combination of parameters is one run and one row of the CSV file. Recall is counted by distance, so that ties
+/// are hits; the true neighbours are computed once and kept in data/cache.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    /// Which indexes: names separated by commas, or "all"
+    #[arg(long, default_value = "all")]
+    index: String,
+    /// What to search in: "fashion", or a .npy, .fvecs or .bvecs file with one vector a row
+    #[arg(long, default_value = "fashion")]
+    data: String,
+    /// A file with the queries, which must not be in the base; "fashion" has its own
+    #[arg(long)]
+    queries: Option<PathBuf>,
+    /// How many neighbours to ask for
+    #[arg(long, default_value_t = 10)]
+    k: usize,
+    /// Threads of the build and of batches, 0 for one a core; single queries are answered on one
+    #[arg(long, default_value_t = 1)]
+    threads: usize,
+    /// How many of the queries to ask
+    #[arg(long, default_value_t = 2_000)]
+    n_queries: usize,
+    /// How many of the base vectors to search in (the first ones; all by default)
+    #[arg(long)]
+    n_base: Option<usize>,
+    /// "default", or values to combine: "search_k=400,1000; n_trees=50"; parameters not named keep their default
+    #[arg(long, default_value = "default")]
+    sweep: String,
+    /// The CSV file that the rows are added to
+    #[arg(long, default_value = "data/results/measured.csv")]
+    out: PathBuf,
+    /// Only list the indexes and their parameters
+    #[arg(long)]
+    list: bool,
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
+    if arguments.list {
+        list();
+        return Ok(());
+    }
+    let entries = entries(&arguments.index)?;
+    let plans: Vec<_> = entries.iter().map(|entry| plan(entry, &arguments.sweep)).collect::<Result<_, _>>()?;
+    let (name, base, queries) = data(arguments)?;
+    let base = match arguments.n_base {
+        Some(count) if count < base.len() => Arc::new(base.head(count)),
+        _ => base,
+    };
+    let cache = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/cache");
+    println!("{name}: {} × {}, {} queries, k = {}", base.len(), base.dim(), queries.len(), arguments.k);
+    let task = Task::new(&name, base, queries, arguments.k, arguments.threads, Some(&cache))?;
+    let runs: usize = plans.iter().map(|(builds, queries)| builds.len() * queries.len()).sum();
+    let bar =
+        ProgressBar::new(runs as u64).with_style(ProgressStyle::with_template("{bar:24} {pos}/{len} {eta} {msg}")?);
+    for (entry, (builds, queries)) in entries.iter().zip(&plans) {
+        for build in builds {
+            bar.set_message(format!("{}: building", entry.key));
+            let mut rows = Vec::new();
+            task.run(entry, build, queries, |row| {
+                bar.suspend(|| print(&row));
+                bar.inc(1);
+                rows.push(row);
+            })?;
+            append_csv(&arguments.out, &rows)?;
+        }
+    }
+    bar.finish_and_clear();
+    println!("{runs} rows added to {}", arguments.out.display());
+    Ok(())
+}
+
+fn print(row: &Measurement) {
+    println!(
+        "{:<16} recall {:.4}  {:>8.0} queries/s  batch {:>8.0}  p50 {:>7.1} µs  p99 {:>7.1} µs  build {:>6.2} s  {:>6.1} MB  {}",
+        row.index,
+        row.recall,
+        row.qps,
+        row.qps_batch,
+        row.p50_us,
+        row.p99_us,
+        row.build_s,
+        row.memory_bytes as f64 / 1e6,
+        row.params
+    );
+}
+
+fn list() {
+    for entry in REGISTRY {
+        println!("{}: {}, {}", entry.key, entry.name, if entry.exact { "exact" } else { "approximate" });
+        for (kind, knobs) in [("build", entry.build_knobs), ("query", entry.query_knobs)] {
+            for knob in knobs {
+                println!("    {} ({kind}, default {}): {}", knob.name, knob.default, knob.help);
+            }
+        }
+    }
+}
+
+fn entries(names: &str) -> Result<Vec<&'static Entry>, String> {
+    if names == "all" {
+        return Ok(REGISTRY.iter().collect());
+    }
+    let known = || REGISTRY.iter().map(|entry| entry.key).collect::<Vec<_>>().join(", ");
+    let entry = |name: &str| {
+        find(name.trim()).ok_or_else(|| format!("no index {name:?}; expected all, or some of {}", known()))
+    };
+    names.split(',').map(entry).collect()
+}
+
+/// The settings of the builds, and those of the queries of each build.
+type Plan = (Vec<Settings>, Vec<Settings>);
+
+fn plan(entry: &Entry, sweep: &str) -> Result<Plan, String> {
+    if sweep == "default" {
+        return Ok((entry.build_sweep(), entry.query_sweep()));
+    }
+    let (mut builds, mut queries) = (vec![Settings::default()], vec![Settings::default()]);
+    for part in sweep.split(';').map(str::trim).filter(|part| !part.is_empty()) {
+        let (name, values) =
+            part.split_once('=').ok_or_else(|| format!("{part:?} in the sweep; expected name=value,value"))?;
+        let name = name.trim();
+        let number = |text: &str| text.trim().parse::<f64>().map_err(|error| format!("{name}={text:?}: {error}"));
+        let values = values.split(',').map(number).collect::<Result<Vec<_>, _>>()?;
+        // A name that is no knob goes to the queries, where it is refused with the list of those there are.
+        let side = if entry.build_knobs.iter().any(|knob| knob.name == name) { &mut builds } else { &mut queries };
+        *side = side.iter().flat_map(|known| values.iter().map(|&value| known.clone().with(name, value))).collect();
+    }
+    Ok((builds, queries))
+}
+
+fn data(arguments: &Arguments) -> Result<(String, Arc<Vectors>, Vectors), Box<dyn std::error::Error>> {
+    let own = arguments.queries.as_ref().map(Vectors::read).transpose()?;
+    if arguments.data == "fashion" {
+        let fashion = fashion::load()?;
+        let queries = own.unwrap_or_else(|| fashion.test.as_ref().clone()).head(arguments.n_queries);
+        return Ok(("fashion".to_owned(), fashion.train, queries));
+    }
+    let base = Vectors::read(&arguments.data)?;
+    let queries = own.ok_or("--queries: expected a file of queries to go with --data")?.head(arguments.n_queries);
+    let name = Path::new(&arguments.data)
+        .file_stem()
+        .map_or_else(|| arguments.data.clone(), |stem| stem.to_string_lossy().into_owned());
+    Ok((name, Arc::new(base), queries))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        use clap::CommandFactory;
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn unknown_indexes_and_malformed_sweeps_are_refused() {
+        assert!(entries("brute_force, flat").unwrap_err().contains("\" flat\""));
+        assert_eq!(entries("all").unwrap().len(), REGISTRY.len());
+        let entry = find("brute_force").unwrap();
+        assert!(plan(entry, "search_k").unwrap_err().contains("name=value"));
+        assert!(plan(entry, "search_k=many").unwrap_err().contains("many"));
+        let (builds, queries) = plan(entry, "a=1,2; b=3").unwrap();
+        assert_eq!((builds.len(), queries.len()), (1, 2));
+        assert_eq!(queries[1], Settings::default().with("a", 2.0).with("b", 3.0));
+    }
+}

@@ -1,0 +1,438 @@
+//! A neighbourhood graph walked by short codes: the fastest approximate index here.
+
+mod build;
+mod codes;
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use self::build::{DEGREE, Graph};
+use self::codes::{EncodedQuery, MOST_LINES};
+use super::partition::positive;
+use super::{BuildError, Index, QueryError, check_base, check_query};
+use crate::dataset::{Row, Storage, Vectors};
+use crate::distance::{Metric, Ranker};
+use crate::kernel::code;
+use crate::kernel::{self, pair};
+use crate::neighbor::{Neighbor, TopK};
+
+/// How a [`QuantizedGraph`] is built.
+#[derive(Debug, Clone, PartialEq)]
+pub struct QuantizedGraphParams {
+    /// Bytes of a vector's code: 64, 128, 192 or 256 (no more are used than the dimension calls for). Longer codes say more
+    /// and take longer to fetch and to compare.
+    pub code_bytes: usize,
+    /// Near neighbours from which a node's edges are chosen, at least one.
+    pub candidates: usize,
+    /// An edge is left out if a kept one ends nearer to its end by this factor (of squared distances), at least 1: the α of Vamana. More keeps
+    /// more edges.
+    pub alpha: f64,
+    /// Decides the rotation and the clusters.
+    pub seed: u64,
+}
+
+impl Default for QuantizedGraphParams {
+    fn default() -> Self {
+        Self { code_bytes: 128, candidates: 100, alpha: 1.2, seed: 0 }
+    }
+}
+
+/// A graph of near neighbours that is walked by seven-bit codes of the principal components, and whose answer is ranked by
+/// exact distances. Euclidean, approximate.
+///
+/// A walk begins at the nearest of √n central vectors and goes on from the nearest vector not yet expanded, until that one is farther
+/// than the k-th nearest so far by more than `epsilon` (the range search of NGT; Iwasaki & Miyazaki 2018). The edges
+/// are chosen as Vamana does (Jayaram Subramanya et al. 2019). That a coarse code guides the walk and exact distances only order
+/// its end is the idea of SymphonyQG (Gou et al. 2025) and of ScaNN (Guo et al. 2020); here the code is one of the vector rather than of an edge, in
+/// whole cache lines, and the estimate adds the length of what the code leaves out.
+#[derive(Debug, Clone)]
+pub struct QuantizedGraph {
+    built: Arc<Built>,
+    ef: usize,
+    epsilon: f64,
+}
+
+#[derive(Debug)]
+struct Built {
+    /// The vectors in the order of the graph's positions.
+    rows: Vectors,
+    graph: Graph,
+    lines: usize,
+    params: QuantizedGraphParams,
+}
+
+impl QuantizedGraph {
+    /// Builds the graph, in O(n·√n) comparisons of codes, and copies the vectors in its order. Queries use `ef` 400 and `epsilon` 0.05
+    /// until [`with_search`](Self::with_search) says otherwise.
+    ///
+    /// # Errors
+    /// If `base` is empty or a parameter is outside its range.
+    pub fn build(base: Arc<Vectors>, params: &QuantizedGraphParams) -> Result<Self, BuildError> {
+        check_base(&base)?;
+        positive("candidates", params.candidates)?;
+        let QuantizedGraphParams { code_bytes, alpha, .. } = *params;
+        if !code_bytes.is_multiple_of(64) || !(1..=MOST_LINES).contains(&(code_bytes / 64)) {
+            let expected = "64, 128, 192 or 256";
+            return Err(BuildError::InvalidParameter { name: "code_bytes", received: code_bytes as f64, expected });
+        }
+        if !(alpha >= 1.0 && alpha.is_finite()) {
+            return Err(BuildError::InvalidParameter { name: "alpha", received: alpha, expected: "at least 1" });
+        }
+        let lines = (code_bytes / 64).min((base.dim() + code::TAIL).div_ceil(64));
+        let graph = match lines {
+            1 => build::build::<1>(&base, params),
+            2 => build::build::<2>(&base, params),
+            3 => build::build::<3>(&base, params),
+            _ => build::build::<MOST_LINES>(&base, params),
+        };
+        let order: Vec<usize> = graph.ids.iter().map(|&id| id as usize).collect();
+        let rows = base.select(&order).expect("ids are rows of the base");
+        // A walk reads here and there: address translation is a good part of its cost.
+        kernel::in_huge_pages(&graph.codes);
+        kernel::in_huge_pages(&graph.edges);
+        match rows.storage() {
+            Storage::Bytes(values) => kernel::in_huge_pages(values),
+            Storage::Floats(values) => kernel::in_huge_pages(values),
+        }
+        let built = Built { rows, graph, lines, params: params.clone() };
+        Ok(Self { built: Arc::new(built), ef: 400, epsilon: 0.05 })
+    }
+
+    /// The same graph, searched with up to `ef` candidates (k, if that is more) out to 1 + `epsilon` times the estimated
+    /// distance of the k-th, and what a code rounds off.
+    ///
+    /// # Errors
+    /// If `ef` is zero, or `epsilon` is negative or not finite.
+    pub fn with_search(&self, ef: usize, epsilon: f64) -> Result<Self, BuildError> {
+        if !(epsilon >= 0.0 && epsilon.is_finite()) {
+            let (name, received, expected) = ("epsilon", epsilon, "at least 0");
+            return Err(BuildError::InvalidParameter { name, received, expected });
+        }
+        Ok(Self { built: self.built.clone(), ef: positive("ef", ef)?, epsilon })
+    }
+}
+
+/// What a query works with, kept by its thread.
+#[derive(Debug, Default)]
+struct Scratch {
+    query: EncodedQuery,
+    /// A bit a position.
+    visited: Vec<u64>,
+    pool: Vec<Entry>,
+    /// Of the seeds.
+    distances: Vec<u32>,
+    /// Of a node's neighbours.
+    scores: Vec<u32>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// A candidate, ordered by estimated squared distance, then position; its lowest bit says whether it has been expanded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Entry(u64);
+
+impl Entry {
+    fn new(distance: u32, position: u32) -> Self {
+        // Positions fit in 31 bits: a graph of more would not fit in memory by far.
+        Self(u64::from(distance) << 32 | u64::from(position) << 1)
+    }
+
+    fn distance(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    fn position(self) -> usize {
+        (self.0 as u32 >> 1) as usize
+    }
+
+    /// The last entry at `reach` times this one's distance and a unit of the code more, which is what rounding can hide.
+    fn beyond(self, reach: f32) -> Self {
+        let radius = reach * (self.distance() as f32).sqrt() + 1.0;
+        Self::new((radius * radius) as u32, u32::MAX >> 1)
+    }
+
+    fn expanded(self) -> bool {
+        self.0 & 1 == 1
+    }
+}
+
+/// Sets the bit of `position`; returns whether it was clear.
+#[inline(always)]
+fn visit(visited: &mut [u64], position: u32) -> bool {
+    let (word, bit) = (&mut visited[position as usize / 64], 1 << (position % 64));
+    let first = *word & bit == 0;
+    *word |= bit;
+    first
+}
+
+/// Leaves in the pool what was found near the query, nearest first.
+///
+/// `reach` is 1 + ε: what is estimated beyond `reach` times the k-th nearest so far is neither kept nor expanded.
+fn walk<const LINES: usize>(graph: &Graph, ef: usize, k: usize, reach: f32, scratch: &mut Scratch) {
+    const STARTS: usize = 4;
+    let Scratch { query, visited, pool, distances, scores } = scratch;
+    let (rest, query) = (query.rest, query.code.first_chunk::<LINES>().expect("a code as long as the graph's"));
+    let codes = graph.codes.as_chunks::<LINES>().0;
+    visited.clear();
+    visited.resize(codes.len().div_ceil(64), 0);
+    pool.clear();
+
+    distances.clear();
+    code::scan(query, graph.seed_codes.as_chunks().0, distances);
+    for (&seed, &distance) in graph.seeds.iter().zip(&*distances) {
+        let entry = Entry::new(distance + rest, seed);
+        if pool.len() < STARTS || entry < pool[STARTS - 1] {
+            pool.truncate(STARTS - 1);
+            let at = pool.iter().position(|&other| entry < other).unwrap_or(pool.len());
+            pool.insert(at, entry);
+        }
+    }
+    for entry in &*pool {
+        visit(visited, entry.position() as u32);
+    }
+
+    let mut next = 0;
+    let mut all_seeds = false;
+    loop {
+        if next == pool.len() {
+            // Everything within reach of these starts is known. If that is less than k, the others come in.
+            if pool.len() >= k || std::mem::replace(&mut all_seeds, true) {
+                break;
+            }
+            let others = graph.seeds.iter().zip(&*distances).filter(|&(&seed, _)| visit(visited, seed));
+            pool.extend(others.map(|(&seed, &distance)| Entry::new(distance + rest, seed)));
+            pool.sort_unstable();
+            next = pool.iter().position(|entry| !entry.expanded()).unwrap_or(pool.len());
+            continue;
+        }
+        let entry = pool[next];
+        let mut limit = Entry(u64::MAX);
+        if let Some(kth) = pool.get(k - 1) {
+            limit = kth.beyond(reach);
+            if entry > limit {
+                break;
+            }
+        }
+        pool[next].0 |= 1;
+        // No branch that depends on what was visited: it would be guessed wrong half the time.
+        let mut fresh = [0; DEGREE];
+        let mut count = 0;
+        for &other in &graph.edges[entry.position()].0 {
+            fresh[count] = other;
+            count += usize::from(visit(visited, other));
+        }
+        let fresh = &fresh[..count];
+        for &other in fresh {
+            kernel::prefetch(&codes[other as usize]);
+        }
+        // What will most likely be expanded after this.
+        if let Some(entry) = pool[next..].iter().take(8).find(|entry| !entry.expanded()) {
+            kernel::prefetch(&graph.edges[entry.position()].0);
+        }
+        code::score(query, codes, fresh, scores);
+        let mut nearest = next + 1;
+        for (&other, &distance) in fresh.iter().zip(&*scores) {
+            let entry = Entry::new(distance + rest, other);
+            if entry > limit {
+                continue;
+            }
+            if pool.len() == ef {
+                if entry > pool[ef - 1] {
+                    continue;
+                }
+                pool.pop();
+            }
+            let at = pool.partition_point(|&other| other < entry);
+            pool.insert(at, entry);
+            if at < nearest {
+                nearest = at;
+                kernel::prefetch(&graph.edges[other as usize].0);
+            }
+        }
+        next = nearest;
+        while pool.get(next).is_some_and(|entry| entry.expanded()) {
+            next += 1;
+        }
+    }
+    if let Some(kth) = pool.get(k - 1) {
+        let limit = kth.beyond(reach);
+        pool.truncate(pool.partition_point(|&entry| entry <= limit));
+    }
+}
+
+impl Built {
+    /// The `k` best of the pool by exact distance.
+    fn rank(&self, query: &[f32], k: usize, pool: &[Entry]) -> Vec<Neighbor> {
+        /// Rows asked for ahead of time.
+        const AHEAD: usize = 4;
+        let fetch = |entry: &Entry| match self.rows.row(entry.position()) {
+            Row::Bytes(row) => kernel::prefetch(row),
+            Row::Floats(row) => kernel::prefetch(row),
+        };
+        let ranker = Ranker::new(&self.rows, Metric::Euclidean, Row::Floats(query));
+        let certain = 1.0 - pair::relative_error(query.len());
+        let mut top = TopK::new(k.min(self.rows.len()));
+        pool.iter().take(AHEAD).for_each(fetch);
+        for (i, entry) in pool.iter().enumerate() {
+            pool.get(i + AHEAD).into_iter().for_each(fetch);
+            if let Row::Floats(row) = self.rows.row(entry.position()) {
+                // Most floats fail in f32 already, which takes half the time.
+                let rank = f64::from(pair::squared_euclidean_f32(query, row));
+                if rank.is_finite() && rank * certain > top.threshold() {
+                    continue;
+                }
+            }
+            top.push(entry.position() as u32, ranker.rank(entry.position()));
+        }
+        let mut found = top.into_neighbors(Metric::Euclidean);
+        found.iter_mut().for_each(|neighbor| neighbor.id = self.graph.ids[neighbor.id as usize]);
+        found.sort_unstable_by(|a, b| a.distance.total_cmp(&b.distance).then(a.id.cmp(&b.id)));
+        found
+    }
+}
+
+impl Index for QuantizedGraph {
+    fn name(&self) -> &'static str {
+        "Quantized graph"
+    }
+
+    fn params(&self) -> Vec<(&'static str, f64)> {
+        let params = &self.built.params;
+        vec![
+            ("code_bytes", params.code_bytes as f64),
+            ("candidates", params.candidates as f64),
+            ("alpha", params.alpha),
+            ("seed", params.seed as f64),
+            ("ef", self.ef as f64),
+            ("epsilon", self.epsilon),
+        ]
+    }
+
+    fn len(&self) -> usize {
+        self.built.rows.len()
+    }
+
+    fn dim(&self) -> usize {
+        self.built.rows.dim()
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.built.rows.memory_bytes() + self.built.graph.memory_bytes()
+    }
+
+    fn query(&self, query: &[f32], k: usize) -> Result<Vec<Neighbor>, QueryError> {
+        check_query(query, k, self.dim())?;
+        let Built { graph, lines, .. } = &*self.built;
+        let reach = (1.0 + self.epsilon) as f32;
+        let ef = self.ef.max(k);
+        SCRATCH.with_borrow_mut(|scratch| {
+            graph.encoder.encode(query, &mut scratch.query);
+            match lines {
+                1 => walk::<1>(graph, ef, k, reach, scratch),
+                2 => walk::<2>(graph, ef, k, reach, scratch),
+                3 => walk::<3>(graph, ef, k, reach, scratch),
+                _ => walk::<MOST_LINES>(graph, ef, k, reach, scratch),
+            }
+            Ok(self.built.rank(query, k, &scratch.pool))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::test_data::{clustered, recall, rounded};
+
+    fn build(base: &Arc<Vectors>, params: &QuantizedGraphParams) -> QuantizedGraph {
+        QuantizedGraph::build(base.clone(), params).unwrap()
+    }
+
+    #[test]
+    fn finds_nearly_all_on_floats_and_on_bytes_at_every_length_of_code() {
+        let floats = clustered(4_000, 300, 1);
+        let queries = clustered(200, 300, 2);
+        for base in [Arc::new(rounded(&floats)), Arc::new(floats)] {
+            for code_bytes in [64, 128, 192, 256] {
+                let graph = build(&base, &QuantizedGraphParams { code_bytes, ..Default::default() });
+                let near = recall(&graph.with_search(200, 0.0).unwrap(), &base, &queries, 10);
+                let far = recall(&graph.with_search(200, 0.1).unwrap(), &base, &queries, 10);
+                assert!(near > 0.6 && far > 0.98, "{code_bytes} bytes: {near} {far}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_offset_far_from_the_origin_takes_nothing_from_the_codes() {
+        let shift = |data: Vectors| {
+            let values: Vec<f32> = data.to_floats().iter().map(|value| value / 64.0 - 4_000.0).collect();
+            Vectors::from_floats(data.dim(), values).unwrap()
+        };
+        let (base, queries) = (Arc::new(shift(clustered(3_000, 30, 1))), shift(clustered(100, 30, 2)));
+        let graph = build(&base, &QuantizedGraphParams::default());
+        let recall = recall(&graph.with_search(200, 0.1).unwrap(), &base, &queries, 10);
+        assert!(recall > 0.99, "{recall}");
+    }
+
+    #[test]
+    fn every_vector_is_within_reach() {
+        // Far clusters, lone vectors and duplicates: an unlimited walk must come by all.
+        let mut values = clustered(500, 8, 1).to_floats();
+        values.extend([0.5f32; 8].repeat(200));
+        values.extend((0..40).flat_map(|i| [1e4 * i as f32; 8]));
+        let base = Arc::new(Vectors::from_floats(8, values).unwrap());
+        let graph = build(&base, &QuantizedGraphParams { candidates: 3, alpha: 1.0, ..Default::default() });
+        let mut ids: Vec<u32> = graph.query(&[1.0; 8], base.len()).unwrap().iter().map(|found| found.id).collect();
+        ids.sort_unstable();
+        assert!(ids.into_iter().eq(0..base.len() as u32));
+    }
+
+    #[test]
+    fn extreme_values_are_no_trouble() {
+        for scale in [3e38f32, 1e-42] {
+            let rows: Vec<f32> = (0..60).map(|i| scale * ((i * 7 % 11) as f32 / 11.0 - 0.5)).collect();
+            let base = Arc::new(Vectors::from_floats(2, rows).unwrap());
+            let graph = build(&base, &QuantizedGraphParams::default());
+            for row in 0..base.len() {
+                let found = graph.with_search(50, 1.0).unwrap().query(&base.row_to_floats(row), 30).unwrap();
+                assert_eq!((found.len(), found[0].distance), (30, 0.0), "scale {scale}, row {row}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_seed_decides_and_the_threads_do_not() {
+        let base = Arc::new(clustered(2_000, 40, 1));
+        let on = |threads, seed| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let graph = pool.install(|| build(&base, &QuantizedGraphParams { seed, ..Default::default() }));
+            (graph.built.graph.edges.clone(), graph.built.graph.codes.clone(), graph.built.graph.seeds.clone())
+        };
+        assert_eq!(on(1, 5), on(3, 5));
+        assert_ne!(on(1, 5), on(1, 6));
+    }
+
+    #[test]
+    fn refuses_what_is_out_of_range() {
+        let base = Arc::new(clustered(20, 3, 1));
+        let name = |error: BuildError| match error {
+            BuildError::InvalidParameter { name, .. } => name,
+            other => panic!("{other}"),
+        };
+        for (params, expected) in [
+            (QuantizedGraphParams { code_bytes: 100, ..Default::default() }, "code_bytes"),
+            (QuantizedGraphParams { code_bytes: 0, ..Default::default() }, "code_bytes"),
+            (QuantizedGraphParams { code_bytes: 320, ..Default::default() }, "code_bytes"),
+            (QuantizedGraphParams { candidates: 0, ..Default::default() }, "candidates"),
+            (QuantizedGraphParams { alpha: 0.9, ..Default::default() }, "alpha"),
+            (QuantizedGraphParams { alpha: f64::NAN, ..Default::default() }, "alpha"),
+        ] {
+            assert_eq!(name(QuantizedGraph::build(base.clone(), &params).unwrap_err()), expected);
+        }
+        let graph = build(&base, &QuantizedGraphParams::default());
+        assert_eq!(name(graph.with_search(0, 0.1).unwrap_err()), "ef");
+        assert_eq!(name(graph.with_search(9, -0.1).unwrap_err()), "epsilon");
+        assert_eq!(name(graph.with_search(9, f64::NAN).unwrap_err()), "epsilon");
+    }
+}

@@ -1,0 +1,127 @@
+"""JupyterLab, as its user meets it: open Apartat A, run it, change k, run it again."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import nbformat
+import pytest
+from conftest import ROOT
+
+from report.check import check_notebook, text_of
+
+NOTEBOOK = "Apartat_A.ipynb"
+TOKEN = "only-for-this-test"
+K = 13  # no other number of the report's tables
+MINUTES = 60_000  # in Playwright's milliseconds
+
+
+def ask(address, method="GET"):
+    request = urllib.request.Request(address, method=method, headers={"Authorization": f"token {TOKEN}"})
+    return urllib.request.urlopen(request, timeout=60).read()
+
+
+@pytest.fixture
+def lab(tmp_path):
+    """The address of a JupyterLab on a copy of the notebook: saving must not touch the one in git."""
+    source = (ROOT / "notebooks" / NOTEBOOK).read_text()
+    copy, found = re.subn(r'path = \\"\.\.\\"', f'path = \\\\"{ROOT}\\\\"', source)
+    assert found == 1
+    (tmp_path / "lab").mkdir()
+    (tmp_path / "lab" / NOTEBOOK).write_text(copy)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    jupyter = {f"JUPYTER_{name}_DIR": str(tmp_path / name) for name in ["CONFIG", "RUNTIME"]}
+    with open(tmp_path / "lab.log", "w") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}", "--ServerApp.port_retries=0",
+             f"--IdentityProvider.token={TOKEN}", f"--notebook-dir={tmp_path}/lab", "--LabApp.expose_app_in_browser=True",
+             "--LabApp.news_url=", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"],
+            env=os.environ | jupyter | {"N_QUERIES": "500", "K": "", "JUPYTERLAB_WORKSPACES_DIR": str(tmp_path / "workspaces")},
+            stdout=log, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(120):
+            try:
+                ask(f"{address}/api")
+                break
+            except OSError:
+                time.sleep(0.5)
+                assert server.poll() is None, (tmp_path / "lab.log").read_text()
+        yield address
+    finally:
+        for kernel in json.loads(ask(f"{address}/api/kernels")):
+            ask(f"{address}/api/kernels/{kernel['id']}", method="DELETE")
+        server.terminate()
+        server.wait(60)
+
+
+def notebook(page):
+    """The notebook as JupyterLab holds it now."""
+    model = "window.jupyterapp.shell.currentWidget.content.model"
+    return nbformat.from_dict(page.evaluate(f"{model}.toJSON()"))
+
+
+def run_all(page):
+    """Run > Run All Cells, until the last cell has run. evcxr counts its executions: each run of a cell gives a new one."""
+    before = last_count(page)
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    page.wait_for_function(
+        """before => {
+            const cells = [...window.jupyterapp.shell.currentWidget.content.model.cells].filter(c => c.type === 'code');
+            return cells.every(cell => cell.executionCount > before);
+        }""",
+        arg=before,
+        timeout=10 * MINUTES,
+        polling=500,
+    )
+    time.sleep(1)  # for what a cell still has to say
+    ran = notebook(page)
+    assert [failure.describe(NOTEBOOK) for failure in check_notebook(ran)] == []
+    return ran
+
+
+def last_count(page):
+    return max([cell.get("execution_count") or 0 for cell in notebook(page).cells], default=0)
+
+
+def numbers_in_tables(cells):
+    tables = (output for cell in cells if "table" in cell.metadata.get("tags", []) for output in cell.outputs)
+    return re.findall(r"<td[^>]*>([^<]*)</td>", "".join(text_of(output, "text/html") for output in tables))
+
+
+def test_k_is_changed_and_the_tables_follow(browser, lab):
+    page = browser.new_context(viewport={"width": 1440, "height": 1000}).new_page()
+    page.set_default_timeout(2 * MINUTES)
+    page.goto(f"{lab}/lab/tree/{NOTEBOOK}?token={TOKEN}")
+    page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
+    page.locator(".jp-Toolbar-kernelName", has_text="Rust (fashion-knn)").first.wait_for()
+    page.wait_for_function("window.jupyterapp.shell.currentWidget.sessionContext.session?.kernel?.status === 'idle'")
+
+    first = run_all(page)
+    assert str(K) not in numbers_in_tables(first.cells)
+
+    [parameters] = [cell for cell in first.cells if "parameters" in cell.metadata.get("tags", [])]
+    edited, changes = re.subn(r'parameter\("K", \d+\)', f'parameter("K", {K})', parameters.source)
+    assert changes == 1
+    cell = page.locator(".jp-CodeCell", has_text='parameter("K"').first
+    cell.scroll_into_view_if_needed()
+    cell.locator(".cm-content").click()
+    page.keyboard.press("Control+a")
+    page.keyboard.insert_text(edited)
+
+    second = run_all(page)
+    assert [c.source for c in second.cells if "parameters" in c.metadata.get("tags", [])] == [edited]
+    assert str(K) in numbers_in_tables(second.cells)
+
+    index = max(i for i, c in enumerate(second.cells) if str(K) in numbers_in_tables([c]))
+    page.evaluate("index => window.jupyterapp.shell.currentWidget.content.scrollToItem(index, 'center')", index)
+    page.locator(".jp-OutputArea table td", has_text=re.compile(f"^{K}$")).first.wait_for(state="visible")
