@@ -1,6 +1,6 @@
 //! Images a second of the CNN: one epoch of training (data loading counted), and the features of the test images.
 //!
-//! `cargo bench --bench train --features net [-- IMAGES THREADS BATCH FC1 FC2]` prints one CSV line for each stage, as
+//! `cargo bench --profile dev --bench train [-- IMAGES THREADS BATCH FC1 FC2]` prints one CSV line for each stage, as
 //! `benches/train_peers.py` does for PyTorch; that script runs both, one after the other.
 
 use std::error::Error;
