@@ -133,9 +133,10 @@ impl VaFile {
         let projected = pca.project_all(&base, components);
         let lengths = squared_lengths(&base, &pca);
         let order = order(projected.view());
-        let files = plans.iter().filter_map(|&plan| File::new(&base, &pca, projected.view(), &lengths, &order, plan));
+        let mut files =
+            plans.iter().filter_map(|&plan| File::new(&base, &pca, projected.view(), &lengths, &order, plan));
         if params.plan.is_some() {
-            let file = files.last().map(Arc::new);
+            let file = files.next().map(Arc::new);
             return Ok(Self { full, batch_by_scan: file.is_none(), file });
         }
         let best = files.map(|file| (file.expected_cost(&base), file)).min_by(|a, b| a.0.total_cmp(&b.0));

@@ -86,9 +86,9 @@ mod portable {
             let mut sums = [0; BLOCK];
             for ((low, high), query) in low.iter().zip(high).zip(query) {
                 for (lane, sum) in sums.iter_mut().enumerate() {
-                    for side in 0..2 {
-                        let below = low.0[lane][side].saturating_sub(query[side]);
-                        let above = query[side].saturating_sub(high.0[lane][side]);
+                    for (side, &query) in query.iter().enumerate() {
+                        let below = low.0[lane][side].saturating_sub(query);
+                        let above = query.saturating_sub(high.0[lane][side]);
                         *sum += square(below.max(above).max(0));
                     }
                 }
