@@ -10,8 +10,9 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::{BuildError, Index, QueryError, check_base, check_query, check_shape};
-use crate::dataset::{Row, Vectors};
+use crate::dataset::{Row, Storage, Vectors};
 use crate::distance::{Metric, QueryForm, Ranker};
+use crate::kernel;
 use crate::kernel::pair::{self, gamma};
 use crate::kernel::tile::{Line, POINTS, Panels, QUERIES, Tiles, Word};
 use crate::neighbor::{Neighbor, Neighbors, TopK};
@@ -22,6 +23,9 @@ const TILE: usize = 1024;
 const FEW: usize = 4;
 /// Points that all queries of a tile go over before the next come: they share the second-level cache.
 const BLOCK: usize = 16 * POINTS;
+
+/// Values that a scan asks the memory for ahead of those that it compares.
+const AHEAD: usize = 4_096;
 
 /// Exhaustive search (*brute force*, FAISS `Flat`): exact, nothing to build, O(n·d) a query.
 #[derive(Debug, Clone)]
@@ -213,9 +217,20 @@ impl<'a> Scan<'a> {
         Self { base, metric, ranker: Ranker::new(base, metric, query), query: QueryForm::new(base, query) }
     }
 
+    /// Asks the memory for what will be compared soon: the processor's own prefetching stops at every page.
+    #[inline]
+    fn fetch(&self, id: usize) {
+        let (dim, ahead) = (self.base.dim(), self.base.dim() * id + AHEAD);
+        match self.base.storage() {
+            Storage::Bytes(values) => kernel::prefetch(values.get(ahead..ahead + dim).unwrap_or_default()),
+            Storage::Floats(values) => kernel::prefetch(values.get(ahead..ahead + dim).unwrap_or_default()),
+        }
+    }
+
     fn rows(&self, ids: std::ops::Range<usize>, top: &mut TopK) {
         let (QueryForm::Floats(query), Some(base)) = (&self.query, self.base.floats()) else {
             for id in ids {
+                self.fetch(id);
                 top.push(id as u32, self.ranker.rank(id));
             }
             return;
@@ -230,6 +245,7 @@ impl<'a> Scan<'a> {
         let limit = |top: &TopK| round_up((top.threshold() + underflow) * (1.0 + 2.0 * error));
         let mut far = limit(top);
         for (id, row) in ids.clone().zip(base[ids.start * dim..ids.end * dim].chunks_exact(dim)) {
+            self.fetch(id);
             if approximate(query, row) <= far && top.push(id as u32, self.ranker.rank(id)) {
                 far = limit(top);
             }
