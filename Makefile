@@ -50,6 +50,7 @@ help:
 	@echo '               K=7 make report sets a parameter: $(PARAMETERS)'
 	@echo 'make lab       open the notebooks in JupyterLab'
 	@echo 'make publish   put the executed outputs into the notebooks in git'
+	@echo 'make measure   measure every index again, into data/results (half an hour; leave the machine alone)'
 	@echo 'make test      formatting, lints, documentation, all tests (10 minutes after make report)'
 	@echo 'make browser   the tests in a browser: JupyterLab, the exported pages (5 minutes)'
 	@echo 'make clean     remove the report; make distclean: the environment, the compiled crate and the data too'
@@ -118,6 +119,11 @@ lab: .stamps/kernel .stamps/build .stamps/data
 publish: report
 	@$(REPORT) publish $(HTML) $(NOTEBOOKS)
 	$(SAY) 'The outputs are in the notebooks: git diff --stat notebooks'
+
+.PHONY: measure
+measure:
+	$(SAY) 'Measuring every index into data/results: half an hour. Leave the machine alone meanwhile'
+	@tools/measure.sh
 
 .PHONY: test
 test: .stamps/kernel .stamps/build

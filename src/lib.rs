@@ -35,6 +35,7 @@ pub mod dataset;
 pub mod distance;
 pub mod evaluate;
 pub mod fashion;
+pub mod geometry;
 pub mod index;
 mod kernel;
 pub mod kmeans;
@@ -45,8 +46,10 @@ pub mod net;
 #[cfg(feature = "report")]
 pub mod notebook;
 pub mod pca;
+pub mod record;
 #[cfg(feature = "report")]
 pub mod table;
+pub mod tune;
 
 /// What a notebook's first cell brings in.
 pub mod prelude {
@@ -62,15 +65,18 @@ pub mod prelude {
     pub use crate::distance::Metric;
     pub use crate::evaluate::{ConfusionMatrix, accuracy, on_threads, recall, time_batch, time_queries};
     pub use crate::fashion::{self, CLASSES, Fashion};
+    pub use crate::geometry::{intrinsic_dimension, relative_contrast};
     pub use crate::index::registry::{self, Settings};
     pub use crate::index::{
         Annoy, AnnoyParams, BallTree, BallTreeParams, BruteForce, Hnsw, HnswParams, Index, IvfFlat, IvfFlatParams,
         KdTree, KdTreeParams, QuantizedGraph, QuantizedGraphParams, VaFile, VaFileParams,
     };
-    pub use crate::measure::{Measurement, read_csv};
+    pub use crate::measure::{Measurement, Task, read_csv};
     pub use crate::neighbor::{Neighbor, Neighbors, TopK};
     #[cfg(feature = "report")]
     pub use crate::notebook::{Figure, Gallery, Tile, decimal, integer, parameter, percent, prose, table};
+    pub use crate::record;
+    pub use crate::tune::{Target, tune};
 }
 
 /// The README's example, so that it is tested with the others.

@@ -9,6 +9,7 @@ use fashion_knn::dataset::Vectors;
 use fashion_knn::fashion;
 use fashion_knn::index::registry::{Entry, REGISTRY, Settings, find};
 use fashion_knn::measure::{Measurement, Task, append_csv};
+use fashion_knn::tune::{Target, TuneError, tune};
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Measure k-nearest-neighbour indexes: recall, queries per second, latency, build time and memory.
@@ -21,27 +22,32 @@ struct Arguments {
     /// Which indexes: names separated by commas, or "all"
     #[arg(long, default_value = "all")]
     index: String,
-    /// What to search in: "fashion", or a .npy, .fvecs or .bvecs file with one vector a row
-    #[arg(long, default_value = "fashion")]
+    /// What to search in: "pixels" (Fashion-MNIST, also "fashion"), or a .npy, .fvecs or .bvecs file with one vector a row
+    #[arg(long, default_value = "pixels")]
     data: String,
-    /// A file with the queries, which must not be in the base; "fashion" has its own
+    /// A file with the queries, which must not be in the base; "pixels" has its own
     #[arg(long)]
     queries: Option<PathBuf>,
-    /// How many neighbours to ask for
-    #[arg(long, default_value_t = 10)]
-    k: usize,
+    /// How many neighbours to ask for; several counts share each build: "1,10,100"
+    #[arg(long, default_value = "10", value_delimiter = ',')]
+    k: Vec<usize>,
     /// Threads of the build and of batches, 0 for one a core; single queries are answered on one
     #[arg(long, default_value_t = 1)]
     threads: usize,
     /// How many of the queries to ask
     #[arg(long, default_value_t = 2_000)]
     n_queries: usize,
-    /// How many of the base vectors to search in (the first ones; all by default)
-    #[arg(long)]
-    n_base: Option<usize>,
-    /// "default", or values to combine: "search_k=400,1000; n_trees=50"; parameters not named keep their default
+    /// How many of the base vectors to search in: the first ones, for each count of "15000,30000" (all by default)
+    #[arg(long, value_delimiter = ',')]
+    n_base: Vec<usize>,
+    /// "default"; "query", its query parameters over the default build; or values to combine: "search_k=400,1000;
+    /// n_trees=50", where parameters not named keep their default
     #[arg(long, default_value = "default")]
     sweep: String,
+    /// Instead of a sweep, tune the query parameters for each recall of "0.90,0.95,0.99" on rows held out of the base, for
+    /// the first k, and measure what comes of it on the queries
+    #[arg(long, value_delimiter = ',', conflicts_with = "sweep")]
+    recall: Vec<f64>,
     /// The CSV file that the rows are added to
     #[arg(long, default_value = "data/results/measured.csv")]
     out: PathBuf,
@@ -68,17 +74,37 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
     let entries = entries(&arguments.index)?;
     let plans: Vec<_> = entries.iter().map(|entry| plan(entry, &arguments.sweep)).collect::<Result<_, _>>()?;
     let (name, base, queries) = data(arguments)?;
-    let base = match arguments.n_base {
-        Some(count) if count < base.len() => Arc::new(base.head(count)),
-        _ => base,
-    };
     let cache = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/cache");
-    println!("{name}: {} × {}, {} queries, k = {}", base.len(), base.dim(), queries.len(), arguments.k);
-    let task = Task::new(&name, base, queries, arguments.k, arguments.threads, Some(&cache))?;
-    let runs: usize = plans.iter().map(|(builds, queries)| builds.len() * queries.len()).sum();
-    let bar =
-        ProgressBar::new(runs as u64).with_style(ProgressStyle::with_template("{bar:24} {pos}/{len} {eta} {msg}")?);
-    for (entry, (builds, queries)) in entries.iter().zip(&plans) {
+    let sizes = if arguments.n_base.is_empty() { vec![base.len()] } else { arguments.n_base.clone() };
+    let mut rows = 0;
+    for size in sizes {
+        let base = if size < base.len() { Arc::new(base.head(size)) } else { base.clone() };
+        println!("{name}: {} × {}, {} queries, k = {:?}", base.len(), base.dim(), queries.len(), arguments.k);
+        let task = Task::new(&name, base, queries.clone(), &arguments.k, arguments.threads, Some(&cache))?;
+        rows += if arguments.recall.is_empty() {
+            sweep(&task, &entries, &plans, &arguments.out)?
+        } else {
+            tuned(&task, &entries, &arguments.recall, &arguments.out)?
+        };
+    }
+    println!("{rows} rows added to {}", arguments.out.display());
+    Ok(())
+}
+
+fn bar(runs: usize) -> Result<ProgressBar, Box<dyn std::error::Error>> {
+    Ok(ProgressBar::new(runs as u64).with_style(ProgressStyle::with_template("{bar:24} {pos}/{len} {eta} {msg}")?))
+}
+
+/// Measures every setting of the plans; how many rows that gave.
+fn sweep(
+    task: &Task,
+    entries: &[&'static Entry],
+    plans: &[Plan],
+    out: &Path,
+) -> Result<usize, Box<dyn std::error::Error>> {
+    let runs: usize = plans.iter().map(|(builds, queries)| builds.len() * queries.len() * task.ks.len()).sum();
+    let bar = bar(runs)?;
+    for (entry, (builds, queries)) in entries.iter().zip(plans) {
         for build in builds {
             bar.set_message(format!("{}: building", entry.key));
             let mut rows = Vec::new();
@@ -87,18 +113,49 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
                 bar.inc(1);
                 rows.push(row);
             })?;
-            append_csv(&arguments.out, &rows)?;
+            append_csv(out, &rows)?;
         }
     }
     bar.finish_and_clear();
-    println!("{runs} rows added to {}", arguments.out.display());
-    Ok(())
+    Ok(runs)
+}
+
+/// Tunes each index for each recall and measures the settings found; how many rows that gave.
+fn tuned(
+    task: &Task,
+    entries: &[&'static Entry],
+    recalls: &[f64],
+    out: &Path,
+) -> Result<usize, Box<dyn std::error::Error>> {
+    let bar = bar(entries.len() * recalls.len())?;
+    let mut count = 0;
+    for entry in entries {
+        let mut rows = Vec::new();
+        for &recall in recalls {
+            bar.set_message(format!("{}: tuning", entry.key));
+            let target = Target { k: task.ks[0], recall, ..Target::default() };
+            match tune(entry, &task.base, &Settings::default(), &target) {
+                Err(error @ TuneError::Unreachable { .. }) => bar.suspend(|| println!("{error}")),
+                found => task.run(entry, &Settings::default(), &[found?.settings], |mut row| {
+                    bar.suspend(|| print(&row));
+                    row.params = format!("target_recall={recall} {}", row.params).trim_end().to_owned();
+                    rows.push(row);
+                })?,
+            }
+            bar.inc(1);
+        }
+        append_csv(out, &rows)?;
+        count += rows.len();
+    }
+    bar.finish_and_clear();
+    Ok(count)
 }
 
 fn print(row: &Measurement) {
     println!(
-        "{:<16} recall {:.4}  {:>8.0} queries/s  batch {:>8.0}  p50 {:>7.1} µs  p99 {:>7.1} µs  build {:>6.2} s  {:>6.1} MB  {}",
+        "{:<16} k {:>3}  recall {:.4}  {:>8.0} queries/s  batch {:>8.0}  p50 {:>7.1} µs  p99 {:>7.1} µs  build {:>6.2} s  {:>6.1} MB  {}",
         row.index,
+        row.k,
         row.recall,
         row.qps,
         row.qps_batch,
@@ -139,6 +196,9 @@ fn plan(entry: &Entry, sweep: &str) -> Result<Plan, String> {
     if sweep == "default" {
         return Ok((entry.build_sweep(), entry.query_sweep()));
     }
+    if sweep == "query" {
+        return Ok((vec![Settings::default()], entry.query_sweep()));
+    }
     let (mut builds, mut queries) = (vec![Settings::default()], vec![Settings::default()]);
     for part in sweep.split(';').map(str::trim).filter(|part| !part.is_empty()) {
         let (name, values) =
@@ -155,10 +215,10 @@ fn plan(entry: &Entry, sweep: &str) -> Result<Plan, String> {
 
 fn data(arguments: &Arguments) -> Result<(String, Arc<Vectors>, Vectors), Box<dyn std::error::Error>> {
     let own = arguments.queries.as_ref().map(Vectors::read).transpose()?;
-    if arguments.data == "fashion" {
+    if ["pixels", "fashion"].contains(&arguments.data.as_str()) {
         let fashion = fashion::load()?;
         let queries = own.unwrap_or_else(|| fashion.test.as_ref().clone()).head(arguments.n_queries);
-        return Ok(("fashion".to_owned(), fashion.train, queries));
+        return Ok(("pixels".to_owned(), fashion.train, queries));
     }
     let base = Vectors::read(&arguments.data)?;
     let queries = own.ok_or("--queries: expected a file of queries to go with --data")?.head(arguments.n_queries);

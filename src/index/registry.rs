@@ -1,6 +1,10 @@
 //! The list of indexes that `measure`, the notebooks and the tests iterate over: one row an index.
 
+use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
+
+use thiserror::Error;
 
 use super::{
     Annoy, AnnoyParams, BallTree, BallTreeParams, BruteForce, BuildError, Hnsw, HnswParams, Index, IvfFlat,
@@ -57,6 +61,37 @@ impl Settings {
     /// The names that are set.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|(name, _)| name.as_str())
+    }
+}
+
+impl fmt::Display for Settings {
+    /// "nprobe=8 refine=100", as [`Settings::from_str`] reads it.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let pairs: Vec<_> = self.0.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        formatter.write_str(&pairs.join(" "))
+    }
+}
+
+/// Text that is no list of settings.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{received:?} is no setting; expected name=number, with blanks or commas between several")]
+pub struct SettingsError {
+    /// The part that was not understood.
+    pub received: String,
+}
+
+impl FromStr for Settings {
+    type Err = SettingsError;
+
+    /// "nprobe=8 refine=100", with blanks or commas between; none of them in an empty text.
+    fn from_str(text: &str) -> Result<Self, SettingsError> {
+        let parts = text.split([' ', ',']).filter(|part| !part.is_empty());
+        parts
+            .map(|part| {
+                let pair = part.split_once('=').and_then(|(name, value)| Some((name, value.parse().ok()?)));
+                pair.ok_or_else(|| SettingsError { received: part.to_owned() })
+            })
+            .try_fold(Self::default(), |settings, pair| pair.map(|(name, value)| settings.with(name, value)))
     }
 }
 
@@ -314,4 +349,20 @@ mod quantized_graph {
         sweep: &[0.0, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2],
         help: "how far beyond the k-th nearest is searched",
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_read_as_they_are_written() {
+        let settings = Settings::default().with("nprobe", 8.0).with("epsilon", 0.05);
+        assert_eq!(settings.to_string(), "nprobe=8 epsilon=0.05");
+        assert_eq!(settings.to_string().parse(), Ok(settings.clone()));
+        assert_eq!("nprobe=8,  epsilon=0.05".parse(), Ok(settings));
+        assert_eq!("".parse(), Ok(Settings::default()));
+        let error = |text: &str| text.parse::<Settings>().unwrap_err().received;
+        assert_eq!(["nprobe", "a=1 b=two"].map(error), ["nprobe", "b=two"]);
+    }
 }
