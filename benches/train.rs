@@ -14,7 +14,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let numbers: Vec<usize> = std::env::args().skip(1).filter_map(|arg| arg.parse().ok()).collect();
     let number = |place: usize, default| numbers.get(place).copied().unwrap_or(default);
     let (images, threads, batch_size) = (number(0, 20_000), number(1, 2), number(2, 128));
-    let cnn = CnnConfig { fc1: number(3, 128), fc2: number(4, 64), dropout: 0.0, ..CnnConfig::default() };
+    let cnn = CnnConfig { fc1: number(3, 128), fc2: number(4, 128), dropout: 0.0, ..CnnConfig::default() };
     rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
 
     let data = fashion::load()?;

@@ -75,7 +75,7 @@ def main():
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--inference-batch", type=int, default=256)
     parser.add_argument("--fc1", type=int, default=128)
-    parser.add_argument("--fc2", type=int, default=64)
+    parser.add_argument("--fc2", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

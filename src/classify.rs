@@ -6,6 +6,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use crate::dataset::Vectors;
+use crate::evaluate::accuracy;
 use crate::index::{Index, QueryError};
 use crate::neighbor::{Neighbor, Neighbors};
 
@@ -60,6 +61,42 @@ impl Weights {
     #[must_use]
     pub fn vote_rows(self, rows: &Neighbors, k: usize, labels: &[u8]) -> Vec<Option<u8>> {
         rows.iter().map(|row| self.vote(&row[..k.min(row.len())], labels)).collect()
+    }
+}
+
+/// How a k and its weights did on images that were held out.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Trial {
+    /// What a vote weighed.
+    pub weights: Weights,
+    /// How many neighbours voted.
+    pub k: usize,
+    /// The share that they classified rightly.
+    pub accuracy: f64,
+}
+
+impl Trial {
+    /// Tries every k of `ks` with uniform votes, then with votes by distance: one search, `found`, with the largest k is
+    /// enough. `base_labels` are those of the base, `labels` those of the queries.
+    ///
+    /// # Panics
+    /// As [`Weights::vote`], and if there is not one label a query.
+    #[must_use]
+    pub fn all(found: &Neighbors, ks: &[usize], base_labels: &[u8], labels: &[u8]) -> Vec<Self> {
+        let trial = |weights: Weights, k| Self {
+            weights,
+            k,
+            accuracy: accuracy(&weights.vote_rows(found, k, base_labels), labels),
+        };
+        let of = |weights| ks.iter().map(move |&k| trial(weights, k));
+        of(Weights::Uniform).chain(of(Weights::Distance)).collect()
+    }
+
+    /// The most accurate; among equals the smallest k, then the first. None of none.
+    #[must_use]
+    pub fn best(trials: &[Self]) -> Option<Self> {
+        let better = |a: Self, b: Self| if (b.accuracy, a.k) > (a.accuracy, b.k) { b } else { a };
+        trials.iter().copied().reduce(better)
     }
 }
 
@@ -150,6 +187,20 @@ mod tests {
     #[test]
     fn coincident_neighbours_decide_alone() {
         assert_eq!(Weights::Distance.vote(&row(&[0.0, 1e-9, 1e-9]), &[4, 2, 2]), Some(4));
+    }
+
+    #[test]
+    fn the_best_trial_is_the_most_accurate_then_the_smallest() {
+        // Two queries of class 1; the nearest neighbour of the second is of class 0.
+        let reversed: Vec<Neighbor> = (0..3).map(|at| Neighbor { id: 2 - at, distance: f64::from(at) + 1.0 }).collect();
+        let found: Neighbors = [reversed, row(&[1.0, 1.1, 1.2])].into_iter().collect();
+        let trials = Trial::all(&found, &[1, 3], &[0, 1, 1], &[1, 1]);
+        let of = |weights, k, accuracy| Trial { weights, k, accuracy };
+        let (uniform, distance) = (Weights::Uniform, Weights::Distance);
+        assert_eq!(trials, [of(uniform, 1, 0.5), of(uniform, 3, 1.0), of(distance, 1, 0.5), of(distance, 3, 1.0)]);
+        assert_eq!(Trial::best(&trials), Some(trials[1]));
+        assert_eq!(Trial::best(&[trials[1], of(distance, 1, 1.0)]).map(|best| best.k), Some(1));
+        assert_eq!(Trial::best(&[]), None);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use rand_chacha::rand_core::SeedableRng;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-use crate::dataset::Vectors;
+use crate::dataset::{Vectors, VectorsError};
 
 mod fetch;
 
@@ -140,7 +140,8 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> FashionError {
     move |source| FashionError::Io { path: path.to_owned(), source }
 }
 
-/// The data set: 60,000 training and 10,000 test images of 28 × 28 grey pixels, and their labels 0..=9.
+/// The data set: 60,000 training and 10,000 test images of 28 × 28 grey pixels (or what a net makes of them), and their
+/// labels 0..=9.
 #[derive(Debug, Clone)]
 pub struct Fashion {
     /// Training images, 60,000 × 784 bytes.
@@ -167,19 +168,37 @@ pub struct Split {
 }
 
 impl Fashion {
+    /// The data set with the first `count` training images only (or all if there are fewer): for a quick look.
+    #[must_use]
+    pub fn with_training_images(&self, count: usize) -> Self {
+        if count >= self.train.len() {
+            return self.clone();
+        }
+        let (train, train_labels) = (Arc::new(self.train.head(count)), self.train_labels[..count].into());
+        Self { train, train_labels, ..self.clone() }
+    }
+
     /// Holds `count` random training images out (at most all of them).
     #[must_use]
     pub fn hold_out(&self, count: usize, seed: u64) -> Split {
         let mut order: Vec<usize> = (0..self.train.len()).collect();
         order.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
         let (held_out, base) = order.split_at(count.min(order.len()));
+        self.split(base, held_out).expect("a permutation of the rows")
+    }
+
+    /// Splits the training images by their rows: those to search in, and those held out.
+    ///
+    /// # Errors
+    /// If there is no such row.
+    pub fn split(&self, base: &[usize], held_out: &[usize]) -> Result<Split, VectorsError> {
         let rows = |rows: &[usize]| {
-            let vectors = self.train.select(rows).expect("a permutation of the rows");
+            let vectors = self.train.select(rows)?;
             let labels = rows.iter().map(|&row| self.train_labels[row]).collect();
-            (Arc::new(vectors), labels)
+            Ok((Arc::new(vectors), labels))
         };
-        let ((base, base_labels), (held_out, held_out_labels)) = (rows(base), rows(held_out));
-        Split { base, base_labels, held_out, held_out_labels }
+        let ((base, base_labels), (held_out, held_out_labels)) = (rows(base)?, rows(held_out)?);
+        Ok(Split { base, base_labels, held_out, held_out_labels })
     }
 }
 
@@ -212,6 +231,12 @@ pub fn load_from(folder: &Path) -> Result<Fashion, FashionError> {
 #[must_use]
 pub fn data_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("data/fashion-mnist")
+}
+
+/// The folder in which it keeps what it computes: trained nets, their features, true neighbours.
+#[must_use]
+pub fn cache_dir() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("data/cache")
 }
 
 /// The first folder that has the data: `FASHION_MNIST_DIR` if set, the project's own, Debian's.

@@ -60,7 +60,7 @@ pub mod prelude {
 
     #[cfg(feature = "report")]
     pub use crate::chart::{BarChart, Heatmap, LineChart, Plane, Series, svg};
-    pub use crate::classify::{KnnClassifier, Weights};
+    pub use crate::classify::{KnnClassifier, Trial, Weights};
     pub use crate::dataset::Vectors;
     pub use crate::distance::Metric;
     pub use crate::evaluate::{ConfusionMatrix, accuracy, on_threads, recall, time_batch, time_queries};
@@ -73,6 +73,8 @@ pub mod prelude {
     };
     pub use crate::measure::{Measurement, Task, read_csv};
     pub use crate::neighbor::{Neighbor, Neighbors, TopK};
+    #[cfg(feature = "net")]
+    pub use crate::net;
     #[cfg(feature = "report")]
     pub use crate::notebook::{Figure, Gallery, Tile, decimal, integer, parameter, percent, prose, table};
     pub use crate::record;

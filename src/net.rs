@@ -4,6 +4,7 @@
 //! - [`ModelConfig`] says which model and how large; [`Config`] adds how it is trained, with defaults for each.
 //! - [`train`] learns it: seeded, with a validation split held out, checkpoints after each epoch, resumed if killed.
 //! - [`features`] and [`cached_features`] give the activations of the penultimate layer as [`Vectors`].
+//! - [`learned`] and [`encoded`] do both for the report: a [`Fashion`] of features, all that was computed kept.
 //! - [`conv_relu_pool`] is what makes it fast: candle's own convolution learns at a sixth of PyTorch's speed here.
 //!
 //! ```
@@ -28,6 +29,8 @@ use thiserror::Error;
 #[cfg(doc)]
 use crate::dataset::Vectors;
 use crate::dataset::VectorsError;
+#[cfg(doc)]
+use crate::fashion::Fashion;
 
 mod checkpoint;
 mod conv;
@@ -39,10 +42,10 @@ mod train;
 
 pub use conv::conv_relu_pool;
 pub use data::{Augmentation, Labelled};
-pub use features::{cached_features, features};
+pub use features::{cached_features, encoded, features};
 pub use model::{CLASSES, CnnConfig, Layer, MlpConfig, Model, ModelConfig, Output, PIXELS, SIDE, Scaling};
 pub use optimizer::{Optimizer, Schedule};
-pub use train::{Config, Epoch, Options, Trained, train};
+pub use train::{Config, Epoch, Options, Trained, learned, train};
 
 /// Why a net could not be made, trained, loaded or used.
 #[derive(Debug, Error)]

@@ -3,6 +3,8 @@
 use polars::prelude::{Column, DataFrame, PolarsResult, df};
 
 use crate::evaluate::{ClassScores, ConfusionMatrix};
+#[cfg(feature = "net")]
+use crate::net::Epoch;
 
 /// A confusion matrix as a table: a row a true class, a column a predicted one.
 ///
@@ -28,6 +30,25 @@ pub fn per_class(scores: &[ClassScores], names: &[&str]) -> PolarsResult<DataFra
         "recall" => column(|scores| scores.recall),
         "f1" => column(|scores| scores.f1),
         "support" => scores.iter().map(|scores| scores.support).collect::<Vec<_>>(),
+    ]
+}
+
+/// The epochs of a training as a table.
+///
+/// # Errors
+/// None that could come of these columns.
+#[cfg(feature = "net")]
+pub fn epochs(history: &[Epoch]) -> PolarsResult<DataFrame> {
+    let column = |figure: fn(&Epoch) -> f64| history.iter().map(figure).collect::<Vec<_>>();
+    df![
+        "epoch" => history.iter().map(|epoch| epoch.epoch as u32).collect::<Vec<_>>(),
+        "learning rate" => column(|epoch| f64::from(epoch.learning_rate)),
+        "loss" => column(|epoch| epoch.loss),
+        "accuracy" => column(|epoch| epoch.train_accuracy),
+        "validation loss" => column(|epoch| epoch.validation_loss),
+        "validation accuracy" => column(|epoch| epoch.validation_accuracy),
+        "seconds" => column(|epoch| epoch.seconds),
+        "images/s" => column(|epoch| epoch.images_per_s),
     ]
 }
 

@@ -215,7 +215,11 @@ fn a_checkpoint_of_another_training_is_an_error_that_says_what_differs() {
     let other = Labelled::new(&images, &labels).unwrap();
     let error = train(&config, other, other, &at(&path), |_| ()).unwrap_err();
     assert!(matches!(&error, NetError::Mismatch { what, .. } if what == "the data's hash"), "{error}");
-    assert_ne!(config.checkpoint_in(folder.path()), wider.checkpoint_in(folder.path()));
+    let ((images, labels), (test, test_labels)) = (bars(1_000, 1), bars(500, 2));
+    let (data, test) = (Labelled::new(&images, &labels).unwrap(), Labelled::new(&test, &test_labels).unwrap());
+    let file = config.checkpoint_in(folder.path(), data, test);
+    assert_ne!(file, wider.checkpoint_in(folder.path(), data, test));
+    assert_ne!(file, config.checkpoint_in(folder.path(), other, test));
 }
 
 #[test]
@@ -291,4 +295,39 @@ fn features_are_the_penultimate_layer_and_are_computed_once() {
     // Other images, another file.
     cached_features(&trained.model, &images.head(10), folder.path()).unwrap();
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+}
+
+#[test]
+fn what_the_report_learns_is_learned_once_and_its_features_stand_in_for_the_pixels() {
+    let folder = tempfile::tempdir().unwrap();
+    let ((images, labels), (test, test_labels)) = (bars(1_000, 1), bars(500, 2));
+    let data = fashion_knn::fashion::Fashion {
+        train: images.into(),
+        train_labels: labels.into(),
+        test: test.into(),
+        test_labels: test_labels.into(),
+    };
+    let few = data.with_training_images(600);
+    assert_eq!((few.train.len(), few.train_labels.len(), few.test.len()), (600, 600, 500));
+    let mut config = Config::for_features(16).limited(1, few.train.len());
+    assert_eq!((config.epochs, config.validation, Config::short_cnn(16).epochs > 1), (1, 50, true));
+    config.model = small_cnn().model;
+    let (learned_from, held_out) = config.split(600);
+    let mut all = [learned_from, held_out.clone()].concat();
+    all.sort_unstable();
+    assert_eq!((all, held_out.len()), ((0..600).collect(), 50));
+
+    let mut epochs = 0;
+    let first = learned(&config, &few, folder.path(), |_| epochs += 1).unwrap();
+    let again = learned(&config, &few, folder.path(), |_| epochs += 1).unwrap();
+    assert_eq!((epochs, first.loaded, again.loaded), (1, false, true));
+    // Other data are another training, not a checkpoint of the wrong one.
+    assert!(!learned(&config, &data.with_training_images(601), folder.path(), |_| ()).unwrap().loaded);
+    let features = encoded(&again.model, &few, folder.path()).unwrap();
+    assert_eq!((features.train.len(), features.test.len(), features.test.dim()), (600, 500, 16));
+    assert_eq!(features.test_labels, few.test_labels);
+    assert_eq!(
+        features.test.row_to_floats(7),
+        fashion_knn::net::features(&first.model, &few.test).unwrap().row_to_floats(7)
+    );
 }

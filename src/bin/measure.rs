@@ -22,10 +22,11 @@ struct Arguments {
     /// Which indexes: names separated by commas, or "all"
     #[arg(long, default_value = "all")]
     index: String,
-    /// What to search in: "pixels" (Fashion-MNIST, also "fashion"), or a .npy, .fvecs or .bvecs file with one vector a row
+    /// What to search in: "pixels" (Fashion-MNIST, also "fashion"), "features-128" (of a net; any width), or a .npy, .fvecs
+    /// or .bvecs file
     #[arg(long, default_value = "pixels")]
     data: String,
-    /// A file with the queries, which must not be in the base; "pixels" has its own
+    /// A file with the queries, which must not be in the base; "pixels" and features have their own
     #[arg(long)]
     queries: Option<PathBuf>,
     /// How many neighbours to ask for; several counts share each build: "1,10,100"
@@ -220,12 +221,31 @@ fn data(arguments: &Arguments) -> Result<(String, Arc<Vectors>, Vectors), Box<dy
         let queries = own.unwrap_or_else(|| fashion.test.as_ref().clone()).head(arguments.n_queries);
         return Ok(("pixels".to_owned(), fashion.train, queries));
     }
+    if let Some(width) = arguments.data.strip_prefix("features-") {
+        let features = features(width.parse().map_err(|error| format!("--data {}: {error}", arguments.data))?)?;
+        let queries = own.unwrap_or_else(|| features.test.as_ref().clone()).head(arguments.n_queries);
+        return Ok((arguments.data.clone(), features.train, queries));
+    }
     let base = Vectors::read(&arguments.data)?;
     let queries = own.ok_or("--queries: expected a file of queries to go with --data")?.head(arguments.n_queries);
     let name = Path::new(&arguments.data)
         .file_stem()
         .map_or_else(|| arguments.data.clone(), |stem| stem.to_string_lossy().into_owned());
     Ok((name, Arc::new(base), queries))
+}
+
+/// The images as the features of the report's CNN, which is learned first if it has not been.
+#[cfg(feature = "net")]
+fn features(width: usize) -> Result<fashion::Fashion, Box<dyn std::error::Error>> {
+    use fashion_knn::net;
+    let (data, cache) = (fashion::load()?, fashion::cache_dir());
+    let trained = net::learned(&net::Config::for_features(width), &data, &cache, |epoch| println!("  {epoch}"))?;
+    Ok(net::encoded(&trained.model, &data, &cache)?)
+}
+
+#[cfg(not(feature = "net"))]
+fn features(width: usize) -> Result<fashion::Fashion, Box<dyn std::error::Error>> {
+    Err(format!("--data features-{width}: built without the feature `net`, which learns them").into())
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
 use fashion_knn::fashion;
-use fashion_knn::net::{CnnConfig, Config, Labelled, ModelConfig, Options, Trained, cached_features, train};
+use fashion_knn::net::{Config, Labelled, Options, Trained, cached_features, train};
 use serde::{Deserialize, Serialize};
 
 /// Train the report's models and extract their features.
@@ -19,7 +19,7 @@ struct Arguments {
     /// Models to train.
     #[arg(long, value_delimiter = ',', default_value = "logistic,svm,mlp,cnn")]
     models: Vec<Name>,
-    /// Widths of fc2 for which to train a CNN more and extract its features.
+    /// Widths of fc2 for which to train a short CNN more and extract its features.
     #[arg(long, value_delimiter = ',')]
     widths: Vec<usize>,
     /// Epochs, instead of each model's own number.
@@ -38,7 +38,7 @@ struct Arguments {
     #[arg(long)]
     again: bool,
     /// Folder of checkpoints and features.
-    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/data/cache"))]
+    #[arg(long, default_value_os_t = fashion::cache_dir())]
     cache: PathBuf,
     /// Results; a row of another model that is there stays. [default: data/results/models.csv, or nothing where
     /// --epochs, --images or --seed make the figures others than the report's]
@@ -90,12 +90,13 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let learn = |config: Config| -> Result<(Config, Trained), Box<dyn Error>> {
         let mut config = Config { seed: arguments.seed, ..config };
         config.epochs = arguments.epochs.unwrap_or(config.epochs);
-        if arguments.images.is_some() {
-            config.validation = train_set.len() / 12;
-        }
+        let config = config.limited(usize::MAX, train_set.len());
         let (name, width) = (config.model.name(), config.model.feature_width());
         println!("{name}, {width} features, {} parameters", config.model.parameters());
-        let options = Options { checkpoint: Some(config.checkpoint_in(&arguments.cache)), again: arguments.again };
+        let options = Options {
+            checkpoint: Some(config.checkpoint_in(&arguments.cache, train_set, test)),
+            again: arguments.again,
+        };
         let trained = train(&config, train_set, test, &options, |epoch| println!("  {epoch}"))?;
         println!(
             "  test {:.4}, validation {:.4}, {:.1} s, {:.0} images/s{}",
@@ -141,8 +142,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         });
     }
     for &fc2 in &arguments.widths {
-        let config = Config::of(ModelConfig::Cnn(CnnConfig { fc2, ..CnnConfig::default() }));
-        extract(&learn(config)?.1)?;
+        extract(&learn(Config::short_cnn(fc2))?.1)?;
     }
     let default = || {
         let own = arguments.epochs.is_none() && arguments.images.is_none() && arguments.seed == 0;

@@ -1,8 +1,9 @@
 //! [`Plane`]: a small picture in two dimensions, with which a notebook shows how an index parts the space.
 
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, VPos};
 
-use super::{Area, ChartError, INK, PALE_INK, PALETTE, titled};
+use super::{Area, ChartError, INK, PALE_INK, PALETTE, PAPER, text_style, titled, write_text};
 
 /// A point of the plane.
 pub type Point = (f64, f64);
@@ -12,6 +13,7 @@ pub type Point = (f64, f64);
 pub struct Plane {
     title: String,
     groups: Vec<Vec<Point>>,
+    classes: Vec<String>,
     hulls: Vec<Vec<Point>>,
     circles: Vec<(Point, f64)>,
     segments: Vec<(Point, Point)>,
@@ -25,6 +27,7 @@ impl Plane {
         Self {
             title: title.into(),
             groups: Vec::new(),
+            classes: Vec::new(),
             hulls: Vec::new(),
             circles: Vec::new(),
             segments: Vec::new(),
@@ -37,6 +40,15 @@ impl Plane {
     pub fn group(mut self, points: impl IntoIterator<Item = Point>) -> Self {
         self.groups.push(points.into_iter().collect());
         self
+    }
+
+    /// Adds points as a group with a name: its number stands amid the points and, with the name, in a legend on the
+    /// right.
+    #[must_use]
+    pub fn class(mut self, name: impl Into<String>, points: impl IntoIterator<Item = Point>) -> Self {
+        self.classes.resize(self.groups.len(), String::new());
+        self.classes.push(name.into());
+        self.group(points)
     }
 
     /// Outlines the convex hull of some points: the cell that an index holds them in.
@@ -79,7 +91,16 @@ impl Plane {
         if points().next().is_none() {
             return Err(ChartError::Empty { title: self.title.clone() });
         }
-        let body = titled(area, &self.title)?;
+        let mut body = titled(area, &self.title)?;
+        if let Some(longest) = self.classes.iter().map(|name| name.chars().count()).max() {
+            let legend;
+            (body, legend) = body.split_horizontally(body.dim_in_pixel().0 as i32 - 44 - 7 * longest as i32);
+            for (at, name) in self.classes.iter().enumerate().filter(|(_, name)| !name.is_empty()) {
+                let y = 12 + 20 * at as i32;
+                legend.draw(&dot(at, (10, y), 4))?;
+                write_text(&legend, &format!("{at} {name}"), (20, y), &text_style(13, INK, HPos::Left, VPos::Center))?;
+            }
+        }
         let (width, height) = body.dim_in_pixel();
         let span = |of: fn(&Point) -> f64| {
             points().map(of).fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)))
@@ -99,7 +120,14 @@ impl Plane {
         }
         for (at, group) in self.groups.iter().enumerate() {
             for point in group {
-                body.draw(&Circle::new(place(point), 2, PALETTE[at % PALETTE.len()].filled()))?;
+                body.draw(&dot(at, place(point), 2))?;
+            }
+        }
+        for (at, group) in self.groups.iter().enumerate() {
+            if !group.is_empty() && self.classes.get(at).is_some_and(|name| !name.is_empty()) {
+                let amid = place(&(median(group, |point| point.0), median(group, |point| point.1)));
+                body.draw(&Circle::new(amid, 9, PAPER.filled()))?;
+                write_text(&body, &at.to_string(), amid, &text_style(14, INK, HPos::Center, VPos::Center))?;
             }
         }
         for hull in &self.hulls {
@@ -114,6 +142,18 @@ impl Plane {
         }
         Ok(())
     }
+}
+
+/// A point of group `at`; hollow when the colours are used up.
+fn dot(at: usize, place: (i32, i32), radius: i32) -> Circle<(i32, i32), i32> {
+    let color = PALETTE[at % PALETTE.len()];
+    Circle::new(place, radius, if at < PALETTE.len() { color.filled() } else { color.stroke_width(1) })
+}
+
+fn median(points: &[Point], of: fn(&Point) -> f64) -> f64 {
+    let mut values: Vec<f64> = points.iter().map(of).collect();
+    let middle = values.len() / 2;
+    *values.select_nth_unstable_by(middle, f64::total_cmp).1
 }
 
 /// The corners of the convex hull, anticlockwise (Andrew's monotone chain, 1979).
@@ -161,6 +201,15 @@ mod tests {
         // 200 pixels for 10 units: a radius of 5 units is 100 pixels.
         assert!(figure.svg().contains("r=\"100\""), "{}", figure.svg());
         assert!(matches!(svg((200, 200), |area| Plane::new("t").draw(area)), Err(ChartError::Empty { .. })));
+    }
+
+    #[test]
+    fn classes_are_named_in_a_legend_and_numbered_amid_their_points() {
+        let picture = Plane::new("t").class("a", [(0.0, 0.0), (1.0, 1.0), (9.0, 2.0)]).class("b", [(5.0, 5.0)]);
+        let figure = svg((300, 200), |area| picture.draw(area)).unwrap();
+        for text in ["0", "1", "0 a", "1 b"] {
+            assert_eq!(figure.svg().lines().filter(|line| line.trim() == text).count(), 1, "{text}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use candle_core::{D, Tensor};
 use safetensors::SafeTensors;
@@ -11,7 +12,7 @@ use super::data::pixels;
 use super::model::{Model, Output, PIXELS};
 use super::{NetError, at};
 use crate::dataset::Vectors;
-use crate::fashion::write_atomically;
+use crate::fashion::{Fashion, write_atomically};
 
 /// Images that go through a model at a time: enough for all threads, few enough for the caches.
 const BATCH: usize = 256;
@@ -102,6 +103,15 @@ pub fn cached_features(model: &Model, images: &Vectors, folder: &Path) -> Result
         .map_err(candle_core::Error::from)?;
     write_atomically(&path, &file).map_err(at(&path))?;
     Ok(features)
+}
+
+/// The data set with [`cached_features`] in the place of pixels.
+///
+/// # Errors
+/// As [`cached_features`].
+pub fn encoded(model: &Model, data: &Fashion, folder: &Path) -> Result<Fashion, NetError> {
+    let encode = |images: &Vectors| cached_features(model, images, folder).map(Arc::new);
+    Ok(Fashion { train: encode(&data.train)?, test: encode(&data.test)?, ..data.clone() })
 }
 
 /// The values in a file of features, if it is whole.

@@ -64,7 +64,7 @@ pub struct CnnConfig {
 
 impl Default for CnnConfig {
     fn default() -> Self {
-        Self { channels: [32, 64], kernel: 3, fc1: 128, fc2: 64, dropout: 0.15 }
+        Self { channels: [32, 64], kernel: 3, fc1: 128, fc2: 128, dropout: 0.15 }
     }
 }
 

@@ -17,6 +17,7 @@ use super::data::{Augmentation, Labelled};
 use super::model::{CnnConfig, MlpConfig, Model, ModelConfig};
 use super::optimizer::{Optimizer, Schedule, State};
 use super::{NetError, check};
+use crate::fashion::Fashion;
 
 /// A model and how it is trained.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -89,17 +90,41 @@ impl Config {
         Self::of(ModelConfig::Cnn(CnnConfig::default()))
     }
 
-    /// The convolutional net with its defaults, but features of the given width.
+    /// The convolutional net with features of the given width, in a third of the epochs: what the report compares widths
+    /// with. Six whole trainings would take half an hour.
     #[must_use]
-    pub fn cnn_of_width(fc2: usize) -> Self {
-        Self::of(ModelConfig::Cnn(CnnConfig { fc2, ..CnnConfig::default() }))
+    pub fn short_cnn(fc2: usize) -> Self {
+        Self { epochs: 5, ..Self::of(ModelConfig::Cnn(CnnConfig { fc2, ..CnnConfig::default() })) }
     }
 
-    /// The file in `folder` for this training's checkpoint: trainings that differ in anything have different files.
+    /// The net that features of the given width are taken from: [`Config::cnn`] for its own, [`Config::short_cnn`] else.
     #[must_use]
-    pub fn checkpoint_in(&self, folder: &Path) -> PathBuf {
-        let hash = format!("{:x}", Sha256::digest(format!("{self:?}")));
+    pub fn for_features(width: usize) -> Self {
+        if width == CnnConfig::default().fc2 { Self::cnn() } else { Self::short_cnn(width) }
+    }
+
+    /// The same for a quick look: at most so many epochs, and at most a twelfth of so many images held out.
+    #[must_use]
+    pub fn limited(self, epochs: usize, images: usize) -> Self {
+        Self { epochs: self.epochs.min(epochs), validation: self.validation.min((images / 12).max(1)), ..self }
+    }
+
+    /// The file in `folder` for the checkpoint of this training on these data: trainings that differ in anything have
+    /// different files.
+    #[must_use]
+    pub fn checkpoint_in(&self, folder: &Path, train: Labelled<'_>, test: Labelled<'_>) -> PathBuf {
+        let key = format!("{self:?} {} {}", train.fingerprint(), test.fingerprint());
+        let hash = format!("{:x}", Sha256::digest(key));
         folder.join(format!("{}-{}-{hash:.8}.safetensors", self.model.name(), self.model.feature_width()))
+    }
+
+    /// Which of so many images are learned from and which held out, both shuffled.
+    #[must_use]
+    pub fn split(&self, images: usize) -> (Vec<usize>, Vec<usize>) {
+        let mut rows: Vec<usize> = (0..images).collect();
+        rows.shuffle(&mut self.rng(Purpose::Split, 0));
+        let held_out = rows.split_off(images.saturating_sub(self.validation));
+        (rows, held_out)
     }
 
     fn validate(&self, images: usize) -> Result<(), NetError> {
@@ -276,6 +301,17 @@ pub fn train(
     Ok(training.finish(test_accuracy, false))
 }
 
+/// [`train`] on Fashion-MNIST with its checkpoint in `folder`: a finished training is loaded, one that was killed goes on.
+///
+/// # Errors
+/// As [`train`].
+pub fn learned(config: &Config, data: &Fashion, folder: &Path, each: impl FnMut(&Epoch)) -> Result<Trained, NetError> {
+    let train_set = Labelled::new(&data.train, &data.train_labels)?;
+    let test = Labelled::new(&data.test, &data.test_labels)?;
+    let options = Options { checkpoint: Some(config.checkpoint_in(folder, train_set, test)), again: false };
+    train(config, train_set, test, &options, each)
+}
+
 /// A training under way.
 struct Training<'a> {
     config: &'a Config,
@@ -291,9 +327,7 @@ struct Training<'a> {
 
 impl<'a> Training<'a> {
     fn begin(config: &'a Config, train: Labelled<'_>) -> Result<Self, NetError> {
-        let mut rows: Vec<usize> = (0..train.len()).collect();
-        rows.shuffle(&mut config.rng(Purpose::Split, 0));
-        let held_out = rows.split_off(train.len() - config.validation);
+        let (rows, held_out) = config.split(train.len());
         let model = Model::random(&config.model, train.scaling(&rows), &mut config.rng(Purpose::Weights, 0))?;
         let optimizer = State::new(config.optimizer, model.parameters().map(|(_, var)| var));
         Ok(Self { config, model, optimizer, rows, held_out, history: Vec::new(), best: 0, best_parameters: Vec::new() })
