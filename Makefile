@@ -28,7 +28,7 @@ RUNNER := tools/kernel.py $(addprefix tools/report/,execute.py check.py files.py
 EXPORTER := $(addprefix tools/report/,export.py files.py) $(shell find tools/template -type f)
 
 # What a notebook reads from the environment: `K=7 make report` executes again with k = 7.
-PARAMETERS := K N_QUERIES METRIC FASHION_MNIST_DIR
+PARAMETERS := K N_QUERIES METRIC TRAIN_IMAGES EPOCHS INDEX SEARCH RECALL FASHION_MNIST_DIR
 ifdef FASHION_MNIST_DIR
 # A notebook runs in notebooks/: a relative path would mean another folder there.
 override FASHION_MNIST_DIR := $(abspath $(FASHION_MNIST_DIR))
