@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::time::Instant;
 use std::{env, fs, io, process};
 
+use ndarray::ArrayView2;
+use ndarray_npy::{WritableElement, WriteNpyExt};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
@@ -225,10 +227,42 @@ impl Task {
         })
     }
 
+    /// Writes `base.npy`, `queries.npy` and, queries × the largest k, the true distances as `distances.npy` (f64) to
+    /// `folder`: what a program in another language needs to be measured on the same task.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn export(&self, folder: &Path) -> Result<(), MeasureError> {
+        let distances: Vec<f64> = self.truth.iter().flatten().map(|neighbor| neighbor.distance).collect();
+        let width = distances.len() / self.truth.len().max(1);
+        let write = |name: &str, bytes: Result<Vec<u8>, Box<dyn std::error::Error>>| {
+            let path = folder.join(name);
+            let bytes = bytes.map_err(|error| file_error(&path, error.as_ref()))?;
+            write_atomically(&path, &bytes).map_err(|error| file_error(&path, &error))
+        };
+        write("base.npy", npy_of(&self.base))?;
+        write("queries.npy", npy_of(&self.queries))?;
+        write("distances.npy", npy(&distances, width))
+    }
+
     /// The true neighbours of the queries.
     #[must_use]
     pub fn truth(&self) -> &Neighbors {
         &self.truth
+    }
+}
+
+/// Rows of `width` values in numpy's format.
+fn npy<T: WritableElement>(values: &[T], width: usize) -> Result<Vec<u8>, Box<dyn std::error::Error>> {
+    let mut bytes = Vec::new();
+    ArrayView2::from_shape((values.len() / width.max(1), width), values)?.write_npy(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn npy_of(vectors: &Vectors) -> Result<Vec<u8>, Box<dyn std::error::Error>> {
+    match vectors.bytes() {
+        Some(values) => npy(values, vectors.dim()),
+        None => npy(&vectors.to_floats(), vectors.dim()),
     }
 }
 
@@ -376,6 +410,18 @@ mod tests {
         assert_eq!(Measurement { params: "m=8 nprobe=3".into(), ..row.clone() }.param("nprobe"), Some(3.0));
         assert_eq!(row.param("nprobe"), None);
         assert!(row.memory_bytes >= 100, "it keeps the vectors: {row:?}");
+    }
+
+    #[test]
+    fn what_is_exported_is_read_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let task = task(None);
+        task.export(folder.path()).unwrap();
+        let read = |name: &str| Vectors::read(folder.path().join(name)).unwrap();
+        assert_eq!((read("base.npy"), read("queries.npy")), (task.base.as_ref().clone(), task.queries.clone()));
+        let distances: Vec<f32> = task.truth.iter().flatten().map(|neighbor| neighbor.distance as f32).collect();
+        assert_eq!(read("distances.npy").to_floats(), distances);
+        assert!(task.export(&folder.path().join("base.npy")).is_err(), "a file is no folder");
     }
 
     #[test]

@@ -52,6 +52,9 @@ struct Arguments {
     /// The CSV file that the rows are added to
     #[arg(long, default_value = "data/results/measured.csv")]
     out: PathBuf,
+    /// Measure nothing; write base.npy, queries.npy and the true distances (distances.npy) to this folder, for other programs
+    #[arg(long, conflicts_with = "n_base")]
+    export: Option<PathBuf>,
     /// Only list the indexes and their parameters
     #[arg(long)]
     list: bool,
@@ -82,6 +85,11 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
         let base = if size < base.len() { Arc::new(base.head(size)) } else { base.clone() };
         println!("{name}: {} × {}, {} queries, k = {:?}", base.len(), base.dim(), queries.len(), arguments.k);
         let task = Task::new(&name, base, queries.clone(), &arguments.k, arguments.threads, Some(&cache))?;
+        if let Some(folder) = &arguments.export {
+            task.export(folder)?;
+            println!("base.npy, queries.npy and distances.npy are in {}", folder.display());
+            return Ok(());
+        }
         rows += if arguments.recall.is_empty() {
             sweep(&task, &entries, &plans, &arguments.out)?
         } else {
