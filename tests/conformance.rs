@@ -376,4 +376,6 @@ conformance! {
     hnsw >= 0.95;
     ivf_flat >= 0.5;
     quantized_graph >= 0.95;
+    ivf_pq >= 0.5;
+    scann >= 0.5;
 }

@@ -29,6 +29,11 @@ impl Partition {
         self.starts.len() - 1
     }
 
+    /// The centroid of a list.
+    pub(super) fn centroid(&self, list: usize) -> &[f32] {
+        &self.centroids[list * self.dim..][..self.dim]
+    }
+
     /// The positions of a list.
     pub(super) fn list(&self, list: usize) -> std::ops::Range<usize> {
         self.starts[list]..self.starts[list + 1]
