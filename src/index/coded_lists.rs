@@ -128,11 +128,6 @@ impl CodedLists {
         self.dim
     }
 
-    /// Whether the vectors are kept, so that distances are true ones.
-    pub fn keeps_vectors(&self) -> bool {
-        self.rows.is_some()
-    }
-
     /// Bytes that grow with the number of vectors: codes, biases, ids, and the vectors if they are kept.
     pub fn vector_bytes(&self) -> usize {
         let codes = match &self.codes {
