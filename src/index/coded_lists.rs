@@ -4,12 +4,12 @@ use std::cell::RefCell;
 
 use rayon::prelude::*;
 
-use super::partition::Partition;
+use super::partition::{Partition, least};
 use super::projection::{Projected, ProjectedQuery, Projection};
 use crate::dataset::{Row, Storage, Vectors};
 use crate::distance::{Metric, Ranker};
 use crate::kernel::fast_scan::{self, Candidate, Linear, Pair};
-use crate::kernel::{self, pair};
+use crate::kernel::{self, pair, rotate};
 use crate::neighbor::{Neighbor, TopK};
 use crate::pq::{Loss, ProductQuantizer, Subspaces};
 
@@ -34,6 +34,8 @@ pub(super) struct CodedLists {
     dim: usize,
     projection: Projection,
     partition: Partition,
+    /// ‖c‖² of the lists' centroids.
+    norms: Vec<f32>,
     quantizer: ProductQuantizer,
     codes: Codes,
     /// In steps of `per_bias` above `least_bias`.
@@ -56,6 +58,8 @@ enum Codes {
 #[derive(Debug, Default)]
 struct Scratch {
     query: ProjectedQuery,
+    /// With the centroids of the lists.
+    products: Vec<f32>,
     tables: Tables,
     found: Vec<Candidate>,
 }
@@ -107,6 +111,8 @@ impl CodedLists {
         let per_bias = if most > least_bias { (most - least_bias) / f32::from(u16::MAX) } else { 1.0 };
         let biases = biases.iter().map(|bias| ((bias - least_bias) / per_bias).round() as u16).collect();
 
+        let square = |list| partition.centroid(list).iter().map(|value| value * value).sum();
+        let norms = (0..partition.nlist()).map(square).collect();
         let codes = match quantizer.ksub() {
             16 => Codes::Packed(fast_scan::pack(&codes, quantizer.m())),
             _ => Codes::Bytes(codes),
@@ -117,7 +123,7 @@ impl CodedLists {
             Some(Storage::Floats(values)) => kernel::in_huge_pages(values),
             None => (),
         }
-        Self { dim: base.dim(), projection, partition, quantizer, codes, biases, least_bias, per_bias, rows }
+        Self { dim: base.dim(), projection, partition, norms, quantizer, codes, biases, least_bias, per_bias, rows }
     }
 
     pub fn len(&self) -> usize {
@@ -139,7 +145,7 @@ impl CodedLists {
     }
 
     pub fn memory_bytes(&self) -> usize {
-        let shared = self.partition.memory_bytes() - size_of_val(self.partition.ids());
+        let shared = self.partition.memory_bytes() - size_of_val(self.partition.ids()) + size_of_val(&*self.norms);
         self.vector_bytes() + shared + self.quantizer.memory_bytes() + self.projection.memory_bytes()
     }
 
@@ -159,9 +165,13 @@ impl CodedLists {
 
     /// Leaves in `found` the `candidates` of least estimate.
     fn scan(&self, query: &[f32], k: usize, nprobe: usize, candidates: usize, scratch: &mut Scratch) {
-        let Scratch { query: projected, tables, found } = scratch;
+        let Scratch { query: projected, products, tables, found } = scratch;
         self.projection.apply(query, projected);
         tables.fill(&self.quantizer, &projected.coordinates, matches!(self.codes, Codes::Packed(_)));
+        products.resize(self.norms.len(), 0.0);
+        rotate::product(self.partition.centroids(), &projected.coordinates, products);
+        let square: f32 = projected.coordinates.iter().map(|value| value * value).sum();
+        let distances = || products.iter().zip(&self.norms).map(|(product, norm)| square + norm - 2.0 * product);
         found.clear();
         let mut limit = f32::INFINITY;
         let mut scanned = 0;
@@ -190,8 +200,8 @@ impl CodedLists {
             }
             scanned
         };
-        if scan(&self.partition.nearest(&projected.coordinates, nprobe), usize::MAX) < k {
-            let all = self.partition.nearest(&projected.coordinates, self.partition.nlist());
+        if scan(&least(distances(), nprobe), usize::MAX) < k {
+            let all = least(distances(), self.partition.nlist());
             scan(&all[nprobe.min(all.len())..], k);
         }
         if found.len() > candidates {
@@ -269,34 +279,9 @@ impl Tables {
             (self.per_entry, self.offset) = (-2.0, 0.0);
             return;
         }
-        // An entry is −2 times the product: the largest product is entry zero.
-        let mut steepest = 0.0f32;
-        self.offset = 0.0;
-        for table in self.entries.as_chunks::<16>().0 {
-            let (least, most) = range(table);
-            steepest = steepest.max(most - least);
-            self.offset -= 2.0 * most;
-        }
-        let per_product = if steepest > 0.0 { 255.0 / steepest } else { 0.0 };
-        self.per_entry = if steepest > 0.0 { 2.0 * steepest / 255.0 } else { 0.0 };
-        self.packed.clear();
-        self.packed.resize(quantizer.m().div_ceil(2), Pair::default());
-        for (j, table) in self.entries.as_chunks::<16>().0.iter().enumerate() {
-            let (_, most) = range(table);
-            let bytes = &mut self.packed[j / 2].0[j % 2 * 16..][..16];
-            // The products round to the nearest entry.
-            bytes
-                .iter_mut()
-                .zip(table)
-                .for_each(|(byte, product)| *byte = ((most - product) * per_product + 0.5) as u8);
-        }
+        let (step, largest) = fast_scan::quantize(self.entries.as_chunks().0, &mut self.packed);
+        (self.per_entry, self.offset) = (2.0 * step, -2.0 * largest);
     }
-}
-
-fn range(table: &[f32; 16]) -> (f32, f32) {
-    table.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(least, most), &value| {
-        (if value < least { value } else { least }, if value > most { value } else { most })
-    })
 }
 
 #[cfg(test)]

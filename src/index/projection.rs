@@ -5,6 +5,7 @@ use ndarray::{Array2, ArrayView1, ArrayViewMut2};
 use rayon::prelude::*;
 
 use crate::dataset::{Row, Vectors};
+use crate::distance::Metric;
 use crate::kernel::code::{add_weighted_pairs, to_whole};
 use crate::pca::{Pca, PcaOptions};
 
@@ -116,8 +117,7 @@ impl Projection {
         let per_sum = f64::from(unit) / COEFFICIENT * self.scale;
         let exact = || sums.iter().zip(&self.offset).map(|(&sum, offset)| f64::from(sum) * per_sum + offset);
         let kept: f64 = exact().map(|value| value * value).sum();
-        let total: f64 =
-            query.iter().zip(&self.mean).map(|pair| difference(pair).powi(2)).sum::<f64>() * self.scale.powi(2);
+        let total = Metric::Euclidean.rank(query, &self.mean) * self.scale.powi(2);
         let far = total.max(kept).sqrt() / (FARTHEST_QUERY * self.radius.max(f64::MIN_POSITIVE));
         let nearer = if far > 1.0 { far.recip() } else { 1.0 };
         coordinates.clear();
@@ -181,10 +181,9 @@ mod tests {
         for query in (0..queries.len()).map(|row| queries.row_to_floats(row)) {
             projection.apply(&query, &mut out);
             for row in 0..base.len() {
-                let truth = crate::distance::Metric::Euclidean.rank(&query, &base.row_to_floats(row));
+                let truth = Metric::Euclidean.rank(&query, &base.row_to_floats(row));
                 let coordinates = projected.coordinates.row_to_floats(row);
-                let found = crate::distance::Metric::Euclidean.rank(&out.coordinates, &coordinates)
-                    / projection.scale().powi(2);
+                let found = Metric::Euclidean.rank(&out.coordinates, &coordinates) / projection.scale().powi(2);
                 assert!((found - truth).abs() <= tolerance * truth, "{found} {truth}");
             }
         }
@@ -210,7 +209,7 @@ mod tests {
         let (base, queries) = (clustered(300, 40, 1), clustered(20, 40, 2));
         let (few, projected) = Projection::fit(&base, &[1, 0, 3], 0);
         let mean = Pca::fit(&base, &PcaOptions::default()).unwrap().mean().mapv(|value| value as f32).to_vec();
-        let total = |row: &[f32]| crate::distance::Metric::Euclidean.rank(row, &mean) * few.scale().powi(2);
+        let total = |row: &[f32]| Metric::Euclidean.rank(row, &mean) * few.scale().powi(2);
         let mut out = ProjectedQuery::default();
         for row in 0..20 {
             let kept = |values: &[f32]| values.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>();

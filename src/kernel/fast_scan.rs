@@ -57,6 +57,19 @@ pub(crate) fn pack(codes: &[u8], m: usize) -> Vec<Pair> {
     packed
 }
 
+/// Writes a query's tables (16 products a sub-quantiser) in eight bits: entry = (largest of the table − product) / step. The step is that with which the
+/// steepest table just fits. Returns it, and the sum of the largest, from which entries · step are to be taken.
+pub(crate) fn quantize(products: &[[f32; 16]], tables: &mut Vec<Pair>) -> (f32, f32) {
+    tables.clear();
+    tables.resize(products.len().div_ceil(2), Pair::default());
+    #[cfg(target_arch = "x86_64")]
+    if super::has_avx2() {
+        // SAFETY: AVX2 has just been found.
+        return unsafe { avx2::quantize(products, tables) };
+    }
+    portable::quantize(products, tables)
+}
+
 /// Appends the vectors at `positions` whose estimate is at most `limit`, in order. `codes` are as [`pack`] makes them, with as many pairs a
 /// block as there are `tables`, at most [`MOST_SUBQUANTIZERS`] / 2; `biases` are one a vector.
 ///
@@ -109,6 +122,40 @@ pub(crate) fn scan_bytes(
 mod portable {
     use super::*;
 
+    /// The larger of each two lanes, until one is left: no lane waits for its neighbour.
+    #[inline(always)]
+    fn fold(mut lanes: [f32; 16], pick: impl Fn(f32, f32) -> f32) -> f32 {
+        let mut half = lanes.len() / 2;
+        while half > 0 {
+            for lane in 0..half {
+                lanes[lane] = pick(lanes[lane], lanes[lane + half]);
+            }
+            half /= 2;
+        }
+        lanes[0]
+    }
+
+    #[inline(always)]
+    pub fn quantize(products: &[[f32; 16]], tables: &mut [Pair]) -> (f32, f32) {
+        let largest = |table: &[f32; 16]| fold(*table, |a, b| if a > b { a } else { b });
+        let (mut steepest, mut sum) = (0.0f32, 0.0);
+        for table in products {
+            let most = largest(table);
+            steepest = steepest.max(most - fold(*table, |a, b| if a < b { a } else { b }));
+            sum += most;
+        }
+        let step = steepest / 255.0;
+        let per_product = if step > 0.0 { step.recip().min(f32::MAX) } else { 0.0 };
+        let halves = tables.iter_mut().flat_map(|pair| pair.0.as_chunks_mut::<16>().0);
+        for (half, table) in halves.zip(products) {
+            let most = largest(table);
+            for (entry, product) in half.iter_mut().zip(table) {
+                *entry = ((most - product) * per_product + 0.5).min(255.0) as i32 as u8;
+            }
+        }
+        (step, sum)
+    }
+
     pub fn scan(
         codes: &[Pair],
         tables: &[Pair],
@@ -140,6 +187,11 @@ mod avx2 {
     use std::arch::x86_64::*;
 
     use super::*;
+
+    #[target_feature(enable = "avx2")]
+    pub fn quantize(products: &[[f32; 16]], tables: &mut [Pair]) -> (f32, f32) {
+        portable::quantize(products, tables)
+    }
 
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -271,6 +323,32 @@ mod tests {
             scan_bytes(&codes, &wide, &biases, positions, linear, limit, &mut bytes);
             prop_assert_eq!(&bytes, &expected);
         }
+    }
+
+    proptest! {
+        #[test]
+        fn quantized_tables_are_within_half_a_step(products in prop::collection::vec(-1e3f32..1e3, 1..200)) {
+            let products: Vec<[f32; 16]> = products.chunks_exact(16).map(|table| table.try_into().unwrap()).collect();
+            let (mut tables, mut portable) = (Vec::new(), vec![Pair::default(); products.len().div_ceil(2)]);
+            let (step, sum) = quantize(&products, &mut tables);
+            prop_assert_eq!(portable::quantize(&products, &mut portable), (step, sum));
+            prop_assert_eq!(&portable, &tables);
+            let largest = |table: &[f32; 16]| table.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            prop_assert!((products.iter().map(largest).sum::<f32>() - sum).abs() < 0.01);
+            for (j, table) in products.iter().enumerate() {
+                for (i, product) in table.iter().enumerate() {
+                    let entry = tables[j / 2].0[j % 2 * 16 + i];
+                    prop_assert!((largest(table) - f32::from(entry) * step - product).abs() <= 0.51 * step);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn equal_products_are_entries_of_zero() {
+        let mut tables = Vec::new();
+        assert_eq!(quantize(&[[2.5; 16]; 3], &mut tables), (0.0, 7.5));
+        assert_eq!(tables, [Pair::default(); 2]);
     }
 
     #[test]
