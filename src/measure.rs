@@ -418,7 +418,7 @@ mod tests {
         let task = task(None);
         task.export(folder.path()).unwrap();
         let read = |name: &str| Vectors::read(folder.path().join(name)).unwrap();
-        assert_eq!((read("base.npy"), read("queries.npy")), (task.base.as_ref().clone(), task.queries.clone()));
+        assert_eq!((read("base.npy").bytes(), read("queries.npy").bytes()), (task.base.bytes(), task.queries.bytes()));
         let distances: Vec<f32> = task.truth.iter().flatten().map(|neighbor| neighbor.distance as f32).collect();
         assert_eq!(read("distances.npy").to_floats(), distances);
         assert!(task.export(&folder.path().join("base.npy")).is_err(), "a file is no folder");
