@@ -251,7 +251,7 @@ def measure(setting, base, queries, distances, k):
             seconds.append(time.perf_counter() - start)
             found.append(ids)
         rounds.append((sum(seconds), sorted(seconds), found))
-        if rounds[-1][0] > 1.0:
+        if rounds[-1][0] > 0.5:
             break
     total, seconds, found = min(rounds, key=lambda round: round[0])
     if many:
