@@ -5,14 +5,14 @@
 set -eu
 cd "$(dirname "$0")/.."
 results=data/results
-measure=$(cargo build --release --no-default-features --features net --bin measure --message-format json \
-    | sed -n 's/.*"executable":"\([^"]*\/measure\)".*/\1/p')
+# Through cargo, which tells the program where its shared libraries are.
+measure='cargo run --quiet --release --no-default-features --features net --bin measure --'
 
 # measure FILE ARGUMENTS...: adds rows to FILE's successor.
 measure() {
     file=$1
     shift
-    "$measure" --n-queries "${N_QUERIES:-1000}" --out "$results/$file.new" "$@"
+    $measure --n-queries "${N_QUERIES:-1000}" --out "$results/$file.new" "$@"
 }
 begin() { rm -f "$results/$1.new"; }
 # The rows of other indexes (the libraries') are kept.
@@ -62,7 +62,7 @@ peers() {
     folder=$(mktemp -d)
     trap 'rm -rf "$folder"' EXIT
     for data in ${DATA:-pixels features-128}; do
-        "$measure" --data "$data" --k 1,10,100 --n-queries "${N_QUERIES:-1000}" --export "$folder"
+        $measure --data "$data" --k 1,10,100 --n-queries "${N_QUERIES:-1000}" --export "$folder"
         "$venv/bin/python" benches/peers.py --data "$folder" --name "$data" --out "$results/$data.csv" --ours "$measure" ${ONLY:+--only "$ONLY"}
     done
 }
