@@ -13,10 +13,13 @@ use crate::neighbor::{Neighbor, Neighbors};
 
 mod annoy;
 mod ball_tree;
+mod bounded;
 mod brute_force;
+mod graph;
 mod hnsw;
 mod ivf_flat;
 mod kd_tree;
+mod ngt;
 mod partition;
 mod quantized_graph;
 pub mod registry;
@@ -31,6 +34,7 @@ pub use brute_force::BruteForce;
 pub use hnsw::{Hnsw, HnswParams};
 pub use ivf_flat::{IvfFlat, IvfFlatParams};
 pub use kd_tree::{KdTree, KdTreeParams};
+pub use ngt::{Ngt, NgtParams};
 pub use quantized_graph::{QuantizedGraph, QuantizedGraphParams};
 pub use va_file::{Plan, VaFile, VaFileParams};
 

@@ -69,7 +69,7 @@ pub mod prelude {
     pub use crate::index::registry::{self, Settings};
     pub use crate::index::{
         Annoy, AnnoyParams, BallTree, BallTreeParams, BruteForce, Hnsw, HnswParams, Index, IvfFlat, IvfFlatParams,
-        KdTree, KdTreeParams, QuantizedGraph, QuantizedGraphParams, VaFile, VaFileParams,
+        KdTree, KdTreeParams, Ngt, NgtParams, QuantizedGraph, QuantizedGraphParams, VaFile, VaFileParams,
     };
     pub use crate::measure::{Measurement, Task, read_csv};
     pub use crate::neighbor::{Neighbor, Neighbors, TopK};
