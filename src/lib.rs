@@ -70,8 +70,8 @@ pub mod prelude {
     pub use crate::index::registry::{self, Settings};
     pub use crate::index::{
         Annoy, AnnoyParams, BallTree, BallTreeParams, BruteForce, Hnsw, HnswParams, Index, IvfFlat, IvfFlatParams,
-        IvfPq, IvfPqParams, KdTree, KdTreeParams, QuantizedGraph, QuantizedGraphParams, Scann, ScannParams, VaFile,
-        VaFileParams,
+        IvfPq, IvfPqParams, KdTree, KdTreeParams, Ngt, NgtParams, QuantizedGraph, QuantizedGraphParams, Scann,
+        ScannParams, VaFile, VaFileParams,
     };
     pub use crate::measure::{Measurement, Task, read_csv};
     pub use crate::neighbor::{Neighbor, Neighbors, TopK};

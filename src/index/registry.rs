@@ -8,8 +8,8 @@ use thiserror::Error;
 
 use super::{
     Annoy, AnnoyParams, BallTree, BallTreeParams, BruteForce, BuildError, Hnsw, HnswParams, Index, IvfFlat,
-    IvfFlatParams, IvfPq, IvfPqParams, KdTree, KdTreeParams, QuantizedGraph, QuantizedGraphParams, Scann, ScannParams,
-    VaFile, VaFileParams,
+    IvfFlatParams, IvfPq, IvfPqParams, KdTree, KdTreeParams, Ngt, NgtParams, QuantizedGraph, QuantizedGraphParams,
+    Scann, ScannParams, VaFile, VaFileParams,
 };
 use crate::dataset::Vectors;
 use crate::distance::Metric;
@@ -272,6 +272,23 @@ pub static REGISTRY: &[Entry] = &[
         },
     },
     Entry {
+        key: "ngt",
+        name: "NGT",
+        exact: false,
+        build_knobs: &[ngt::EDGE_SIZE, ngt::OUTGOING, ngt::INCOMING, ngt::SEED],
+        query_knobs: &[ngt::EPSILON],
+        build: |base, settings| {
+            let params = NgtParams {
+                edge_size: settings.whole(&ngt::EDGE_SIZE)?,
+                outgoing: settings.whole(&ngt::OUTGOING)?,
+                incoming: settings.whole(&ngt::INCOMING)?,
+                seed: settings.whole(&ngt::SEED)? as u64,
+            };
+            let index = Ngt::build(base, &params)?;
+            Ok(Box::new(move |settings| Ok(Box::new(index.with_epsilon(settings.get(&ngt::EPSILON))?))))
+        },
+    },
+    Entry {
         key: "quantized_graph",
         name: "Quantized graph",
         exact: false,
@@ -416,6 +433,26 @@ mod scann {
         default: 100.0,
         sweep: &[30.0, 60.0, 100.0],
         help: "vectors ranked by exact distances",
+    };
+}
+
+/// The knobs of [`Ngt`].
+mod ngt {
+    use super::Knob;
+
+    pub const EDGE_SIZE: Knob =
+        Knob { name: "edge_size", default: 100.0, sweep: &[100.0], help: "near rows among which edges are chosen" };
+    pub const OUTGOING: Knob =
+        Knob { name: "outgoing", default: 10.0, sweep: &[10.0], help: "nearest rows that a row's edges lead to" };
+    pub const INCOMING: Knob =
+        Knob { name: "incoming", default: 100.0, sweep: &[100.0], help: "nearest rows whose edges lead to a row" };
+    pub const SEED: Knob =
+        Knob { name: "seed", default: 0.0, sweep: &[0.0], help: "of the vantage points and the clusters" };
+    pub const EPSILON: Knob = Knob {
+        name: "epsilon",
+        default: 0.1,
+        sweep: &[0.0, 0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2],
+        help: "how far beyond the k-th nearest is explored",
     };
 }
 
