@@ -170,13 +170,16 @@ mod tests {
         // Codes, biases and ids; blocks of 32 leave the last one partly empty.
         assert!(small.built.vector_bytes() <= 5_000 * (10 + 6) + 32 * 10);
         let whole = whole.with_search(16, 0).unwrap();
+        let mut errors = Vec::new();
         for query in (0..queries.len()).map(|row| queries.row_to_floats(row)) {
             let (found, truth) = (small.query(&query, 10).unwrap(), whole.query(&query, 10).unwrap());
-            for neighbor in &found {
+            errors.extend(found.iter().map(|neighbor| {
                 let same = truth.iter().find(|other| other.id == neighbor.id).expect("the same candidates");
-                assert!((neighbor.distance / same.distance - 1.0).abs() < 0.3, "{neighbor:?} {same:?}");
-            }
+                (neighbor.distance / same.distance - 1.0).abs()
+            }));
         }
+        let mean = errors.iter().sum::<f64>() / errors.len() as f64;
+        assert!(errors.len() == 500 && mean < 0.2, "{mean}");
         let refused =
             BuildError::InvalidParameter { name: "refine", received: 2.0, expected: "0, as the vectors were not kept" };
         assert_eq!(small.with_search(3, 2).unwrap_err(), refused);

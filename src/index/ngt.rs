@@ -3,6 +3,7 @@
 mod onng;
 mod vp_tree;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use self::vp_tree::VpTree;
@@ -15,6 +16,9 @@ use super::{BuildError, Index, QueryError, Visits, check_base, check_query};
 use crate::dataset::{Row, Vectors};
 use crate::distance::Metric;
 use crate::neighbor::{Neighbor, TopK};
+
+/// Leaves of the tree whose rows a walk begins with: where many rows are copies, one holds nothing else.
+const SEED_LEAVES: usize = 3;
 
 /// How an [`Ngt`] is built. The names are NGT's (`edge_size_for_creation`, `num_of_outgoings`, `num_of_incomings`).
 #[derive(Debug, Clone, PartialEq)]
@@ -38,7 +42,7 @@ impl Default for NgtParams {
 /// NGT, *Neighborhood Graph and Tree*, with the degree-adjusted graph ONNG (Iwasaki & Miyazaki, *Optimization of Indexing Based on
 /// k-Nearest Neighbor Graph for Proximity Search in High-dimensional Data*, arXiv 1810.07355). Euclidean, approximate.
 ///
-/// A vantage-point tree gives the rows of one leaf to begin with; from there the graph is explored, nearest first, within 1 + `epsilon` times the
+/// A vantage-point tree gives the rows of a few leaves to begin with; from there the graph is explored, nearest first, within 1 + `epsilon` times the
 /// distance of the k-th nearest so far. Where NGT grows its first graph (ANNG) row by row, searching in what there is, the near neighbours
 /// are found here in clusters, all at once and in parallel.
 ///
@@ -109,13 +113,16 @@ impl Ngt {
         let mut comparison = rows.comparison(Row::Floats(query));
         let sketch = comparison.sketch().to_vec();
         let mut top = TopK::new(k);
-        // One leaf, as a rule: the next ones only if fewer than k can be reached from it.
-        for leaf in tree.leaves(&sketch) {
-            comparison.visits.leaves += 1;
-            links.walk(&mut comparison, &leaf.collect::<Vec<_>>(), rows.ids(), reach, &mut top);
-            if top.len() == k {
+        let mut leaves = tree.leaves(&sketch);
+        // Once, as a rule: from the next leaves only if fewer than k can be reached from these.
+        while top.len() < k {
+            let seeds: Vec<Range<u32>> = leaves.by_ref().take(SEED_LEAVES).collect();
+            if seeds.is_empty() {
                 break;
             }
+            comparison.visits.leaves += seeds.len();
+            let seeds: Vec<u32> = seeds.into_iter().flatten().collect();
+            links.walk(&mut comparison, &seeds, rows.ids(), reach, &mut top);
         }
         Ok((top.into_neighbors(Metric::Euclidean), comparison.visits))
     }
@@ -185,7 +192,7 @@ mod tests {
         let base = Arc::new(clustered(4_000, 60, 1));
         let ngt = build(&base, &NgtParams::default());
         let (_, visits) = ngt.query_counted(&base.row_to_floats(7), 10).unwrap();
-        assert!(visits.leaves == 1 && (10..2_000).contains(&visits.distances), "{visits:?}");
+        assert!(visits.leaves == SEED_LEAVES && (10..2_000).contains(&visits.distances), "{visits:?}");
     }
 
     #[test]
