@@ -36,7 +36,7 @@ impl VpTree {
         let mut ids: Vec<u32> = (0..(sketched.rows.len() / width) as u32).collect();
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let (mut vantages, mut radii) = (Vec::new(), Vec::new());
-        let mut spans: Vec<Range<usize>> = vec![0..ids.len()];
+        let mut spans: Vec<Range<usize>> = std::iter::once(0..ids.len()).collect();
         // Level by level: all spans of a level hold as many rows, but for one.
         while spans.iter().any(|span| span.len() > LEAF_SIZE) {
             let halves = spans.into_iter().flat_map(|span| {
