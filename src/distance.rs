@@ -293,6 +293,20 @@ mod tests {
             prop_assert!((Metric::Manhattan.rank(&a, &b) - absolute).abs() <= 1e-14 * absolute);
         }
 
+        /// At its own rank value a row is kept, just below it is not, at any magnitude: no f32 arithmetic may say otherwise.
+        #[test]
+        fn within_its_rank_and_not_below(pairs in pairs(), magnitude in -42i32..36) {
+            let scale = 10f32.powi(magnitude);
+            let (a, b): (Vec<f32>, Vec<f32>) = pairs.into_iter().map(|(a, b)| (a * scale, b * scale)).unzip();
+            let base = Vectors::from_floats(b.len(), b.clone()).unwrap();
+            for metric in [Metric::Euclidean, Metric::Manhattan] {
+                let ranker = Ranker::new(&base, metric, Row::Floats(&a));
+                let rank = ranker.rank(0);
+                prop_assert_eq!(ranker.rank_within(0, rank), Some(rank));
+                prop_assert_eq!(ranker.rank_within(0, rank.next_down()), None);
+            }
+        }
+
         #[test]
         fn the_dispatched_code_equals_the_portable_to_the_bit(pairs in pairs()) {
             let (a, b): (Vec<f32>, Vec<f32>) = pairs.into_iter().unzip();
