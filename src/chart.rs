@@ -13,11 +13,13 @@ use crate::notebook::Figure;
 
 mod bars;
 mod heatmap;
+mod interactive;
 mod lines;
 mod plane;
 
 pub use bars::BarChart;
 pub use heatmap::Heatmap;
+pub use interactive::{Interactive, accuracy_by_k, recall_and_speed};
 pub use lines::{LineChart, Series};
 pub use plane::{Plane, Point};
 

@@ -60,7 +60,7 @@ pub mod prelude {
     pub use polars::prelude::{DataFrame, df};
 
     #[cfg(feature = "report")]
-    pub use crate::chart::{BarChart, Heatmap, LineChart, Plane, Series, svg};
+    pub use crate::chart::{BarChart, Heatmap, LineChart, Plane, Series, accuracy_by_k, recall_and_speed, svg};
     pub use crate::classify::{KnnClassifier, Trial, Weights};
     pub use crate::dataset::Vectors;
     pub use crate::distance::Metric;

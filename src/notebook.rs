@@ -1,6 +1,6 @@
 //! What only a notebook needs: parameters from the environment, and tables, figures and prose as rich output.
 //!
-//! evcxr shows a cell's last value by calling its `evcxr_display`; each kind here prints one output of one MIME type.
+//! evcxr shows a cell's last value by calling its `evcxr_display`; each kind here prints one output (a live chart two forms of it).
 //! A report is read in Catalan, so numbers are written with a decimal comma ([`decimal`], [`integer`]).
 
 use std::fmt::Display;
@@ -79,7 +79,7 @@ pub fn escape(text: &str) -> String {
 }
 
 /// Prints `body` as evcxr's output of that MIME type.
-fn emit(mime: &str, body: &str) {
+pub(crate) fn emit(mime: &str, body: &str) {
     println!("EVCXR_BEGIN_CONTENT {mime}\n{body}\nEVCXR_END_CONTENT");
 }
 

@@ -178,22 +178,29 @@ fn draw_line<DB: DrawingBackend>(
     Ok(())
 }
 
-/// The marker of series `at`, centred on a pixel: circle, square, triangle, diamond; hollow when those are used up.
+/// The outlines of the markers, within ±5 pixels; the first is a circle.
+const MARKERS: [&[(i32, i32)]; 8] = [
+    &[],
+    &[(-4, -4), (4, -4), (4, 4), (-4, 4)],
+    &[(0, -5), (5, 4), (-5, 4)],
+    &[(0, -6), (5, 0), (0, 6), (-5, 0)],
+    &[(0, 5), (5, -4), (-5, -4)],
+    &[(-2, -5), (2, -5), (2, -2), (5, -2), (5, 2), (2, 2), (2, 5), (-2, 5), (-2, 2), (-5, 2), (-5, -2), (-2, -2)],
+    &[(-5, -5), (5, -5), (-5, 5), (5, 5)],
+    &[(-5, -5), (-5, 5), (5, -5), (5, 5)],
+];
+
+/// The marker of series `at`, centred on a pixel: a shape of [`MARKERS`], hollow when those are used up.
 fn draw_marker<DB: DrawingBackend>(area: &Area<DB>, at: usize, (x, y): (i32, i32)) -> Result<(), ChartError> {
     let color = PALETTE[at % PALETTE.len()];
-    let corners: &[(i32, i32)] = match at % 4 {
-        0 => &[],
-        1 => &[(-4, -4), (4, -4), (4, 4), (-4, 4), (-4, -4)],
-        2 => &[(0, -5), (5, 4), (-5, 4), (0, -5)],
-        _ => &[(0, -6), (5, 0), (0, 6), (-5, 0), (0, -6)],
-    };
-    let corners: Vec<_> = corners.iter().map(|corner| (x + corner.0, y + corner.1)).collect();
-    let hollow = at / 4 % 2 == 1;
+    let corners = MARKERS[at % MARKERS.len()];
+    let outline: Vec<_> = corners.iter().chain(corners.first()).map(|corner| (x + corner.0, y + corner.1)).collect();
+    let hollow = at / MARKERS.len() % 2 == 1;
     match (corners.is_empty(), hollow) {
         (true, false) => area.draw(&Circle::new((x, y), 4, color.filled()))?,
         (true, true) => area.draw(&Circle::new((x, y), 4, color.stroke_width(2)))?,
-        (false, false) => area.draw(&Polygon::new(corners, color.filled()))?,
-        (false, true) => area.draw(&PathElement::new(corners, color.stroke_width(2)))?,
+        (false, false) => area.draw(&Polygon::new(outline, color.filled()))?,
+        (false, true) => area.draw(&PathElement::new(outline, color.stroke_width(2)))?,
     }
     Ok(())
 }

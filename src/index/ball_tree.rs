@@ -271,7 +271,9 @@ impl Tree {
             for (row, &bound) in (start..end).zip(&ranks) {
                 if bound <= radius.rank {
                     visits.distances += 1;
-                    if top.push(self.ids[row], ranker.rank(row)) {
+                    if let Some(rank) = ranker.rank_within(row, top.threshold())
+                        && top.push(self.ids[row], rank)
+                    {
                         radius = query.radius(top.threshold());
                     }
                 }

@@ -37,6 +37,10 @@ const REFINING: usize = 32;
 /// The first guess takes so many times k rows: comparing a few more is cheap, and the radius that they give smaller.
 const GUESSES: usize = 4;
 
+/// Where more than this share of the rows may be neighbours, the order of their bounds would cost more than it saves: they
+/// are compared in the order of the leaves, which is that of the memory.
+const SORTED_SHARE: usize = 8;
+
 /// Candidates whose sketches are fetched from memory while one is compared.
 const AHEAD: usize = 8;
 
@@ -231,20 +235,26 @@ impl Tree {
                 candidates.push((bound, position));
             }
         }
-        candidates.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        let sorted = candidates.len() <= self.ids.len() / SORTED_SHARE;
+        if sorted {
+            candidates.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        }
         visits.distances = seeds.len();
         for (i, &(bound, position)) in candidates.iter().enumerate() {
             if bound > radius.rank {
-                break;
+                if sorted {
+                    break;
+                }
+                continue;
             }
             if let Some(&(_, next)) = candidates.get(i + 1) {
                 kernels::prefetch_row(self.rows.row(next as usize));
             }
-            if seeds.contains(&position) {
-                continue;
-            }
             visits.distances += 1;
-            if top.push(self.ids[position as usize], ranker.rank(position as usize)) {
+            if let Some(rank) = ranker.rank_within(position as usize, top.threshold())
+                && !seeds.contains(&position)
+                && top.push(self.ids[position as usize], rank)
+            {
                 radius = query.radius(top.threshold());
             }
         }

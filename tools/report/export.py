@@ -1,11 +1,14 @@
-"""An executed notebook as one HTML file that needs nothing but itself, and the page that lists them."""
+"""An executed notebook as one HTML file that needs nothing but itself, and the page that reads as one report."""
 
+import functools
 import html
+import json
 import re
 from pathlib import Path
 
 import jinja2
 import nbformat
+import vl_convert
 from latex2mathml.converter import convert as to_mathml
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
@@ -15,6 +18,9 @@ from pygments.formatters import HtmlFormatter
 from .check import text_of
 
 TEMPLATES = Path(__file__).resolve().parent.parent / "template"
+# The form of a chart that answers its reader, beside the still one. JupyterLab draws the same.
+VEGA_LITE = "application/vnd.vegalite.v5+json"
+VEGA_LITE_VERSION = "5.21"
 
 
 class Renderer(IPythonRenderer):
@@ -41,65 +47,108 @@ def highlight_css() -> str:
     return f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}"
 
 
+def css() -> str:
+    return (TEMPLATES / "report.css").read_text(encoding="utf-8") + highlight_css()
+
+
 def fragment(svg: str) -> str:
     """An SVG document as a part of an HTML page."""
     return re.sub(r"<\?xml.*?\?>|<!DOCTYPE.*?>", "", svg, flags=re.DOTALL).strip()
 
 
+def inside_script(text: str) -> str:
+    """Text that may stand in a script element: nothing in it ends that."""
+    return re.sub(r"<(?=/script|!--)", r"\\x3c", text, flags=re.IGNORECASE)
+
+
+@functools.cache
+def vega() -> str:
+    """Vega, Vega-Lite and Vega-Embed in one script, and what draws the charts of a page with them."""
+    bundle = vl_convert.javascript_bundle(vl_version=VEGA_LITE_VERSION)
+    return inside_script(bundle + "\n" + (TEMPLATES / "interactive.js").read_text(encoding="utf-8"))
+
+
+def scripts(page: str) -> str:
+    """The script that the page needs, if it has a chart that does."""
+    return f"<script>{vega()}</script>" if 'class="wide interactive"' in page else ""
+
+
+def drawing(output: NotebookNode) -> str:
+    """A figure's HTML: the still form, over it the interactive one where there is one; nothing if the output is no SVG."""
+    svg = text_of(output, "image/svg+xml")
+    spec = output.get("data", {}).get(VEGA_LITE)
+    if not svg:
+        return ""
+    if not spec:
+        return f'<figure class="wide" tabindex="0">{fragment(svg)}</figure>'
+    # JSON has no "<" but in strings, where it may be written so.
+    data = json.dumps(spec, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    return (
+        f'<figure class="wide interactive" tabindex="0"><div class="still">{fragment(svg)}</div><div class="live"></div>'
+        f'<script type="application/json">{data}</script></figure>'
+    )
+
+
 def export(notebook: NotebookNode, name: str) -> str:
     """The notebook as an HTML page. `name` titles it where it has no heading."""
+    seen = set()
+    for cell in notebook.cells:
+        answers = [tag for tag in cell.metadata.get("tags", []) if tag.startswith("answer-") and tag not in seen]
+        seen.update(answers)
+        cell.metadata["report_ids"] = answers
     exporter = HTMLExporter(
         template_name="report",
         extra_template_basedirs=[str(TEMPLATES)],
-        filters={"report_markdown": markdown, "report_svg": fragment},
+        filters={"report_markdown": markdown, "report_figure": drawing},
     )
     page, _ = exporter.from_notebook_node(
         notebook,
         resources={"report": {"title": summary(notebook, name)["title"], "css": css()}},
     )
-    return page
+    return page.replace("</body>", scripts(page) + "\n</body>")
 
 
-def css() -> str:
-    return (TEMPLATES / "report.css").read_text(encoding="utf-8") + highlight_css()
-
-
-def summary(notebook: NotebookNode, name: str) -> dict[str, str]:
-    """Title, first paragraph and first figure of a notebook, for the page that lists them."""
+def summary(notebook: NotebookNode, name: str) -> dict:
+    """What the page of the whole report says of a notebook: title, first paragraph, and its questions with their answers."""
     prose = "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     heading = re.search(r"^#\s+(.+)$", prose, re.MULTILINE)
     paragraphs = re.findall(r"<p>.*?</p>", markdown(prose), re.DOTALL)
     return {
         "title": plain(markdown(heading[1])) if heading else name,
         "paragraph": paragraphs[0] if paragraphs else "",
-        "figure": next(filter(None, map(figure, outputs_of(notebook))), ""),
+        "questions": questions(notebook, prose),
     }
+
+
+def questions(notebook: NotebookNode, prose: str) -> list[dict[str, str]]:
+    """The questions that the notebook asks ("- **A1.** …"), each with the outputs of the cells tagged `answer-A1`."""
+    found = []
+    for label, text in re.findall(r"^- \*\*([A-D]\d)\.\*\* (.+?)(?=\n\s*\n|\n- |\Z)", prose, re.MULTILINE | re.DOTALL):
+        cells = [cell for cell in notebook.cells if f"answer-{label}" in cell.metadata.get("tags", [])]
+        answer = "\n".join(filter(None, (shown(output) for cell in cells for output in cell.outputs)))
+        found.append({"label": label, "text": re.sub(r"</?p>", "", markdown(text)).strip(), "answer": answer})
+    return found
+
+
+def shown(output: NotebookNode) -> str:
+    """An output as a part of a page: a figure, prose or a table."""
+    if figure := drawing(output):
+        return figure
+    if prose := text_of(output, "text/markdown"):
+        return f'<div class="prose">{markdown(prose)}</div>'
+    table = text_of(output, "text/html")
+    return f'<div class="wide" tabindex="0">{table}</div>' if table else ""
 
 
 def plain(fragment_of_html: str) -> str:
     return html.unescape(re.sub(r"<[^>]+>", "", fragment_of_html)).strip()
 
 
-def outputs_of(notebook: NotebookNode):
-    return (output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs)
-
-
-def figure(output: NotebookNode) -> str:
-    if svg := text_of(output, "image/svg+xml"):
-        return fragment(svg)
-    found = re.search(r"<svg\b.*?</svg>|<img\b[^>]*>", text_of(output, "text/html"), re.DOTALL)
-    if found:
-        return found[0]
-    for mime in ("image/png", "image/jpeg"):
-        if data := text_of(output, mime):
-            return f'<img src="data:{mime};base64,{html.escape(data)}" alt="">'
-    return ""
-
-
 def index(executed: list[Path]) -> str:
-    """The page that lists the reports: `executed` are the executed notebooks, NAME.html lies beside each."""
+    """The report as one page: `executed` are the executed notebooks, NAME.html lies beside each."""
     reports = [
         {"link": f"{path.stem}.html", **summary(nbformat.read(path, as_version=4), path.stem)} for path in executed
     ]
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True)
-    return environment.get_template("index.html.j2").render(reports=reports, css=css())
+    page = environment.get_template("index.html.j2").render(reports=reports, css=css())
+    return page.replace("</body>", scripts(page) + "\n</body>")
