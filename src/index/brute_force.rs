@@ -1,10 +1,15 @@
 //! Exhaustive search: every vector is compared with every query.
 //!
 //! Three ways to the same answer, all of which decide every row:
-//! - one query (or a few, or Manhattan): a scan row by row, bounded by memory bandwidth;
-//! - many byte queries over bytes: tiles of integer products, ‖q − x‖² = ‖q‖² − 2·q·x + ‖x‖², exact;
-//! - many other queries: the same tiles in f32. What rounding leaves in doubt is compared again in f64.
+//! - one query (or a few, or Manhattan): a scan row by row. A few columns, those that vary most, already put most rows
+//!   beyond the k-th best so far; the rest of such a row is not read (*partial distance search*: C.-D. Bei, R. M. Gray,
+//!   *An Improvement of the Minimum Distortion Encoding Algorithm for Vector Quantization*, IEEE Trans. Comm. 33, 1985);
+//! - many byte queries over bytes: tiles of products of bytes rounded to 6 and 7 bits, whose error is known;
+//! - many other queries: tiles of products in f32.
+//!
+//! What rounding leaves in doubt is compared again, exactly.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -14,7 +19,7 @@ use crate::dataset::{Row, Storage, Vectors};
 use crate::distance::{Metric, QueryForm, Ranker};
 use crate::kernel;
 use crate::kernel::pair::{self, gamma};
-use crate::kernel::tile::{Line, POINTS, Panels, QUERIES, Tiles, Word};
+use crate::kernel::tile::{self, Line, POINTS, Panels, QUERIES, Rounded, Tiles, Word};
 use crate::neighbor::{Neighbor, Neighbors, TopK};
 
 /// Queries that go over the base together, at most: the base is then read from memory once for all of them.
@@ -24,8 +29,10 @@ const FEW: usize = 4;
 /// Points that all queries of a tile go over before the next come: they share the second-level cache.
 const BLOCK: usize = 16 * POINTS;
 
-/// Values that a scan asks the memory for ahead of those that it compares.
-const AHEAD: usize = 4_096;
+/// Rows of which a scan looks at some columns before it looks at all columns of any.
+const GROUP: usize = 64;
+/// How many rows ahead of those that it compares a scan asks the memory for.
+const AHEAD: usize = 12;
 
 /// Exhaustive search (*brute force*, FAISS `Flat`): exact, nothing to build, O(n·d) a query.
 #[derive(Debug, Clone)]
@@ -35,6 +42,10 @@ pub struct BruteForce {
     /// About the middle of the base: f32 products are taken from here, since their error grows with the length of
     /// the factors.
     centre: Arc<[f32]>,
+    /// The columns that a scan looks at first.
+    window: Range<usize>,
+    /// The least and the greatest byte.
+    range: (u8, u8),
 }
 
 impl BruteForce {
@@ -44,8 +55,14 @@ impl BruteForce {
     /// If `base` is empty.
     pub fn build(base: Arc<Vectors>, metric: Metric) -> Result<Self, BuildError> {
         check_base(&base)?;
-        let centre = centre(&base);
-        Ok(Self { base, metric, centre })
+        let (centre, window) = survey(&base);
+        let bytes = base.bytes().unwrap_or_default();
+        let range = bytes.iter().fold((u8::MAX, 0), |(low, high), &value| (low.min(value), high.max(value)));
+        match base.storage() {
+            Storage::Bytes(values) => kernel::in_huge_pages(values),
+            Storage::Floats(values) => kernel::in_huge_pages(values),
+        }
+        Ok(Self { base, metric, centre, window, range })
     }
 
     /// The metric in which it searches.
@@ -66,13 +83,13 @@ impl BruteForce {
 
     fn scan(&self, query: Row<'_>, k: usize) -> Vec<Neighbor> {
         let mut top = self.collector(k);
-        Scan::new(&self.base, self.metric, query).rows(0..self.base.len(), &mut top);
+        Scan::new(self, query).rows(0..self.base.len(), &mut top);
         top.into_neighbors(self.metric)
     }
 
     /// Scans for some queries at once, block by block, so that a block is read from memory once for all of them.
     fn scan_all(&self, queries: &[Row<'_>], k: usize) -> Vec<Vec<Neighbor>> {
-        let scans: Vec<_> = queries.iter().map(|&query| Scan::new(&self.base, self.metric, query)).collect();
+        let scans: Vec<_> = queries.iter().map(|&query| Scan::new(self, query)).collect();
         let mut tops = vec![self.collector(k); queries.len()];
         for start in (0..self.base.len()).step_by(BLOCK) {
             for (scan, top) in scans.iter().zip(&mut tops) {
@@ -86,7 +103,7 @@ impl BruteForce {
         if queries.len() < FEW || self.metric != Metric::Euclidean {
             return self.scan_all(queries, k);
         }
-        // Σ255² and twice a product have to fit in 31 bits.
+        // Its squared length and products, all of them less than 2¹⁶ a value, have to fit in 31 bits.
         const DEEPEST: usize = 1 << 14;
         let forms: Vec<_> = queries.iter().map(|&query| QueryForm::new(&self.base, query)).collect();
         let bytes: Option<Vec<&[u8]>> = forms
@@ -98,7 +115,7 @@ impl BruteForce {
             .collect();
         let mut tops = vec![self.collector(k); queries.len()];
         match (bytes, self.base.bytes()) {
-            (Some(queries), Some(base)) => byte_tiles(base, self.base.dim(), &queries, &mut tops),
+            (Some(queries), Some(base)) => self.byte_tiles(base, &queries, &mut tops),
             _ => self.float_tiles(queries, &mut tops),
         }
         tops.into_iter().map(|top| top.into_neighbors(self.metric)).collect()
@@ -162,42 +179,71 @@ impl BruteForce {
             }
         }
     }
-}
 
-/// The neighbours by integer products. Rank values are exact, so that nothing is compared twice.
-fn byte_tiles(base: &[u8], dim: usize, queries: &[&[u8]], tops: &mut [TopK]) {
-    let words = dim.div_ceil(2);
-    let square = |row: &[u8]| row.iter().map(|&value| i32::from(value).pow(2)).sum::<i32>();
-    let mut rows = vec![[0; 2]; queries.len() * words];
-    rows.chunks_exact_mut(words).zip(queries).for_each(|(out, query)| widen(query, out));
-    let panels = Panels::pack(&rows, words);
-    let lengths: Vec<i32> = queries.iter().map(|query| square(query)).collect();
-    // As integers: the rank is below 2³¹, and the threshold is one of the ranks or infinite, where the cast saturates.
-    let limit = |top: &TopK, length: i32| (top.threshold() as i64 - i64::from(length)).min(i64::from(i32::MAX)) as i32;
-    let mut limits = vec![Line([i32::MIN; QUERIES]); panels.len()];
-    for (query, (top, &length)) in tops.iter().zip(&lengths).enumerate() {
-        limits[query / QUERIES].0[query % QUERIES] = limit(top, length);
-    }
+    /// The neighbours by products of rounded bytes.
+    ///
+    /// A row x stands near x̂ = low + a·x′ with integers 0 ≤ x′ ≤ 64, a query near q̂ = low + b·(q′ + 64) with
+    /// −64 ≤ q′ ≤ 63, and their distances from these, e(x) and e(q), are known. By the triangle inequality
+    ///
+    /// ‖q − x‖ ≥ ‖q̂ − x̂‖ − e(q) − e(x), with ‖q̂ − x̂‖² = a²‖x′‖² + b²‖q′ + 64‖² − 2ab·(q′·x′ + 64·Σx′).
+    ///
+    /// So a row is out if (a/b)·‖x′‖² − 128·Σx′ − 2·q′·x′ exceeds ((t + e(q) + e(x))² − b²‖q′ + 64‖²) / ab, where t is the
+    /// distance of the k-th best; else it is ranked exactly.
+    fn byte_tiles(&self, base: &[u8], queries: &[&[u8]], tops: &mut [TopK]) {
+        let dim = self.base.dim();
+        let words = dim.div_ceil(4);
+        let (low, spread) = (self.range.0, self.range.1 - self.range.0);
+        // The greatest query may lose one, or 255 would need steps of 3.
+        let (a, b) = (spread.div_ceil(64).max(1), spread.saturating_sub(1).div_ceil(127).max(1));
+        let mut rows = vec![[0; 4]; queries.len() * words];
+        let rounded: Vec<Rounded> = rows
+            .chunks_exact_mut(words)
+            .zip(queries)
+            .map(|(out, query)| {
+                let codes = &mut out.as_flattened_mut()[..dim];
+                let rounded = tile::round(query, low, b, 127, codes);
+                codes.iter_mut().for_each(|code| *code = code.wrapping_sub(64));
+                rounded
+            })
+            .collect();
+        let panels = Panels::pack(&rows, words);
+        let (step, product) = (f64::from(b), f64::from(a) * f64::from(b));
+        let limit = |top: &TopK, query: Rounded, error: f64| {
+            let reach = top.threshold().sqrt() + f64::from(query.lost).sqrt() + error;
+            // The cast saturates.
+            ((reach * reach * (1.0 + 1e-12) - step * step * f64::from(query.squares)) / product).floor() as i32
+        };
 
-    let mut points = Tiles::zeros(BLOCK / POINTS, words);
-    let mut point = vec![[0; 2]; words];
-    let mut sums = vec![Line::default(); BLOCK];
-    for (block, rows) in base.chunks(BLOCK * dim).enumerate() {
-        let mut norms = Vec::with_capacity(BLOCK);
-        for (row, values) in rows.chunks_exact(dim).enumerate() {
-            widen(values, &mut point);
-            points.set(row, &point);
-            norms.push(square(values));
-        }
-        for (panel, limits) in limits.iter_mut().enumerate() {
-            panels.products(panel, &points, &mut sums);
-            let mut from = 0;
-            while let Some((row, mask)) = <[i16; 2]>::next_near(&sums[..norms.len()], &norms, limits, from) {
-                from = row + 1;
-                for (lane, query) in ones(mask).map(|lane| (lane, panel * QUERIES + lane)) {
-                    let rank = norms[row] - 2 * sums[row].0[lane] + lengths[query];
-                    tops[query].push((block * BLOCK + row) as u32, f64::from(rank));
-                    limits.0[lane] = limit(&tops[query], lengths[query]);
+        let mut limits = Line([i32::MIN; QUERIES]);
+        let mut points = Tiles::zeros(BLOCK / POINTS, words);
+        let mut point = vec![[0; 4]; words];
+        let mut sums = vec![Line::default(); BLOCK];
+        for (block, rows) in base.chunks(BLOCK * dim).enumerate() {
+            let mut norms = Vec::with_capacity(BLOCK);
+            let mut lost = 0;
+            for (row, values) in rows.chunks_exact(dim).enumerate() {
+                let rounded = tile::round(values, low, a, 64, &mut point.as_flattened_mut()[..dim]);
+                points.set(row, &point);
+                norms.push(i32::from(a) * rounded.squares / i32::from(b) - 128 * rounded.sum);
+                lost = lost.max(rounded.lost);
+            }
+            let error = f64::from(lost).sqrt();
+            for panel in 0..panels.len() {
+                panels.products(panel, &points, &mut sums);
+                let some = panel * QUERIES..((panel + 1) * QUERIES).min(queries.len());
+                for query in some.clone() {
+                    limits.0[query % QUERIES] = limit(&tops[query], rounded[query], error);
+                }
+                let mut from = 0;
+                while let Some((row, mask)) = <[u8; 4]>::next_near(&sums[..norms.len()], &norms, &limits, from) {
+                    from = row + 1;
+                    // The last panel is filled up with queries that are none.
+                    for query in ones(mask).map(|lane| panel * QUERIES + lane).filter(|query| some.contains(query)) {
+                        let rank = Metric::Euclidean.rank_bytes(queries[query], &rows[row * dim..][..dim]);
+                        if tops[query].push((block * BLOCK + row) as u32, rank as f64) {
+                            limits.0[query % QUERIES] = limit(&tops[query], rounded[query], error);
+                        }
+                    }
                 }
             }
         }
@@ -208,46 +254,115 @@ fn byte_tiles(base: &[u8], dim: usize, queries: &[&[u8]], tops: &mut [TopK]) {
 struct Scan<'a> {
     base: &'a Vectors,
     metric: Metric,
+    window: &'a Range<usize>,
     ranker: Ranker<'a>,
     query: QueryForm<'a>,
 }
 
 impl<'a> Scan<'a> {
-    fn new(base: &'a Vectors, metric: Metric, query: Row<'a>) -> Self {
-        Self { base, metric, ranker: Ranker::new(base, metric, query), query: QueryForm::new(base, query) }
+    fn new(BruteForce { base, metric, window, .. }: &'a BruteForce, query: Row<'a>) -> Self {
+        let (ranker, query) = (Ranker::new(base, *metric, query), QueryForm::new(base, query));
+        Self { base, metric: *metric, window, ranker, query }
     }
 
-    /// Asks the memory for what will be compared soon: the processor's own prefetching stops at every page.
+    /// Asks the memory for some columns of a row, if there is such a row: the processor's own prefetching stops at every
+    /// page, and does not know what will be left out.
     #[inline]
-    fn fetch(&self, id: usize) {
-        let (dim, ahead) = (self.base.dim(), self.base.dim() * id + AHEAD);
+    fn fetch(&self, id: usize, columns: &Range<usize>) {
+        let span = self.base.dim() * id + columns.start..self.base.dim() * id + columns.end;
         match self.base.storage() {
-            Storage::Bytes(values) => kernel::prefetch(values.get(ahead..ahead + dim).unwrap_or_default()),
-            Storage::Floats(values) => kernel::prefetch(values.get(ahead..ahead + dim).unwrap_or_default()),
+            Storage::Bytes(values) => kernel::prefetch(values.get(span).unwrap_or_default()),
+            Storage::Floats(values) => kernel::prefetch(values.get(span).unwrap_or_default()),
         }
     }
 
-    fn rows(&self, ids: std::ops::Range<usize>, top: &mut TopK) {
-        let (QueryForm::Floats(query), Some(base)) = (&self.query, self.base.floats()) else {
-            for id in ids {
-                self.fetch(id);
-                top.push(id as u32, self.ranker.rank(id));
+    /// What some columns contribute to the rank values of rows: exact for bytes, for floats in f32, for a mixture in f64.
+    fn parts(&self, ids: Range<usize>, columns: &Range<usize>, out: &mut [f64]) {
+        fn fill<T>(
+            rows: &[T],
+            dim: usize,
+            columns: &Range<usize>,
+            out: &mut [f64],
+            fetch: impl Fn(usize),
+            part: impl Fn(&[T]) -> f64,
+        ) {
+            for (at, (row, out)) in rows.chunks_exact(dim).zip(out).enumerate() {
+                fetch(at);
+                *out = part(&row[columns.clone()]);
             }
-            return;
-        };
-        // In f32 first, exactly where that leaves a doubt.
+        }
+        let (dim, metric) = (self.base.dim(), self.metric);
+        let span = ids.start * dim..ids.end * dim;
+        let fetch = |at| self.fetch(ids.start + at + AHEAD, columns);
+        match (&self.query, self.base.storage()) {
+            (QueryForm::Bytes(query), Storage::Bytes(rows)) => {
+                let query = &query[columns.clone()];
+                fill(&rows[span], dim, columns, out, fetch, |row| metric.rank_bytes(query, row) as f64);
+            }
+            (QueryForm::Floats(query), Storage::Bytes(rows)) => {
+                let query = &query[columns.clone()];
+                fill(&rows[span], dim, columns, out, fetch, |row| metric.rank_mixed(query, row));
+            }
+            (QueryForm::Floats(query), Storage::Floats(rows)) => {
+                let query = &query[columns.clone()];
+                let rows = &rows[span];
+                match metric {
+                    Metric::Euclidean => {
+                        fill(rows, dim, columns, out, fetch, |row| pair::squared_euclidean_f32(query, row).into());
+                    }
+                    Metric::Manhattan => {
+                        fill(rows, dim, columns, out, fetch, |row| pair::manhattan_f32(query, row).into());
+                    }
+                }
+            }
+            (QueryForm::Bytes(_), Storage::Floats(_)) => unreachable!("a query has the form of its base"),
+        }
+    }
+
+    /// The greatest of [`parts`](Self::parts) with which a row can still enter.
+    fn limit(&self, top: &TopK) -> f64 {
         let dim = self.base.dim();
-        let approximate = match self.metric {
-            Metric::Euclidean => pair::squared_euclidean_f32,
-            Metric::Manhattan => pair::manhattan_f32,
-        };
-        let (error, underflow) = (pair::relative_error(dim), dim as f64 * pair::UNDERFLOW);
-        let limit = |top: &TopK| round_up((top.threshold() + underflow) * (1.0 + 2.0 * error));
-        let mut far = limit(top);
-        for (id, row) in ids.clone().zip(base[ids.start * dim..ids.end * dim].chunks_exact(dim)) {
-            self.fetch(id);
-            if approximate(query, row) <= far && top.push(id as u32, self.ranker.rank(id)) {
-                far = limit(top);
+        match (&self.query, self.base.storage()) {
+            (QueryForm::Bytes(_), _) => top.threshold(),
+            // Twice the error of two sums in f64.
+            (_, Storage::Bytes(_)) => top.threshold() * (1.0 + 4.0 * dim as f64 * f64::EPSILON),
+            // Infinite where f32 overflows, as the sum then is.
+            (_, Storage::Floats(_)) => f64::from(round_up(
+                (top.threshold() + dim as f64 * pair::UNDERFLOW) * (1.0 + 2.0 * pair::relative_error(dim)),
+            )),
+        }
+    }
+
+    fn rows(&self, ids: Range<usize>, top: &mut TopK) {
+        /// Groups that are compared in full after one in which the first columns did not exclude half of the rows.
+        const PAUSE: usize = 15;
+        let all = 0..self.base.dim();
+        let mut pause = 0;
+        let (mut parts, mut near) = ([0.0; GROUP], [0; GROUP]);
+        for start in ids.clone().step_by(GROUP) {
+            let group = start..(start + GROUP).min(ids.end);
+            let columns = if pause > 0 { &all } else { self.window };
+            self.parts(group.clone(), columns, &mut parts);
+            let limit = self.limit(top);
+            let mut count = 0;
+            for (id, part) in group.zip(parts) {
+                near[count] = id;
+                // Without a branch, which would often be mispredicted.
+                count += usize::from(part <= limit);
+            }
+            pause = if pause == 0 && count > GROUP / 2 { PAUSE } else { pause.saturating_sub(1) };
+            let near = &near[..count];
+            if *columns != all {
+                near.iter().for_each(|&id| self.fetch(id, &all));
+            }
+            for &id in near {
+                let mut whole = [0.0];
+                if *columns != all && matches!(self.query, QueryForm::Floats(_)) {
+                    self.parts(id..id + 1, &all, &mut whole);
+                }
+                if whole[0] <= limit {
+                    top.push(id as u32, self.ranker.rank(id));
+                }
             }
         }
     }
@@ -288,18 +403,37 @@ impl Index for BruteForce {
     }
 }
 
-/// The mean of some rows spread over the base.
-fn centre(base: &Vectors) -> Arc<[f32]> {
+/// The mean of some rows spread over the base, and the quarter of the columns, side by side, that varies most.
+fn survey(base: &Vectors) -> (Arc<[f32]>, Range<usize>) {
     const ENOUGH: usize = 1_000;
+    /// Less than a few cache lines are not worth a second look.
+    const NARROWEST: usize = 256;
+    let dim = base.dim();
     let rows: Vec<usize> = (0..base.len()).step_by(base.len().div_ceil(ENOUGH)).collect();
-    let mut sums = vec![0.0f64; base.dim()];
+    let (mut sums, mut squares) = (vec![0.0f64; dim], vec![0.0f64; dim]);
+    let mut add = |column: usize, value: f64| {
+        sums[column] += value;
+        squares[column] += value * value;
+    };
     for &row in &rows {
         match base.row(row) {
-            Row::Bytes(row) => sums.iter_mut().zip(row).for_each(|(sum, &value)| *sum += f64::from(value)),
-            Row::Floats(row) => sums.iter_mut().zip(row).for_each(|(sum, &value)| *sum += f64::from(value)),
+            Row::Bytes(row) => row.iter().enumerate().for_each(|(column, &value)| add(column, value.into())),
+            Row::Floats(row) => row.iter().enumerate().for_each(|(column, &value)| add(column, value.into())),
         }
     }
-    sums.into_iter().map(|sum| (sum / rows.len() as f64) as f32).collect()
+    let count = rows.len() as f64;
+    let variance = |column: usize| squares[column] - sums[column] * sums[column] / count;
+    let size = base.memory_bytes() / base.len() / dim;
+    let width = (dim / 4).max(NARROWEST / size).min(dim);
+    let mut varies: f64 = (0..width).map(variance).sum();
+    let (mut best, mut first) = (varies, 0);
+    for start in 1..=dim - width {
+        varies += variance(start + width - 1) - variance(start - 1);
+        if varies > best {
+            (best, first) = (varies, start);
+        }
+    }
+    (sums.iter().map(|sum| (sum / count) as f32).collect(), first..first + width)
 }
 
 /// Writes row − centre, and returns its squared length.
@@ -316,15 +450,6 @@ fn centred(row: Row<'_>, centre: &[f32], out: &mut [f32]) -> f64 {
     chunks.iter().for_each(|chunk| add(chunk));
     add(rest);
     sums.iter().sum()
-}
-
-/// Bytes as pairs of 16 bits, an odd last one with a zero.
-fn widen(row: &[u8], out: &mut [[i16; 2]]) {
-    let (pairs, rest) = row.as_chunks::<2>();
-    out.iter_mut().zip(pairs).for_each(|(out, pair)| *out = pair.map(i16::from));
-    if let ([last], Some(out)) = (rest, out.last_mut()) {
-        *out = [i16::from(*last), 0];
-    }
 }
 
 /// The positions of the ones in a mask, ascending.

@@ -26,6 +26,9 @@ pub(crate) fn manhattan_bytes(a: &[u8], b: &[u8]) -> u64 {
 /// for each value. Infinite where f32 overflows.
 #[inline]
 pub(crate) fn squared_euclidean_f32(a: &[f32], b: &[f32]) -> f32 {
+    if a.len() < LANES {
+        return a.iter().zip(b).map(|(a, b)| (a - b) * (a - b)).sum();
+    }
     #[cfg(target_arch = "x86_64")]
     if super::has_avx2() {
         // SAFETY: AVX2 and FMA have just been found.
@@ -37,6 +40,9 @@ pub(crate) fn squared_euclidean_f32(a: &[f32], b: &[f32]) -> f32 {
 /// Σ|aᵢ − bᵢ| in f32 arithmetic: as [`squared_euclidean_f32`].
 #[inline]
 pub(crate) fn manhattan_f32(a: &[f32], b: &[f32]) -> f32 {
+    if a.len() < LANES {
+        return a.iter().zip(b).map(|(a, b)| (a - b).abs()).sum();
+    }
     #[cfg(target_arch = "x86_64")]
     if super::has_avx2() {
         // SAFETY: AVX2 and FMA have just been found.
@@ -45,7 +51,7 @@ pub(crate) fn manhattan_f32(a: &[f32], b: &[f32]) -> f32 {
     portable::manhattan_f32(a, b)
 }
 
-/// The partial sums in which the f32 kernels add, value `i` to sum `i mod LANES`.
+/// The partial sums in which the f32 kernels add, value `i` to sum `i mod LANES`; rows shorter than this go one by one.
 const LANES: usize = 32;
 
 /// What an underflowing product can lose.
@@ -54,10 +60,10 @@ pub(crate) const UNDERFLOW: f64 = 1.5e-45;
 /// Bound of the relative error of a sum of `dim` terms by the f32 kernels of this module.
 ///
 /// A term takes a subtraction and a square, the latter perhaps unrounded (FMA); it then goes through ⌈dim/LANES⌉
-/// additions of its lane and 5 that join the lanes: with u = 2⁻²⁴ each, at most n·u/(1 − n·u) in all (Higham,
+/// additions of its lane and 5 that join the lanes, or `dim` in a short row: with u = 2⁻²⁴ each, at most n·u/(1 − n·u) in all (Higham,
 /// *Accuracy and Stability of Numerical Algorithms*, 2nd ed., §3.1), all terms being of one sign.
 pub(crate) fn relative_error(dim: usize) -> f64 {
-    gamma(dim.div_ceil(LANES) + 10)
+    gamma(if dim < LANES { dim + 3 } else { dim.div_ceil(LANES) + 10 })
 }
 
 /// γₙ = n·u/(1 − n·u) for f32's unit roundoff u = 2⁻²⁴; infinite where it stops making sense.
