@@ -50,7 +50,8 @@ help:
 	@echo '               K=7 make report sets a parameter: $(PARAMETERS)'
 	@echo 'make lab       open the notebooks in JupyterLab'
 	@echo 'make publish   put the executed outputs into the notebooks in git'
-	@echo 'make measure   measure every index again, into data/results (half an hour; leave the machine alone)'
+	@echo 'make measure   measure every index again, into data/results (45 minutes; leave the machine alone)'
+	@echo 'make peers     the same for the real libraries from PyPI, in turns with ours (45 minutes)'
 	@echo 'make test      formatting, lints, documentation, all tests (10 minutes after make report)'
 	@echo 'make browser   the tests in a browser: JupyterLab, the exported pages (5 minutes)'
 	@echo 'make clean     remove the report; make distclean: the environment, the compiled crate and the data too'
@@ -120,10 +121,13 @@ publish: report
 	@$(REPORT) publish $(HTML) $(NOTEBOOKS)
 	$(SAY) 'The outputs are in the notebooks: git diff --stat notebooks'
 
-.PHONY: measure
+.PHONY: measure peers
 measure:
-	$(SAY) 'Measuring every index into data/results: half an hour. Leave the machine alone meanwhile'
+	$(SAY) 'Measuring every index into data/results: three quarters of an hour. Leave the machine alone meanwhile'
 	@tools/measure.sh
+peers:
+	$(SAY) 'Measuring the real libraries, in turns with ours, into data/results: three quarters of an hour'
+	@tools/measure.sh peers
 
 .PHONY: test
 test: .stamps/kernel .stamps/build
@@ -145,4 +149,4 @@ browser: report
 clean:
 	rm -rf $(HTML) .stamps .evcxr
 distclean: clean
-	rm -rf $(VENV) .tools target data/fashion-mnist data/cache
+	rm -rf $(VENV) .venv-peers .tools target data/fashion-mnist data/cache

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use ndarray::{Array2, ArrayView2};
 use thiserror::Error;
 
+use crate::kernel;
+
 mod read;
 
 pub use read::ReadError;
@@ -234,6 +236,14 @@ impl Vectors {
                 Storage::Bytes(values) => Storage::Bytes(values[..len * self.dim].into()),
                 Storage::Floats(values) => Storage::Floats(values[..len * self.dim].into()),
             },
+        }
+    }
+
+    /// Asks for the values to be kept in huge pages, for rows that are read here and there.
+    pub(crate) fn in_huge_pages(&self) {
+        match &self.storage {
+            Storage::Bytes(values) => kernel::in_huge_pages(values),
+            Storage::Floats(values) => kernel::in_huge_pages(values),
         }
     }
 

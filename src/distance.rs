@@ -165,6 +165,29 @@ impl<'a> Ranker<'a> {
             (QueryForm::Bytes(_), Row::Floats(_)) => unreachable!("a query has the form of its base"),
         }
     }
+
+    /// Rank value of row `id` of the base, or `None` if it is above `limit`. Between floats, f32 arithmetic mostly tells, in half the time.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    #[inline]
+    #[must_use]
+    pub fn rank_within(&self, id: usize, limit: f64) -> Option<f64> {
+        if let (QueryForm::Floats(query), Row::Floats(row)) = (&self.query, self.base.row(id)) {
+            let rough = f64::from(match self.metric {
+                Metric::Euclidean => pair::squared_euclidean_f32(query, row),
+                Metric::Manhattan => pair::manhattan_f32(query, row),
+            });
+            // Rounding can only have added this share; an overflow tells nothing.
+            if rough.is_finite()
+                && rough * (1.0 - pair::relative_error(query.len())) - pair::UNDERFLOW * query.len() as f64 > limit
+            {
+                return None;
+            }
+        }
+        let rank = self.rank(id);
+        (rank <= limit).then_some(rank)
+    }
 }
 
 /// The definitions, in the shape that compilers turn into SIMD.
@@ -268,6 +291,20 @@ mod tests {
             let absolute = compensated(differences().map(f64::abs));
             prop_assert!((Metric::Euclidean.rank(&a, &b) - squared).abs() <= 1e-14 * squared);
             prop_assert!((Metric::Manhattan.rank(&a, &b) - absolute).abs() <= 1e-14 * absolute);
+        }
+
+        /// At its own rank value a row is kept, just below it is not, at any magnitude: no f32 arithmetic may say otherwise.
+        #[test]
+        fn within_its_rank_and_not_below(pairs in pairs(), magnitude in -42i32..36) {
+            let scale = 10f32.powi(magnitude);
+            let (a, b): (Vec<f32>, Vec<f32>) = pairs.into_iter().map(|(a, b)| (a * scale, b * scale)).unzip();
+            let base = Vectors::from_floats(b.len(), b.clone()).unwrap();
+            for metric in [Metric::Euclidean, Metric::Manhattan] {
+                let ranker = Ranker::new(&base, metric, Row::Floats(&a));
+                let rank = ranker.rank(0);
+                prop_assert_eq!(ranker.rank_within(0, rank), Some(rank));
+                prop_assert_eq!(ranker.rank_within(0, rank.next_down()), None);
+            }
         }
 
         #[test]

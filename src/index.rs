@@ -13,13 +13,20 @@ use crate::neighbor::{Neighbor, Neighbors};
 
 mod annoy;
 mod ball_tree;
+mod bounded;
 mod brute_force;
+mod coded_lists;
+mod graph;
 mod hnsw;
 mod ivf_flat;
+mod ivf_pq;
 mod kd_tree;
+mod ngt;
 mod partition;
+mod projection;
 mod quantized_graph;
 pub mod registry;
+mod scann;
 mod sketch;
 #[cfg(test)]
 mod test_data;
@@ -30,8 +37,11 @@ pub use ball_tree::{Ball, BallTree, BallTreeParams};
 pub use brute_force::BruteForce;
 pub use hnsw::{Hnsw, HnswParams};
 pub use ivf_flat::{IvfFlat, IvfFlatParams};
+pub use ivf_pq::{IvfPq, IvfPqParams};
 pub use kd_tree::{KdTree, KdTreeParams};
+pub use ngt::{Ngt, NgtParams};
 pub use quantized_graph::{QuantizedGraph, QuantizedGraphParams};
+pub use scann::{Scann, ScannParams};
 pub use va_file::{Plan, VaFile, VaFileParams};
 
 /// Why an index could not be built.

@@ -4,6 +4,7 @@
 //! Only this module contains `unsafe` code.
 
 pub(crate) mod code;
+pub(crate) mod fast_scan;
 pub(crate) mod pair;
 pub(crate) mod rotate;
 pub(crate) mod sketch;

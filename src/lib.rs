@@ -46,6 +46,7 @@ pub mod net;
 #[cfg(feature = "report")]
 pub mod notebook;
 pub mod pca;
+mod pq;
 pub mod record;
 #[cfg(feature = "report")]
 pub mod table;
@@ -69,7 +70,8 @@ pub mod prelude {
     pub use crate::index::registry::{self, Settings};
     pub use crate::index::{
         Annoy, AnnoyParams, BallTree, BallTreeParams, BruteForce, Hnsw, HnswParams, Index, IvfFlat, IvfFlatParams,
-        KdTree, KdTreeParams, QuantizedGraph, QuantizedGraphParams, VaFile, VaFileParams,
+        IvfPq, IvfPqParams, KdTree, KdTreeParams, Ngt, NgtParams, QuantizedGraph, QuantizedGraphParams, Scann,
+        ScannParams, VaFile, VaFileParams,
     };
     pub use crate::measure::{Measurement, Task, read_csv};
     pub use crate::neighbor::{Neighbor, Neighbors, TopK};

@@ -88,79 +88,36 @@ pub enum TuneError {
 }
 
 /// The cheapest query parameters with which `entry`, built on `base` with the parameters `build`, reaches the recall of
-/// `target`.
-///
-/// Every combination of the query knobs' sweep values is tried on the held-out rows; of those that suffice the fastest is
-/// kept, and its main knob (the one with most values) is then lowered towards the next smaller value by bisection. Where
-/// none suffices, the main knob is doubled from its largest value.
+/// `target`: [`Tuner`] for a single recall.
 ///
 /// # Errors
 /// If the target is malformed, no setting reaches it, or the index refuses the data or `build`.
 pub fn tune(entry: &Entry, base: &Vectors, build: &Settings, target: &Target) -> Result<Tuned, TuneError> {
-    let trial = Trial::new(entry, base, build, target)?;
-    let mut tried: Vec<Tuned> =
-        entry.query_sweep().into_iter().map(|settings| trial.run(settings)).collect::<Result<_, _>>()?;
-    let Some(main) = entry.query_knobs.iter().max_by_key(|knob| knob.sweep.len()) else {
-        return trial.best(tried);
-    };
-    if !tried.iter().any(|tuned| trial.suffices(tuned)) {
-        let widest = tried.iter().max_by(|a, b| a.recall.total_cmp(&b.recall)).map(|tuned| tuned.settings.clone());
-        let mut settings = widest.unwrap_or_default();
-        for _ in 0..DOUBLINGS {
-            settings = settings.clone().with(main.name, settings.get(main) * 2.0);
-            // A value that the index refuses ends the search, as one that suffices does.
-            let Ok(tuned) = trial.run(settings.clone()) else { break };
-            tried.push(tuned);
-            if tried.last().is_some_and(|tuned| trial.suffices(tuned)) {
-                break;
-            }
-        }
-    }
-    let best = trial.best(tried.clone())?;
-    let at = best.settings.get(main);
-    let below = tried.iter().filter(|tuned| same_but(main, entry, &tuned.settings, &best.settings));
-    let below = below.map(|tuned| tuned.settings.get(main)).filter(|&value| value < at).reduce(f64::max);
-    let (Some(mut low), mut high) = (below, at) else { return Ok(best) };
-    let whole = main.sweep.iter().all(|value| value.fract() == 0.0);
-    for _ in 0..HALVINGS {
-        let middle = if whole { f64::midpoint(low, high).round() } else { f64::midpoint(low, high) };
-        if middle <= low || middle >= high {
-            break;
-        }
-        let tuned = trial.run(best.settings.clone().with(main.name, middle))?;
-        if trial.suffices(&tuned) {
-            high = middle;
-        } else {
-            low = middle;
-        }
-        tried.push(tuned);
-    }
-    trial.best(tried)
+    Tuner::new(entry, base, build, target)?.reach(target.recall)
 }
 
-/// Whether two settings differ in the main knob at most.
-fn same_but(main: &Knob, entry: &Entry, a: &Settings, b: &Settings) -> bool {
-    entry.query_knobs.iter().all(|knob| knob.name == main.name || a.get(knob) == b.get(knob))
-}
-
-/// An index over the rows that were kept, and the held-out ones to ask it for.
-struct Trial<'a> {
+/// An index over the rows that were not held out, and what the sweep of its query knobs gave on those that were: from one
+/// build, the settings for any recall.
+pub struct Tuner<'a> {
     entry: &'a Entry,
     built: Built,
     queries: Vectors,
     truth: Neighbors,
-    target: &'a Target,
+    k: usize,
+    swept: Vec<Tuned>,
 }
 
-impl<'a> Trial<'a> {
-    fn new(entry: &'a Entry, base: &Vectors, build: &Settings, target: &'a Target) -> Result<Self, TuneError> {
-        let refused = |what, received: String, expected| Err(TuneError::Target { what, received, expected });
-        if !(0.0..=1.0).contains(&target.recall) {
-            return refused("the recall", target.recall.to_string(), "a share from 0 to 1");
-        }
+impl<'a> Tuner<'a> {
+    /// Builds `entry` on the rows of `base` that are not held out, with the parameters `build`, and tries every combination
+    /// of the query knobs' sweep values on those that are. The recall of `target` is not read.
+    ///
+    /// # Errors
+    /// If there is nothing to hold out, or the index refuses the data or `build`.
+    pub fn new(entry: &'a Entry, base: &Vectors, build: &Settings, target: &Target) -> Result<Self, TuneError> {
         let held_out = target.held_out.min(base.len() / 10);
         if held_out == 0 {
-            return refused("the number of rows held out", held_out.to_string(), "at least 1, of a base of 10 or more");
+            let (what, expected) = ("the number of rows held out", "at least 1, of a base of 10 or more");
+            return Err(TuneError::Target { what, received: held_out.to_string(), expected });
         }
         let mut rng = ChaCha8Rng::seed_from_u64(target.seed);
         let mut out = vec![false; base.len()];
@@ -168,29 +125,81 @@ impl<'a> Trial<'a> {
         let rows = |wanted: bool| (0..base.len()).filter(|&row| out[row] == wanted).collect::<Vec<_>>();
         let (queries, rest) = (base.select(&rows(true))?, Arc::new(base.select(&rows(false))?));
         let truth = BruteForce::build(rest.clone(), Metric::Euclidean)?.query_batch(&queries, target.k)?;
-        Ok(Self { entry, built: (entry.build)(rest, build)?, queries, truth, target })
+        let built = (entry.build)(rest, build)?;
+        let mut tuner = Self { entry, built, queries, truth, k: target.k, swept: Vec::new() };
+        tuner.swept = entry.query_sweep().into_iter().map(|settings| tuner.run(settings)).collect::<Result<_, _>>()?;
+        Ok(tuner)
+    }
+
+    /// The fastest setting that reaches `recall` on the held-out rows.
+    ///
+    /// Of the settings swept that suffice the fastest is kept, and its main knob (the one with most values) is then lowered
+    /// towards the next smaller value by bisection. Where none suffices, the main knob is doubled from its largest value.
+    ///
+    /// # Errors
+    /// If `recall` is none, or no setting reaches it.
+    pub fn reach(&self, recall: f64) -> Result<Tuned, TuneError> {
+        if !(0.0..=1.0).contains(&recall) {
+            let (what, expected) = ("the recall", "a share from 0 to 1");
+            return Err(TuneError::Target { what, received: recall.to_string(), expected });
+        }
+        let mut tried = self.swept.clone();
+        let Some(main) = self.entry.query_knobs.iter().max_by_key(|knob| knob.sweep.len()) else {
+            return self.best(tried, recall);
+        };
+        if !tried.iter().any(|tuned| tuned.recall >= recall) {
+            let widest = tried.iter().max_by(|a, b| a.recall.total_cmp(&b.recall)).map(|tuned| tuned.settings.clone());
+            let mut settings = widest.unwrap_or_default();
+            for _ in 0..DOUBLINGS {
+                settings = settings.clone().with(main.name, settings.get(main) * 2.0);
+                // A value that the index refuses ends the search, as one that suffices does.
+                let Ok(tuned) = self.run(settings.clone()) else { break };
+                tried.push(tuned);
+                if tried.last().is_some_and(|tuned| tuned.recall >= recall) {
+                    break;
+                }
+            }
+        }
+        let best = self.best(tried.clone(), recall)?;
+        let at = best.settings.get(main);
+        let below = tried.iter().filter(|tuned| same_but(main, self.entry, &tuned.settings, &best.settings));
+        let below = below.map(|tuned| tuned.settings.get(main)).filter(|&value| value < at).reduce(f64::max);
+        let (Some(mut low), mut high) = (below, at) else { return Ok(best) };
+        let whole = main.sweep.iter().all(|value| value.fract() == 0.0);
+        for _ in 0..HALVINGS {
+            let middle = if whole { f64::midpoint(low, high).round() } else { f64::midpoint(low, high) };
+            if middle <= low || middle >= high {
+                break;
+            }
+            let tuned = self.run(best.settings.clone().with(main.name, middle))?;
+            if tuned.recall >= recall {
+                high = middle;
+            } else {
+                low = middle;
+            }
+            tried.push(tuned);
+        }
+        self.best(tried, recall)
     }
 
     fn run(&self, settings: Settings) -> Result<Tuned, TuneError> {
         let index = (self.built)(&settings)?;
-        let timed = time_queries(index.as_ref(), &self.queries, self.target.k)?;
-        let recall = recall(&timed.neighbors, &self.truth, self.target.k);
+        let timed = time_queries(index.as_ref(), &self.queries, self.k)?;
+        let recall = recall(&timed.neighbors, &self.truth, self.k);
         Ok(Tuned { settings, recall, queries_per_second: timed.queries_per_second() })
     }
 
-    fn suffices(&self, tuned: &Tuned) -> bool {
-        tuned.recall >= self.target.recall
-    }
-
-    fn best(&self, tried: Vec<Tuned>) -> Result<Tuned, TuneError> {
+    fn best(&self, tried: Vec<Tuned>, wanted: f64) -> Result<Tuned, TuneError> {
         let best = tried.iter().map(|tuned| tuned.recall).fold(0.0, f64::max);
-        let enough = tried.into_iter().filter(|tuned| self.suffices(tuned));
-        enough.max_by(|a, b| a.queries_per_second.total_cmp(&b.queries_per_second)).ok_or(TuneError::Unreachable {
-            index: self.entry.key,
-            best,
-            wanted: self.target.recall,
-        })
+        let enough = tried.into_iter().filter(|tuned| tuned.recall >= wanted);
+        let fastest = enough.max_by(|a, b| a.queries_per_second.total_cmp(&b.queries_per_second));
+        fastest.ok_or(TuneError::Unreachable { index: self.entry.key, best, wanted })
     }
+}
+
+/// Whether two settings differ in the main knob at most.
+fn same_but(main: &Knob, entry: &Entry, a: &Settings, b: &Settings) -> bool {
+    entry.query_knobs.iter().all(|knob| knob.name == main.name || a.get(knob) == b.get(knob))
 }
 
 #[cfg(test)]

@@ -375,5 +375,8 @@ conformance! {
     annoy >= 0.95;
     hnsw >= 0.95;
     ivf_flat >= 0.5;
+    ngt >= 0.95;
     quantized_graph >= 0.95;
+    ivf_pq >= 0.5;
+    scann >= 0.5;
 }

@@ -9,7 +9,7 @@ use fashion_knn::fashion;
 use fashion_knn::index::registry::{REGISTRY, Settings};
 use fashion_knn::index::{BruteForce, Index};
 use fashion_knn::pca::Pca;
-use fashion_knn::tune::{Target, tune};
+use fashion_knn::tune::{Target, Tuner};
 
 /// For recall .90, .95 and .99: what the tuned index finds of the queries' neighbours is at least that, less .01.
 fn reaches_what_was_asked(base: &Arc<Vectors>, queries: &Vectors) {
@@ -17,9 +17,10 @@ fn reaches_what_was_asked(base: &Arc<Vectors>, queries: &Vectors) {
     let truth = BruteForce::build(base.clone(), Metric::Euclidean).unwrap().query_batch(queries, k).unwrap();
     for entry in REGISTRY.iter().filter(|entry| !entry.exact) {
         let built = (entry.build)(base.clone(), &Settings::default()).unwrap();
+        let target = Target { k, ..Target::default() };
+        let tuner = Tuner::new(entry, base, &Settings::default(), &target).unwrap();
         for wanted in [0.90, 0.95, 0.99] {
-            let target = Target { k, recall: wanted, ..Target::default() };
-            let tuned = tune(entry, base, &Settings::default(), &target).unwrap();
+            let tuned = tuner.reach(wanted).unwrap();
             let found = built(&tuned.settings).unwrap().query_batch(queries, k).unwrap();
             let reached = recall(&found, &truth, k);
             assert!(reached >= wanted - 0.01, "{} at {wanted}: {reached} with {:?}", entry.key, tuned.settings);

@@ -9,7 +9,7 @@ use fashion_knn::dataset::Vectors;
 use fashion_knn::fashion;
 use fashion_knn::index::registry::{Entry, REGISTRY, Settings, find};
 use fashion_knn::measure::{Measurement, Task, append_csv};
-use fashion_knn::tune::{Target, TuneError, tune};
+use fashion_knn::tune::{Target, TuneError, Tuner};
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Measure k-nearest-neighbour indexes: recall, queries per second, latency, build time and memory.
@@ -136,23 +136,32 @@ fn tuned(
     recalls: &[f64],
     out: &Path,
 ) -> Result<usize, Box<dyn std::error::Error>> {
-    let bar = bar(entries.len() * recalls.len())?;
+    let bar = bar(entries.len())?;
     let mut count = 0;
     for entry in entries {
-        let mut rows = Vec::new();
+        bar.set_message(format!("{}: tuning", entry.key));
+        let (mut wanted, mut settings) = (Vec::new(), Vec::new());
+        let tuner =
+            Tuner::new(entry, &task.base, &Settings::default(), &Target { k: task.ks[0], ..Target::default() })?;
         for &recall in recalls {
-            bar.set_message(format!("{}: tuning", entry.key));
-            let target = Target { k: task.ks[0], recall, ..Target::default() };
-            match tune(entry, &task.base, &Settings::default(), &target) {
+            match tuner.reach(recall) {
                 Err(error @ TuneError::Unreachable { .. }) => bar.suspend(|| println!("{error}")),
-                found => task.run(entry, &Settings::default(), &[found?.settings], |mut row| {
-                    bar.suspend(|| print(&row));
-                    row.params = format!("target_recall={recall} {}", row.params).trim_end().to_owned();
-                    rows.push(row);
-                })?,
+                found => {
+                    wanted.push(recall);
+                    settings.push(found?.settings);
+                }
             }
-            bar.inc(1);
         }
+        let mut rows = Vec::new();
+        let mut wanted = wanted.iter().flat_map(|recall| vec![recall; task.ks.len()]);
+        task.run(entry, &Settings::default(), &settings, |mut row| {
+            bar.suspend(|| print(&row));
+            if let Some(recall) = wanted.next() {
+                row.params = format!("target_recall={recall} {}", row.params).trim_end().to_owned();
+            }
+            rows.push(row);
+        })?;
+        bar.inc(1);
         append_csv(out, &rows)?;
         count += rows.len();
     }

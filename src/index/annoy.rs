@@ -8,10 +8,11 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-use super::sketch::{Radius, Sketch};
+use super::bounded::{BoundedRows, COMPONENTS};
+use super::sketch::Sketch;
 use super::{BuildError, Index, QueryError, Visits, check_base, check_query, check_shape};
 use crate::dataset::{Row, Vectors};
-use crate::distance::{Metric, Ranker};
+use crate::distance::Metric;
 use crate::kernel::sketch as kernels;
 use crate::neighbor::{Neighbor, Neighbors, TopK};
 
@@ -32,8 +33,6 @@ impl Default for AnnoyParams {
 
 /// The most rows that a leaf holds.
 const LEAF_SIZE: usize = 64;
-/// Principal components in which the hyperplanes lie and candidates are bounded.
-const COMPONENTS: usize = 32;
 /// Rows that two-means looks at, as in the original.
 const SAMPLES: usize = 200;
 /// A split that leaves less than this share on one side is tried again, so many times.
@@ -57,12 +56,9 @@ pub struct Annoy {
 #[derive(Debug)]
 struct Forest {
     params: AnnoyParams,
-    sketch: Sketch,
     trees: Vec<Tree>,
-    /// n × width sketches. Rows and sketches are in the order of the first tree's leaves, near ones together.
-    sketches: Vec<f32>,
-    rows: Vectors,
-    ids: Vec<u32>,
+    /// In the order of the first tree's leaves, near ones together.
+    rows: BoundedRows,
 }
 
 /// One tree. A node is a split, or if negative a leaf.
@@ -137,8 +133,7 @@ impl Annoy {
             return Err(BuildError::InvalidParameter { name: "n_trees", received: 0.0, expected: "at least 1" });
         }
         let sketched = Sketch::fit(&base, Metric::Euclidean, COMPONENTS)?;
-        let (sketch, sketches) = (sketched.sketch, sketched.rows);
-        let grow = |tree| Grower::grow(&sketch, &sketches, params.seed, tree);
+        let grow = |tree| Grower::grow(&sketched.sketch, &sketched.rows, params.seed, tree);
         let mut trees: Vec<Tree> = (0..params.n_trees as u64).into_par_iter().map(grow).collect();
 
         // Rows take the order of the first tree's leaves: what a query looks at is then near in memory.
@@ -146,10 +141,8 @@ impl Annoy {
         let mut position = vec![0u32; ids.len()];
         ids.iter().zip(0..).for_each(|(&id, at)| position[id as usize] = at);
         trees.par_iter_mut().for_each(|tree| tree.rows.iter_mut().for_each(|row| *row = position[*row as usize]));
-        let width = sketch.width();
-        let sketches = ids.iter().flat_map(|&id| &sketches[id as usize * width..][..width]).copied().collect();
-        let rows = base.select(&ids.iter().map(|&id| id as usize).collect::<Vec<_>>()).expect("rows of the base");
-        Ok(Self { forest: Arc::new(Forest { params, sketch, trees, sketches, rows, ids }), search_k: 0 })
+        let rows = BoundedRows::new(&base, sketched, ids);
+        Ok(Self { forest: Arc::new(Forest { params, trees, rows }), search_k: 0 })
     }
 
     /// What it was built with.
@@ -183,8 +176,8 @@ impl Annoy {
         while let Some((node, depth)) = pending.pop() {
             let Node::Split(number) = node else { continue };
             let Split { offset, sides } = tree.splits[number as usize];
-            let (normal, shift) = self.forest.sketch.plane(tree.normal(number));
-            let ids = tree.rows_below(node).iter().map(|&row| self.forest.ids[row as usize]).collect();
+            let (normal, shift) = self.forest.rows.sketch().plane(tree.normal(number));
+            let ids = tree.rows_below(node).iter().map(|&row| self.forest.rows.ids()[row as usize]).collect();
             planes.push(Hyperplane { depth, normal, offset: f64::from(offset) + shift, ids });
             pending.extend(sides.map(|side| (side, depth + 1)));
         }
@@ -192,24 +185,19 @@ impl Annoy {
     }
 
     fn search(&self, query: Row<'_>, k: usize) -> (Vec<Neighbor>, Visits) {
-        let Forest { params, sketch, trees, sketches, rows, ids } = &*self.forest;
-        let ranker = Ranker::new(rows, Metric::Euclidean, query);
-        let query = sketch.query(query);
+        let Forest { params, trees, rows } = &*self.forest;
+        let ids = rows.ids();
         let k = k.min(ids.len());
         let search_k = if self.search_k == 0 { params.n_trees.saturating_mul(k) } else { self.search_k };
-        let (width, components) = (sketch.width(), sketch.components());
-
+        let mut comparison = rows.comparison(query);
+        // The hyperplanes lie in the components alone.
+        let place = comparison.sketch()[..rows.sketch().components()].to_vec();
         let mut top = TopK::new(k);
-        let mut radius = Radius::INFINITE;
-        let mut visits = Visits::default();
-        let mut seen = vec![0u64; ids.len().div_ceil(64)];
         let mut collected = 0;
-        let mut fresh = Vec::with_capacity(LEAF_SIZE);
-        let sketch_of = |row: u32| &sketches[row as usize * width..][..width];
         let root = |(tree, root): (u32, &Tree)| Pending { margin: f32::INFINITY, tree, node: root.root };
         let mut pending: BinaryHeap<_> = (0..).zip(trees).map(root).collect();
         while let Some(Pending { mut margin, tree: number, mut node }) = pending.pop() {
-            if collected >= search_k && visits.bounds >= k {
+            if collected >= search_k && comparison.visits.bounds >= k {
                 break;
             }
             let tree = &trees[number as usize];
@@ -218,7 +206,7 @@ impl Annoy {
                     Node::Leaf(leaf) => break leaf,
                     Node::Split(split) => {
                         let Split { offset, sides } = tree.splits[split as usize];
-                        let side = kernels::dot_f32(tree.normal(split), &query.values[..components]) + offset;
+                        let side = kernels::dot_f32(tree.normal(split), &place) + offset;
                         let (near, far) = if side > 0.0 { (sides[1], sides[0]) } else { (sides[0], sides[1]) };
                         pending.push(Pending { margin: margin.min(-side.abs()), tree: number, node: far });
                         margin = margin.min(side.abs());
@@ -226,30 +214,15 @@ impl Annoy {
                     }
                 }
             };
-            visits.leaves += 1;
-            let rows_of_leaf = tree.leaf(leaf);
-            collected += rows_of_leaf.len();
-            fresh.clear();
-            for &row in rows_of_leaf {
-                let (word, bit) = (row as usize / 64, 1 << (row % 64));
-                if seen[word] & bit == 0 {
-                    seen[word] |= bit;
-                    kernels::prefetch(sketch_of(row));
-                    fresh.push(row);
-                }
-            }
-            visits.bounds += fresh.len();
-            for &row in &fresh {
-                if kernels::rank(Metric::Euclidean, &query.values, sketch_of(row)) > radius.rank {
-                    continue;
-                }
-                visits.distances += 1;
-                if top.push(ids[row as usize], ranker.rank(row as usize)) {
-                    radius = query.radius(top.threshold());
-                }
-            }
+            let positions = tree.leaf(leaf);
+            collected += positions.len();
+            comparison.visits.leaves += 1;
+            comparison.compare(positions, |position, rank| {
+                top.push(ids[position as usize], rank);
+                top.threshold()
+            });
         }
-        (top.into_neighbors(Metric::Euclidean), visits)
+        (top.into_neighbors(Metric::Euclidean), comparison.visits)
     }
 }
 
@@ -388,20 +361,16 @@ impl Index for Annoy {
     }
 
     fn len(&self) -> usize {
-        self.forest.ids.len()
+        self.forest.rows.ids().len()
     }
 
     fn dim(&self) -> usize {
-        self.forest.rows.dim()
+        self.forest.rows.rows().dim()
     }
 
     fn memory_bytes(&self) -> usize {
-        let Forest { sketch, trees, sketches, rows, ids, .. } = &*self.forest;
-        rows.memory_bytes()
-            + sketch.memory_bytes()
-            + size_of_val(&**sketches)
-            + size_of_val(&**ids)
-            + trees.iter().map(Tree::memory_bytes).sum::<usize>()
+        let Forest { trees, rows, .. } = &*self.forest;
+        rows.memory_bytes() + trees.iter().map(Tree::memory_bytes).sum::<usize>()
     }
 
     fn query(&self, query: &[f32], k: usize) -> Result<Vec<Neighbor>, QueryError> {

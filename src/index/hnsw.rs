@@ -1,18 +1,18 @@
 //! A hierarchical navigable small world graph.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 use instant_distance::{Builder, Heuristic, Point};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::sketch::{Radius, Sketch, SketchedQuery};
+use super::bounded::{BoundedRows, COMPONENTS, Comparison};
+use super::graph::Links;
+use super::sketch::Sketch;
 use super::{BuildError, Index, QueryError, Visits, check_base, check_query, check_shape};
 use crate::dataset::{Row, Vectors};
-use crate::distance::{Metric, Ranker};
-use crate::kernel::{pair, sketch as kernels};
+use crate::distance::Metric;
+use crate::kernel::pair;
 use crate::neighbor::{Neighbor, Neighbors, TopK};
 
 /// What an [`Hnsw`] is built with. The paper's M is 32 in instant-distance, and 64 on the lowest layer.
@@ -32,15 +32,13 @@ impl Default for HnswParams {
 
 /// The ef_search of an index on which none was set.
 const EF_SEARCH: usize = 40;
-/// Principal components in which a neighbour is bounded before its distance is computed.
-const COMPONENTS: usize = 32;
 
 /// HNSW (Malkov and Yashunin, *Efficient and Robust Approximate Nearest Neighbor Search Using Hierarchical Navigable
 /// Small World Graphs*, TPAMI 2020), the graph built by the crate [`instant_distance`]. Approximate, Euclidean.
 ///
 /// instant-distance freezes `ef_search` when it builds. So the graph is read out of it once, through its serde form, and
 /// searched here by the paper's algorithms 2 and 5, with any `ef_search`: [`Hnsw::with_ef_search`] is free. The search
-/// also rejects most neighbours by a bound in 32 principal components before it touches their rows, which changes
+/// also rejects most neighbours by a bound in 31 principal components before it touches their rows, which changes
 /// nothing in what it finds.
 ///
 /// instant-distance inserts rows in parallel, and what it builds then depends on which comes first. The same seed shall
@@ -56,18 +54,8 @@ struct Graph {
     params: HnswParams,
     /// The lowest first; a layer holds the first so many rows.
     layers: Vec<Links>,
-    sketch: Sketch,
-    /// n × width sketches. Rows and sketches are in instant-distance's order, those of the upper layers first.
-    sketches: Vec<f32>,
-    rows: Vectors,
-    ids: Vec<u32>,
-}
-
-/// The links of a layer: those of row i are `targets[starts[i]..starts[i + 1]]`.
-#[derive(Debug)]
-struct Links {
-    starts: Vec<u32>,
-    targets: Vec<u32>,
+    /// In instant-distance's order, those of the upper layers first.
+    rows: BoundedRows,
 }
 
 /// A row, to instant-distance. It serialises as its id alone.
@@ -109,22 +97,6 @@ struct Exported {
     layers: Vec<Vec<Vec<u32>>>,
 }
 
-impl Links {
-    /// Unused places of instant-distance's fixed-size lists hold `u32::MAX`.
-    fn new(lists: &[Vec<u32>]) -> Self {
-        let mut links = Self { starts: vec![0], targets: Vec::new() };
-        for list in lists {
-            links.targets.extend(list.iter().copied().take_while(|&target| target != u32::MAX));
-            links.starts.push(links.targets.len() as u32);
-        }
-        links
-    }
-
-    fn of(&self, row: u32) -> &[u32] {
-        &self.targets[self.starts[row as usize] as usize..self.starts[row as usize + 1] as usize]
-    }
-}
-
 impl Hnsw {
     /// Builds the graph, on one thread (see [`Hnsw`]).
     ///
@@ -155,11 +127,11 @@ impl Hnsw {
         });
         let Exported { points: ids, zero, layers } = serde_json::from_slice(&exported).expect("its own form");
         drop(exported);
-        let layers = std::iter::once(&zero).chain(&layers).map(|lists| Links::new(lists)).collect();
-        let width = sketched.sketch.width();
-        let sketches = ids.iter().flat_map(|&id| &sketched.rows[id as usize * width..][..width]).copied().collect();
-        let rows = base.select(&ids.iter().map(|&id| id as usize).collect::<Vec<_>>()).expect("rows of the base");
-        let graph = Graph { params, layers, sketch: sketched.sketch, sketches, rows, ids };
+        // Unused places of its fixed-size lists hold `u32::MAX`.
+        let used = |list: &Vec<u32>| list.iter().copied().take_while(|&target| target != u32::MAX).collect::<Vec<_>>();
+        let links = |lists: &Vec<Vec<u32>>| Links::new(lists.iter().map(used));
+        let layers = std::iter::once(&zero).chain(&layers).map(links).collect();
+        let graph = Graph { params, layers, rows: BoundedRows::new(&base, sketched, ids) };
         Ok(Self { graph: Arc::new(graph), ef_search: EF_SEARCH })
     }
 
@@ -201,116 +173,47 @@ impl Hnsw {
     /// # Panics
     /// If there is no such layer.
     pub fn links(&self, layer: usize) -> impl Iterator<Item = (u32, u32)> + '_ {
-        let (links, ids) = (&self.graph.layers[layer], &self.graph.ids);
-        (0..links.starts.len() as u32 - 1)
-            .flat_map(move |row| links.of(row).iter().map(move |&to| (ids[row as usize], ids[to as usize])))
+        self.graph.layers[layer].pairs(self.graph.rows.ids())
     }
 
     fn search(&self, query: Row<'_>, k: usize) -> (Vec<Neighbor>, Visits) {
-        let graph = &*self.graph;
-        let k = k.min(graph.ids.len());
-        let mut walk = Walk {
-            graph,
-            ranker: Ranker::new(&graph.rows, Metric::Euclidean, query),
-            query: graph.sketch.query(query),
-            seen: vec![0; graph.ids.len().div_ceil(64)],
-            visits: Visits::default(),
-        };
+        let Graph { layers, rows, .. } = &*self.graph;
+        let k = k.min(rows.ids().len());
+        let mut comparison = rows.comparison(query);
         let mut entry = 0;
-        for layer in (1..graph.layers.len()).rev() {
-            entry = walk.descend(layer, entry);
+        for layer in layers[1..].iter().rev() {
+            entry = descend(layer, &mut comparison, entry);
         }
-        let top = walk.collect(entry, self.ef_search.max(k));
+        comparison.start_again();
+        let mut top = TopK::new(self.ef_search.max(k));
+        layers[0].walk(&mut comparison, &[entry], rows.ids(), 1.0, &mut top);
         let mut neighbors = top.into_neighbors(Metric::Euclidean);
         neighbors.truncate(k);
-        (neighbors, walk.visits)
+        (neighbors, comparison.visits)
     }
 }
 
-/// One query on its way through the layers.
-struct Walk<'a> {
-    graph: &'a Graph,
-    ranker: Ranker<'a>,
-    query: SketchedQuery,
-    /// A bit a row.
-    seen: Vec<u64>,
-    visits: Visits,
-}
-
-impl Walk<'_> {
-    fn sketch(&self, row: u32) -> &[f32] {
-        let width = self.query.values.len();
-        &self.graph.sketches[row as usize * width..][..width]
-    }
-
-    fn rank(&mut self, row: u32) -> f64 {
-        self.visits.distances += 1;
-        self.ranker.rank(row as usize)
-    }
-
-    /// Whether the bound leaves open that the row is within the radius.
-    fn may_be_within(&mut self, row: u32, radius: Radius) -> bool {
-        self.visits.bounds += 1;
-        kernels::rank(Metric::Euclidean, &self.query.values, self.sketch(row)) <= radius.rank
-    }
-
-    /// The local minimum of a layer below `entry`: algorithm 2 with ef = 1.
-    fn descend(&mut self, layer: usize, entry: u32) -> u32 {
-        let (mut nearest, mut rank) = (entry, self.rank(entry));
-        let mut radius = self.query.radius(rank);
-        loop {
-            let from = nearest;
-            for &row in self.graph.layers[layer].of(from) {
-                if self.may_be_within(row, radius) {
-                    let other = self.rank(row);
-                    if other < rank {
-                        (nearest, rank) = (row, other);
-                        radius = self.query.radius(rank);
-                    }
-                }
+/// The local minimum of a layer below `entry`: algorithm 2 with ef = 1.
+fn descend(layer: &Links, comparison: &mut Comparison<'_>, entry: u32) -> u32 {
+    comparison.start_again();
+    let mut least = f64::INFINITY;
+    let mut compare = |rows: &[u32], nearest: u32| {
+        let mut nearer = nearest;
+        comparison.compare(rows, |row, rank| {
+            if rank < least {
+                (nearer, least) = (row, rank);
             }
-            if nearest == from {
-                return nearest;
-            }
+            least
+        });
+        nearer
+    };
+    let mut nearest = compare(&[entry], entry);
+    loop {
+        let nearer = compare(layer.of(nearest), nearest);
+        if nearer == nearest {
+            return nearest;
         }
-    }
-
-    /// The `ef` best rows met on the lowest layer: algorithm 2.
-    fn collect(&mut self, entry: u32, ef: usize) -> TopK {
-        let graph = self.graph;
-        let rank = self.rank(entry);
-        let mut top = TopK::new(ef);
-        top.push(graph.ids[entry as usize], rank);
-        let mut radius = self.query.radius(top.threshold());
-        self.seen[entry as usize / 64] |= 1 << (entry % 64);
-        // Ranks are not negative: their bits order as they do.
-        let mut fresh = Vec::new();
-        let mut pending = BinaryHeap::from([Reverse((rank.to_bits(), entry))]);
-        while let Some(Reverse((rank, from))) = pending.pop() {
-            if f64::from_bits(rank) > top.threshold() {
-                break;
-            }
-            fresh.clear();
-            for &row in graph.layers[0].of(from) {
-                let (word, bit) = (row as usize / 64, 1 << (row % 64));
-                if self.seen[word] & bit == 0 {
-                    self.seen[word] |= bit;
-                    kernels::prefetch(self.sketch(row));
-                    fresh.push(row);
-                }
-            }
-            for &row in &fresh {
-                if !self.may_be_within(row, radius) {
-                    continue;
-                }
-                let rank = self.rank(row);
-                if top.push(graph.ids[row as usize], rank) {
-                    radius = self.query.radius(top.threshold());
-                    pending.push(Reverse((rank.to_bits(), row)));
-                }
-            }
-        }
-        top
+        nearest = nearer;
     }
 }
 
@@ -325,17 +228,16 @@ impl Index for Hnsw {
     }
 
     fn len(&self) -> usize {
-        self.graph.ids.len()
+        self.graph.rows.ids().len()
     }
 
     fn dim(&self) -> usize {
-        self.graph.rows.dim()
+        self.graph.rows.rows().dim()
     }
 
     fn memory_bytes(&self) -> usize {
-        let Graph { layers, sketch, sketches, rows, ids, .. } = &*self.graph;
-        let links: usize = layers.iter().map(|links| size_of_val(&*links.starts) + size_of_val(&*links.targets)).sum();
-        rows.memory_bytes() + sketch.memory_bytes() + size_of_val(&**sketches) + size_of_val(&**ids) + links
+        let Graph { layers, rows, .. } = &*self.graph;
+        rows.memory_bytes() + layers.iter().map(Links::memory_bytes).sum::<usize>()
     }
 
     fn query(&self, query: &[f32], k: usize) -> Result<Vec<Neighbor>, QueryError> {

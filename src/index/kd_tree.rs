@@ -13,7 +13,7 @@ use super::sketch::Sketch;
 use super::{BuildError, Index, QueryError, Visits, check_base, check_query, check_shape};
 use crate::dataset::{Row, Vectors};
 use crate::distance::{Metric, Ranker};
-use crate::kernel::sketch as kernels;
+use crate::kernel::{prefetch, sketch as kernels};
 use crate::neighbor::{Neighbor, Neighbors, TopK};
 
 /// What a [`KdTree`] is built with.
@@ -224,7 +224,7 @@ impl Tree {
         let mut candidates = Vec::with_capacity(within.len());
         for (i, &position) in within.iter().enumerate() {
             if let Some(&later) = within.get(i + AHEAD) {
-                kernels::prefetch(self.sketch(later));
+                prefetch(self.sketch(later));
             }
             let bound = kernels::rank(Metric::Euclidean, &query.values, self.sketch(position));
             if bound <= radius.rank {

@@ -29,6 +29,16 @@ impl Partition {
         self.starts.len() - 1
     }
 
+    /// All centroids, nlist × dim.
+    pub(super) fn centroids(&self) -> &[f32] {
+        &self.centroids
+    }
+
+    /// The centroid of a list.
+    pub(super) fn centroid(&self, list: usize) -> &[f32] {
+        &self.centroids[list * self.dim..][..self.dim]
+    }
+
     /// The positions of a list.
     pub(super) fn list(&self, list: usize) -> std::ops::Range<usize> {
         self.starts[list]..self.starts[list + 1]
@@ -47,24 +57,24 @@ impl Partition {
 
     /// The `nprobe` lists of nearest centroid with their squared distances, nearest first.
     pub(super) fn nearest(&self, query: &[f32], nprobe: usize) -> Vec<(f32, u32)> {
-        let mut order: Vec<(f32, u32)> = self
-            .centroids
-            .chunks_exact(self.dim)
-            .enumerate()
-            .map(|(list, centroid)| (squared_euclidean_f32(query, centroid), list as u32))
-            .collect();
-        let key = |a: &(f32, u32), b: &(f32, u32)| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1));
-        if nprobe < order.len() {
-            order.select_nth_unstable_by(nprobe, key);
-            order.truncate(nprobe);
-        }
-        order.sort_unstable_by(key);
-        order
+        least(self.centroids.chunks_exact(self.dim).map(|centroid| squared_euclidean_f32(query, centroid)), nprobe)
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
         size_of_val(&*self.centroids) + size_of_val(&*self.starts) + size_of_val(&*self.ids)
     }
+}
+
+/// The `nprobe` lists of least distance with their distances, nearest first.
+pub(super) fn least(distances: impl Iterator<Item = f32>, nprobe: usize) -> Vec<(f32, u32)> {
+    let mut order: Vec<(f32, u32)> = distances.zip(0..).collect();
+    let key = |a: &(f32, u32), b: &(f32, u32)| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1));
+    if nprobe < order.len() {
+        order.select_nth_unstable_by(nprobe, key);
+        order.truncate(nprobe);
+    }
+    order.sort_unstable_by(key);
+    order
 }
 
 /// `value`, if it is at least one.

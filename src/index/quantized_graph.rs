@@ -6,6 +6,7 @@ mod codes;
 use std::cell::RefCell;
 use std::sync::Arc;
 
+pub(super) use self::build::near_rows;
 use self::build::{DEGREE, Graph};
 use self::codes::{EncodedQuery, MOST_LINES};
 use super::partition::positive;

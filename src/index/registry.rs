@@ -8,7 +8,8 @@ use thiserror::Error;
 
 use super::{
     Annoy, AnnoyParams, BallTree, BallTreeParams, BruteForce, BuildError, Hnsw, HnswParams, Index, IvfFlat,
-    IvfFlatParams, KdTree, KdTreeParams, QuantizedGraph, QuantizedGraphParams, VaFile, VaFileParams,
+    IvfFlatParams, IvfPq, IvfPqParams, KdTree, KdTreeParams, Ngt, NgtParams, QuantizedGraph, QuantizedGraphParams,
+    Scann, ScannParams, VaFile, VaFileParams,
 };
 use crate::dataset::Vectors;
 use crate::distance::Metric;
@@ -231,6 +232,63 @@ pub static REGISTRY: &[Entry] = &[
         },
     },
     Entry {
+        key: "ivf_pq",
+        name: "IVF PQ",
+        exact: false,
+        build_knobs: &[ivf_pq::NLIST, ivf_pq::M, ivf_pq::NBITS, ivf_pq::KEEP_VECTORS, ivf_pq::SEED],
+        query_knobs: &[ivf_pq::NPROBE, ivf_pq::REFINE],
+        build: |base, settings| {
+            let params = IvfPqParams {
+                nlist: settings.whole(&ivf_pq::NLIST)?,
+                m: settings.whole(&ivf_pq::M)?,
+                nbits: settings.whole(&ivf_pq::NBITS)?,
+                keep_vectors: settings.get(&ivf_pq::KEEP_VECTORS) != 0.0,
+                seed: settings.whole(&ivf_pq::SEED)? as u64,
+            };
+            let index = IvfPq::build(base, &params)?;
+            Ok(Box::new(move |settings| {
+                let refine = settings.whole(&ivf_pq::REFINE)?;
+                Ok(Box::new(index.with_search(settings.whole(&ivf_pq::NPROBE)?, refine)?))
+            }))
+        },
+    },
+    Entry {
+        key: "scann",
+        name: "ScaNN",
+        exact: false,
+        build_knobs: &[scann::NUM_LEAVES, scann::THRESHOLD, scann::SEED],
+        query_knobs: &[scann::NUM_LEAVES_TO_SEARCH, scann::REORDER],
+        build: |base, settings| {
+            let params = ScannParams {
+                num_leaves: settings.whole(&scann::NUM_LEAVES)?,
+                anisotropic_quantization_threshold: settings.get(&scann::THRESHOLD),
+                seed: settings.whole(&scann::SEED)? as u64,
+            };
+            let index = Scann::build(base, &params)?;
+            Ok(Box::new(move |settings| {
+                let reorder = settings.whole(&scann::REORDER)?;
+                Ok(Box::new(index.with_search(settings.whole(&scann::NUM_LEAVES_TO_SEARCH)?, reorder)?))
+            }))
+        },
+    },
+    Entry {
+        key: "ngt",
+        name: "NGT",
+        exact: false,
+        build_knobs: &[ngt::EDGE_SIZE, ngt::OUTGOING, ngt::INCOMING, ngt::SEED],
+        query_knobs: &[ngt::EPSILON],
+        build: |base, settings| {
+            let params = NgtParams {
+                edge_size: settings.whole(&ngt::EDGE_SIZE)?,
+                outgoing: settings.whole(&ngt::OUTGOING)?,
+                incoming: settings.whole(&ngt::INCOMING)?,
+                seed: settings.whole(&ngt::SEED)? as u64,
+            };
+            let index = Ngt::build(base, &params)?;
+            Ok(Box::new(move |settings| Ok(Box::new(index.with_epsilon(settings.get(&ngt::EPSILON))?))))
+        },
+    },
+    Entry {
         key: "quantized_graph",
         name: "Quantized graph",
         exact: false,
@@ -323,6 +381,78 @@ mod ivf {
         default: 8.0,
         sweep: &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0],
         help: "lists that a query searches",
+    };
+}
+
+/// The knobs of [`IvfPq`].
+mod ivf_pq {
+    use super::Knob;
+
+    pub const NLIST: Knob = super::ivf::NLIST;
+    pub const M: Knob = Knob { name: "m", default: 64.0, sweep: &[64.0], help: "sub-quantisers" };
+    pub const NBITS: Knob =
+        Knob { name: "nbits", default: 4.0, sweep: &[4.0], help: "bits of a sub-quantiser's code: 4 or 8" };
+    pub const KEEP_VECTORS: Knob = Knob {
+        name: "keep_vectors",
+        default: 1.0,
+        sweep: &[1.0],
+        help: "0 keeps the codes alone: refine must be 0, distances are estimates",
+    };
+    pub const SEED: Knob = Knob { name: "seed", default: 0.0, sweep: &[0.0], help: "of components, lists, codebooks" };
+    pub const NPROBE: Knob =
+        Knob { name: "nprobe", default: 16.0, sweep: &[4.0, 8.0, 16.0, 32.0], help: "lists that a query searches" };
+    pub const REFINE: Knob = Knob {
+        name: "refine",
+        default: 10.0,
+        sweep: &[0.0, 4.0, 10.0],
+        help: "candidates ranked by their vectors, times k",
+    };
+}
+
+/// The knobs of [`Scann`].
+mod scann {
+    use super::Knob;
+
+    pub const NUM_LEAVES: Knob =
+        Knob { name: "num_leaves", default: 256.0, sweep: &[256.0], help: "leaves of the partitioning tree" };
+    pub const THRESHOLD: Knob = Knob {
+        name: "anisotropic_quantization_threshold",
+        default: 0.2,
+        sweep: &[0.2],
+        help: "how much the error along a vector counts: 0 (plain) to below 1",
+    };
+    pub const SEED: Knob = Knob { name: "seed", default: 0.0, sweep: &[0.0], help: "of components, leaves, codebooks" };
+    pub const NUM_LEAVES_TO_SEARCH: Knob = Knob {
+        name: "num_leaves_to_search",
+        default: 16.0,
+        sweep: &[4.0, 8.0, 16.0, 32.0],
+        help: "leaves that a query searches",
+    };
+    pub const REORDER: Knob = Knob {
+        name: "reorder",
+        default: 100.0,
+        sweep: &[30.0, 60.0, 100.0],
+        help: "vectors ranked by exact distances",
+    };
+}
+
+/// The knobs of [`Ngt`].
+mod ngt {
+    use super::Knob;
+
+    pub const EDGE_SIZE: Knob =
+        Knob { name: "edge_size", default: 100.0, sweep: &[100.0], help: "near rows among which edges are chosen" };
+    pub const OUTGOING: Knob =
+        Knob { name: "outgoing", default: 10.0, sweep: &[10.0], help: "nearest rows that a row's edges lead to" };
+    pub const INCOMING: Knob =
+        Knob { name: "incoming", default: 100.0, sweep: &[100.0], help: "nearest rows whose edges lead to a row" };
+    pub const SEED: Knob =
+        Knob { name: "seed", default: 0.0, sweep: &[0.0], help: "of the vantage points and the clusters" };
+    pub const EPSILON: Knob = Knob {
+        name: "epsilon",
+        default: 0.1,
+        sweep: &[0.0, 0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2],
+        help: "how far beyond the k-th nearest is explored",
     };
 }
 

@@ -1,23 +1,14 @@
 //! The inner loops over sketches, in the shape that compilers turn into SIMD, compiled once more for AVX2.
 
+use super::prefetch;
+use super::tile::Line;
 use crate::dataset::Row;
 use crate::distance::Metric;
 
 /// Rows whose bounds are computed at once: two registers of eight f32.
 pub const LANES: usize = 16;
 
-/// Asks for the cache lines of `values` before they are needed.
-#[inline]
-pub fn prefetch<T>(values: &[T]) {
-    #[cfg(target_arch = "x86_64")]
-    for line in values.chunks(64 / size_of::<T>()) {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a prefetch is a hint: it reads nothing and cannot fault, and SSE is part of x86-64.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
-    }
-}
-
-/// [`prefetch`] for a row in the type in which it is stored.
+/// [`prefetch`] for a row, in the type in which it is stored.
 #[inline]
 pub fn prefetch_row(row: Row<'_>) {
     match row {
@@ -51,6 +42,8 @@ dispatched! {
     /// Rank values between a sketch and each of the rows of `groups`, into `out` (a whole number of groups); where a
     /// whole group is beyond `limit`, any values above it.
     ranks(metric: Metric, query: &[f32], groups: &[f32], limit: f32, out: &mut Vec<f32>) = portable::ranks;
+    /// Squared Euclidean distance of a sketch to each of those numbered `rows`, into `out`; sketches are as many lines as `query`.
+    bounds(query: &[Line<f32>], sketches: &[Line<f32>], rows: &[u32], out: &mut Vec<f32>) = portable::bounds;
     /// Rank value of two sketches.
     rank(metric: Metric, a: &[f32], b: &[f32]) -> f32 = portable::rank;
     /// Σ aᵢ·bᵢ.
@@ -64,7 +57,7 @@ dispatched! {
 }
 
 mod portable {
-    use super::{LANES, Metric, Row};
+    use super::{LANES, Line, Metric, Row};
 
     #[inline(always)]
     pub fn ranks(metric: Metric, query: &[f32], groups: &[f32], limit: f32, out: &mut Vec<f32>) {
@@ -98,6 +91,21 @@ mod portable {
     }
 
     #[inline(always)]
+    pub fn bounds(query: &[Line<f32>], sketches: &[Line<f32>], rows: &[u32], out: &mut Vec<f32>) {
+        let width = query.len();
+        out.clear();
+        out.extend(rows.iter().map(|&row| {
+            let mut sums = Line([0.0f32; 16]);
+            for (a, b) in query.iter().zip(&sketches[row as usize * width..][..width]) {
+                for (sum, (a, b)) in sums.0.iter_mut().zip(a.0.iter().zip(&b.0)) {
+                    *sum += (a - b) * (a - b);
+                }
+            }
+            fold(sums.0)
+        }));
+    }
+
+    #[inline(always)]
     pub fn rank(metric: Metric, a: &[f32], b: &[f32]) -> f32 {
         match metric {
             Metric::Euclidean => sum::<f32, 16>(a, b, |a, b| (a - b) * (a - b)),
@@ -118,7 +126,7 @@ mod portable {
     #[inline(always)]
     fn sum<T, const N: usize>(a: &[T], b: &[T], term: impl Fn(T, T) -> T) -> T
     where
-        T: Copy + Default + std::ops::AddAssign + std::iter::Sum<T>,
+        T: Copy + Default + std::ops::AddAssign,
     {
         let mut sums = [T::default(); N];
         let (mut chunks_a, mut chunks_b) = (a.chunks_exact(N), b.chunks_exact(N));
@@ -130,7 +138,20 @@ mod portable {
         for (sum, (&a, &b)) in sums.iter_mut().zip(chunks_a.remainder().iter().zip(chunks_b.remainder())) {
             *sum += term(a, b);
         }
-        sums.into_iter().sum()
+        fold(sums)
+    }
+
+    /// Half onto half, down to one: in registers, unlike one after the other.
+    #[inline(always)]
+    fn fold<T: Copy + std::ops::AddAssign, const N: usize>(mut sums: [T; N]) -> T {
+        let mut half = N / 2;
+        while half > 0 {
+            for lane in 0..half {
+                sums[lane] += sums[lane + half];
+            }
+            half /= 2;
+        }
+        sums[0]
     }
 
     #[inline(always)]

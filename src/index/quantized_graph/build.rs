@@ -49,18 +49,9 @@ impl Graph {
 
 /// Builds the graph over codes of `LINES` lines, the same on any number of threads.
 pub fn build<const LINES: usize>(base: &Vectors, params: &QuantizedGraphParams) -> Graph {
-    let (encoder, codes, coordinates) = Encoder::fit(base, LINES, params.seed);
-    let clusters = (base.len() as f64).sqrt().ceil() as usize;
-    let options = KMeansParams { k: clusters, iterations: 6, max_points_per_centroid: 64, seed: params.seed };
-    let clusters = KMeans::fit(&coordinates, &options).expect("there are vectors, and at least one cluster");
-    let probes = clusters.assign_many(&coordinates, PROBES);
-    let labels: Vec<u32> = probes.iter().map(|lists| lists[0]).collect();
-    let (starts, ids) = group(&labels, clusters.centroids().nrows());
-    let codes: Vec<Line> = ids.iter().flat_map(|&id| &codes[id as usize * LINES..][..LINES]).copied().collect();
+    let Neighborhoods { encoder, ids, codes, near, clusters, starts, coordinates } =
+        Neighborhoods::find::<LINES>(base, params.candidates, params.seed);
     let rows = codes.as_chunks::<LINES>().0;
-
-    let probes: Vec<&[u32]> = ids.iter().map(|&id| &*probes[id as usize]).collect();
-    let near = near_neighbors(rows, &starts, &probes, params.candidates);
     let edges = link(rows, &near, params.alpha as f32);
 
     let coordinates = coordinates.select(&ids.iter().map(|&id| id as usize).collect::<Vec<_>>()).expect("ids are rows");
@@ -68,6 +59,46 @@ pub fn build<const LINES: usize>(base: &Vectors, params: &QuantizedGraphParams) 
     let (edges, seeds) = within_reach(edges, seeds, &near);
     let seed_codes = seeds.iter().flat_map(|&seed| rows[seed as usize]).collect();
     Graph { encoder, ids, codes, edges, seeds, seed_codes }
+}
+
+/// About the `count` nearest of each row of the base, without the row itself: row numbers, nearest first by a code of
+/// 128 bytes. O(n·√n), the same on any number of threads.
+pub fn near_rows(base: &Vectors, count: usize, seed: u64) -> Vec<Vec<u32>> {
+    let Neighborhoods { ids, near, .. } = Neighborhoods::find::<2>(base, count, seed);
+    let mut rows = vec![Vec::new(); ids.len()];
+    for (&id, near) in ids.iter().zip(near) {
+        rows[id as usize] = near.into_iter().map(|(_, position)| ids[position as usize]).collect();
+    }
+    rows
+}
+
+/// The vectors by position, in √n clusters, and the near ones of each.
+struct Neighborhoods {
+    encoder: Encoder,
+    ids: Vec<u32>,
+    codes: Vec<Line>,
+    near: Vec<Vec<Near>>,
+    clusters: KMeans,
+    /// Where each cluster's positions start.
+    starts: Vec<usize>,
+    /// What the codes round, by row of the base.
+    coordinates: Vectors,
+}
+
+impl Neighborhoods {
+    fn find<const LINES: usize>(base: &Vectors, count: usize, seed: u64) -> Self {
+        let (encoder, codes, coordinates) = Encoder::fit(base, LINES, seed);
+        let clusters = (base.len() as f64).sqrt().ceil() as usize;
+        let options = KMeansParams { k: clusters, iterations: 6, max_points_per_centroid: 64, seed };
+        let clusters = KMeans::fit(&coordinates, &options).expect("there are vectors, and at least one cluster");
+        let probes = clusters.assign_many(&coordinates, PROBES);
+        let labels: Vec<u32> = probes.iter().map(|lists| lists[0]).collect();
+        let (starts, ids) = group(&labels, clusters.centroids().nrows());
+        let codes: Vec<Line> = ids.iter().flat_map(|&id| &codes[id as usize * LINES..][..LINES]).copied().collect();
+        let probes: Vec<&[u32]> = ids.iter().map(|&id| &*probes[id as usize]).collect();
+        let near = near_neighbors(codes.as_chunks::<LINES>().0, &starts, &probes, count);
+        Self { encoder, ids, codes, near, clusters, starts, coordinates }
+    }
 }
 
 /// Each position's `count` nearest by code among the clusters that `probes` has for it, nearest first.
