@@ -1,14 +1,14 @@
 //! Exhaustive search: every vector is compared with every query.
 //!
 //! Three ways to the same answer, all of which decide every row:
-//! - one query (or a few, or Manhattan): a scan row by row. A few columns, those that vary most, already put most rows
-//!   beyond the k-th best so far; the rest of such a row is not read (*partial distance search*: C.-D. Bei, R. M. Gray,
-//!   *An Improvement of the Minimum Distortion Encoding Algorithm for Vector Quantization*, IEEE Trans. Comm. 33, 1985);
+//! - one query (or a few, or Manhattan): a scan row by row; of a byte query by products with its 7-bit codes, whose error is
+//!   known, which makes memory bandwidth the limit;
 //! - many byte queries over bytes: tiles of products of bytes rounded to 6 and 7 bits, whose error is known;
 //! - many other queries: tiles of products in f32.
 //!
 //! What rounding leaves in doubt is compared again, exactly.
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -29,12 +29,16 @@ const FEW: usize = 4;
 /// Points that all queries of a tile go over before the next come: they share the second-level cache.
 const BLOCK: usize = 16 * POINTS;
 
-/// Rows of which a scan looks at some columns before it looks at all columns of any.
+/// Values of a row, at most, that integer products are taken of: its squared length and products, all of them less than 2¹⁶ a
+/// value, then fit in 31 bits.
+const DEEPEST: usize = 1 << 14;
+/// Rows that a scan bounds before it compares those that are left.
 const GROUP: usize = 64;
-/// How many rows ahead of those that it compares a scan asks the memory for.
-const AHEAD: usize = 12;
+/// How many bytes ahead of those that it compares a scan of bytes asks the memory for: the processor's own prefetching stops
+/// at every page, which is fast enough for floats only.
+const AHEAD: usize = 32_768;
 
-/// Exhaustive search (*brute force*, FAISS `Flat`): exact, nothing to build, O(n·d) a query.
+/// Exhaustive search (*brute force*, FAISS `Flat`): exact, next to nothing to build, O(n·d) a query.
 #[derive(Debug, Clone)]
 pub struct BruteForce {
     base: Arc<Vectors>,
@@ -42,27 +46,30 @@ pub struct BruteForce {
     /// About the middle of the base: f32 products are taken from here, since their error grows with the length of
     /// the factors.
     centre: Arc<[f32]>,
-    /// The columns that a scan looks at first.
-    window: Range<usize>,
     /// The least and the greatest byte.
     range: (u8, u8),
+    /// ‖x‖² − 256·Σx of each row of bytes: see [`Halved`].
+    norms: Arc<[i32]>,
 }
 
 impl BruteForce {
-    /// Keeps the vectors; there is nothing else to prepare.
+    /// Keeps the vectors, and of rows of bytes their norms.
     ///
     /// # Errors
     /// If `base` is empty.
     pub fn build(base: Arc<Vectors>, metric: Metric) -> Result<Self, BuildError> {
         check_base(&base)?;
-        let (centre, window) = survey(&base);
+        let centre = centre(&base);
         let bytes = base.bytes().unwrap_or_default();
         let range = bytes.iter().fold((u8::MAX, 0), |(low, high), &value| (low.min(value), high.max(value)));
         match base.storage() {
             Storage::Bytes(values) => kernel::in_huge_pages(values),
             Storage::Floats(values) => kernel::in_huge_pages(values),
         }
-        Ok(Self { base, metric, centre, window, range })
+        let rows = if base.dim() <= DEEPEST { bytes } else { &[] };
+        let norm = |row: &[u8]| row.iter().map(|&value| i32::from(value) * (i32::from(value) - 256)).sum();
+        let norms = rows.par_chunks(base.dim()).map(norm).collect();
+        Ok(Self { base, metric, centre, range, norms })
     }
 
     /// The metric in which it searches.
@@ -103,8 +110,6 @@ impl BruteForce {
         if queries.len() < FEW || self.metric != Metric::Euclidean {
             return self.scan_all(queries, k);
         }
-        // Its squared length and products, all of them less than 2¹⁶ a value, have to fit in 31 bits.
-        const DEEPEST: usize = 1 << 14;
         let forms: Vec<_> = queries.iter().map(|&query| QueryForm::new(&self.base, query)).collect();
         let bytes: Option<Vec<&[u8]>> = forms
             .iter()
@@ -254,115 +259,100 @@ impl BruteForce {
 struct Scan<'a> {
     base: &'a Vectors,
     metric: Metric,
-    window: &'a Range<usize>,
     ranker: Ranker<'a>,
-    query: QueryForm<'a>,
+    rough: Rough<'a>,
+}
+
+/// What decides of most rows that they are out.
+enum Rough<'a> {
+    /// Products with the codes of a byte query.
+    Halved { rows: &'a [u8], norms: &'a [i32], query: Halved },
+    /// f32 arithmetic.
+    Floats { rows: &'a [f32], query: Cow<'a, [f32]> },
+    /// Nothing but the comparison itself.
+    None,
+}
+
+/// A byte query q near q̂ = 2·(q′ + 64), with −64 ≤ q′ ≤ 63, in which products with bytes are a third of the work.
+///
+/// ‖q̂ − x‖² = ‖x‖² − 256·Σx − 4·q′·x + ‖q̂‖² exactly, and ‖q − x‖ ≥ ‖q̂ − x‖ − ‖q − q̂‖. So a row is out if
+/// ‖x‖² − 256·Σx − 4·q′·x exceeds (t + ‖q − q̂‖)² − ‖q̂‖², where t is the distance of the k-th best.
+struct Halved {
+    codes: Vec<i8>,
+    /// ‖q̂‖².
+    squares: f64,
+    /// ‖q − q̂‖.
+    lost: f64,
 }
 
 impl<'a> Scan<'a> {
-    fn new(BruteForce { base, metric, window, .. }: &'a BruteForce, query: Row<'a>) -> Self {
-        let (ranker, query) = (Ranker::new(base, *metric, query), QueryForm::new(base, query));
-        Self { base, metric: *metric, window, ranker, query }
-    }
-
-    /// Asks the memory for some columns of a row, if there is such a row: the processor's own prefetching stops at every
-    /// page, and does not know what will be left out.
-    #[inline]
-    fn fetch(&self, id: usize, columns: &Range<usize>) {
-        let span = self.base.dim() * id + columns.start..self.base.dim() * id + columns.end;
-        match self.base.storage() {
-            Storage::Bytes(values) => kernel::prefetch(values.get(span).unwrap_or_default()),
-            Storage::Floats(values) => kernel::prefetch(values.get(span).unwrap_or_default()),
-        }
-    }
-
-    /// What some columns contribute to the rank values of rows: exact for bytes, for floats in f32, for a mixture in f64.
-    fn parts(&self, ids: Range<usize>, columns: &Range<usize>, out: &mut [f64]) {
-        fn fill<T>(
-            rows: &[T],
-            dim: usize,
-            columns: &Range<usize>,
-            out: &mut [f64],
-            fetch: impl Fn(usize),
-            part: impl Fn(&[T]) -> f64,
-        ) {
-            for (at, (row, out)) in rows.chunks_exact(dim).zip(out).enumerate() {
-                fetch(at);
-                *out = part(&row[columns.clone()]);
+    fn new(BruteForce { base, metric, norms, .. }: &'a BruteForce, query: Row<'a>) -> Self {
+        let ranker = Ranker::new(base, *metric, query);
+        let rough = match (QueryForm::new(base, query), base.storage()) {
+            (QueryForm::Bytes(query), Storage::Bytes(rows)) if *metric == Metric::Euclidean && !norms.is_empty() => {
+                let codes = query.iter().map(|&value| (value / 2) as i8 - 64).collect();
+                let squares = query.iter().map(|&value| u64::from(value & !1).pow(2)).sum::<u64>() as f64;
+                let lost = (query.iter().filter(|&value| value % 2 == 1).count() as f64).sqrt();
+                Rough::Halved { rows, norms, query: Halved { codes, squares, lost } }
             }
-        }
-        let (dim, metric) = (self.base.dim(), self.metric);
-        let span = ids.start * dim..ids.end * dim;
-        let fetch = |at| self.fetch(ids.start + at + AHEAD, columns);
-        match (&self.query, self.base.storage()) {
-            (QueryForm::Bytes(query), Storage::Bytes(rows)) => {
-                let query = &query[columns.clone()];
-                fill(&rows[span], dim, columns, out, fetch, |row| metric.rank_bytes(query, row) as f64);
-            }
-            (QueryForm::Floats(query), Storage::Bytes(rows)) => {
-                let query = &query[columns.clone()];
-                fill(&rows[span], dim, columns, out, fetch, |row| metric.rank_mixed(query, row));
-            }
-            (QueryForm::Floats(query), Storage::Floats(rows)) => {
-                let query = &query[columns.clone()];
-                let rows = &rows[span];
-                match metric {
-                    Metric::Euclidean => {
-                        fill(rows, dim, columns, out, fetch, |row| pair::squared_euclidean_f32(query, row).into());
-                    }
-                    Metric::Manhattan => {
-                        fill(rows, dim, columns, out, fetch, |row| pair::manhattan_f32(query, row).into());
-                    }
-                }
-            }
-            (QueryForm::Bytes(_), Storage::Floats(_)) => unreachable!("a query has the form of its base"),
-        }
-    }
-
-    /// The greatest of [`parts`](Self::parts) with which a row can still enter.
-    fn limit(&self, top: &TopK) -> f64 {
-        let dim = self.base.dim();
-        match (&self.query, self.base.storage()) {
-            (QueryForm::Bytes(_), _) => top.threshold(),
-            // Twice the error of two sums in f64.
-            (_, Storage::Bytes(_)) => top.threshold() * (1.0 + 4.0 * dim as f64 * f64::EPSILON),
-            // Infinite where f32 overflows, as the sum then is.
-            (_, Storage::Floats(_)) => f64::from(round_up(
-                (top.threshold() + dim as f64 * pair::UNDERFLOW) * (1.0 + 2.0 * pair::relative_error(dim)),
-            )),
-        }
+            (QueryForm::Floats(query), Storage::Floats(rows)) => Rough::Floats { rows, query },
+            _ => Rough::None,
+        };
+        Self { base, metric: *metric, ranker, rough }
     }
 
     fn rows(&self, ids: Range<usize>, top: &mut TopK) {
-        /// Groups that are compared in full after one in which the first columns did not exclude half of the rows.
-        const PAUSE: usize = 15;
-        let all = 0..self.base.dim();
-        let mut pause = 0;
-        let (mut parts, mut near) = ([0.0; GROUP], [0; GROUP]);
+        let dim = self.base.dim();
+        match &self.rough {
+            Rough::Halved { rows, norms, query: Halved { codes, squares, lost } } => {
+                let limit = |threshold: f64| {
+                    let reach = threshold.sqrt() + lost;
+                    // The cast saturates.
+                    (reach * reach * (1.0 + 1e-12) - squares).floor() as i32
+                };
+                self.groups(rows, ids, top, limit, |id, row| norms[id] - 4 * pair::dot_bytes(row, codes));
+            }
+            Rough::Floats { rows, query } => {
+                // Twice the error of a sum. Infinite where f32 overflows, as the sum then is.
+                let slack = 1.0 + 2.0 * pair::relative_error(dim);
+                let limit = |threshold: f64| round_up((threshold + dim as f64 * pair::UNDERFLOW) * slack);
+                match self.metric {
+                    Metric::Euclidean => {
+                        self.groups(rows, ids, top, limit, |_, row| pair::squared_euclidean_f32(query, row));
+                    }
+                    Metric::Manhattan => self.groups(rows, ids, top, limit, |_, row| pair::manhattan_f32(query, row)),
+                }
+            }
+            Rough::None => ids.for_each(|id| _ = top.push(id as u32, self.ranker.rank(id))),
+        }
+    }
+
+    /// Compares the rows of which a rough value is not above the limit that goes with the k-th best so far.
+    #[inline(always)]
+    fn groups<T, V: PartialOrd>(
+        &self,
+        rows: &[T],
+        ids: Range<usize>,
+        top: &mut TopK,
+        limit: impl Fn(f64) -> V,
+        rough: impl Fn(usize, &[T]) -> V,
+    ) {
+        let dim = self.base.dim();
+        let mut near = [0; GROUP];
         for start in ids.clone().step_by(GROUP) {
-            let group = start..(start + GROUP).min(ids.end);
-            let columns = if pause > 0 { &all } else { self.window };
-            self.parts(group.clone(), columns, &mut parts);
-            let limit = self.limit(top);
+            let end = (start + GROUP).min(ids.end);
+            let limit = limit(top.threshold());
             let mut count = 0;
-            for (id, part) in group.zip(parts) {
+            for (id, row) in (start..end).zip(rows[start * dim..end * dim].chunks_exact(dim)) {
+                if size_of::<T>() == 1 {
+                    kernel::prefetch(rows.get(id * dim + AHEAD..(id + 1) * dim + AHEAD).unwrap_or_default());
+                }
                 near[count] = id;
                 // Without a branch, which would often be mispredicted.
-                count += usize::from(part <= limit);
+                count += usize::from(rough(id, row) <= limit);
             }
-            pause = if pause == 0 && count > GROUP / 2 { PAUSE } else { pause.saturating_sub(1) };
-            let near = &near[..count];
-            if *columns != all {
-                near.iter().for_each(|&id| self.fetch(id, &all));
-            }
-            for &id in near {
-                let mut whole = [0.0];
-                if *columns != all && matches!(self.query, QueryForm::Floats(_)) {
-                    self.parts(id..id + 1, &all, &mut whole);
-                }
-                if whole[0] <= limit {
-                    top.push(id as u32, self.ranker.rank(id));
-                }
+            for &id in &near[..count] {
+                top.push(id as u32, self.ranker.rank(id));
             }
         }
     }
@@ -386,7 +376,7 @@ impl Index for BruteForce {
     }
 
     fn memory_bytes(&self) -> usize {
-        self.base.memory_bytes() + size_of_val(&*self.centre)
+        self.base.memory_bytes() + size_of_val(&*self.centre) + size_of_val(&*self.norms)
     }
 
     fn query(&self, query: &[f32], k: usize) -> Result<Vec<Neighbor>, QueryError> {
@@ -403,37 +393,18 @@ impl Index for BruteForce {
     }
 }
 
-/// The mean of some rows spread over the base, and the quarter of the columns, side by side, that varies most.
-fn survey(base: &Vectors) -> (Arc<[f32]>, Range<usize>) {
+/// The mean of some rows spread over the base.
+fn centre(base: &Vectors) -> Arc<[f32]> {
     const ENOUGH: usize = 1_000;
-    /// Less than a few cache lines are not worth a second look.
-    const NARROWEST: usize = 256;
-    let dim = base.dim();
     let rows: Vec<usize> = (0..base.len()).step_by(base.len().div_ceil(ENOUGH)).collect();
-    let (mut sums, mut squares) = (vec![0.0f64; dim], vec![0.0f64; dim]);
-    let mut add = |column: usize, value: f64| {
-        sums[column] += value;
-        squares[column] += value * value;
-    };
+    let mut sums = vec![0.0f64; base.dim()];
     for &row in &rows {
         match base.row(row) {
-            Row::Bytes(row) => row.iter().enumerate().for_each(|(column, &value)| add(column, value.into())),
-            Row::Floats(row) => row.iter().enumerate().for_each(|(column, &value)| add(column, value.into())),
+            Row::Bytes(row) => sums.iter_mut().zip(row).for_each(|(sum, &value)| *sum += f64::from(value)),
+            Row::Floats(row) => sums.iter_mut().zip(row).for_each(|(sum, &value)| *sum += f64::from(value)),
         }
     }
-    let count = rows.len() as f64;
-    let variance = |column: usize| squares[column] - sums[column] * sums[column] / count;
-    let size = base.memory_bytes() / base.len() / dim;
-    let width = (dim / 4).max(NARROWEST / size).min(dim);
-    let mut varies: f64 = (0..width).map(variance).sum();
-    let (mut best, mut first) = (varies, 0);
-    for start in 1..=dim - width {
-        varies += variance(start + width - 1) - variance(start - 1);
-        if varies > best {
-            (best, first) = (varies, start);
-        }
-    }
-    (sums.iter().map(|sum| (sum / count) as f32).collect(), first..first + width)
+    sums.into_iter().map(|sum| (sum / rows.len() as f64) as f32).collect()
 }
 
 /// Writes row − centre, and returns its squared length.

@@ -275,8 +275,12 @@ mod avx2 {
         for (points, panel) in points.iter().zip(panel) {
             let mut short = zero;
             (0..SHORT).for_each(|i| add_products::<FIRST>(&points[i], &panel[i], &mut short));
-            for (tile, short) in tile.iter_mut().flatten().zip(short.iter().flatten()) {
-                *tile = _mm256_add_epi32(*tile, _mm256_madd_epi16(*short, ones));
+            // Counted, so that it is unrolled and all stays in registers.
+            for point in 0..3 {
+                for half in 0..2 {
+                    let sums = _mm256_madd_epi16(short[point][half], ones);
+                    tile[point][half] = _mm256_add_epi32(tile[point][half], sums);
+                }
             }
         }
         let mut short = zero;
