@@ -1,7 +1,11 @@
 //! Times one exact index on one table of vectors and prints a JSON line; `exact_peers.py` beside it prepares the
 //! tables, runs this and FAISS in turns, and compares. One thread unless `--threads` says otherwise.
+//!
+//! Beside the queries per second it tells what a full scan makes of the machine: clock and memory bandwidth of one core,
+//! measured in the same run, against the multiply-adds per cycle and the bytes per second that the queries amount to.
 
 use std::fs;
+use std::hint::black_box;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -43,6 +47,9 @@ struct Args {
     threads: usize,
     #[arg(long, default_value_t = 1)]
     rounds: usize,
+    /// Also measure the clock and the memory bandwidth of one core.
+    #[arg(long)]
+    machine: bool,
     /// Compare ids and distances with a plain scan by the definition.
     #[arg(long)]
     check: bool,
@@ -61,6 +68,41 @@ fn read(path: &PathBuf, dim: usize, rows: Option<usize>) -> Vectors {
     };
     let all = all.expect("a table of vectors");
     rows.map_or(all.clone(), |rows| all.head(rows))
+}
+
+/// Clock of this core in GHz: a chain of multiplications, each of which has to wait for the one before.
+fn clock() -> f64 {
+    /// Of an `or` and a 64-bit multiplication, on every x86-64 processor of the last decade.
+    const LATENCY: f64 = 4.0;
+    const STEPS: u32 = 50_000_000;
+    let start = Instant::now();
+    let product = (0..black_box(STEPS)).fold(black_box(3u64), |product, _| product.wrapping_mul(product | 3));
+    black_box(product);
+    f64::from(STEPS) * LATENCY / start.elapsed().as_secs_f64() / 1e9
+}
+
+/// Bytes per second at which one core reads more than its caches hold, in GB/s, the best of some passes.
+fn bandwidth() -> f64 {
+    const SIZE: usize = 1 << 28;
+    let table = Arc::new(Vectors::from_bytes(1 << 10, vec![1u8; SIZE]).expect("whole rows"));
+    // Which puts them in huge pages, like the base.
+    let index = BruteForce::build(Arc::clone(&table), Metric::Euclidean).expect("built");
+    let words = index.base().bytes().expect("bytes").as_chunks::<8>().0;
+    let pass = |_| {
+        let start = Instant::now();
+        // Some streams at once keep more requests on their way than one.
+        let quarters: [&[[u8; 8]]; 4] = std::array::from_fn(|i| &words[i * words.len() / 4..][..words.len() / 4]);
+        let mut sum = 0u64;
+        for at in (0..words.len() / 4).step_by(8) {
+            for quarter in quarters {
+                let words = quarter[at..at + 8].iter().map(|&word| u64::from_le_bytes(word));
+                sum = words.fold(sum, u64::wrapping_add);
+            }
+        }
+        black_box(sum);
+        SIZE as f64 / start.elapsed().as_secs_f64() / 1e9
+    };
+    (0..4).map(pass).fold(0.0, f64::max)
 }
 
 fn main() {
@@ -115,12 +157,17 @@ fn run(args: &Args) {
             found.row(query) == top.into_neighbors(args.metric)
         })
     });
+    // What a full scan has to do, whether or not this index does it.
+    let products = (base.len() * base.dim()) as f64 * queries.len() as f64 / best / args.threads as f64;
+    let read = base.memory_bytes() as f64 * queries.len() as f64 / best / args.threads as f64;
     println!(
         "{}",
         serde_json::json!({
             "index": args.index, "n": base.len(), "dim": base.dim(), "k": args.k, "one": args.one,
             "qps": queries.len() as f64 / best, "p50_us": percentile(0.5), "p99_us": percentile(0.99),
             "build_s": build, "memory_ratio": index.memory_bytes() as f64 / base.memory_bytes() as f64,
+            "macs_per_cycle": args.machine.then(|| products / 1e9 / clock()), "scan_gb_s": read / 1e9,
+            "machine_gb_s": args.machine.then(bandwidth),
             "params": index.params().into_iter().collect::<std::collections::BTreeMap<_, _>>(), "exact": exact,
         })
     );

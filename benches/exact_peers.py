@@ -1,11 +1,10 @@
 """Ours and FAISS IndexFlatL2 in turns, one thread, k = 10, on the tables of the bars of exact search; prints ratios.
 
-    /path/to/venv/bin/python benches/exact_peers.py BINARY [--only pixels,lowrank,...] [--rounds 2]
+    /path/to/venv/bin/python benches/exact_peers.py BINARY [--only pixels,low_rank,...] [--rounds 2]
 
 BINARY is what `cargo bench --bench exact --no-run` names. Close everything else while it runs.
 """
 import argparse
-import gzip
 import json
 import os
 import subprocess
@@ -14,49 +13,15 @@ import time
 
 import faiss
 import numpy as np
+from tables import tables
 
-DATA = os.environ.get("FASHION_MNIST_DIR", "/usr/share/datasets/fashion-mnist")
 DIR = os.path.join(tempfile.gettempdir(), "exact-tables")
-
-
-def pixels(which):
-    with gzip.open(f"{DATA}/{which}-images-idx3-ubyte.gz") as file:
-        return np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 784)
-
-
-def low_rank(rng, rows, dim=384, rank=24):
-    """Hidden variables of falling size, mixed, with noise: what learned embeddings look like."""
-    mixing = np.random.default_rng(5).normal(size=(rank, dim)) / np.arange(1, rank + 1)[:, None] ** 0.7
-    return (rng.normal(size=(rows, rank)) @ mixing + 0.05 * rng.normal(size=(rows, dim))).astype(np.float32)
-
-
-def relu(rng, rows, dim):
-    """Ten classes on a few hidden variables each, through a random layer and ReLU: penultimate-layer-like features."""
-    fixed = np.random.default_rng(6)
-    centres, spread = fixed.normal(size=(10, 16)) * 2, fixed.normal(size=(10, 16, 16)) * 0.25
-    layer = fixed.normal(size=(16, dim))
-    label = rng.integers(0, 10, rows)
-    hidden = centres[label] + np.einsum("nd,nde->ne", rng.normal(size=(rows, 16)), spread[label])
-    return np.maximum(hidden @ layer + 0.05 * rng.normal(size=(rows, dim)), 0).astype(np.float32)
-
-
-def tables(name):
-    a, b = np.random.default_rng(1), np.random.default_rng(2)
-    if name == "pixels":
-        return pixels("train"), pixels("t10k")
-    if name == "pixels_float":
-        return tuple(t.astype(np.float32) for t in tables("pixels"))
-    if name == "lowrank":
-        return low_rank(a, 60_000), low_rank(b, 2_000)
-    if name == "noise":
-        return a.normal(size=(60_000, 256)).astype(np.float32), b.normal(size=(2_000, 256)).astype(np.float32)
-    return relu(a, 60_000, int(name[4:])), relu(b, 4_000, int(name[4:]))
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("binary")
-    parser.add_argument("--only", default="pixels,pixels_float,lowrank,noise,relu128,relu32")
+    parser.add_argument("--only", default="pixels,pixels_float,low_rank,noise-256,relu-128,relu-32")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--check", type=int, default=0, help="also compare so many queries with the definition")
     args = parser.parse_args()

@@ -1,10 +1,15 @@
 //! Exhaustive search: every vector is compared with every query.
 //!
 //! Three ways to the same answer, all of which decide every row:
-//! - one query (or a few, or Manhattan): a scan row by row, bounded by memory bandwidth;
-//! - many byte queries over bytes: tiles of integer products, ‖q − x‖² = ‖q‖² − 2·q·x + ‖x‖², exact;
-//! - many other queries: the same tiles in f32. What rounding leaves in doubt is compared again in f64.
+//! - one query (or a few, or Manhattan): a scan row by row; of a byte query by products with its 7-bit codes, whose error is
+//!   known, which makes memory bandwidth the limit;
+//! - many byte queries over bytes: tiles of products of bytes rounded to 6 and 7 bits, whose error is known;
+//! - many other queries: tiles of products in f32.
+//!
+//! What rounding leaves in doubt is compared again, exactly.
 
+use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -14,7 +19,7 @@ use crate::dataset::{Row, Storage, Vectors};
 use crate::distance::{Metric, QueryForm, Ranker};
 use crate::kernel;
 use crate::kernel::pair::{self, gamma};
-use crate::kernel::tile::{Line, POINTS, Panels, QUERIES, Tiles, Word};
+use crate::kernel::tile::{self, Line, POINTS, Panels, QUERIES, Rounded, Tiles, Word};
 use crate::neighbor::{Neighbor, Neighbors, TopK};
 
 /// Queries that go over the base together, at most: the base is then read from memory once for all of them.
@@ -24,10 +29,16 @@ const FEW: usize = 4;
 /// Points that all queries of a tile go over before the next come: they share the second-level cache.
 const BLOCK: usize = 16 * POINTS;
 
-/// Values that a scan asks the memory for ahead of those that it compares.
-const AHEAD: usize = 4_096;
+/// Values of a row, at most, that integer products are taken of: its squared length and products, all of them less than 2¹⁶ a
+/// value, then fit in 31 bits.
+const DEEPEST: usize = 1 << 14;
+/// Rows that a scan bounds before it compares those that are left.
+const GROUP: usize = 64;
+/// How many bytes ahead of those that it compares a scan of bytes asks the memory for: the processor's own prefetching stops
+/// at every page, which is fast enough for floats only.
+const AHEAD: usize = 32_768;
 
-/// Exhaustive search (*brute force*, FAISS `Flat`): exact, nothing to build, O(n·d) a query.
+/// Exhaustive search (*brute force*, FAISS `Flat`): exact, next to nothing to build, O(n·d) a query.
 #[derive(Debug, Clone)]
 pub struct BruteForce {
     base: Arc<Vectors>,
@@ -35,17 +46,30 @@ pub struct BruteForce {
     /// About the middle of the base: f32 products are taken from here, since their error grows with the length of
     /// the factors.
     centre: Arc<[f32]>,
+    /// The least and the greatest byte.
+    range: (u8, u8),
+    /// ‖x‖² − 256·Σx of each row of bytes: see [`Halved`].
+    norms: Arc<[i32]>,
 }
 
 impl BruteForce {
-    /// Keeps the vectors; there is nothing else to prepare.
+    /// Keeps the vectors, and of rows of bytes their norms.
     ///
     /// # Errors
     /// If `base` is empty.
     pub fn build(base: Arc<Vectors>, metric: Metric) -> Result<Self, BuildError> {
         check_base(&base)?;
         let centre = centre(&base);
-        Ok(Self { base, metric, centre })
+        let bytes = base.bytes().unwrap_or_default();
+        let range = bytes.iter().fold((u8::MAX, 0), |(low, high), &value| (low.min(value), high.max(value)));
+        match base.storage() {
+            Storage::Bytes(values) => kernel::in_huge_pages(values),
+            Storage::Floats(values) => kernel::in_huge_pages(values),
+        }
+        let rows = if base.dim() <= DEEPEST { bytes } else { &[] };
+        let norm = |row: &[u8]| row.iter().map(|&value| i32::from(value) * (i32::from(value) - 256)).sum();
+        let norms = rows.par_chunks(base.dim()).map(norm).collect();
+        Ok(Self { base, metric, centre, range, norms })
     }
 
     /// The metric in which it searches.
@@ -66,13 +90,13 @@ impl BruteForce {
 
     fn scan(&self, query: Row<'_>, k: usize) -> Vec<Neighbor> {
         let mut top = self.collector(k);
-        Scan::new(&self.base, self.metric, query).rows(0..self.base.len(), &mut top);
+        Scan::new(self, query).rows(0..self.base.len(), &mut top);
         top.into_neighbors(self.metric)
     }
 
     /// Scans for some queries at once, block by block, so that a block is read from memory once for all of them.
     fn scan_all(&self, queries: &[Row<'_>], k: usize) -> Vec<Vec<Neighbor>> {
-        let scans: Vec<_> = queries.iter().map(|&query| Scan::new(&self.base, self.metric, query)).collect();
+        let scans: Vec<_> = queries.iter().map(|&query| Scan::new(self, query)).collect();
         let mut tops = vec![self.collector(k); queries.len()];
         for start in (0..self.base.len()).step_by(BLOCK) {
             for (scan, top) in scans.iter().zip(&mut tops) {
@@ -86,8 +110,6 @@ impl BruteForce {
         if queries.len() < FEW || self.metric != Metric::Euclidean {
             return self.scan_all(queries, k);
         }
-        // Σ255² and twice a product have to fit in 31 bits.
-        const DEEPEST: usize = 1 << 14;
         let forms: Vec<_> = queries.iter().map(|&query| QueryForm::new(&self.base, query)).collect();
         let bytes: Option<Vec<&[u8]>> = forms
             .iter()
@@ -98,7 +120,7 @@ impl BruteForce {
             .collect();
         let mut tops = vec![self.collector(k); queries.len()];
         match (bytes, self.base.bytes()) {
-            (Some(queries), Some(base)) => byte_tiles(base, self.base.dim(), &queries, &mut tops),
+            (Some(queries), Some(base)) => self.byte_tiles(base, &queries, &mut tops),
             _ => self.float_tiles(queries, &mut tops),
         }
         tops.into_iter().map(|top| top.into_neighbors(self.metric)).collect()
@@ -162,42 +184,71 @@ impl BruteForce {
             }
         }
     }
-}
 
-/// The neighbours by integer products. Rank values are exact, so that nothing is compared twice.
-fn byte_tiles(base: &[u8], dim: usize, queries: &[&[u8]], tops: &mut [TopK]) {
-    let words = dim.div_ceil(2);
-    let square = |row: &[u8]| row.iter().map(|&value| i32::from(value).pow(2)).sum::<i32>();
-    let mut rows = vec![[0; 2]; queries.len() * words];
-    rows.chunks_exact_mut(words).zip(queries).for_each(|(out, query)| widen(query, out));
-    let panels = Panels::pack(&rows, words);
-    let lengths: Vec<i32> = queries.iter().map(|query| square(query)).collect();
-    // As integers: the rank is below 2³¹, and the threshold is one of the ranks or infinite, where the cast saturates.
-    let limit = |top: &TopK, length: i32| (top.threshold() as i64 - i64::from(length)).min(i64::from(i32::MAX)) as i32;
-    let mut limits = vec![Line([i32::MIN; QUERIES]); panels.len()];
-    for (query, (top, &length)) in tops.iter().zip(&lengths).enumerate() {
-        limits[query / QUERIES].0[query % QUERIES] = limit(top, length);
-    }
+    /// The neighbours by products of rounded bytes.
+    ///
+    /// A row x stands near x̂ = low + a·x′ with integers 0 ≤ x′ ≤ 64, a query near q̂ = low + b·(q′ + 64) with
+    /// −64 ≤ q′ ≤ 63, and their distances from these, e(x) and e(q), are known. By the triangle inequality
+    ///
+    /// ‖q − x‖ ≥ ‖q̂ − x̂‖ − e(q) − e(x), with ‖q̂ − x̂‖² = a²‖x′‖² + b²‖q′ + 64‖² − 2ab·(q′·x′ + 64·Σx′).
+    ///
+    /// So a row is out if (a/b)·‖x′‖² − 128·Σx′ − 2·q′·x′ exceeds ((t + e(q) + e(x))² − b²‖q′ + 64‖²) / ab, where t is the
+    /// distance of the k-th best; else it is ranked exactly.
+    fn byte_tiles(&self, base: &[u8], queries: &[&[u8]], tops: &mut [TopK]) {
+        let dim = self.base.dim();
+        let words = dim.div_ceil(4);
+        let (low, spread) = (self.range.0, self.range.1 - self.range.0);
+        // The greatest query may lose one, or 255 would need steps of 3.
+        let (a, b) = (spread.div_ceil(64).max(1), spread.saturating_sub(1).div_ceil(127).max(1));
+        let mut rows = vec![[0; 4]; queries.len() * words];
+        let rounded: Vec<Rounded> = rows
+            .chunks_exact_mut(words)
+            .zip(queries)
+            .map(|(out, query)| {
+                let codes = &mut out.as_flattened_mut()[..dim];
+                let rounded = tile::round(query, low, b, 127, codes);
+                codes.iter_mut().for_each(|code| *code = code.wrapping_sub(64));
+                rounded
+            })
+            .collect();
+        let panels = Panels::pack(&rows, words);
+        let (step, product) = (f64::from(b), f64::from(a) * f64::from(b));
+        let limit = |top: &TopK, query: Rounded, error: f64| {
+            let reach = top.threshold().sqrt() + f64::from(query.lost).sqrt() + error;
+            // The cast saturates.
+            ((reach * reach * (1.0 + 1e-12) - step * step * f64::from(query.squares)) / product).floor() as i32
+        };
 
-    let mut points = Tiles::zeros(BLOCK / POINTS, words);
-    let mut point = vec![[0; 2]; words];
-    let mut sums = vec![Line::default(); BLOCK];
-    for (block, rows) in base.chunks(BLOCK * dim).enumerate() {
-        let mut norms = Vec::with_capacity(BLOCK);
-        for (row, values) in rows.chunks_exact(dim).enumerate() {
-            widen(values, &mut point);
-            points.set(row, &point);
-            norms.push(square(values));
-        }
-        for (panel, limits) in limits.iter_mut().enumerate() {
-            panels.products(panel, &points, &mut sums);
-            let mut from = 0;
-            while let Some((row, mask)) = <[i16; 2]>::next_near(&sums[..norms.len()], &norms, limits, from) {
-                from = row + 1;
-                for (lane, query) in ones(mask).map(|lane| (lane, panel * QUERIES + lane)) {
-                    let rank = norms[row] - 2 * sums[row].0[lane] + lengths[query];
-                    tops[query].push((block * BLOCK + row) as u32, f64::from(rank));
-                    limits.0[lane] = limit(&tops[query], lengths[query]);
+        let mut limits = Line([i32::MIN; QUERIES]);
+        let mut points = Tiles::zeros(BLOCK / POINTS, words);
+        let mut point = vec![[0; 4]; words];
+        let mut sums = vec![Line::default(); BLOCK];
+        for (block, rows) in base.chunks(BLOCK * dim).enumerate() {
+            let mut norms = Vec::with_capacity(BLOCK);
+            let mut lost = 0;
+            for (row, values) in rows.chunks_exact(dim).enumerate() {
+                let rounded = tile::round(values, low, a, 64, &mut point.as_flattened_mut()[..dim]);
+                points.set(row, &point);
+                norms.push(i32::from(a) * rounded.squares / i32::from(b) - 128 * rounded.sum);
+                lost = lost.max(rounded.lost);
+            }
+            let error = f64::from(lost).sqrt();
+            for panel in 0..panels.len() {
+                panels.products(panel, &points, &mut sums);
+                let some = panel * QUERIES..((panel + 1) * QUERIES).min(queries.len());
+                for query in some.clone() {
+                    limits.0[query % QUERIES] = limit(&tops[query], rounded[query], error);
+                }
+                let mut from = 0;
+                while let Some((row, mask)) = <[u8; 4]>::next_near(&sums[..norms.len()], &norms, &limits, from) {
+                    from = row + 1;
+                    // The last panel is filled up with queries that are none.
+                    for query in ones(mask).map(|lane| panel * QUERIES + lane).filter(|query| some.contains(query)) {
+                        let rank = Metric::Euclidean.rank_bytes(queries[query], &rows[row * dim..][..dim]);
+                        if tops[query].push((block * BLOCK + row) as u32, rank as f64) {
+                            limits.0[query % QUERIES] = limit(&tops[query], rounded[query], error);
+                        }
+                    }
                 }
             }
         }
@@ -209,45 +260,99 @@ struct Scan<'a> {
     base: &'a Vectors,
     metric: Metric,
     ranker: Ranker<'a>,
-    query: QueryForm<'a>,
+    rough: Rough<'a>,
+}
+
+/// What decides of most rows that they are out.
+enum Rough<'a> {
+    /// Products with the codes of a byte query.
+    Halved { rows: &'a [u8], norms: &'a [i32], query: Halved },
+    /// f32 arithmetic.
+    Floats { rows: &'a [f32], query: Cow<'a, [f32]> },
+    /// Nothing but the comparison itself.
+    None,
+}
+
+/// A byte query q near q̂ = 2·(q′ + 64), with −64 ≤ q′ ≤ 63, in which products with bytes are a third of the work.
+///
+/// ‖q̂ − x‖² = ‖x‖² − 256·Σx − 4·q′·x + ‖q̂‖² exactly, and ‖q − x‖ ≥ ‖q̂ − x‖ − ‖q − q̂‖. So a row is out if
+/// ‖x‖² − 256·Σx − 4·q′·x exceeds (t + ‖q − q̂‖)² − ‖q̂‖², where t is the distance of the k-th best.
+struct Halved {
+    codes: Vec<i8>,
+    /// ‖q̂‖².
+    squares: f64,
+    /// ‖q − q̂‖.
+    lost: f64,
 }
 
 impl<'a> Scan<'a> {
-    fn new(base: &'a Vectors, metric: Metric, query: Row<'a>) -> Self {
-        Self { base, metric, ranker: Ranker::new(base, metric, query), query: QueryForm::new(base, query) }
+    fn new(BruteForce { base, metric, norms, .. }: &'a BruteForce, query: Row<'a>) -> Self {
+        let ranker = Ranker::new(base, *metric, query);
+        let rough = match (QueryForm::new(base, query), base.storage()) {
+            (QueryForm::Bytes(query), Storage::Bytes(rows)) if *metric == Metric::Euclidean && !norms.is_empty() => {
+                let codes = query.iter().map(|&value| (value / 2) as i8 - 64).collect();
+                let squares = query.iter().map(|&value| u64::from(value & !1).pow(2)).sum::<u64>() as f64;
+                let lost = (query.iter().filter(|&value| value % 2 == 1).count() as f64).sqrt();
+                Rough::Halved { rows, norms, query: Halved { codes, squares, lost } }
+            }
+            (QueryForm::Floats(query), Storage::Floats(rows)) => Rough::Floats { rows, query },
+            _ => Rough::None,
+        };
+        Self { base, metric: *metric, ranker, rough }
     }
 
-    /// Asks the memory for what will be compared soon: the processor's own prefetching stops at every page.
-    #[inline]
-    fn fetch(&self, id: usize) {
-        let (dim, ahead) = (self.base.dim(), self.base.dim() * id + AHEAD);
-        match self.base.storage() {
-            Storage::Bytes(values) => kernel::prefetch(values.get(ahead..ahead + dim).unwrap_or_default()),
-            Storage::Floats(values) => kernel::prefetch(values.get(ahead..ahead + dim).unwrap_or_default()),
+    fn rows(&self, ids: Range<usize>, top: &mut TopK) {
+        let dim = self.base.dim();
+        match &self.rough {
+            Rough::Halved { rows, norms, query: Halved { codes, squares, lost } } => {
+                let limit = |threshold: f64| {
+                    let reach = threshold.sqrt() + lost;
+                    // The cast saturates.
+                    (reach * reach * (1.0 + 1e-12) - squares).floor() as i32
+                };
+                self.groups(rows, ids, top, limit, |id, row| norms[id] - 4 * pair::dot_bytes(row, codes));
+            }
+            Rough::Floats { rows, query } => {
+                // Twice the error of a sum. Infinite where f32 overflows, as the sum then is.
+                let slack = 1.0 + 2.0 * pair::relative_error(dim);
+                let limit = |threshold: f64| round_up((threshold + dim as f64 * pair::UNDERFLOW) * slack);
+                match self.metric {
+                    Metric::Euclidean => {
+                        self.groups(rows, ids, top, limit, |_, row| pair::squared_euclidean_f32(query, row));
+                    }
+                    Metric::Manhattan => self.groups(rows, ids, top, limit, |_, row| pair::manhattan_f32(query, row)),
+                }
+            }
+            Rough::None => ids.for_each(|id| _ = top.push(id as u32, self.ranker.rank(id))),
         }
     }
 
-    fn rows(&self, ids: std::ops::Range<usize>, top: &mut TopK) {
-        let (QueryForm::Floats(query), Some(base)) = (&self.query, self.base.floats()) else {
-            for id in ids {
-                self.fetch(id);
-                top.push(id as u32, self.ranker.rank(id));
-            }
-            return;
-        };
-        // In f32 first, exactly where that leaves a doubt.
+    /// Compares the rows of which a rough value is not above the limit that goes with the k-th best so far.
+    #[inline(always)]
+    fn groups<T, V: PartialOrd>(
+        &self,
+        rows: &[T],
+        ids: Range<usize>,
+        top: &mut TopK,
+        limit: impl Fn(f64) -> V,
+        rough: impl Fn(usize, &[T]) -> V,
+    ) {
         let dim = self.base.dim();
-        let approximate = match self.metric {
-            Metric::Euclidean => pair::squared_euclidean_f32,
-            Metric::Manhattan => pair::manhattan_f32,
-        };
-        let (error, underflow) = (pair::relative_error(dim), dim as f64 * pair::UNDERFLOW);
-        let limit = |top: &TopK| round_up((top.threshold() + underflow) * (1.0 + 2.0 * error));
-        let mut far = limit(top);
-        for (id, row) in ids.clone().zip(base[ids.start * dim..ids.end * dim].chunks_exact(dim)) {
-            self.fetch(id);
-            if approximate(query, row) <= far && top.push(id as u32, self.ranker.rank(id)) {
-                far = limit(top);
+        let mut near = [0; GROUP];
+        for start in ids.clone().step_by(GROUP) {
+            let end = (start + GROUP).min(ids.end);
+            let limit = limit(top.threshold());
+            let mut count = 0;
+            for (id, row) in (start..end).zip(rows[start * dim..end * dim].chunks_exact(dim)) {
+                if size_of::<T>() == 1 {
+                    kernel::prefetch(rows.get(id * dim + AHEAD..(id + 1) * dim + AHEAD).unwrap_or_default());
+                }
+                near[count] = id;
+                // Without a branch, which would often be mispredicted.
+                count += usize::from(rough(id, row) <= limit);
+            }
+            for &id in &near[..count] {
+                top.push(id as u32, self.ranker.rank(id));
             }
         }
     }
@@ -271,7 +376,7 @@ impl Index for BruteForce {
     }
 
     fn memory_bytes(&self) -> usize {
-        self.base.memory_bytes() + size_of_val(&*self.centre)
+        self.base.memory_bytes() + size_of_val(&*self.centre) + size_of_val(&*self.norms)
     }
 
     fn query(&self, query: &[f32], k: usize) -> Result<Vec<Neighbor>, QueryError> {
@@ -316,15 +421,6 @@ fn centred(row: Row<'_>, centre: &[f32], out: &mut [f32]) -> f64 {
     chunks.iter().for_each(|chunk| add(chunk));
     add(rest);
     sums.iter().sum()
-}
-
-/// Bytes as pairs of 16 bits, an odd last one with a zero.
-fn widen(row: &[u8], out: &mut [[i16; 2]]) {
-    let (pairs, rest) = row.as_chunks::<2>();
-    out.iter_mut().zip(pairs).for_each(|(out, pair)| *out = pair.map(i16::from));
-    if let ([last], Some(out)) = (rest, out.last_mut()) {
-        *out = [i16::from(*last), 0];
-    }
 }
 
 /// The positions of the ones in a mask, ascending.

@@ -19,6 +19,7 @@
 //! cannot be among the k nearest. The same holds for a box around the codes of a block of points.
 
 use std::cell::RefCell;
+use std::ops::Range;
 use std::sync::Arc;
 
 use ndarray::ArrayView2;
@@ -28,17 +29,17 @@ use super::{BruteForce, BuildError, Index, QueryError, check_base, check_query, 
 use crate::dataset::{Row, Storage, Vectors};
 use crate::distance::{Metric, Ranker};
 use crate::kernel::pair::gamma;
-use crate::kernel::va::{self, BLOCK, Candidate, Pairs, STEP};
+use crate::kernel::va::{self, BLOCK, Candidate, Pairs, Segment, Sought, WIDTH};
 use crate::kernel::{self, rotate};
 use crate::neighbor::{Neighbor, Neighbors, TopK};
 use crate::pca::{self, Pca, PcaOptions};
 
 /// Length of the longest code of the base.
 const RADIUS: f64 = 16_000.0;
-/// Length of the longest code of a query: RADIUS and this, added and squared, stay below 2³¹.
+/// Length of the longest code of a query: RADIUS, COARSEST and this, added and squared, stay below 2³¹.
 const FARTHEST: f64 = 30_000.0;
-/// Codes of a segment: 31 components and the norm of the rest, a cache line.
-const WIDTH: usize = 2 * STEP;
+/// No code of the base is farther than this from what it stands for, or there is no file.
+const COARSEST: f64 = 300.0;
 /// Beyond this dimension the eigenvectors, O(d³), take longer than they are worth.
 const WIDEST: usize = 2_048;
 /// Below this number of vectors a scan has no time to be slow.
@@ -49,7 +50,7 @@ const FEWEST: usize = 1_000;
 pub struct Plan {
     /// Components of the first pass, over blocks of points: even, at least 2.
     pub head: usize,
-    /// Segments of 31 further components each, read for the points that are left.
+    /// Segments of 62 further components each, read for the points that are left.
     pub segments: usize,
 }
 
@@ -59,22 +60,24 @@ impl Plan {
         self.head / 2 + 1
     }
 
-    /// The number of components known after each stage.
-    fn stages(self) -> impl Iterator<Item = usize> {
-        (0..=self.segments).map(move |segment| self.head + segment * (WIDTH - 1))
-    }
-
     fn components(self) -> usize {
-        self.head + self.segments * (WIDTH - 1)
+        self.head + self.segments * WIDTH
     }
 
-    fn codes(self) -> usize {
-        2 * self.pairs() + self.segments * WIDTH
+    /// The components that a stage adds: the head's, or a segment's.
+    fn stage(self, stage: usize) -> Range<usize> {
+        let end = self.head + stage * WIDTH;
+        if stage == 0 { 0..end } else { end - WIDTH..end }
     }
 
-    /// Bytes that a point takes, its share of its block's box included.
-    fn bytes(self) -> usize {
-        size_of::<i16>() * (self.codes() + (4 * self.pairs()).div_ceil(BLOCK)) + size_of::<u32>()
+    /// Bytes that a point takes, its share of its block's box and of the rotation of `dim` dimensions included.
+    fn bytes(self, points: usize, dim: usize) -> usize {
+        let head = 2 * size_of::<i16>() * self.pairs();
+        let shared = size_of::<f32>() * self.components().min(dim) * dim;
+        head + 2 * head.div_ceil(BLOCK)
+            + self.segments * size_of::<Segment>()
+            + size_of::<u32>()
+            + shared.div_ceil(points)
     }
 }
 
@@ -91,7 +94,8 @@ pub struct VaFileParams {
 /// Exact Euclidean search by lower bounds from a few quantised principal components.
 ///
 /// Most points are excluded block by block, or by their first components; the others by more; what is left is compared
-/// exactly, nearest bound first. Where the data have no structure that a rotation could find, it is a [`BruteForce`].
+/// exactly, nearest bound first. Where the data have no structure that a rotation could find, it is a [`BruteForce`], or, for floats, a scan of codes of
+/// 8 bits in place of their 32, whichever is expected to cost less.
 #[derive(Debug, Clone)]
 pub struct VaFile {
     full: BruteForce,
@@ -165,8 +169,8 @@ fn plans(base: &Vectors) -> Vec<Plan> {
     let budget = base.memory_bytes() / base.len() / 2;
     let mut plans = Vec::new();
     for head in [6, 14, 22, 30] {
-        let most = dim.saturating_sub(head).div_ceil(WIDTH - 1);
-        let fitting = (0..=most).rev().find(|&segments| Plan { head, segments }.bytes() <= budget);
+        let most = dim.saturating_sub(head).div_ceil(WIDTH);
+        let fitting = (0..=most).rev().find(|&segments| Plan { head, segments }.bytes(base.len(), dim) <= budget);
         // Half the segments as well: where few components hold nearly all of the variance, the rest costs for nothing.
         for segments in fitting.into_iter().flat_map(|most| [most, most / 2]) {
             let plan = Plan { head, segments };
@@ -183,7 +187,7 @@ fn plans(base: &Vectors) -> Vec<Plan> {
 fn scan_cost(base: &Vectors) -> (f64, f64) {
     let values = (base.len() * base.dim()) as f64;
     match base.storage() {
-        Storage::Bytes(_) => (values * 0.05, values * 0.014),
+        Storage::Bytes(_) => (values * 0.041, values * 0.0106),
         Storage::Floats(_) => (values * 0.2, values * 0.023),
     }
 }
@@ -247,35 +251,48 @@ struct File {
     scale: f64,
     /// ε of the rotation.
     epsilon: f64,
-    /// E, the greatest distance of a point's codes from what they stand for.
-    error: f64,
+    /// E of each stage, the greatest distance of a point's codes from what they stand for.
+    errors: Vec<f64>,
     /// The row that stands at each position; `u32::MAX` where the last block is filled up.
     ids: Vec<u32>,
     /// Boxes of the blocks' heads.
     low: Vec<Pairs>,
     high: Vec<Pairs>,
     heads: Vec<Pairs>,
-    segments: Vec<Vec<i16>>,
+    /// What the codes of each segment are to be multiplied by.
+    steps: Vec<[i16; WIDTH]>,
+    /// Block by block, in a block segment by segment, in these point by point.
+    segments: Vec<Segment>,
 }
 
 /// What a thread needs for a query, kept for the next one.
 #[derive(Debug, Default)]
 struct Scratch {
-    shifted: Vec<f32>,
-    rotated: Vec<f32>,
-    codes: Vec<i16>,
-    head: Vec<[i16; 2]>,
+    query: Query,
     boxes: Vec<i32>,
+    minima: Vec<i32>,
     blocks: Vec<u32>,
-    nearest: Vec<u64>,
     candidates: Vec<Candidate>,
     seeds: Vec<Candidate>,
     work: Work,
 }
 
+/// A query, coded as far as it is needed.
+#[derive(Debug, Default)]
+struct Query {
+    shifted: Vec<f32>,
+    rotated: Vec<f32>,
+    coder: Coder,
+    head: Vec<[i16; 2]>,
+    segments: Vec<Sought>,
+    /// E′ of each stage.
+    errors: Vec<f64>,
+}
+
 /// How much was done.
 #[derive(Debug, Default, Clone, Copy, PartialEq)]
 struct Work {
+    rotated: usize,
     blocks: usize,
     refined: usize,
     verified: usize,
@@ -302,35 +319,53 @@ impl File {
         let components = plan.components().min(dim);
         // Of a projection in f64 by a sum of d products, in any order.
         let relative = f64::EPSILON * (dim + 4) as f64 * (components as f64).sqrt();
+        let steps = steps(projected, scale, plan);
 
-        let blocks = n.div_ceil(BLOCK);
-        let mut codes = vec![0i16; blocks * BLOCK * plan.codes()];
-        let error = codes
-            .par_chunks_mut(plan.codes())
-            .enumerate()
-            .map(|(position, codes)| {
+        let (blocks, pairs) = (n.div_ceil(BLOCK), plan.pairs());
+        let mut heads = vec![Pairs([[0; 2]; BLOCK]); blocks * pairs];
+        let mut segments = vec![Segment::default(); blocks * BLOCK * plan.segments];
+        kernel::in_huge_pages(&heads);
+        kernel::in_huge_pages(&segments);
+        let encode = |block: usize, head: &mut [Pairs], segments: &mut [Segment]| {
+            let mut errors = vec![0.0f64; plan.segments + 1];
+            for lane in 0..BLOCK {
                 // What fills the last block up repeats the last point, so as not to widen its box.
-                let id = order[position.min(n - 1)] as usize;
+                let id = order[(block * BLOCK + lane).min(n - 1)] as usize;
                 let length = lengths[id] * scale * scale;
-                let values = projected.row(id);
-                let values = values.iter().take(components).map(|value| value * scale);
-                encode(plan, values, length, epsilon, relative * length.sqrt(), codes)
-            })
-            .reduce(|| 0.0, |a, b| if a < b || b.is_nan() { b } else { a });
-        if !error.is_finite() || epsilon > 0.1 {
+                let mut coder = Coder::new(length, epsilon, relative * length.sqrt());
+                let value = |at: usize| projected.get([id, at]).map_or(0.0, |value| value * scale);
+                for at in plan.stage(0) {
+                    head[at / 2].0[lane][at % 2] = coder.component(value(at), 1.0);
+                }
+                let (rest, error) = coder.rest();
+                head[pairs - 1].0[lane] = [rest, 0];
+                errors[0] = worse(errors[0], error);
+                for (stage, steps) in (1..).zip(&steps) {
+                    let segment = &mut segments[(stage - 1) * BLOCK + lane];
+                    for ((code, at), &step) in segment.codes.iter_mut().zip(plan.stage(stage)).zip(steps) {
+                        *code = coder.component(value(at), f64::from(step)) as i8;
+                    }
+                    let (rest, error) = coder.rest();
+                    segment.rest = rest;
+                    errors[stage] = worse(errors[stage], error);
+                }
+            }
+            errors
+        };
+        let none = || vec![0.0; plan.segments + 1];
+        let join = |a: Vec<f64>, b: Vec<f64>| a.iter().zip(&b).map(|(&a, &b)| worse(a, b)).collect();
+        let errors = if plan.segments == 0 {
+            let blocks = heads.par_chunks_mut(pairs).enumerate();
+            blocks.map(|(block, head)| encode(block, head, &mut [])).reduce(none, join)
+        } else {
+            let blocks = heads.par_chunks_mut(pairs).zip(segments.par_chunks_mut(BLOCK * plan.segments)).enumerate();
+            blocks.map(|(block, (head, segments))| encode(block, head, segments)).reduce(none, join)
+        };
+        // Said so that a NaN returns as well.
+        if !errors.iter().all(|&error| error <= COARSEST) || epsilon > 0.1 {
             return None;
         }
 
-        let pairs = plan.pairs();
-        let mut heads = vec![Pairs([[0; 2]; BLOCK]); blocks * pairs];
-        let mut segments = vec![Vec::with_capacity(blocks * BLOCK * WIDTH); plan.segments];
-        for (position, codes) in codes.chunks_exact(plan.codes()).enumerate() {
-            let (head, tail) = codes.split_at(2 * pairs);
-            for (pair, codes) in head.as_chunks::<2>().0.iter().enumerate() {
-                heads[position / BLOCK * pairs + pair].0[position % BLOCK] = *codes;
-            }
-            segments.iter_mut().zip(tail.chunks_exact(WIDTH)).for_each(|(segments, codes)| segments.extend(codes));
-        }
         let mut low = vec![Pairs([[0; 2]; BLOCK]); blocks.div_ceil(BLOCK) * pairs];
         let mut high = low.clone();
         for (block, head) in heads.chunks_exact(pairs).enumerate() {
@@ -348,7 +383,7 @@ impl File {
         let mean = pca.mean().to_vec();
         let rotation =
             pca.rotation().rows().into_iter().take(components).flatten().map(|&value| value as f32).collect();
-        Some(Self { plan, mean, rotation, scale, epsilon, error, ids, low, high, heads, segments })
+        Some(Self { plan, mean, rotation, scale, epsilon, errors, ids, low, high, heads, steps, segments })
     }
 
     fn memory_bytes(&self) -> usize {
@@ -357,36 +392,67 @@ impl File {
             + size_of_val(&*self.ids)
             + size_of_val(&*self.heads)
             + 2 * size_of_val(&*self.low)
-            + self.segments.iter().map(|segments| size_of_val(&**segments)).sum::<usize>()
+            + size_of_val(&*self.steps)
+            + size_of_val(&*self.segments)
     }
 
-    /// Codes the query and returns E′, or `None` if it is too far away from the base for 16 bits.
-    fn encode_query(&self, query: Row<'_>, scratch: &mut Scratch) -> Option<f64> {
-        let Scratch { shifted, rotated, codes, head, .. } = scratch;
+    /// Codes the head of a query, or returns `None` if it is too far away from the base for 16 bits.
+    fn encode(&self, row: Row<'_>, query: &mut Query, work: &mut Work) -> Option<()> {
         let (dim, components) = (self.mean.len(), self.plan.components().min(self.mean.len()));
-        shifted.resize(dim, 0.0);
-        rotated.resize(components, 0.0);
-        codes.resize(self.plan.codes(), 0);
-        let length = match query {
-            Row::Bytes(query) => self.shift(query, shifted),
-            Row::Floats(query) => self.shift(query, shifted),
+        query.shifted.resize(dim, 0.0);
+        let length = match row {
+            Row::Bytes(row) => self.shift(row, &mut query.shifted),
+            Row::Floats(row) => self.shift(row, &mut query.shifted),
         };
         let radius = length.sqrt();
         // Said so that a NaN returns as well.
         if radius.is_nan() || radius > FARTHEST {
             return None;
         }
-        rotate::product(&self.rotation, shifted, rotated);
         // In f32: the shifted query is rounded by the share u, and so is the rotation, whose Frobenius norm is the root
         // of its number of rows; then there is the product's own rounding, and what underflows.
         let u = f64::from(f32::EPSILON) / 2.0;
         let root = (components as f64).sqrt();
         let arithmetic = ((gamma(rotate::roundings(dim)) + 2.0 * u) * root + 2.0 * u) * 1.001 * radius + 1e-30;
-        let values = rotated.iter().map(|&value| f64::from(value));
-        let error = encode(self.plan, values, length, self.epsilon, arithmetic, codes);
+        query.coder = Coder::new(length, self.epsilon, arithmetic);
+        query.errors.clear();
+        query.segments.clear();
+        self.rotate(0, query, work);
+        let Query { rotated, coder, head, errors, .. } = query;
         head.clear();
-        head.extend(codes[..2 * self.plan.pairs()].as_chunks::<2>().0);
-        error.is_finite().then_some(error)
+        head.resize(self.plan.pairs(), [0; 2]);
+        for (code, &value) in head.as_flattened_mut().iter_mut().zip(&*rotated) {
+            *code = coder.component(f64::from(value), 1.0);
+        }
+        let (rest, error) = coder.rest();
+        head[self.plan.pairs() - 1][0] = rest;
+        errors.push(error);
+        error.is_finite().then_some(())
+    }
+
+    /// Codes the next segment of a query.
+    fn encode_segment(&self, query: &mut Query, work: &mut Work) {
+        let stage = query.errors.len();
+        self.rotate(stage, query, work);
+        let mut sought = Sought::default();
+        sought.steps[..WIDTH].copy_from_slice(&self.steps[stage - 1]);
+        for (out, &value) in sought.values.iter_mut().zip(&query.rotated) {
+            *out = query.coder.component(f64::from(value), 1.0);
+        }
+        let (rest, error) = query.coder.rest();
+        sought.rest = rest;
+        query.segments.push(sought);
+        query.errors.push(error);
+    }
+
+    /// The components of a query that a stage adds.
+    fn rotate(&self, stage: usize, query: &mut Query, work: &mut Work) {
+        let dim = self.mean.len();
+        let rows = self.plan.stage(stage);
+        let rows = rows.start.min(dim)..rows.end.min(dim);
+        work.rotated += rows.len();
+        query.rotated.resize(rows.len(), 0.0);
+        rotate::product(&self.rotation[rows.start * dim..rows.end * dim], &query.shifted, &mut query.rotated);
     }
 
     /// Writes s·(query − µ) and returns its squared length.
@@ -402,84 +468,95 @@ impl File {
         squares.iter().sum()
     }
 
-    /// The greatest squared distance in codes at which a point can be as near as a rank value.
-    fn limit(&self, rank: f64, error: f64) -> i32 {
-        // The last factors are for the rounding of the rank itself and of this line; the cast saturates.
-        let reach = rank.sqrt() * self.scale * (1.0 + self.epsilon) * (1.0 + 1e-9) + self.error + error;
-        (reach * reach * (1.0 + 1e-12)) as i32
+    /// Where the segment of a stage of a position is.
+    #[inline(always)]
+    fn segment(&self, stage: usize, position: u32) -> usize {
+        let (block, lane) = (position as usize / BLOCK, position as usize % BLOCK);
+        (block * self.plan.segments + stage - 1) * BLOCK + lane
     }
 
-    /// Asks the memory for what stage `stage` reads of a point: a segment, or after the last one nothing yet.
-    #[inline]
+    /// Asks the memory for what a stage reads of a point: a segment, or after the last one nothing yet.
+    #[inline(always)]
     fn fetch(&self, stage: usize, position: u32) {
-        if let Some(segments) = self.segments.get(stage) {
-            kernel::prefetch(&segments[position as usize * WIDTH..][..WIDTH]);
+        if stage <= self.plan.segments {
+            kernel::prefetch(std::slice::from_ref(&self.segments[self.segment(stage, position)]));
         }
     }
 
-    /// Adds all segments to the bounds of the candidates, and keeps those within the limit.
-    fn refine(&self, query: &[i16], limit: i32, candidates: &mut Vec<Candidate>, work: &mut Work) {
-        for (stage, (segments, query)) in self.segments.iter().zip(query.chunks_exact(WIDTH)).enumerate() {
-            work.refined += candidates.len();
-            va::segments(segments, query, limit, candidates, |position| self.fetch(stage + 1, position));
-        }
+    /// Nanoseconds that it takes to rotate a query to so many components, and to compare a row exactly. These, and those
+    /// of [`File::expected_cost`], were measured once; only their proportions matter.
+    fn rotation_cost(&self, components: usize) -> f64 {
+        (components * self.mean.len()) as f64 * 0.07
     }
 
     /// `None` if the query is too far away to be coded.
-    fn search(&self, base: &Vectors, query: Row<'_>, k: usize, scratch: &mut Scratch) -> Option<Vec<Neighbor>> {
+    fn search(&self, base: &Vectors, row: Row<'_>, k: usize, scratch: &mut Scratch) -> Option<Vec<Neighbor>> {
         /// Blocks, beyond those that k points need, and candidates, beyond twice k, from which the first threshold comes.
         const FIRST_BLOCKS: usize = 8;
         const SEEDS: usize = 12;
-        let error = self.encode_query(query, scratch)?;
-        let Scratch { codes, head, boxes, blocks, nearest, candidates, seeds, work, .. } = scratch;
-        let tail = &codes[2 * self.plan.pairs()..];
+        /// Where so many blocks are left after that, it is worth a second threshold.
+        const MANY_BLOCKS: usize = 256;
+        /// Blocks of which only the nearest is looked at to find the first ones.
+        const TOGETHER: usize = 8;
+        let Scratch { query, boxes, minima, blocks, candidates, seeds, work } = scratch;
+        self.encode(row, query, work)?;
         let count = self.ids.len() / BLOCK;
         let k = k.min(base.len());
-        let mut search = Verifier {
+        let mut search = Search {
             file: self,
             base,
-            ranker: Ranker::new(base, Metric::Euclidean, query),
+            ranker: Ranker::new(base, Metric::Euclidean, row),
             top: TopK::new(k),
-            error,
-            limit: i32::MAX,
+            query,
+            seeds,
+            most_seeds: 2 * k + SEEDS,
+            work,
         };
 
         // The nearest blocks, and in them the nearest points, give a first threshold.
-        va::boxes(&self.low, &self.high, head, boxes);
+        va::boxes(&self.low, &self.high, &search.query.head, boxes);
         boxes.truncate(count);
         let first = ((2 * k).div_ceil(BLOCK) + FIRST_BLOCKS).min(count);
-        nearest.clear();
-        nearest.extend(boxes.iter().zip(0u64..).map(|(&bound, block)| (bound as u64) << 32 | block));
-        nearest.select_nth_unstable(first - 1);
+        minima.clear();
+        minima
+            .extend(boxes.chunks(TOGETHER).map(|boxes| boxes.iter().fold(i32::MAX, |least, &bound| least.min(bound))));
+        // That many blocks at least are not beyond this.
+        let near = if first < minima.len() { *minima.select_nth_unstable(first - 1).1 } else { i32::MAX };
         blocks.clear();
-        blocks.extend(nearest[..first].iter().map(|&key| key as u32));
+        va::within(boxes, near, blocks);
+        if first < blocks.len() {
+            blocks.select_nth_unstable_by_key(first - 1, |&block| boxes[block as usize]);
+            blocks.truncate(first);
+        }
         candidates.clear();
-        va::heads(&self.heads, head, blocks, i32::MAX, candidates, |position| self.fetch(0, position));
-        work.blocks += blocks.len();
-        let seed = |search: &mut Verifier<'_>, candidates: &mut Vec<Candidate>, seeds: &mut Vec<_>, work: &mut Work| {
-            let best = (2 * k + SEEDS).min(candidates.len());
-            if best < candidates.len() {
-                candidates.select_nth_unstable_by_key(best, |candidate| candidate.bound);
-            }
-            seeds.clear();
-            seeds.extend(candidates.drain(..best));
-            self.refine(tail, search.limit, seeds, work);
-            search.verify(seeds, work);
-            candidates.retain(|candidate| candidate.bound <= search.limit);
-        };
-        seed(&mut search, candidates, seeds, work);
+        search.heads(blocks, candidates);
+        search.seed(0, candidates);
 
         // All other blocks that it does not exclude, and of their points again the best first.
         blocks.iter().for_each(|&block| boxes[block as usize] = i32::MAX);
         blocks.clear();
-        let limit = search.limit;
-        blocks
-            .extend(boxes.iter().zip(0..).filter(|&(&bound, _)| bound <= limit && bound < i32::MAX).map(|(_, at)| at));
-        va::heads(&self.heads, head, blocks, limit, candidates, |position| self.fetch(0, position));
-        work.blocks += blocks.len();
-        seed(&mut search, candidates, seeds, work);
-        self.refine(tail, search.limit, candidates, work);
-        search.verify(candidates, work);
+        va::within(boxes, search.limit(0).min(i32::MAX - 1), blocks);
+        if blocks.len() > MANY_BLOCKS {
+            // The nearest of them first, for a limit that excludes some of the others.
+            blocks.select_nth_unstable_by_key(MANY_BLOCKS / 4, |&block| boxes[block as usize]);
+            let others = blocks.split_off(MANY_BLOCKS / 4);
+            search.heads(blocks, candidates);
+            search.seed(0, candidates);
+            let limit = search.limit(0);
+            blocks.clear();
+            blocks.extend(others.into_iter().filter(|&block| boxes[block as usize] <= limit));
+            blocks.sort_unstable();
+        }
+        search.heads(blocks, candidates);
+        let mut stage = 0;
+        while search.is_worth_refining(stage, candidates.len()) {
+            stage += 1;
+            search.refine(stage, candidates);
+            if stage == 1 {
+                search.seed(stage, candidates);
+            }
+        }
+        search.verify(stage, candidates);
         Some(search.top.into_neighbors(Metric::Euclidean))
     }
 
@@ -494,45 +571,132 @@ impl File {
             // One more, since a row finds itself.
             _ = self.search(base, base.row(row), K + 1, &mut scratch);
         }
-        let Work { blocks, refined, verified } = scratch.work;
-        let row = base.memory_bytes() as f64 / base.len() as f64;
+        let Work { rotated, blocks, refined, verified } = scratch.work;
         let per_query = blocks as f64 * self.plan.pairs() as f64 * 3.0
-            + refined as f64 * 9.0
-            + verified as f64 * (30.0 + row * 0.14);
+            + refined as f64 * 14.0
+            + verified as f64 * verification_cost(base)
+            + self.rotation_cost(rotated);
         let boxes = (self.ids.len() / BLOCK * self.plan.pairs()) as f64 * 0.2;
-        per_query / rows.len() as f64 + boxes + self.rotation.len() as f64 * 0.07
+        per_query / rows.len() as f64 + boxes
     }
 }
 
-/// The exact comparison at the end of the passes, and the threshold that comes from it.
-struct Verifier<'a> {
+/// Nanoseconds that the exact comparison with a row takes.
+fn verification_cost(base: &Vectors) -> f64 {
+    30.0 + base.memory_bytes() as f64 / base.len() as f64 * 0.14
+}
+
+/// The greater of two errors, where a NaN is the greatest.
+fn worse(a: f64, b: f64) -> f64 {
+    if a < b || b.is_nan() { b } else { a }
+}
+
+/// The steps with which the greatest value of each component of the segments fits in 8 bits.
+fn steps(projected: ArrayView2<'_, f64>, scale: f64, plan: Plan) -> Vec<[i16; WIDTH]> {
+    let step = |at: usize| {
+        let greatest = projected
+            .columns()
+            .into_iter()
+            .nth(at)
+            .map_or(0.0, |column| column.iter().fold(0.0, |greatest: f64, value| greatest.max(value.abs())));
+        (greatest * scale / f64::from(i8::MAX)).ceil().max(1.0) as i16
+    };
+    (1..=plan.segments).map(|stage| std::array::from_fn(|i| step(plan.stage(stage).start + i))).collect()
+}
+
+/// A query on its way through the passes.
+struct Search<'a> {
     file: &'a File,
     base: &'a Vectors,
     ranker: Ranker<'a>,
     top: TopK,
-    error: f64,
-    limit: i32,
+    query: &'a mut Query,
+    seeds: &'a mut Vec<Candidate>,
+    most_seeds: usize,
+    work: &'a mut Work,
 }
 
-impl Verifier<'_> {
+impl Search<'_> {
+    /// The greatest squared distance in codes of a stage at which a point can still be among the k nearest.
+    fn limit(&self, stage: usize) -> i32 {
+        let File { scale, epsilon, errors, .. } = self.file;
+        // The last factors are for the rounding of the rank itself and of this line; the cast saturates.
+        let reach = self.top.threshold().sqrt() * scale * (1.0 + epsilon) * (1.0 + 1e-9);
+        let reach = reach + errors[stage] + self.query.errors[stage];
+        (reach * reach * (1.0 + 1e-12)) as i32
+    }
+
+    /// Appends the points of some blocks that their heads do not exclude.
+    fn heads(&mut self, blocks: &[u32], candidates: &mut Vec<Candidate>) {
+        let file = self.file;
+        self.work.blocks += blocks.len();
+        let limit = self.limit(0);
+        va::heads(&file.heads, &self.query.head, blocks, limit, candidates, |position| file.fetch(1, position));
+    }
+
+    /// Whether there is a further stage, and it costs less than it is likely to save.
+    fn is_worth_refining(&self, stage: usize, candidates: usize) -> bool {
+        let plan = self.file.plan;
+        if stage >= plan.segments || stage < self.query.segments.len() {
+            return stage < plan.segments;
+        }
+        // About half of the candidates need no exact comparison then.
+        candidates as f64 / 2.0 * verification_cost(self.base) > self.file.rotation_cost(plan.stage(stage + 1).len())
+    }
+
+    /// Adds the segment of a stage to the bounds of the candidates, and keeps those within the limit.
+    fn refine(&mut self, stage: usize, candidates: &mut Vec<Candidate>) {
+        let file = self.file;
+        while self.query.segments.len() < stage {
+            file.encode_segment(self.query, self.work);
+        }
+        self.work.refined += candidates.len();
+        let (limit, sought) = (self.limit(stage), &self.query.segments[stage - 1]);
+        let at = |position| file.segment(stage, position);
+        va::segments(&file.segments, sought, limit, candidates, at, |position| file.fetch(stage + 1, position));
+    }
+
+    /// Compares the best candidates exactly, for a better threshold, and keeps those of the others that are within it.
+    fn seed(&mut self, stage: usize, candidates: &mut Vec<Candidate>) {
+        let best = self.most_seeds.min(candidates.len());
+        if best < candidates.len() {
+            candidates.select_nth_unstable_by_key(best, |candidate| candidate.bound);
+        }
+        let mut seeds = std::mem::take(self.seeds);
+        seeds.clear();
+        seeds.extend(candidates.drain(..best));
+        let mut reached = stage;
+        if stage == 0 && self.is_worth_refining(stage, best) {
+            reached = 1;
+            self.refine(reached, &mut seeds);
+        }
+        self.verify(reached, &mut seeds);
+        *self.seeds = seeds;
+        let limit = self.limit(stage);
+        candidates.retain(|candidate| candidate.bound <= limit);
+    }
+
     /// Compares the candidates exactly, nearest bound first, until a bound is beyond the limit.
-    fn verify(&mut self, candidates: &mut [Candidate], work: &mut Work) {
+    fn verify(&mut self, stage: usize, candidates: &mut [Candidate]) {
         /// How many candidates ahead rows are fetched.
         const AHEAD: usize = 4;
         candidates.sort_unstable_by_key(|candidate| candidate.bound);
         candidates.iter().take(AHEAD).for_each(|candidate| self.fetch(candidate));
+        let mut limit = self.limit(stage);
         for (at, candidate) in candidates.iter().enumerate() {
-            if candidate.bound > self.limit {
+            if candidate.bound > limit {
                 return;
             }
-            if let Some(ahead) = candidates.get(at + AHEAD) {
+            if let Some(ahead) = candidates.get(at + AHEAD)
+                && ahead.bound <= limit
+            {
                 self.fetch(ahead);
             }
             let id = self.file.ids[candidate.position as usize];
             if id != u32::MAX {
-                work.verified += 1;
+                self.work.verified += 1;
                 if self.top.push(id, self.ranker.rank(id as usize)) {
-                    self.limit = self.file.limit(self.top.threshold(), self.error);
+                    limit = self.limit(stage);
                 }
             }
         }
@@ -540,7 +704,7 @@ impl Verifier<'_> {
 
     fn fetch(&self, candidate: &Candidate) {
         let id = self.file.ids[candidate.position as usize];
-        if id != u32::MAX && candidate.bound <= self.limit {
+        if id != u32::MAX {
             match self.base.row(id as usize) {
                 Row::Bytes(row) => kernel::prefetch(row),
                 Row::Floats(row) => kernel::prefetch(row),
@@ -549,50 +713,50 @@ impl Verifier<'_> {
     }
 }
 
-/// Writes the codes of coordinates that are known to within `arithmetic` (a distance), of a vector of squared length
-/// `length`: a stage's components, then the norm of the rest, after the head also a zero. Returns the greatest distance of
-/// a stage's codes from what they stand for. Coordinates that are missing are zero.
-fn encode(
-    plan: Plan,
-    values: impl Iterator<Item = f64>,
+/// Codes the coordinates of a vector one by one, and keeps account of what that loses.
+#[derive(Debug, Clone, Copy, Default)]
+struct Coder {
+    /// Squared length of the vector.
     length: f64,
-    epsilon: f64,
+    /// What the coordinates as they come can be off by, together: a distance.
     arithmetic: f64,
-    codes: &mut [i16],
-) -> f64 {
-    // What the square of the norm of the rest, a difference, can be off by: for ε, for the coordinates, for f64.
-    let slack = (2.0 * epsilon + 1e-12) * length + 2.01 * arithmetic * length.sqrt() + arithmetic * arithmetic;
-    let round = |value: f64| {
-        // Away from zero and to zero again is to the nearest, without a call.
-        let code = (value + 0.5f64.copysign(value)) as i16;
-        (code, value - f64::from(code))
-    };
-    let mut values = values.chain(std::iter::repeat(0.0));
-    let (mut squares, mut rounding, mut worst_rest) = (0.0, 0.0, 0.0f64);
-    let (mut at, mut known) = (0, 0);
-    for (stage, components) in plan.stages().enumerate() {
-        for (code, value) in codes[at..].iter_mut().zip(&mut values).take(components - known) {
-            let lost;
-            (*code, lost) = round(value);
-            squares += value * value;
-            rounding += lost * lost;
-        }
-        at += components - known;
-        known = components;
-        let rest = (length - squares).max(0.0).sqrt();
-        // |√a − √b| is at most √|a − b|, and |a − b| / √b.
-        let unknown = if rest > 0.0 { slack.sqrt().min(slack / rest) } else { slack.sqrt() };
-        let (code, lost) = round(rest);
-        codes[at] = code;
-        let lost = lost.abs() + unknown;
-        worst_rest = worst_rest.max(lost * lost);
-        at += 1;
-        if stage == 0 {
-            codes[at] = 0;
-            at += 1;
-        }
+    /// What the square of the norm of the rest, a difference, can be off by.
+    slack: f64,
+    squares: f64,
+    lost: f64,
+}
+
+impl Coder {
+    fn new(length: f64, epsilon: f64, arithmetic: f64) -> Self {
+        // For ε, for the coordinates, for f64.
+        let slack = (2.0 * epsilon + 1e-12) * length + 2.01 * arithmetic * length.sqrt() + arithmetic * arithmetic;
+        Self { length, arithmetic, slack, squares: 0.0, lost: 0.0 }
     }
-    (rounding + worst_rest).sqrt() + arithmetic
+
+    /// The next coordinate, in steps.
+    #[inline(always)]
+    fn component(&mut self, value: f64, step: f64) -> i16 {
+        let code = nearest(value / step);
+        let lost = value - f64::from(code) * step;
+        self.squares += value * value;
+        self.lost += lost * lost;
+        code
+    }
+
+    /// The norm of what the coordinates so far leave out, and the distance of all codes so far from what they stand for.
+    fn rest(&self) -> (i16, f64) {
+        let rest = (self.length - self.squares).max(0.0).sqrt();
+        // |√a − √b| is at most √|a − b|, and |a − b| / √b.
+        let unknown = if rest > 0.0 { self.slack.sqrt().min(self.slack / rest) } else { self.slack.sqrt() };
+        let code = nearest(rest);
+        let lost = (rest - f64::from(code)).abs() + unknown;
+        (code, (self.lost + lost * lost).sqrt() + self.arithmetic)
+    }
+}
+
+/// Away from zero by a half and to zero again is to the nearest, without a call.
+fn nearest(value: f64) -> i16 {
+    (value + 0.5f64.copysign(value)) as i16
 }
 
 impl Index for VaFile {
@@ -710,12 +874,12 @@ mod tests {
     fn chooses_a_plan_where_there_is_structure_and_a_scan_where_there_is_none() {
         let index = check(&structured(4_000, 64, 1), &structured(10, 64, 2), None, &[10]);
         let plan = index.plan().expect("structure");
-        assert!(plan.bytes() <= 64 * 4 / 2);
+        assert!(plan.bytes(4_000, 64) <= 64 * 4 / 2);
         assert!(index.memory_bytes() <= 4_000 * 64 * 4 * 3 / 2, "{}", index.memory_bytes());
 
         let mut rng = ChaCha8Rng::seed_from_u64(3);
-        let noise: Vec<f32> = (0..2_000 * 200).map(|_| rng.random_range(-1.0..1.0)).collect();
-        let noise = Vectors::from_floats(200, noise).unwrap();
+        let noise: Vec<u8> = (0..2_000 * 200).map(|_| rng.random()).collect();
+        let noise = Vectors::from_bytes(200, noise).unwrap();
         assert_eq!(check(&noise, &noise.head(5), None, &[10]).plan(), None);
         assert_eq!(check(&structured(50, 8, 1), &structured(3, 8, 2), None, &[3]).plan(), None);
     }
@@ -728,7 +892,10 @@ mod tests {
             pool.install(|| {
                 let index = VaFile::build(Arc::clone(&base), &VaFileParams::default()).unwrap();
                 let found = index.query_batch(&queries, 10).unwrap();
-                (index.file.map(|file| (file.plan, file.error.to_bits(), file.ids.clone(), file.heads.clone())), found)
+                (
+                    index.file.map(|file| (file.plan, file.errors.clone(), file.ids.clone(), file.segments.clone())),
+                    found,
+                )
             })
         };
         assert!(on(1) == on(2));
@@ -789,18 +956,17 @@ mod tests {
         }
 
         #[test]
-        fn codes_are_as_near_as_they_say(values in prop::collection::vec(-3e3f64..3e3, 1..60), head in 1usize..9) {
-            let plan = Plan { head: 2 * head, segments: 1 };
+        fn codes_are_as_near_as_they_say(values in prop::collection::vec(-3e3f64..3e3, 1..60), step in 1i16..40) {
             let length: f64 = values.iter().map(|value| value * value).sum();
-            let mut codes = vec![0; plan.codes()];
-            let error = encode(plan, values.iter().copied(), length, 1e-12, 1e-6, &mut codes);
-            // The head: its components and the norm of all others.
-            let rest = |from: usize| values.iter().skip(from).map(|value| value * value).sum::<f64>().sqrt();
-            let value = |at: usize| values.get(at).copied().unwrap_or(0.0);
-            let mut squares = (f64::from(codes[plan.head]) - rest(plan.head)).powi(2);
-            squares += (0..plan.head).map(|at| (f64::from(codes[at]) - value(at)).powi(2)).sum::<f64>();
-            prop_assert!(squares.sqrt() <= error);
-            prop_assert!(error < 1.0 + (plan.components() as f64).sqrt(), "and not much farther: {}", error);
+            let mut coder = Coder::new(length, 1e-12, 1e-6);
+            let mut squares = 0.0;
+            for (known, &value) in (1..).zip(&values) {
+                squares += (f64::from(coder.component(value, step.into())) * f64::from(step) - value).powi(2);
+                let (rest, error) = coder.rest();
+                let left_out = values[known..].iter().map(|value| value * value).sum::<f64>().sqrt();
+                prop_assert!((squares + (f64::from(rest) - left_out).powi(2)).sqrt() <= error);
+                prop_assert!(error < 1.0 + f64::from(step) * (known as f64).sqrt(), "and not much farther: {}", error);
+            }
         }
     }
 }

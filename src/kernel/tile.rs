@@ -18,7 +18,7 @@ const CHUNK: usize = 200;
 #[repr(C, align(64))]
 pub(crate) struct Line<T>(pub [T; QUERIES]);
 
-/// Four bytes of a vector: one dimension as `f32`, or two as `[i16; 2]`.
+/// Four bytes of a vector: one dimension as `f32`, or four as `[u8; 4]`.
 pub(crate) trait Word: Copy + Default + Send + Sync {
     /// What products are added in.
     type Sum: Copy + Default;
@@ -60,17 +60,19 @@ impl Word for f32 {
     }
 }
 
-impl Word for [i16; 2] {
+/// The values of points are at most 64; those of queries are two's complement, −64..=63. So four products and again four
+/// fit in 16 bits, and only one addition in four has to be made in 32.
+impl Word for [u8; 4] {
     type Sum = i32;
 
     fn accumulate(points: &[[Self; POINTS]], panel: &[Line<Self>], sums: &mut [Line<i32>; POINTS]) {
         #[cfg(target_arch = "x86_64")]
         if super::has_avx2() {
             // SAFETY: AVX2 has just been found.
-            return unsafe { avx2::accumulate_i16(points, panel, sums) };
+            return unsafe { avx2::accumulate_bytes(points, panel, sums) };
         }
-        portable::accumulate(points, panel, sums, |sum, [a, b]: Self, [c, d]: Self| {
-            sum + i32::from(a) * i32::from(c) + i32::from(b) * i32::from(d)
+        portable::accumulate(points, panel, sums, |sum, point: Self, query: Self| {
+            sum + (0..4).map(|i| i32::from(point[i]) * i32::from(query[i].cast_signed())).sum::<i32>()
         });
     }
 
@@ -82,6 +84,27 @@ impl Word for [i16; 2] {
         }
         portable::next_near(sums, norms, limits, from, |sum, norm, limit| norm - 2 * sum <= limit)
     }
+}
+
+/// What [`round`] made of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Rounded {
+    /// Sum of the codes.
+    pub sum: i32,
+    /// Sum of their squares.
+    pub squares: i32,
+    /// Squared distance of the row from what its codes stand for.
+    pub lost: i32,
+}
+
+/// Writes codes that stand for `low + step · code`, each about the nearest to the value that is at most `most`.
+pub(crate) fn round(row: &[u8], low: u8, step: u8, most: u8, codes: &mut [u8]) -> Rounded {
+    #[cfg(target_arch = "x86_64")]
+    if super::has_avx2() {
+        // SAFETY: AVX2 has just been found.
+        return unsafe { avx2::round(row, low, step, most, codes) };
+    }
+    portable::round(row, low, step, most, codes)
 }
 
 /// Queries packed for [`Word::accumulate`]: panels of 16, the last one filled up with zeros.
@@ -145,7 +168,22 @@ impl<W: Word> Tiles<W> {
 }
 
 mod portable {
-    use super::{Line, POINTS, QUERIES};
+    use super::{Line, POINTS, QUERIES, Rounded};
+
+    #[inline(always)]
+    pub fn round(row: &[u8], low: u8, step: u8, most: u8, codes: &mut [u8]) -> Rounded {
+        let inverse = 256 / u16::from(step);
+        let mut all = Rounded::default();
+        for (out, &value) in codes.iter_mut().zip(row) {
+            let code = ((u16::from(value.saturating_sub(low)) * inverse + 128) >> 8).min(u16::from(most));
+            let lost = i32::from(value) - i32::from(low) - i32::from(step) * i32::from(code);
+            *out = code as u8;
+            all.sum += i32::from(code);
+            all.squares += i32::from(code) * i32::from(code);
+            all.lost += lost * lost;
+        }
+        all
+    }
 
     pub fn accumulate<W: Copy, S: Copy>(
         points: &[[W; POINTS]],
@@ -181,7 +219,10 @@ mod portable {
 mod avx2 {
     use std::arch::x86_64::*;
 
-    use super::{Line, POINTS};
+    use super::{Line, POINTS, Rounded, portable};
+
+    /// Words whose products are added in 16 bits: 4 · 2 · 64 · 64 ≤ 2¹⁵, and where it is equal, it is negative.
+    const SHORT: usize = 4;
 
     #[target_feature(enable = "avx2,fma")]
     pub fn accumulate_f32(points: &[[f32; POINTS]], panel: &[Line<f32>], sums: &mut [Line<f32>; POINTS]) {
@@ -207,25 +248,69 @@ mod avx2 {
     }
 
     #[target_feature(enable = "avx2")]
-    pub fn accumulate_i16(points: &[[[i16; 2]; POINTS]], panel: &[Line<[i16; 2]>], sums: &mut [Line<i32>; POINTS]) {
-        let mut tile = [[_mm256_setzero_si256(); 2]; POINTS];
-        for (values, line) in points.iter().zip(panel) {
-            let line = line.0.as_ptr().cast::<__m256i>();
-            // SAFETY: a line is sixteen aligned words of four bytes.
-            let (left, right) = unsafe { (_mm256_load_si256(line), _mm256_load_si256(line.add(1))) };
-            for (&[a, b], tile) in values.iter().zip(&mut tile) {
-                let pair = _mm256_set1_epi32(i32::from(a) & 0xffff | i32::from(b) << 16);
-                tile[0] = _mm256_add_epi32(tile[0], _mm256_madd_epi16(pair, left));
-                tile[1] = _mm256_add_epi32(tile[1], _mm256_madd_epi16(pair, right));
+    pub fn round(row: &[u8], low: u8, step: u8, most: u8, codes: &mut [u8]) -> Rounded {
+        portable::round(row, low, step, most, codes)
+    }
+
+    #[target_feature(enable = "avx2")]
+    pub fn accumulate_bytes(points: &[[[u8; 4]; POINTS]], panel: &[Line<[u8; 4]>], sums: &mut [Line<i32>; POINTS]) {
+        three::<0>(points, panel, sums);
+        three::<3>(points, panel, sums);
+    }
+
+    /// Three points of the tile: six sums of 32 bits and six of 16 are what the registers hold.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn three<const FIRST: usize>(
+        points: &[[[u8; 4]; POINTS]],
+        panel: &[Line<[u8; 4]>],
+        sums: &mut [Line<i32>; POINTS],
+    ) {
+        let zero = [[_mm256_setzero_si256(); 2]; 3];
+        let ones = _mm256_set1_epi16(1);
+        let mut tile = zero;
+        let len = points.len().min(panel.len());
+        let (points, rest_points) = points[..len].as_chunks::<SHORT>();
+        let (panel, rest_panel) = panel[..len].as_chunks::<SHORT>();
+        for (points, panel) in points.iter().zip(panel) {
+            let mut short = zero;
+            (0..SHORT).for_each(|i| add_products::<FIRST>(&points[i], &panel[i], &mut short));
+            // Counted, so that it is unrolled and all stays in registers.
+            for point in 0..3 {
+                for half in 0..2 {
+                    let sums = _mm256_madd_epi16(short[point][half], ones);
+                    tile[point][half] = _mm256_add_epi32(tile[point][half], sums);
+                }
             }
         }
-        for (sums, tile) in sums.iter_mut().zip(&tile) {
+        let mut short = zero;
+        rest_points.iter().zip(rest_panel).for_each(|(p, line)| add_products::<FIRST>(p, line, &mut short));
+        for ((sums, tile), short) in sums[FIRST..].iter_mut().zip(&tile).zip(&short) {
             let sums = sums.0.as_mut_ptr().cast::<__m256i>();
-            // SAFETY: a line is sixteen aligned words of four bytes.
-            unsafe {
-                _mm256_store_si256(sums, _mm256_add_epi32(_mm256_load_si256(sums), tile[0]));
-                _mm256_store_si256(sums.add(1), _mm256_add_epi32(_mm256_load_si256(sums.add(1)), tile[1]));
+            for half in 0..2 {
+                let more = _mm256_add_epi32(tile[half], _mm256_madd_epi16(short[half], ones));
+                // SAFETY: a line is sixteen aligned words of four bytes.
+                unsafe {
+                    _mm256_store_si256(sums.add(half), _mm256_add_epi32(_mm256_load_si256(sums.add(half)), more))
+                };
             }
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn add_products<const FIRST: usize>(
+        points: &[[u8; 4]; POINTS],
+        line: &Line<[u8; 4]>,
+        short: &mut [[__m256i; 2]; 3],
+    ) {
+        let line = line.0.as_ptr().cast::<__m256i>();
+        // SAFETY: a line is sixteen aligned words of four bytes.
+        let (left, right) = unsafe { (_mm256_load_si256(line), _mm256_load_si256(line.add(1))) };
+        for (&point, short) in points[FIRST..].iter().zip(short) {
+            let point = _mm256_set1_epi32(i32::from_le_bytes(point));
+            short[0] = _mm256_add_epi16(short[0], _mm256_maddubs_epi16(point, left));
+            short[1] = _mm256_add_epi16(short[1], _mm256_maddubs_epi16(point, right));
         }
     }
 
@@ -302,19 +387,50 @@ mod tests {
         out
     }
 
+    fn product([a, b, c, d]: [u8; 4], [e, f, g, h]: [u8; 4]) -> f64 {
+        [(a, e), (b, f), (c, g), (d, h)].iter().map(|&(a, b)| f64::from(a) * f64::from(b.cast_signed())).sum()
+    }
+
     #[test]
     fn integer_products_are_exact() {
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         for words in [1, 2, 7, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 3] {
-            let mut table =
-                |rows: usize| (0..rows * words).map(|_| [0; 2].map(|_: i16| rng.random_range(0..=255))).collect();
-            let (rows, queries): (Vec<[i16; 2]>, Vec<[i16; 2]>) = (table(2 * POINTS), table(QUERIES + 3));
-            let product =
-                |a: [i16; 2], b: [i16; 2]| f64::from(a[0]) * f64::from(b[0]) + f64::from(a[1]) * f64::from(b[1]);
-            let expected = naive(&rows, &queries, words, product);
-            for (got, expected) in products(&rows, &queries, words).iter().zip(&expected) {
-                assert_eq!(got.iter().map(|&v| f64::from(v)).collect::<Vec<_>>(), *expected, "{words} words");
+            let mut table = |rows: usize, low: i8, high: i8, extreme: bool| -> Vec<[u8; 4]> {
+                let mut value = |_| if extreme { low } else { rng.random_range(low..=high) }.cast_unsigned();
+                (0..rows * words).map(|_| [0u8; 4].map(&mut value)).collect()
+            };
+            // The largest values that are allowed, of either sign, and anything below.
+            let [rows, full] =
+                [false, true].map(|extreme| table(2 * POINTS, if extreme { 64 } else { 0 }, 64, extreme));
+            let [queries, lowest] = [false, true].map(|extreme| table(QUERIES + 3, -64, 63, extreme));
+            for (rows, queries) in [(&rows, &queries), (&full, &lowest), (&full, &queries), (&rows, &lowest)] {
+                let expected = naive(rows, queries, words, product);
+                for (got, expected) in products(rows, queries, words).iter().zip(&expected) {
+                    assert_eq!(got.iter().map(|&v| f64::from(v)).collect::<Vec<_>>(), *expected, "{words} words");
+                }
             }
+        }
+    }
+
+    #[test]
+    fn rounding_loses_what_it_says() {
+        let row: Vec<u8> = (0..=255).collect();
+        for (low, step, most) in [(0, 4, 64), (0, 2, 127), (100, 1, 64), (17, 3, 64), (255, 1, 0), (0, 255, 1)] {
+            let (mut codes, mut twin) = (vec![0; 256], vec![0; 256]);
+            let rounded = round(&row, low, step, most, &mut codes);
+            assert_eq!(rounded, portable::round(&row, low, step, most, &mut twin));
+            assert_eq!(codes, twin);
+            let mut expected = Rounded::default();
+            for (&value, &code) in row.iter().zip(&codes) {
+                assert!(code <= most);
+                let lost = i32::from(value) - i32::from(low) - i32::from(step) * i32::from(code);
+                let inside = value >= low && i32::from(value) <= i32::from(low) + i32::from(step) * i32::from(most);
+                assert!(!inside || lost.abs() <= i32::from(step).div_euclid(2) + 1, "{value} as {code}, step {step}");
+                expected.sum += i32::from(code);
+                expected.squares += i32::from(code).pow(2);
+                expected.lost += lost * lost;
+            }
+            assert_eq!(rounded, expected);
         }
     }
 
@@ -339,14 +455,13 @@ mod tests {
     fn the_portable_form_agrees() {
         let mut rng = ChaCha8Rng::seed_from_u64(3);
         let words = 50;
-        let rows: Vec<[[i16; 2]; POINTS]> =
-            (0..words).map(|_| [(); POINTS].map(|()| [rng.random_range(0..256), rng.random_range(0..256)])).collect();
-        let panel: Vec<Line<[i16; 2]>> = (0..words).map(|_| Line([[rng.random_range(0..256), 7]; QUERIES])).collect();
+        let rows: Vec<[[u8; 4]; POINTS]> =
+            (0..words).map(|_| [(); POINTS].map(|()| [(); 4].map(|()| rng.random_range(0..=64)))).collect();
+        let panel: Vec<Line<[u8; 4]>> =
+            (0..words).map(|_| Line([[rng.random_range(0..64), 7, 200, 255]; QUERIES])).collect();
         let (mut fast, mut slow) = ([Line([5; QUERIES]); POINTS], [Line([5; QUERIES]); POINTS]);
         Word::accumulate(&rows, &panel, &mut fast);
-        portable::accumulate(&rows, &panel, &mut slow, |sum, a: [i16; 2], b: [i16; 2]| {
-            sum + i32::from(a[0]) * i32::from(b[0]) + i32::from(a[1]) * i32::from(b[1])
-        });
+        portable::accumulate(&rows, &panel, &mut slow, |sum, a, b| sum + product(a, b) as i32);
         assert_eq!(fast, slow);
     }
 
@@ -367,7 +482,7 @@ mod tests {
         let float_norms: Vec<f32> = norms.iter().map(|&v| v as f32).collect();
         let float_limits = Line(limits.0.map(|v| v as f32));
         let (mut integers, mut reals, mut from) = (Vec::new(), Vec::new(), 0);
-        while let Some((row, mask)) = <[i16; 2]>::next_near(&sums, &norms, &limits, from) {
+        while let Some((row, mask)) = <[u8; 4]>::next_near(&sums, &norms, &limits, from) {
             integers.push((row, mask));
             from = row + 1;
         }

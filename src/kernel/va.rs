@@ -1,17 +1,48 @@
 //! The VA+-file's passes: squared distances between small integers, in three layouts.
 //!
-//! All codes are 16-bit, and all sums fit in 31 bits (the index scales its codes so). A difference beyond 16 bits
-//! saturates, which can only make a sum smaller: a lower bound stays one.
+//! All codes are 16-bit, or become so by a factor, and all sums fit in 31 bits (the index scales its codes so). A
+//! difference beyond 16 bits saturates, which can only make a sum smaller: a lower bound stays one.
 
 /// Points of a block, boxes of a group.
 pub(crate) const BLOCK: usize = 32;
-/// Codes of a segment come in multiples of this.
-pub(crate) const STEP: usize = 16;
+/// Components of a [`Segment`].
+pub(crate) const WIDTH: usize = 62;
 
 /// Two codes of each point of a block.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[repr(C, align(64))]
 pub(crate) struct Pairs(pub [[i16; 2]; BLOCK]);
+
+/// Some further components of a point, in a cache line: a code of 8 bits stands for its product with a step of the
+/// component's own.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[repr(C, align(64))]
+pub(crate) struct Segment {
+    pub codes: [i8; WIDTH],
+    /// The norm of what all components so far leave out.
+    pub rest: i16,
+}
+
+impl Default for Segment {
+    fn default() -> Self {
+        Self { codes: [0; WIDTH], rest: 0 }
+    }
+}
+
+/// The same components of a query, and the steps of the points' codes; what is beyond [`WIDTH`] is zero.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[repr(C, align(64))]
+pub(crate) struct Sought {
+    pub steps: [i16; WIDTH + 2],
+    pub values: [i16; WIDTH + 2],
+    pub rest: i16,
+}
+
+impl Default for Sought {
+    fn default() -> Self {
+        Self { steps: [0; WIDTH + 2], values: [0; WIDTH + 2], rest: 0 }
+    }
+}
 
 /// A candidate on its way through the passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +66,16 @@ pub(crate) fn boxes(low: &[Pairs], high: &[Pairs], query: &[[i16; 2]], out: &mut
     portable::boxes(low, high, query, out);
 }
 
+/// Appends the positions of the values that are not above `limit`.
+pub(crate) fn within(values: &[i32], limit: i32, out: &mut Vec<u32>) {
+    #[cfg(target_arch = "x86_64")]
+    if super::has_avx2() {
+        // SAFETY: AVX2 has just been found.
+        return unsafe { avx2::within(values, limit, out) };
+    }
+    portable::within(values, limit, 0, out);
+}
+
 /// Scores the points of the named blocks by their heads and appends those whose bound is not above `limit`. A head's
 /// last pair is the norm of the rest and a zero. `fetch` is called with the position of each, to ask the memory for what
 /// will be read of it next.
@@ -56,21 +97,22 @@ pub(crate) fn heads(
     out[start..].iter().for_each(|candidate| fetch(candidate.position));
 }
 
-/// Adds a segment to the bounds of the candidates and keeps those that are not above `limit`. A segment's last code is
-/// the norm of the rest. `fetch` as in [`heads`].
+/// Adds a segment to the bounds of the candidates and keeps those that are not above `limit`. `at` tells where the segment
+/// of a position is; `fetch` as in [`heads`].
 pub(crate) fn segments(
-    segments: &[i16],
-    query: &[i16],
+    segments: &[Segment],
+    sought: &Sought,
     limit: i32,
     candidates: &mut Vec<Candidate>,
+    at: impl Fn(u32) -> usize,
     fetch: impl Fn(u32),
 ) {
     #[cfg(target_arch = "x86_64")]
     if super::has_avx2() {
         // SAFETY: AVX2 has just been found.
-        return unsafe { avx2::segments(segments, query, limit, candidates, fetch) };
+        return unsafe { avx2::segments(segments, sought, limit, candidates, at, fetch) };
     }
-    portable::segments(segments, query, limit, candidates);
+    portable::segments(segments, sought, limit, candidates, at);
     candidates.iter().for_each(|candidate| fetch(candidate.position));
 }
 
@@ -79,7 +121,7 @@ fn square(difference: i16) -> i32 {
 }
 
 mod portable {
-    use super::{BLOCK, Candidate, Pairs, square};
+    use super::{BLOCK, Candidate, Pairs, Segment, Sought, square};
 
     pub fn boxes(low: &[Pairs], high: &[Pairs], query: &[[i16; 2]], out: &mut Vec<i32>) {
         for (low, high) in low.chunks_exact(query.len()).zip(high.chunks_exact(query.len())) {
@@ -95,6 +137,10 @@ mod portable {
             }
             out.extend(sums);
         }
+    }
+
+    pub fn within(values: &[i32], limit: i32, first: u32, out: &mut Vec<u32>) {
+        out.extend(values.iter().zip(first..).filter(|&(&value, _)| value <= limit).map(|(_, at)| at));
     }
 
     pub fn heads(heads: &[Pairs], query: &[[i16; 2]], blocks: &[u32], limit: i32, out: &mut Vec<Candidate>) {
@@ -113,12 +159,20 @@ mod portable {
         }
     }
 
-    pub fn segments(segments: &[i16], query: &[i16], limit: i32, candidates: &mut Vec<Candidate>) {
+    pub fn segments(
+        segments: &[Segment],
+        sought: &Sought,
+        limit: i32,
+        candidates: &mut Vec<Candidate>,
+        at: impl Fn(u32) -> usize,
+    ) {
         candidates.retain_mut(|candidate| {
-            let codes = &segments[candidate.position as usize * query.len()..][..query.len()];
-            let squares = |(a, b): (&i16, &i16)| square(a.saturating_sub(*b));
-            candidate.bound = candidate.partial + codes.iter().zip(query).map(squares).sum::<i32>();
-            candidate.partial = candidate.bound - codes.iter().zip(query).next_back().map_or(0, squares);
+            let segment = &segments[at(candidate.position)];
+            let components = segment.codes.iter().zip(&sought.steps).zip(&sought.values);
+            let squares =
+                components.map(|((&code, &step), &value)| square((i16::from(code) * step).saturating_sub(value)));
+            candidate.partial += squares.sum::<i32>();
+            candidate.bound = candidate.partial + square(segment.rest.saturating_sub(sought.rest));
             candidate.bound <= limit
         });
     }
@@ -128,7 +182,7 @@ mod portable {
 mod avx2 {
     use std::arch::x86_64::*;
 
-    use super::{BLOCK, Candidate, Pairs, STEP, square};
+    use super::{BLOCK, Candidate, Pairs, Segment, Sought, WIDTH, portable, square};
 
     /// Registers of a [`Pairs`].
     const WIDE: usize = BLOCK / 8;
@@ -169,6 +223,23 @@ mod avx2 {
             }
             out.extend(store(sums));
         }
+    }
+
+    #[target_feature(enable = "avx2")]
+    pub fn within(values: &[i32], limit: i32, out: &mut Vec<u32>) {
+        let limits = _mm256_set1_epi32(limit);
+        let (eights, rest) = values.as_chunks::<8>();
+        for (eight, first) in eights.iter().zip((0..).step_by(8)) {
+            // SAFETY: an unaligned load of exactly the eight values that the reference covers.
+            let values = unsafe { _mm256_loadu_si256(eight.as_ptr().cast()) };
+            let far = _mm256_castsi256_ps(_mm256_cmpgt_epi32(values, limits));
+            let mut near = !_mm256_movemask_ps(far) as u32 & 0xff;
+            while near != 0 {
+                out.push(first + near.trailing_zeros());
+                near &= near - 1;
+            }
+        }
+        portable::within(rest, limit, (values.len() - rest.len()) as u32, out);
     }
 
     #[target_feature(enable = "avx2")]
@@ -226,27 +297,38 @@ mod avx2 {
     }
 
     #[target_feature(enable = "avx2")]
-    pub fn segments(segments: &[i16], query: &[i16], limit: i32, candidates: &mut Vec<Candidate>, fetch: impl Fn(u32)) {
-        let width = query.len();
-        let (steps, _) = query.as_chunks::<STEP>();
-        let Some(&rest) = query.last() else { return };
+    fn sixteens(values: &[i16; WIDTH + 2]) -> [__m256i; 4] {
+        // SAFETY: sixty-four numbers are four registers of sixteen; any bits are valid.
+        unsafe { std::mem::transmute(*values) }
+    }
+
+    #[target_feature(enable = "avx2")]
+    pub fn segments(
+        segments: &[Segment],
+        sought: &Sought,
+        limit: i32,
+        candidates: &mut Vec<Candidate>,
+        at: impl Fn(u32) -> usize,
+        fetch: impl Fn(u32),
+    ) {
+        let (steps, values) = (sixteens(&sought.steps), sixteens(&sought.values));
         let mut kept = 0;
-        for at in 0..candidates.len() {
-            let mut candidate = candidates[at];
-            let codes = &segments[candidate.position as usize * width..][..width];
+        for read in 0..candidates.len() {
+            let mut candidate = candidates[read];
+            let segment = &segments[at(candidate.position)];
+            let line = std::ptr::from_ref(segment).cast::<__m128i>();
             let mut sums = _mm256_setzero_si256();
-            for (codes, query) in codes.as_chunks::<STEP>().0.iter().zip(steps) {
-                // SAFETY: unaligned loads of exactly the sixteen codes that each reference covers.
-                let (codes, query) =
-                    unsafe { (_mm256_loadu_si256(codes.as_ptr().cast()), _mm256_loadu_si256(query.as_ptr().cast())) };
-                let difference = _mm256_subs_epi16(codes, query);
+            for i in 0..4 {
+                // SAFETY: an aligned load of a quarter of the sixty-four bytes of the segment, which has no padding. The
+                // norm of the rest comes along and is multiplied by zero.
+                let codes = _mm256_cvtepi8_epi16(unsafe { _mm_load_si128(line.add(i)) });
+                let difference = _mm256_subs_epi16(_mm256_mullo_epi16(codes, steps[i]), values[i]);
                 sums = _mm256_add_epi32(sums, _mm256_madd_epi16(difference, difference));
             }
             let four = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256::<1>(sums));
             let two = _mm_add_epi32(four, _mm_shuffle_epi32::<0b00_00_11_10>(four));
-            let sum = _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32::<0b00_00_00_01>(two)));
-            candidate.bound = candidate.partial + sum;
-            candidate.partial = candidate.bound - square(codes[width - 1].saturating_sub(rest));
+            candidate.partial += _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32::<0b00_00_00_01>(two)));
+            candidate.bound = candidate.partial + square(segment.rest.saturating_sub(sought.rest));
             candidates[kept] = candidate;
             if candidate.bound <= limit {
                 kept += 1;
@@ -319,13 +401,38 @@ mod tests {
                 }
             }
 
-            let codes: Vec<i16> = (0..3 * BLOCK * 2 * STEP).map(|_| code(&mut rng)).collect();
-            let query: Vec<i16> = (0..2 * STEP).map(|_| code(&mut rng)).collect();
-            let mut candidates = fast;
-            let limit = i32::MAX / 20;
-            segments(&codes, &query, limit, &mut candidates, |_| ());
-            portable::segments(&codes, &query, limit, &mut slow);
+            let segment = |rng: &mut ChaCha8Rng| Segment {
+                codes: [(); WIDTH].map(|()| rng.random_range(-127..=127)),
+                rest: rng.random_range(0..4_000),
+            };
+            let lines: Vec<Segment> = (0..2 * 3 * BLOCK).map(|_| segment(&mut rng)).collect();
+            let mut sought = Sought { rest: rng.random_range(0..4_000), ..Sought::default() };
+            sought.steps[..WIDTH].iter_mut().for_each(|step| *step = rng.random_range(1..20));
+            sought.values[..WIDTH].iter_mut().for_each(|value| *value = rng.random_range(-2_000..2_000));
+            let at = |position: u32| 2 * position as usize + 1;
+            let (before, mut candidates, limit) = (fast.clone(), fast, 120_000_000);
+            segments(&lines, &sought, limit, &mut candidates, at, |_| ());
+            portable::segments(&lines, &sought, limit, &mut slow, at);
             assert_eq!(candidates, slow);
+            for old in before {
+                let line = &lines[at(old.position)];
+                let squares = (0..WIDTH).map(|i| {
+                    (i64::from(line.codes[i]) * i64::from(sought.steps[i]) - i64::from(sought.values[i])).pow(2)
+                });
+                let partial = i64::from(old.partial) + squares.sum::<i64>();
+                let bound = partial + (i64::from(line.rest) - i64::from(sought.rest)).pow(2);
+                let found = candidates.iter().find(|candidate| candidate.position == old.position);
+                let expected = (bound <= i64::from(limit)).then_some((bound, partial));
+                assert_eq!(found.map(|c| (i64::from(c.bound), i64::from(c.partial))), expected);
+            }
+        }
+
+        let values: Vec<i32> = (0..100).map(|_| rng.random_range(-50..50)).collect();
+        for len in [0, 7, 8, 99] {
+            let mut found = Vec::new();
+            within(&values[..len], 3, &mut found);
+            let expected: Vec<u32> = (0..len as u32).filter(|&at| values[at as usize] <= 3).collect();
+            assert_eq!(found, expected);
         }
     }
 
