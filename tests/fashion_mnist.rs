@@ -41,23 +41,30 @@ fn dot(a: &[i16], b: &[i16]) -> i64 {
     i64::from(a.iter().zip(b).map(|(&a, &b)| i32::from(a) * i32::from(b)).sum::<i32>())
 }
 
+/// Every exact index, ids and distances, for 1, 10 and 100 neighbours.
 #[test]
-fn brute_force_finds_the_oracles_neighbours_for_every_test_image() {
+fn exact_indexes_find_the_oracles_neighbours_for_every_test_image() {
     let data = data();
-    let expected = oracle(&data.train, &data.test, 21);
-    let index = BruteForce::build(data.train.clone(), Metric::Euclidean).unwrap();
-    let found = index.query_batch(&data.test, 21).unwrap();
-    assert_eq!(found.len(), 10_000);
-    for (query, (found, expected)) in found.iter().zip(&expected).enumerate() {
-        let found: Vec<_> = found.iter().map(|neighbor| (neighbor.distance, neighbor.id)).collect();
-        let expected: Vec<_> = expected.iter().map(|&(square, id)| ((square as f64).sqrt(), id)).collect();
-        assert_eq!(found, expected, "query {query}");
+    let expected: Neighbors = oracle(&data.train, &data.test, 100)
+        .into_iter()
+        .map(|row| row.into_iter().map(|(square, id)| Neighbor { id, distance: (square as f64).sqrt() }).collect())
+        .collect();
+    for entry in registry::REGISTRY.iter().filter(|entry| entry.exact) {
+        let index = (entry.build)(data.train.clone(), &Settings::default()).unwrap()(&Settings::default()).unwrap();
+        for k in [1, 10, 100] {
+            let (found, expected) = (index.query_batch(&data.test, k).unwrap(), expected.truncated(k));
+            assert_eq!(found.len(), 10_000);
+            for (query, (found, expected)) in found.iter().zip(expected.iter()).enumerate() {
+                assert_eq!(found, expected, "{}, k = {k}, query {query}", entry.key);
+            }
+            // One query a call is another path.
+            for query in (0..10_000).step_by(100) {
+                let found = index.query(&data.test.row_to_floats(query), k).unwrap();
+                assert_eq!(found, expected.row(query), "{}, k = {k}, query {query}, alone", entry.key);
+            }
+        }
     }
-    // One query a call is another kernel.
-    for query in (0..10_000).step_by(100) {
-        assert_eq!(index.query(&data.test.row_to_floats(query), 21).unwrap(), found.row(query), "query {query}");
-    }
-    accuracies_are_those_of_scikit_learn(&found);
+    accuracies_are_those_of_scikit_learn(&expected);
 }
 
 /// Issue 2, bar A2: `KNeighborsClassifier` of scikit-learn over exact neighbours, rounded to four decimals.
