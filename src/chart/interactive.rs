@@ -107,7 +107,8 @@ pub fn recall_and_speed(rows: &[Measurement], data: &[(&str, &str)], k: usize, s
         }
     }
     let labels: Vec<&str> = names.iter().map(|name| label(name)).collect();
-    let (color, shape, dash) = scales(&labels, |name| !names.iter().any(|index| label(index) == name && is_ours(index)));
+    let (color, shape, dash) =
+        scales(&labels, |name| !names.iter().any(|index| label(index) == name && is_ours(index)));
     let legend = json!({"title": null, "symbolLimit": 0, "labelLimit": 220});
     let encoding = json!({
         "x": {"field": "recall", "type": "quantitative", "title": "recall", "scale": {"zero": false, "nice": false}},
@@ -160,7 +161,8 @@ pub fn recall_and_speed(rows: &[Measurement], data: &[(&str, &str)], k: usize, s
 /// Accuracy against k, a curve a name, and a control that says what each gives at the k that the reader tries.
 #[must_use]
 pub fn accuracy_by_k(curves: &[(String, Vec<(usize, f64)>)], k: usize, still: Figure) -> Interactive {
-    let points = || curves.iter().flat_map(|(name, points)| points.iter().map(move |&(k, accuracy)| (name, k, accuracy)));
+    let points =
+        || curves.iter().flat_map(|(name, points)| points.iter().map(move |&(k, accuracy)| (name, k, accuracy)));
     let values = points().map(|(name, k, accuracy)| json!({"corba": name, "k": k, "exactitud": accuracy})).collect();
     let names: Vec<&str> = curves.iter().map(|(name, _)| name.as_str()).collect();
     let every_other: Vec<&str> = names.iter().copied().skip(1).step_by(2).collect();
@@ -242,7 +244,10 @@ mod tests {
         ];
         let chart = recall_and_speed(&rows, &[("pixels", "píxels"), ("features", "xarxa")], 10, still());
         let values = chart.spec()["data"]["values"].as_array().unwrap();
-        let held: Vec<_> = values.iter().map(|v| (v["dades"].as_str().unwrap(), v["k"].as_u64().unwrap(), v["qps"].as_f64().unwrap())).collect();
+        let held: Vec<_> = values
+            .iter()
+            .map(|v| (v["dades"].as_str().unwrap(), v["k"].as_u64().unwrap(), v["qps"].as_f64().unwrap()))
+            .collect();
         assert_eq!(held, [("pixels", 1, 50.0), ("pixels", 10, 100.0), ("features", 100, 10.0)]);
         let params = &chart.spec()["params"];
         assert_eq!(params[0]["bind"]["options"], json!([1, 10, 100]));

@@ -118,6 +118,7 @@ impl BallTree {
         let order: Vec<usize> = ids.iter().map(|&id| id as usize).collect();
         let lanes = Lanes::new(&sketched, &ids);
         let rows = base.select(&order).expect("rows of the base");
+        rows.in_huge_pages();
         let sketch = sketched.sketch;
         Ok(Self { tree: Arc::new(Tree { params, sketch, nodes, centres, stride, lanes, rows, ids }) })
     }

@@ -62,10 +62,7 @@ impl BruteForce {
         let centre = centre(&base);
         let bytes = base.bytes().unwrap_or_default();
         let range = bytes.iter().fold((u8::MAX, 0), |(low, high), &value| (low.min(value), high.max(value)));
-        match base.storage() {
-            Storage::Bytes(values) => kernel::in_huge_pages(values),
-            Storage::Floats(values) => kernel::in_huge_pages(values),
-        }
+        base.in_huge_pages();
         let rows = if base.dim() <= DEEPEST { bytes } else { &[] };
         let norm = |row: &[u8]| row.iter().map(|&value| i32::from(value) * (i32::from(value) - 256)).sum();
         let norms = rows.par_chunks(base.dim()).map(norm).collect();

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::partition::{Partition, least};
 use super::projection::{Projected, ProjectedQuery, Projection};
-use crate::dataset::{Row, Storage, Vectors};
+use crate::dataset::{Row, Vectors};
 use crate::distance::{Metric, Ranker};
 use crate::kernel::fast_scan::{self, Candidate, Linear, Pair};
 use crate::kernel::{self, pair, rotate};
@@ -118,11 +118,7 @@ impl CodedLists {
             _ => Codes::Bytes(codes),
         };
         let rows = plan.keep_vectors.then(|| partition.in_list_order(base));
-        match rows.as_ref().map(Vectors::storage) {
-            Some(Storage::Bytes(values)) => kernel::in_huge_pages(values),
-            Some(Storage::Floats(values)) => kernel::in_huge_pages(values),
-            None => (),
-        }
+        rows.iter().for_each(Vectors::in_huge_pages);
         Self { dim: base.dim(), projection, partition, norms, quantizer, codes, biases, least_bias, per_bias, rows }
     }
 

@@ -9,7 +9,7 @@ use kiddo::traits::kd_tree::KdTreeAccessor;
 use kiddo::{Eytzinger, LeafStrategy, SquaredEuclidean};
 use rayon::prelude::*;
 
-use super::sketch::Sketch;
+use super::sketch::{Radius, Sketch};
 use super::{BuildError, Index, QueryError, Visits, check_base, check_query, check_shape};
 use crate::dataset::{Row, Vectors};
 use crate::distance::{Metric, Ranker};
@@ -37,9 +37,8 @@ const REFINING: usize = 32;
 /// The first guess takes so many times k rows: comparing a few more is cheap, and the radius that they give smaller.
 const GUESSES: usize = 4;
 
-/// Where more than this share of the rows may be neighbours, the order of their bounds would cost more than it saves: they
-/// are compared in the order of the leaves, which is that of the memory.
-const SORTED_SHARE: usize = 8;
+/// Rows, spread over the base, whose bounds tell whether it is worth to look for those that are within the radius.
+const SAMPLE: usize = 256;
 
 /// Candidates whose sketches are fetched from memory while one is compared.
 const AHEAD: usize = 8;
@@ -179,6 +178,7 @@ impl KdTree {
         let points = kiddo_of(leaf_size, components, &in_order(&short, kept + 1), kept + 1)?;
         let sketches = in_order(&sketched.rows, width);
         let rows = base.select(&ids.iter().map(|&id| id as usize).collect::<Vec<_>>()).expect("rows of the base");
+        rows.in_huge_pages();
         Ok(Self { tree: Arc::new(Tree { params, sketch: sketched.sketch, points, sketches, rows, ids }) })
     }
 
@@ -222,42 +222,47 @@ impl Tree {
         }
         let mut radius = query.radius(top.threshold());
 
-        let mut within = Vec::new();
-        self.points.within(&short, radius.rank, &mut within);
-        visits.bounds = within.len();
-        let mut candidates = Vec::with_capacity(within.len());
-        for (i, &position) in within.iter().enumerate() {
-            if let Some(&later) = within.get(i + AHEAD) {
-                prefetch(self.sketch(later));
-            }
-            let bound = kernels::rank(Metric::Euclidean, &query.values, self.sketch(position));
-            if bound <= radius.rank {
-                candidates.push((bound, position));
-            }
-        }
-        let sorted = candidates.len() <= self.ids.len() / SORTED_SHARE;
-        if sorted {
-            candidates.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-        }
         visits.distances = seeds.len();
-        for (i, &(bound, position)) in candidates.iter().enumerate() {
-            if bound > radius.rank {
-                if sorted {
-                    break;
-                }
-                continue;
-            }
-            if let Some(&(_, next)) = candidates.get(i + 1) {
-                kernels::prefetch_row(self.rows.row(next as usize));
-            }
+        let mut compare = |position: u32, top: &mut TopK, radius: &mut Radius| {
             visits.distances += 1;
             if let Some(rank) = ranker.rank_within(position as usize, top.threshold())
                 && !seeds.contains(&position)
                 && top.push(self.ids[position as usize], rank)
             {
-                radius = query.radius(top.threshold());
+                *radius = query.radius(top.threshold());
+            }
+        };
+        let bound = |position| kernels::rank(Metric::Euclidean, &query.values, self.sketch(position));
+        let sample = (0..self.ids.len() as u32).step_by(self.ids.len().div_ceil(SAMPLE));
+        if 2 * sample.clone().filter(|&position| bound(position) <= radius.rank).count() > sample.len() {
+            // Nearly all are: they are compared in the order of the memory.
+            (0..self.ids.len() as u32).for_each(|position| compare(position, &mut top, &mut radius));
+            return (top.into_neighbors(Metric::Euclidean), visits);
+        }
+
+        let mut within = Vec::new();
+        self.points.within(&short, radius.rank, &mut within);
+        let mut candidates = Vec::with_capacity(within.len());
+        for (i, &position) in within.iter().enumerate() {
+            if let Some(&later) = within.get(i + AHEAD) {
+                prefetch(self.sketch(later));
+            }
+            let bound = bound(position);
+            if bound <= radius.rank {
+                candidates.push((bound, position));
             }
         }
+        candidates.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        for (i, &(bound, position)) in candidates.iter().enumerate() {
+            if bound > radius.rank {
+                break;
+            }
+            if let Some(&(_, next)) = candidates.get(i + 1) {
+                kernels::prefetch_row(self.rows.row(next as usize));
+            }
+            compare(position, &mut top, &mut radius);
+        }
+        visits.bounds = within.len();
         (top.into_neighbors(Metric::Euclidean), visits)
     }
 

@@ -11,7 +11,7 @@ use self::build::{DEGREE, Graph};
 use self::codes::{EncodedQuery, MOST_LINES};
 use super::partition::positive;
 use super::{BuildError, Index, QueryError, check_base, check_query};
-use crate::dataset::{Row, Storage, Vectors};
+use crate::dataset::{Row, Vectors};
 use crate::distance::{Metric, Ranker};
 use crate::kernel::code;
 use crate::kernel::{self, pair};
@@ -91,10 +91,7 @@ impl QuantizedGraph {
         // A walk reads here and there: address translation is a good part of its cost.
         kernel::in_huge_pages(&graph.codes);
         kernel::in_huge_pages(&graph.edges);
-        match rows.storage() {
-            Storage::Bytes(values) => kernel::in_huge_pages(values),
-            Storage::Floats(values) => kernel::in_huge_pages(values),
-        }
+        rows.in_huge_pages();
         let built = Built { rows, graph, lines, params: params.clone() };
         Ok(Self { built: Arc::new(built), ef: 400, epsilon: 0.05 })
     }

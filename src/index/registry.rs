@@ -329,7 +329,7 @@ mod hnsw {
     pub const EF_SEARCH: Knob = Knob {
         name: "ef_search",
         default: 40.0,
-        sweep: &[10.0, 15.0, 20.0, 40.0, 80.0, 120.0, 200.0, 400.0],
+        sweep: &[10.0, 15.0, 20.0, 30.0, 40.0, 60.0, 80.0, 120.0, 200.0, 400.0],
         help: "rows kept while searching",
     };
 }
@@ -344,7 +344,7 @@ mod annoy {
     pub const SEARCH_K: Knob = Knob {
         name: "search_k",
         default: 4000.0,
-        sweep: &[400.0, 1000.0, 2000.0, 4000.0, 10_000.0, 20_000.0],
+        sweep: &[400.0, 700.0, 1000.0, 1400.0, 2000.0, 2800.0, 4000.0, 7000.0, 10_000.0, 20_000.0],
         help: "rows that a query collects; 0 for n_trees × k",
     };
 }
@@ -379,7 +379,7 @@ mod ivf {
     pub const NPROBE: Knob = Knob {
         name: "nprobe",
         default: 8.0,
-        sweep: &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0],
+        sweep: &[1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 32.0, 64.0],
         help: "lists that a query searches",
     };
 }
