@@ -130,10 +130,8 @@ impl<'a> QueryForm<'a> {
 
 /// The values as bytes, if every one is an integer 0..=255.
 fn to_bytes(values: &[f32]) -> Option<Vec<u8>> {
-    // The cast saturates and sends NaN to 0, so that comparing back finds all that is not a byte.
-    let bytes: Vec<u8> = values.iter().map(|&value| value as u8).collect();
-    let same = values.iter().zip(&bytes).fold(true, |same, (&value, &byte)| same & (value == f32::from(byte)));
-    same.then_some(bytes)
+    let mut bytes = vec![0; values.len()];
+    pair::to_bytes(values, &mut bytes).then_some(bytes)
 }
 
 /// Exact rank values between one query and the rows of a base: what candidates are verified with.

@@ -114,8 +114,7 @@ impl QuantizedGraph {
 #[derive(Debug, Default)]
 struct Scratch {
     query: EncodedQuery,
-    /// A bit a position.
-    visited: Vec<u64>,
+    visited: Visited,
     pool: Vec<Entry>,
     /// Of the seeds.
     distances: Vec<u32>,
@@ -156,13 +155,30 @@ impl Entry {
     }
 }
 
-/// Sets the bit of `position`; returns whether it was clear.
-#[inline(always)]
-fn visit(visited: &mut [u64], position: u32) -> bool {
-    let (word, bit) = (&mut visited[position as usize / 64], 1 << (position % 64));
-    let first = *word & bit == 0;
-    *word |= bit;
-    first
+/// Which positions this walk has met: a byte each, that holds the number of the last walk that did. Unlike bits they need no
+/// clearing, and two in a row do not wait for each other.
+#[derive(Debug, Default)]
+struct Visited {
+    walks: Vec<u8>,
+    walk: u8,
+}
+
+impl Visited {
+    /// Begins another walk over `len` positions.
+    fn begin(&mut self, len: usize) {
+        if self.walks.len() != len || self.walk == u8::MAX {
+            self.walks.clear();
+            self.walks.resize(len, 0);
+            self.walk = 0;
+        }
+        self.walk += 1;
+    }
+
+    /// Meets `position`; returns whether that is for the first time.
+    #[inline(always)]
+    fn meet(&mut self, position: u32) -> bool {
+        std::mem::replace(&mut self.walks[position as usize], self.walk) != self.walk
+    }
 }
 
 /// Leaves in the pool what was found near the query, nearest first.
@@ -170,11 +186,12 @@ fn visit(visited: &mut [u64], position: u32) -> bool {
 /// `reach` is 1 + ε: what is estimated beyond `reach` times the k-th nearest so far is neither kept nor expanded.
 fn walk<const LINES: usize>(graph: &Graph, ef: usize, k: usize, reach: f32, scratch: &mut Scratch) {
     const STARTS: usize = 4;
+    /// Vectors that are expanded at once, so that the memory is asked for the one's neighbours while it brings the other's.
+    const TOGETHER: usize = 2;
     let Scratch { query, visited, pool, distances, scores } = scratch;
     let (rest, query) = (query.rest, query.code.first_chunk::<LINES>().expect("a code as long as the graph's"));
     let codes = graph.codes.as_chunks::<LINES>().0;
-    visited.clear();
-    visited.resize(codes.len().div_ceil(64), 0);
+    visited.begin(codes.len());
     pool.clear();
 
     distances.clear();
@@ -188,7 +205,7 @@ fn walk<const LINES: usize>(graph: &Graph, ef: usize, k: usize, reach: f32, scra
         }
     }
     for entry in &*pool {
-        visit(visited, entry.position() as u32);
+        visited.meet(entry.position() as u32);
     }
 
     let mut next = 0;
@@ -199,38 +216,43 @@ fn walk<const LINES: usize>(graph: &Graph, ef: usize, k: usize, reach: f32, scra
             if pool.len() >= k || std::mem::replace(&mut all_seeds, true) {
                 break;
             }
-            let others = graph.seeds.iter().zip(&*distances).filter(|&(&seed, _)| visit(visited, seed));
+            let others = graph.seeds.iter().zip(&*distances).filter(|&(&seed, _)| visited.meet(seed));
             pool.extend(others.map(|(&seed, &distance)| Entry::new(distance + rest, seed)));
             pool.sort_unstable();
             next = pool.iter().position(|entry| !entry.expanded()).unwrap_or(pool.len());
             continue;
         }
-        let entry = pool[next];
-        let mut limit = Entry(u64::MAX);
-        if let Some(kth) = pool.get(k - 1) {
-            limit = kth.beyond(reach);
-            if entry > limit {
-                break;
+        let limit = pool.get(k - 1).map_or(Entry(u64::MAX), |kth| kth.beyond(reach));
+        if pool[next] > limit {
+            break;
+        }
+        // No branch that depends on what was visited: it would be guessed wrong half the time.
+        let mut fresh = [0; TOGETHER * DEGREE];
+        let (mut count, mut expanded) = (0, 0);
+        let mut nearest = next;
+        while expanded < TOGETHER && nearest < pool.len() && pool[nearest] <= limit {
+            let entry = &mut pool[nearest];
+            nearest += 1;
+            if entry.expanded() {
+                continue;
+            }
+            entry.0 |= 1;
+            expanded += 1;
+            let start = count;
+            for &other in &graph.edges[entry.position()].0 {
+                fresh[count] = other;
+                count += usize::from(visited.meet(other));
+            }
+            for &other in &fresh[start..count] {
+                kernel::prefetch(&codes[other as usize]);
             }
         }
-        pool[next].0 |= 1;
-        // No branch that depends on what was visited: it would be guessed wrong half the time.
-        let mut fresh = [0; DEGREE];
-        let mut count = 0;
-        for &other in &graph.edges[entry.position()].0 {
-            fresh[count] = other;
-            count += usize::from(visit(visited, other));
-        }
         let fresh = &fresh[..count];
-        for &other in fresh {
-            kernel::prefetch(&codes[other as usize]);
-        }
         // What will most likely be expanded after this.
-        if let Some(entry) = pool[next..].iter().take(8).find(|entry| !entry.expanded()) {
+        for entry in pool[nearest..].iter().take(8).filter(|entry| !entry.expanded()).take(TOGETHER) {
             kernel::prefetch(&graph.edges[entry.position()].0);
         }
         code::score(query, codes, fresh, scores);
-        let mut nearest = next + 1;
         for (&other, &distance) in fresh.iter().zip(&*scores) {
             let entry = Entry::new(distance + rest, other);
             if entry > limit {

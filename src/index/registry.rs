@@ -463,7 +463,7 @@ mod quantized_graph {
     pub const CODE_BYTES: Knob = Knob {
         name: "code_bytes",
         default: 128.0,
-        sweep: &[128.0],
+        sweep: &[128.0, 192.0],
         help: "of the code that guides the walk: 64, 128, 192 or 256",
     };
     pub const CANDIDATES: Knob =

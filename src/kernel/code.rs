@@ -216,8 +216,31 @@ mod avx2 {
         }
     }
 
+    /// Whole numbers as they are, or, where there are others or larger ones, in a second pass.
     #[target_feature(enable = "avx2")]
     pub fn to_whole(values: &[f32], whole: &mut [i16]) -> f32 {
+        let (wide, rest) = values.as_chunks::<16>();
+        let (wide_whole, rest_whole) = whole.as_chunks_mut::<16>();
+        let size = _mm256_castsi256_ps(_mm256_set1_epi32(i32::MAX));
+        let (mut largest, mut exact) = (_mm256_setzero_ps(), _mm256_castsi256_ps(_mm256_set1_epi32(-1)));
+        for (values, whole) in wide.iter().zip(&mut *wide_whole) {
+            // SAFETY: sixteen floats are two registers.
+            let halves = unsafe { [_mm256_loadu_ps(values.as_ptr()), _mm256_loadu_ps(values.as_ptr().add(8))] };
+            let rounded = halves.map(|half| _mm256_cvtps_epi32(half));
+            for i in 0..2 {
+                largest = _mm256_max_ps(largest, _mm256_and_ps(halves[i], size));
+                exact = _mm256_and_ps(exact, _mm256_cmp_ps::<_CMP_EQ_OQ>(_mm256_cvtepi32_ps(rounded[i]), halves[i]));
+            }
+            // Packing goes by halves of the registers.
+            let packed = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(rounded[0], rounded[1]));
+            // SAFETY: sixteen 16-bit numbers are a register.
+            unsafe { _mm256_storeu_si256(whole.as_mut_ptr().cast(), packed) };
+        }
+        let limits = _mm256_set1_ps(super::MOST_WHOLE);
+        let fits = _mm256_and_ps(exact, _mm256_cmp_ps::<_CMP_LE_OQ>(largest, limits));
+        if _mm256_movemask_ps(fits) == 0xff && portable::to_whole(rest, rest_whole) == 1.0 {
+            return 1.0;
+        }
         portable::to_whole(values, whole)
     }
 }

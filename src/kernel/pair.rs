@@ -22,6 +22,17 @@ pub(crate) fn manhattan_bytes(a: &[u8], b: &[u8]) -> u64 {
     portable::manhattan_bytes(a, b)
 }
 
+/// Writes the values as bytes; returns whether every one is an integer 0..=255 (otherwise the bytes mean nothing).
+#[inline]
+pub(crate) fn to_bytes(values: &[f32], bytes: &mut [u8]) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    if super::has_avx2() {
+        // SAFETY: AVX2 has just been found.
+        return unsafe { avx2::to_bytes(values, bytes) };
+    }
+    portable::to_bytes(values, bytes)
+}
+
 /// Σ aᵢ·bᵢ, exact, of no more than 2¹⁴ bytes and as many codes of −64..=63 (with others, sums of 16 bits could saturate).
 #[inline]
 pub(crate) fn dot_bytes(bytes: &[u8], codes: &[i8]) -> i32 {
@@ -92,6 +103,14 @@ mod portable {
     pub fn manhattan_bytes(a: &[u8], b: &[u8]) -> u64 {
         let piece = |(a, b): (&[u8], &[u8])| a.iter().zip(b).map(|(&a, &b)| u32::from(a.abs_diff(b))).sum::<u32>();
         a.chunks(PIECE).zip(b.chunks(PIECE)).map(|pair| u64::from(piece(pair))).sum()
+    }
+
+    pub fn to_bytes(values: &[f32], bytes: &mut [u8]) -> bool {
+        values.iter().zip(bytes).fold(true, |all, (&value, byte)| {
+            // The cast saturates and sends NaN to 0, so that comparing back finds all that is not a byte.
+            *byte = value as u8;
+            all & (value == f32::from(*byte))
+        })
     }
 
     pub fn dot_bytes(bytes: &[u8], codes: &[i8]) -> i32 {
@@ -197,6 +216,22 @@ mod avx2 {
             sums = _mm256_add_epi64(sums, _mm256_zextsi128_si256(_mm_sad_epu8(load16(a), load16(b))));
         }
         sum_u64(sums) + portable::manhattan_bytes(a, b)
+    }
+
+    #[target_feature(enable = "avx2")]
+    pub fn to_bytes(values: &[f32], bytes: &mut [u8]) -> bool {
+        let ((wide, values), (wide_bytes, bytes)) = (values.as_chunks::<8>(), bytes.as_chunks_mut::<8>());
+        let mut same = _mm256_castsi256_ps(_mm256_set1_epi32(-1));
+        for (values, bytes) in wide.iter().zip(wide_bytes) {
+            let values = load8(values);
+            let whole = _mm256_cvtps_epi32(values);
+            let words = _mm_packus_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256::<1>(whole));
+            let eight = _mm_packus_epi16(words, words);
+            *bytes = _mm_cvtsi128_si64(eight).to_le_bytes();
+            let back = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(eight));
+            same = _mm256_and_ps(same, _mm256_cmp_ps::<_CMP_EQ_OQ>(back, values));
+        }
+        _mm256_movemask_ps(same) == 0xff && portable::to_bytes(values, bytes)
     }
 
     #[target_feature(enable = "avx2")]
@@ -316,6 +351,23 @@ mod tests {
             prop_assert_eq!(portable::squared_euclidean_bytes(&a, &b), squared);
             prop_assert_eq!(manhattan_bytes(&a, &b), absolute);
             prop_assert_eq!(portable::manhattan_bytes(&a, &b), absolute);
+        }
+
+        #[test]
+        fn only_bytes_become_bytes(
+            bytes in prop::collection::vec(any::<u8>(), 0..60),
+            others in prop::collection::vec((0usize..60, prop_oneof![any::<f32>(), -300.0f32..300.0, Just(0.5), Just(256.0), Just(-1.0), Just(65_536.0), Just(f32::NAN)]), 0..2),
+        ) {
+            let mut values: Vec<f32> = bytes.iter().map(|&byte| byte.into()).collect();
+            for &(at, other) in others.iter().filter(|(at, _)| *at < bytes.len()) {
+                values[at] = other;
+            }
+            let expected = values.iter().all(|&value| (0.0..=255.0).contains(&value) && value.fract() == 0.0);
+            for to_bytes in [to_bytes, portable::to_bytes] {
+                let mut found = vec![7; values.len()];
+                prop_assert_eq!(to_bytes(&values, &mut found), expected);
+                prop_assert!(!expected || found.iter().map(|&byte| f32::from(byte)).eq(values.iter().copied()));
+            }
         }
 
         #[test]

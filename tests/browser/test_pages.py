@@ -6,7 +6,7 @@ from conftest import ROOT
 
 HTML = ROOT / "notebooks/html"
 # Not of what is drawn within them, such as the tiles of a gallery.
-SIZES_OF_PICTURES = """[...document.querySelectorAll('svg, img')].filter(picture => !picture.parentElement.closest('svg'))
+SIZES_OF_PICTURES = """[...document.querySelectorAll('svg, img')].filter(picture => !picture.parentElement.closest('svg, .interactive .still'))
     .map(picture => picture.getBoundingClientRect()).map(box => [box.width, box.height])"""
 PAGES = sorted(path.stem for path in HTML.glob("*.html"))
 
@@ -38,12 +38,15 @@ def test_there_is_a_report():
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_shows_everything_and_asks_for_nothing(browser, name, width, scheme):
     page, wrong = open_page(browser, name, width, scheme)
+    page.wait_for_function("[...document.querySelectorAll('.interactive')].every(figure => figure.querySelector('.live svg'))")
     sizes = page.evaluate(SIZES_OF_PICTURES)
     assert sizes and all(width > 50 and height > 50 for width, height in sizes)
     if name == "index":
-        links = page.locator(".reports h2 a").all()
+        links = page.locator(".report h2 a").all()
         assert len(links) == len(PAGES) - 1
         assert [link.get_attribute("href") for link in links] == [f"{page}.html" for page in PAGES if page != "index"]
+        for question in page.locator(".question").all():
+            assert question.locator("svg, img, table").count() and question.locator(".prose").count(), question.get_attribute("id")
     else:
         shown = page.locator(".tag-figure").filter(has=page.locator("svg, img")).count()
         assert shown == figures_promised(name) > 0
@@ -54,7 +57,7 @@ def test_a_page_shows_everything_and_asks_for_nothing(browser, name, width, sche
 
 def test_the_index_leads_to_a_report_and_back(browser):
     page, wrong = open_page(browser, "index", 1440, "light")
-    page.locator(".reports h2 a").first.click()
+    page.locator(".report h2 a").first.click()
     page.wait_for_url("**/Apartat_*.html")
     page.get_by_role("link", name="Tots els apartats").click()
     page.wait_for_url("**/index.html")
@@ -67,3 +70,54 @@ def test_the_code_can_be_hidden(browser):
     assert code.is_visible()
     page.get_by_label("Amaga el codi").check()
     assert not code.is_visible()
+
+
+def drawn(figure):
+    """Where the lines and the markers of a chart are, without its axes and legend."""
+    marks = figure.locator(".live svg .mark-line path, .live svg .mark-symbol.role-mark path").all()
+    return [(mark.get_attribute("d"), mark.get_attribute("transform")) for mark in marks]
+
+
+def test_the_reader_chooses_k_and_data_on_the_chart_of_recall_and_speed(browser):
+    page, wrong = open_page(browser, "Apartat_D", 1440, "light")
+    figure = page.locator(".interactive").first
+    figure.locator(".live svg").wait_for()
+    assert not figure.locator(".still").is_visible()
+    controls = {select.evaluate("select => select.labels[0].innerText.split('\\n')[0]").strip(): select for select in figure.locator("select").all()}
+    seen = [drawn(figure)]
+    assert seen[0]
+    for name in controls:
+        select = controls[name]
+        options = [option.get_attribute("value") for option in select.locator("option").all()]
+        assert len(options) > 1, name
+        chosen = select.input_value()
+        select.select_option(next(option for option in options if option != chosen))
+        page.wait_for_timeout(500)
+        seen.append(drawn(figure))
+        assert seen[-1] and seen[-1] != seen[-2], f"{name} changes nothing"
+    marker = figure.locator(".live svg .mark-symbol.role-mark path").first
+    marker.hover(force=True)
+    tooltip = page.locator("#vg-tooltip-element")
+    tooltip.wait_for()
+    assert all(word in tooltip.inner_text() for word in ["índex", "paràmetres", "recall", "consultes/s"])
+    assert wrong == []
+
+
+def test_the_reader_tries_k_on_the_chart_of_accuracy(browser):
+    page, wrong = open_page(browser, "Apartat_A", 390, "dark")
+    figure = page.locator(".interactive").first
+    figure.locator(".live svg").wait_for()
+    said = figure.locator(".live svg .mark-text.role-mark")
+    before = said.inner_text()
+    slider = figure.locator("input[type=range]")
+    slider.fill("1" if slider.input_value() != "1" else "2")
+    page.wait_for_timeout(500)
+    assert said.inner_text() != before and f"k = {slider.input_value()}," in said.inner_text()
+    assert wrong == []
+
+
+def test_without_scripts_the_still_charts_are_shown(browser):
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto((HTML / "Apartat_D.html").as_uri())
+    assert page.locator(".interactive .still").first.is_visible()

@@ -1,5 +1,6 @@
 """Pages that need nothing but themselves, and notebooks fit for git."""
 
+import json
 import re
 
 import nbformat
@@ -12,14 +13,18 @@ from report.publish import NotPublishable, publish
 SVG = "<?xml version='1.0'?><svg xmlns='http://www.w3.org/2000/svg'><rect width='9' height='9'/></svg>"
 
 
-def notebook(text="5", source="k"):
-    figure = new_output("execute_result", data={"image/svg+xml": SVG}, execution_count=2)
+SPEC = {"mark": "point", "data": {"values": [{"nom": "</script><b>"}]}}
+VEGA_LITE = "application/vnd.vegalite.v5+json"
+
+
+def notebook(text="5", source="k", **forms):
+    figure = new_output("execute_result", data={"image/svg+xml": SVG, **forms}, execution_count=2)
     stream = new_output("stream", name="stdout", text=text)
     return new_notebook(
         cells=[
-            new_markdown_cell("# Un *títol*\n\nEl primer paràgraf, amb $\\sqrt{x}$.\n\n$$\\sum_i x_i$$"),
+            new_markdown_cell("# Un *títol*\n\nEl primer paràgraf, amb $\\sqrt{x}$.\n\n- **A1.** Què és\n  `k`?\n- **A2.** I d?\n\n$$\\sum_i x_i$$"),
             new_code_cell(source, outputs=[stream], execution_count=1),
-            new_code_cell("chart()", outputs=[figure], execution_count=2, metadata={"execution": {"iopub.status.idle": "x"}}),
+            new_code_cell("chart()", outputs=[figure], execution_count=2, metadata={"execution": {"iopub.status.idle": "x"}, "tags": ["figure", "answer-A1"]}),
         ]
     )
 
@@ -32,11 +37,25 @@ def test_a_page_asks_nothing_of_the_network():
     assert page.count("<math") == 2 and "$" not in re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL)
 
 
-def test_the_index_lists_title_paragraph_and_figure(tmp_path):
+def test_the_index_reads_as_one_report(tmp_path):
     nbformat.write(notebook(), tmp_path / "Apartat_A.ipynb")
     page = index([tmp_path / "Apartat_A.ipynb"])
-    assert '<a href="Apartat_A.html">Un títol</a>' in page
-    assert "El primer paràgraf" in page and "<rect width='9'" in page
+    assert '<a href="Apartat_A.html">Un títol</a>' in page and "El primer paràgraf" in page
+    questions = re.findall(r'<section class="question" id="(\w+)">(.*?)</section>', page, re.DOTALL)
+    assert [label for label, _ in questions] == ["A1", "A2"]
+    assert "<code>k</code>" in questions[0][1] and "<rect width='9'" in questions[0][1]
+    assert 'href="Apartat_A.html#answer-A1"' in questions[0][1] and "<rect" not in questions[1][1]
+    assert '<a id="answer-A1"></a>' in export(nbformat.read(tmp_path / "Apartat_A.ipynb", 4), "Prova")
+    assert "<script" not in page
+
+
+def test_an_interactive_chart_brings_its_library_and_its_still_form():
+    page = export(notebook(**{VEGA_LITE: SPEC}), "Prova")
+    scripts = re.findall(r"<script([^>]*)>(.*?)</script>", page, re.DOTALL | re.IGNORECASE)
+    assert [kind.strip() for kind, _ in scripts] == ['type="application/json"', ""]
+    assert json.loads(scripts[0][1]) == SPEC, "nothing in the data ends the script"
+    assert "vegaEmbed" in scripts[1][1] and "<rect" in page
+    assert not re.search(r"""(?:src|href)=["'](?:https?:)?//""", re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL))
 
 
 def written(folder, source, executed):

@@ -127,7 +127,7 @@ impl Encoder {
         code.clear();
         code.resize(self.lines, Line::default());
         write(code, coordinates);
-        let kept: f32 = coordinates.iter().map(|value| value * value).sum();
+        let kept = squared_euclidean_f32(coordinates, &[0.0; 64 * MOST_LINES][..coordinates.len()]);
         let total = squared_euclidean_f32(query, &self.mean) * self.scale * self.scale;
         // Room is left below 2³² for the distances to which it is added.
         *rest = (total - kept).clamp(0.0, 1e9) as u32;
