@@ -20,6 +20,7 @@ EVCXR_VERSION := 0.22.0
 NOTEBOOKS := $(sort $(wildcard $(SOURCE)/*.ipynb))
 NAMES := $(basename $(notdir $(NOTEBOOKS)))
 EXECUTED := $(NAMES:%=$(HTML)/%.ipynb)
+RECORD := $(wildcard data/results/*.csv)
 PAGES := $(NAMES:%=$(HTML)/%.html)
 
 CARGO_INPUT := Cargo.toml Cargo.lock .cargo/config.toml
@@ -67,7 +68,7 @@ $(PAGES): %.html: %.ipynb $(EXPORTER)
 	@$(REPORT) export $< $@
 
 # A notebook with a broken cell gives nothing: the last good one, and its page, stay.
-$(EXECUTED): $(HTML)/%.ipynb: $(SOURCE)/%.ipynb .stamps/kernel .stamps/build .stamps/data $(HTML)/.parameters $(RUNNER)
+$(EXECUTED): $(HTML)/%.ipynb: $(SOURCE)/%.ipynb .stamps/kernel .stamps/build .stamps/data $(HTML)/.parameters $(RECORD) $(RUNNER)
 	$(SAY) 'Executing $<: one to three minutes'
 	@$(REPORT) execute $< $@
 

@@ -190,7 +190,8 @@ def rabitqlib(base):
         memory = saved_size(index.save)
 
         def many(queries, k):
-            found = index.search_batch(queries, k, ef, num_threads=1)
+            # It refuses to keep fewer than it is asked for.
+            found = index.search_batch(queries, k, max(ef, k), num_threads=1)
             return next(numpy.asarray(part).astype(numpy.int64) for part in found if numpy.asarray(part).dtype.kind in "iu")
 
         for ef in (10, 20, 30, 50, 80, 120, 200, 400, 800):
