@@ -84,8 +84,14 @@ pub(crate) fn to_whole(values: &[f32], whole: &mut Vec<i16>) -> f32 {
     portable::to_whole(values, whole)
 }
 
+/// The unit of [`to_whole`], and its inverse: zero for numbers so small that it overflows.
+fn unit(largest: f32, exact: bool) -> (f32, f32) {
+    let unit = if exact && largest <= MOST_WHOLE { 1.0 } else { largest / MOST_WHOLE };
+    (unit, if unit.recip().is_finite() { unit.recip() } else { 0.0 })
+}
+
 mod portable {
-    use super::{Line, MOST_WHOLE, TAIL, tail};
+    use super::{Line, TAIL, tail, unit};
 
     fn squared_distance<const LINES: usize>(a: &[Line; LINES], b: &[Line; LINES]) -> u32 {
         let mut sum = 0;
@@ -131,14 +137,16 @@ mod portable {
             largest = value.abs().to_bits().max(largest);
             exact &= (value as i32) as f32 == value;
         }
-        let largest = f32::from_bits(largest);
-        let unit = if exact && largest <= MOST_WHOLE { 1.0 } else { largest / MOST_WHOLE };
-        // Numbers so small that the inverse overflows are all zero in this.
-        let per_unit = if unit.recip().is_finite() { unit.recip() } else { 0.0 };
+        let (unit, per_unit) = unit(f32::from_bits(largest), exact);
+        round(values, per_unit, whole);
+        unit
+    }
+
+    #[inline(always)]
+    pub fn round(values: &[f32], per_unit: f32, whole: &mut [i16]) {
         for (whole, &value) in whole.iter_mut().zip(values) {
             *whole = (value * per_unit).round_ties_even() as i32 as i16;
         }
-        unit
     }
 }
 
@@ -146,7 +154,7 @@ mod portable {
 mod avx2 {
     use std::arch::x86_64::*;
 
-    use super::{Line, portable, tail};
+    use super::{Line, portable, tail, unit};
 
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -236,12 +244,28 @@ mod avx2 {
             // SAFETY: sixteen 16-bit numbers are a register.
             unsafe { _mm256_storeu_si256(whole.as_mut_ptr().cast(), packed) };
         }
-        let limits = _mm256_set1_ps(super::MOST_WHOLE);
-        let fits = _mm256_and_ps(exact, _mm256_cmp_ps::<_CMP_LE_OQ>(largest, limits));
-        if _mm256_movemask_ps(fits) == 0xff && portable::to_whole(rest, rest_whole) == 1.0 {
-            return 1.0;
+        let (sizes, exact) = (lanes(largest), _mm256_movemask_ps(exact) == 0xff);
+        let largest = sizes.into_iter().chain(rest.iter().map(|value| value.abs())).fold(0.0, f32::max);
+        let (unit, per_unit) = unit(largest, exact && rest.iter().all(|&value| (value as i32) as f32 == value));
+        if unit != 1.0 {
+            let per_unit = _mm256_set1_ps(per_unit);
+            for (values, whole) in wide.iter().zip(wide_whole) {
+                // SAFETY: as above.
+                let halves = unsafe { [_mm256_loadu_ps(values.as_ptr()), _mm256_loadu_ps(values.as_ptr().add(8))] };
+                let rounded = halves.map(|half| _mm256_cvtps_epi32(_mm256_mul_ps(half, per_unit)));
+                let packed = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(rounded[0], rounded[1]));
+                // SAFETY: as above.
+                unsafe { _mm256_storeu_si256(whole.as_mut_ptr().cast(), packed) };
+            }
         }
-        portable::to_whole(values, whole)
+        portable::round(rest, per_unit, rest_whole);
+        unit
+    }
+
+    #[target_feature(enable = "avx2")]
+    fn lanes(values: __m256) -> [f32; 8] {
+        // SAFETY: eight floats, any bits of which are valid.
+        unsafe { std::mem::transmute(values) }
     }
 }
 
