@@ -167,10 +167,11 @@ pub fn accuracy_by_k(curves: &[(String, Vec<(usize, f64)>)], k: usize, still: Fi
     let names: Vec<&str> = curves.iter().map(|(name, _)| name.as_str()).collect();
     let every_other: Vec<&str> = names.iter().copied().skip(1).step_by(2).collect();
     let (color, _, dash) = scales(&names, |name| every_other.contains(&name));
-    let legend = json!({"title": null, "labelLimit": 220, "symbolType": "stroke"});
+    let legend = json!({"title": null, "labelLimit": 220, "symbolType": "stroke", "symbolSize": 400});
     let (least, most) = points().fold((usize::MAX, 1), |(least, most), (_, k, _)| (least.min(k), most.max(k)));
     let encoding = json!({
-        "x": {"field": "k", "type": "quantitative", "title": "k", "axis": {"tickMinStep": 1}, "scale": {"zero": false}},
+        "x": {"field": "k", "type": "quantitative", "title": "k", "axis": {"tickMinStep": 1},
+              "scale": {"zero": false, "nice": false}},
         "y": {"field": "exactitud", "type": "quantitative", "title": "exactitud", "scale": {"zero": false}},
         "color": {"field": "corba", "type": "nominal", "scale": color, "legend": legend},
     });
@@ -179,27 +180,29 @@ pub fn accuracy_by_k(curves: &[(String, Vec<(usize, f64)>)], k: usize, still: Fi
         "bind": {"input": "range", "min": least.min(most), "max": most, "step": 1, "name": "prova amb k ="},
     }]);
     let here = json!({"filter": "datum.k == prova_k"});
-    let layer = json!([
+    let curves = json!([
         {"mark": {"type": "line", "strokeWidth": 2},
          "encoding": {"strokeDash": {"field": "corba", "type": "nominal", "scale": dash, "legend": legend}}},
-        {"transform": [here, {"aggregate": [{"op": "min", "field": "exactitud", "as": "m"}], "groupby": ["k"]}],
-         "mark": {"type": "rule", "strokeDash": [2, 3]},
-         "encoding": {"y": {"value": 0}, "y2": {"value": "height"}, "color": {"value": "#808080"}}},
+        {"transform": [here], "mark": {"type": "rule", "strokeDash": [2, 3], "color": "#808080"},
+         "encoding": {"y": {"value": 0}, "y2": {"value": "height"}, "color": null}},
         {"transform": [here], "mark": {"type": "point", "filled": true, "size": 80},
          "encoding": {"tooltip": [{"field": "corba"}, {"field": "k"}, {"field": "exactitud", "format": ".4f"}]}},
-        {"transform": [
+    ]);
+    // What they give there, in words, where curves that fall with k leave room.
+    let words = json!({
+        "transform": [
             here,
             {"window": [{"op": "row_number", "as": "fila"}], "sort": [{"field": "exactitud", "order": "descending"}]},
             {"calculate": "'k = ' + datum.k + ', ' + datum.corba + ': ' + format(datum.exactitud, '.4f')", "as": "text"},
-         ],
-         "mark": {"type": "text", "align": "right", "baseline": "bottom", "fontSize": 13},
-         "encoding": {
+        ],
+        "mark": {"type": "text", "align": "right", "fontSize": 13},
+        "encoding": {
             "x": {"value": "width"},
-            "y": {"field": "fila", "type": "ordinal", "axis": null, "scale": {"rangeMin": {"expr": "height - 90"}}},
+            "y": {"field": "fila", "type": "ordinal", "axis": null, "scale": {"range": [0, 20 * names.len()]}},
             "text": {"field": "text"},
-         }},
-    ]);
-    let mut spec = spec(values, params, encoding, layer);
+        },
+    });
+    let mut spec = spec(values, params, encoding, json!([{"layer": curves}, words]));
     spec["resolve"] = json!({"scale": {"y": "independent"}});
     Interactive { still, spec }
 }

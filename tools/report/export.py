@@ -20,7 +20,7 @@ from .check import text_of
 TEMPLATES = Path(__file__).resolve().parent.parent / "template"
 # The form of a chart that answers its reader, beside the still one. JupyterLab draws the same.
 VEGA_LITE = "application/vnd.vegalite.v5+json"
-VEGA_LITE_VERSION = "5.21"
+VEGA_LITE_VERSION = "6.4"
 
 
 class Renderer(IPythonRenderer):

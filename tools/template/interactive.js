@@ -14,11 +14,13 @@
   };
   for (const figure of document.querySelectorAll(".interactive")) {
     const spec = JSON.parse(figure.querySelector("script").textContent);
+    // That of the notebook's version, which is not the page's.
+    delete spec.$schema;
     const live = figure.querySelector(".live");
     const draw = () => {
       // Shown before it is drawn: its width is that of the page.
       figure.classList.add("drawn");
-      vegaEmbed(live, spec, { actions: false, renderer: "svg", config: theme() }).catch((error) => {
+      vegaEmbed(live, spec, { mode: "vega-lite", actions: false, renderer: "svg", config: theme() }).catch((error) => {
         figure.classList.remove("drawn");
         console.error(error);
       });
