@@ -6,10 +6,28 @@
 use crate::index::registry;
 use crate::measure::Measurement;
 
-/// The name of an index for a reader: that of the registry for ours, what the record calls it for the libraries'.
+/// The names of the real libraries' indexes, as `benches/peers.py` writes them and for a reader.
+const LIBRARIES: [(&str, &str); 13] = [
+    ("annoy_spotify", "Annoy (Spotify)"),
+    ("faiss_flat", "FAISS Flat"),
+    ("faiss_hnsw", "FAISS HNSW"),
+    ("faiss_ivf_flat", "FAISS IVF Flat"),
+    ("faiss_ivf_pq", "FAISS IVF PQ"),
+    ("ngt_anng", "NGT (Yahoo), ANNG"),
+    ("ngt_onng", "NGT (Yahoo), ONNG"),
+    ("nmslib", "NMSLIB"),
+    ("scann_google", "ScaNN (Google)"),
+    ("sklearn_ball_tree", "scikit-learn, ball tree"),
+    ("sklearn_brute", "scikit-learn, brute"),
+    ("sklearn_kd_tree", "scikit-learn, KD-tree"),
+    ("symphony_qg", "SymphonyQG"),
+];
+
+/// The name of an index for a reader: that of the registry for ours, the library's for theirs, otherwise what the record calls it.
 #[must_use]
 pub fn label(index: &str) -> &str {
-    registry::find(index).map_or(index, |entry| entry.name)
+    let library = || LIBRARIES.iter().find(|(known, _)| *known == index).map_or(index, |(_, name)| name);
+    registry::find(index).map_or_else(library, |entry| entry.name)
 }
 
 /// Whether the index is one of this crate.

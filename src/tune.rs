@@ -167,7 +167,9 @@ impl<'a> Tuner<'a> {
         let (Some(mut low), mut high) = (below, at) else { return Ok(best) };
         let whole = main.sweep.iter().all(|value| value.fract() == 0.0);
         for _ in 0..HALVINGS {
-            let middle = if whole { f64::midpoint(low, high).round() } else { f64::midpoint(low, high) };
+            // No more digits than a reader cares for.
+            let digits = if whole { 1.0 } else { 1e4 };
+            let middle = (f64::midpoint(low, high) * digits).round() / digits;
             if middle <= low || middle >= high {
                 break;
             }
