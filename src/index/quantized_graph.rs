@@ -13,8 +13,8 @@ use super::partition::positive;
 use super::{BuildError, Index, QueryError, check_base, check_query};
 use crate::dataset::{Row, Vectors};
 use crate::distance::{Metric, Ranker};
-use crate::kernel::code;
-use crate::kernel::{self, pair};
+use crate::kernel::sketch::prefetch_row;
+use crate::kernel::{self, code};
 use crate::neighbor::{Neighbor, TopK};
 
 /// How a [`QuantizedGraph`] is built.
@@ -287,24 +287,15 @@ impl Built {
     fn rank(&self, query: &[f32], k: usize, pool: &[Entry]) -> Vec<Neighbor> {
         /// Rows asked for ahead of time.
         const AHEAD: usize = 4;
-        let fetch = |entry: &Entry| match self.rows.row(entry.position()) {
-            Row::Bytes(row) => kernel::prefetch(row),
-            Row::Floats(row) => kernel::prefetch(row),
-        };
+        let fetch = |entry: &Entry| prefetch_row(self.rows.row(entry.position()));
         let ranker = Ranker::new(&self.rows, Metric::Euclidean, Row::Floats(query));
-        let certain = 1.0 - pair::relative_error(query.len());
         let mut top = TopK::new(k.min(self.rows.len()));
         pool.iter().take(AHEAD).for_each(fetch);
         for (i, entry) in pool.iter().enumerate() {
             pool.get(i + AHEAD).into_iter().for_each(fetch);
-            if let Row::Floats(row) = self.rows.row(entry.position()) {
-                // Most floats fail in f32 already, which takes half the time.
-                let rank = f64::from(pair::squared_euclidean_f32(query, row));
-                if rank.is_finite() && rank * certain > top.threshold() {
-                    continue;
-                }
+            if let Some(rank) = ranker.rank_within(entry.position(), top.threshold()) {
+                top.push(entry.position() as u32, rank);
             }
-            top.push(entry.position() as u32, ranker.rank(entry.position()));
         }
         let mut found = top.into_neighbors(Metric::Euclidean);
         found.iter_mut().for_each(|neighbor| neighbor.id = self.graph.ids[neighbor.id as usize]);
