@@ -188,6 +188,8 @@ fn walk<const LINES: usize>(graph: &Graph, ef: usize, k: usize, reach: f32, scra
     const STARTS: usize = 4;
     /// Vectors that are expanded at once, so that the memory is asked for the one's neighbours while it brings the other's.
     const TOGETHER: usize = 2;
+    /// Vectors that are expanded one by one before: while every one brings nearer ones, the second would be a worse choice.
+    const ALONE: usize = 16;
     let Scratch { query, visited, pool, distances, scores } = scratch;
     let (rest, query) = (query.rest, query.code.first_chunk::<LINES>().expect("a code as long as the graph's"));
     let codes = graph.codes.as_chunks::<LINES>().0;
@@ -208,7 +210,7 @@ fn walk<const LINES: usize>(graph: &Graph, ef: usize, k: usize, reach: f32, scra
         visited.meet(entry.position() as u32);
     }
 
-    let mut next = 0;
+    let (mut next, mut walked) = (0, 0);
     let mut all_seeds = false;
     loop {
         if next == pool.len() {
@@ -229,8 +231,9 @@ fn walk<const LINES: usize>(graph: &Graph, ef: usize, k: usize, reach: f32, scra
         // No branch that depends on what was visited: it would be guessed wrong half the time.
         let mut fresh = [0; TOGETHER * DEGREE];
         let (mut count, mut expanded) = (0, 0);
+        let together = if walked < ALONE { 1 } else { TOGETHER };
         let mut nearest = next;
-        while expanded < TOGETHER && nearest < pool.len() && pool[nearest] <= limit {
+        while expanded < together && nearest < pool.len() && pool[nearest] <= limit {
             let entry = &mut pool[nearest];
             nearest += 1;
             if entry.expanded() {
@@ -247,6 +250,7 @@ fn walk<const LINES: usize>(graph: &Graph, ef: usize, k: usize, reach: f32, scra
                 kernel::prefetch(&codes[other as usize]);
             }
         }
+        walked += expanded;
         let fresh = &fresh[..count];
         // What will most likely be expanded after this.
         for entry in pool[nearest..].iter().take(8).filter(|entry| !entry.expanded()).take(TOGETHER) {
