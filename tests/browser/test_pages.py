@@ -108,11 +108,11 @@ def test_the_reader_tries_k_on_the_chart_of_accuracy(browser):
     figure = page.locator(".interactive").first
     figure.locator(".live svg").wait_for()
     said = figure.locator(".live svg .mark-text.role-mark")
-    before = said.inner_text()
+    before = said.text_content()
     slider = figure.locator("input[type=range]")
     slider.fill("1" if slider.input_value() != "1" else "2")
     page.wait_for_timeout(500)
-    assert said.inner_text() != before and f"k = {slider.input_value()}," in said.inner_text()
+    assert said.text_content() != before and f"k = {slider.input_value()}," in said.text_content()
     assert wrong == []
 
 
