@@ -149,6 +149,11 @@ impl<'a> Ranker<'a> {
         Self { base, metric, query: QueryForm::new(base, query) }
     }
 
+    /// The query in the form in which it is compared.
+    pub(crate) fn query(&self) -> &QueryForm<'a> {
+        &self.query
+    }
+
     /// Rank value of row `id` of the base.
     ///
     /// # Panics

@@ -132,7 +132,7 @@ pub trait Index: Debug + Send + Sync + 'static {
 pub struct Visits {
     /// Leaves whose rows were looked at.
     pub leaves: usize,
-    /// Rows that were compared by a bound.
+    /// Rows that were looked at: by a bound, where not at once by their distance.
     pub bounds: usize,
     /// Rows whose true distance was computed.
     pub distances: usize,

@@ -98,6 +98,30 @@ pub struct Measurement {
 }
 
 impl Measurement {
+    /// A row for tests.
+    #[cfg(test)]
+    pub(crate) fn toy(index: &str, recall: f64, qps: f64) -> Self {
+        Self {
+            index: index.to_owned(),
+            params: String::new(),
+            data: "toy".to_owned(),
+            n: 1,
+            d: 1,
+            k: 1,
+            threads: 1,
+            recall,
+            qps,
+            qps_batch: qps,
+            p50_us: 0.0,
+            p99_us: 0.0,
+            build_s: 0.0,
+            memory_bytes: 0,
+            commit: String::new(),
+            cpu: String::new(),
+            date: String::new(),
+        }
+    }
+
     /// The value of one of the index's parameters.
     #[must_use]
     pub fn param(&self, name: &str) -> Option<f64> {

@@ -98,31 +98,14 @@ pub fn exponent(points: &[(f64, f64)]) -> Option<f64> {
 mod tests {
     use super::*;
 
-    fn row(index: &str, recall: f64, qps: f64) -> Measurement {
-        Measurement {
-            index: index.into(),
-            params: String::new(),
-            data: "toy".into(),
-            n: 1,
-            d: 1,
-            k: 1,
-            threads: 1,
-            recall,
-            qps,
-            qps_batch: qps,
-            p50_us: 0.0,
-            p99_us: 0.0,
-            build_s: 0.0,
-            memory_bytes: 0,
-            commit: String::new(),
-            cpu: String::new(),
-            date: String::new(),
-        }
-    }
-
     #[test]
     fn what_is_beaten_in_both_is_left_out() {
-        let rows = [row("a", 0.9, 100.0), row("a", 0.95, 120.0), row("a", 0.99, 50.0), row("a", 0.99, 40.0)];
+        let rows = [
+            Measurement::toy("a", 0.9, 100.0),
+            Measurement::toy("a", 0.95, 120.0),
+            Measurement::toy("a", 0.99, 50.0),
+            Measurement::toy("a", 0.99, 40.0),
+        ];
         let kept: Vec<_> = pareto(&rows, |row| -row.qps).iter().map(|row| (row.recall, row.qps)).collect();
         assert_eq!(kept, [(0.95, 120.0), (0.99, 50.0)]);
         assert!(pareto(&[], |row| -row.qps).is_empty());
@@ -130,14 +113,14 @@ mod tests {
 
     #[test]
     fn between_two_settings_the_line_is_logarithmic() {
-        let rows = [row("a", 0.9, 1_000.0), row("a", 0.99, 10.0)];
+        let rows = [Measurement::toy("a", 0.9, 1_000.0), Measurement::toy("a", 0.99, 10.0)];
         // Half way from a tenth to a hundredth missed, half way from 1,000 to 10.
         let middle = qps_at(&rows, 1.0 - 10f64.powf(-1.5)).unwrap();
         assert!((middle - 100.0).abs() < 1e-6, "{middle}");
         assert_eq!(qps_at(&rows, 0.5), Some(1_000.0));
         assert_eq!(qps_at(&rows, 0.99), Some(10.0));
         assert_eq!(qps_at(&rows, 0.995), None);
-        assert_eq!(qps_at(&[row("exact", 1.0, 5.0)], 0.99), Some(5.0));
+        assert_eq!(qps_at(&[Measurement::toy("exact", 1.0, 5.0)], 0.99), Some(5.0));
     }
 
     #[test]
@@ -150,8 +133,12 @@ mod tests {
 
     #[test]
     fn ours_come_first_and_by_name() {
-        let rows =
-            [row("hnswlib", 0.9, 1.0), row("hnsw", 0.9, 1.0), row("brute_force", 1.0, 1.0), row("hnsw", 0.8, 2.0)];
+        let rows = [
+            Measurement::toy("hnswlib", 0.9, 1.0),
+            Measurement::toy("hnsw", 0.9, 1.0),
+            Measurement::toy("brute_force", 1.0, 1.0),
+            Measurement::toy("hnsw", 0.8, 2.0),
+        ];
         assert_eq!(indexes(&rows), ["brute_force", "hnsw", "hnswlib"]);
         assert_eq!(
             (label("hnsw"), label("hnswlib"), is_ours("hnsw"), is_ours("hnswlib")),

@@ -168,6 +168,23 @@ fn trees_refuse_parameters_out_of_range() {
     assert!(Annoy::build(table.base(), AnnoyParams { n_trees: 0, seed: 0 }).is_err());
 }
 
+/// Where there is nothing to prune by, every row is compared.
+#[test]
+fn a_kd_tree_over_noise_compares_every_row() {
+    let mut state = 1u32;
+    let mut noise = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 22) as i32 - 512
+    };
+    let base: Vec<i32> = (0..3_000 * 200).map(|_| noise()).collect();
+    let table = Table { dim: 200, base, query: (0..200).map(|_| noise()).collect(), exponent: 0 };
+    let tree = KdTree::build(table.base(), KdTreeParams::default()).unwrap();
+    assert_eq!(found(&tree, &table, 10), table.nearest(Metric::Euclidean, 10));
+    let visits = tree.query_counted(&table.scaled(&table.query), 10).unwrap().1;
+    assert_eq!(visits.bounds, 3_000);
+    assert!((3_000..=3_040).contains(&visits.distances), "{visits:?}");
+}
+
 /// The structure saves work: most rows are rejected without their distance.
 #[test]
 fn trees_look_at_few_rows_where_the_data_are_clustered() {

@@ -21,12 +21,6 @@ pub struct Interactive {
 }
 
 impl Interactive {
-    /// The still figure.
-    #[must_use]
-    pub fn still(&self) -> &Figure {
-        &self.still
-    }
-
     /// The Vega-Lite specification, its data within.
     #[must_use]
     pub fn spec(&self) -> &Value {
@@ -212,25 +206,7 @@ mod tests {
     use super::*;
 
     fn row(index: &str, data: &str, k: usize, recall: f64, qps: f64) -> Measurement {
-        Measurement {
-            index: index.to_owned(),
-            params: "nprobe=8".to_owned(),
-            data: data.to_owned(),
-            n: 1,
-            d: 1,
-            k,
-            threads: 1,
-            recall,
-            qps,
-            qps_batch: qps,
-            p50_us: 1.0,
-            p99_us: 1.0,
-            build_s: 1.0,
-            memory_bytes: 1,
-            commit: String::new(),
-            cpu: String::new(),
-            date: String::new(),
-        }
+        Measurement { data: data.to_owned(), k, ..Measurement::toy(index, recall, qps) }
     }
 
     fn still() -> Figure {

@@ -8,7 +8,6 @@
 //!
 //! What rounding leaves in doubt is compared again, exactly.
 
-use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -265,7 +264,7 @@ enum Rough<'a> {
     /// Products with the codes of a byte query.
     Halved { rows: &'a [u8], norms: &'a [i32], query: Halved },
     /// f32 arithmetic.
-    Floats { rows: &'a [f32], query: Cow<'a, [f32]> },
+    Floats { rows: &'a [f32] },
     /// Nothing but the comparison itself.
     None,
 }
@@ -285,14 +284,14 @@ struct Halved {
 impl<'a> Scan<'a> {
     fn new(BruteForce { base, metric, norms, .. }: &'a BruteForce, query: Row<'a>) -> Self {
         let ranker = Ranker::new(base, *metric, query);
-        let rough = match (QueryForm::new(base, query), base.storage()) {
+        let rough = match (ranker.query(), base.storage()) {
             (QueryForm::Bytes(query), Storage::Bytes(rows)) if *metric == Metric::Euclidean && !norms.is_empty() => {
                 let codes = query.iter().map(|&value| (value / 2) as i8 - 64).collect();
                 let squares = query.iter().map(|&value| u64::from(value & !1).pow(2)).sum::<u64>() as f64;
                 let lost = (query.iter().filter(|&value| value % 2 == 1).count() as f64).sqrt();
                 Rough::Halved { rows, norms, query: Halved { codes, squares, lost } }
             }
-            (QueryForm::Floats(query), Storage::Floats(rows)) => Rough::Floats { rows, query },
+            (QueryForm::Floats(_), Storage::Floats(rows)) => Rough::Floats { rows },
             _ => Rough::None,
         };
         Self { base, metric: *metric, ranker, rough }
@@ -309,7 +308,10 @@ impl<'a> Scan<'a> {
                 };
                 self.groups(rows, ids, top, limit, |id, row| norms[id] - 4 * pair::dot_bytes(row, codes));
             }
-            Rough::Floats { rows, query } => {
+            Rough::Floats { rows } => {
+                let QueryForm::Floats(query) = self.ranker.query() else {
+                    unreachable!("a query has the form of its base")
+                };
                 // Twice the error of a sum. Infinite where f32 overflows, as the sum then is.
                 let slack = 1.0 + 2.0 * pair::relative_error(dim);
                 let limit = |threshold: f64| round_up((threshold + dim as f64 * pair::UNDERFLOW) * slack);

@@ -9,7 +9,8 @@ use super::projection::{Projected, ProjectedQuery, Projection};
 use crate::dataset::{Row, Vectors};
 use crate::distance::{Metric, Ranker};
 use crate::kernel::fast_scan::{self, Candidate, Linear, Pair};
-use crate::kernel::{self, pair, rotate};
+use crate::kernel::rotate;
+use crate::kernel::sketch::prefetch_row;
 use crate::neighbor::{Neighbor, TopK};
 use crate::pq::{Loss, ProductQuantizer, Subspaces};
 
@@ -209,25 +210,16 @@ impl CodedLists {
     fn rank(&self, rows: &Vectors, query: &[f32], k: usize, found: &[Candidate]) -> Vec<Neighbor> {
         /// Rows asked for ahead of time.
         const AHEAD: usize = 6;
-        let fetch = |candidate: &Candidate| match rows.row(candidate.position as usize) {
-            Row::Bytes(row) => kernel::prefetch(row),
-            Row::Floats(row) => kernel::prefetch(row),
-        };
+        let fetch = |candidate: &Candidate| prefetch_row(rows.row(candidate.position as usize));
         let ranker = Ranker::new(rows, Metric::Euclidean, Row::Floats(query));
-        let certain = 1.0 - pair::relative_error(query.len());
         let mut top = TopK::new(k);
         found.iter().take(AHEAD).for_each(fetch);
         for (i, candidate) in found.iter().enumerate() {
             found.get(i + AHEAD).into_iter().for_each(fetch);
             let position = candidate.position as usize;
-            if let Row::Floats(row) = rows.row(position) {
-                // Most floats fail in f32 already, which takes half the time.
-                let rank = f64::from(pair::squared_euclidean_f32(query, row));
-                if rank.is_finite() && rank * certain > top.threshold() {
-                    continue;
-                }
+            if let Some(rank) = ranker.rank_within(position, top.threshold()) {
+                top.push(self.partition.ids()[position], rank);
             }
-            top.push(self.partition.ids()[position], ranker.rank(position));
         }
         top.into_neighbors(Metric::Euclidean)
     }

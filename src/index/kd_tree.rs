@@ -51,7 +51,8 @@ const AHEAD: usize = 8;
 /// and the norm of the rest, in which distances never exceed the true ones. A query takes the tree's nearest rows as
 /// a first guess, whose true k-th distance is a radius outside of which no neighbour can be; asks the tree for all rows
 /// within it; and compares those in ascending order of a bound in more components, until the bound is above the k-th
-/// best (the optimal multi-step search of Seidl and Kriegel, SIGMOD 1998).
+/// best (the optimal multi-step search of Seidl and Kriegel, SIGMOD 1998). Where a sample says that most rows are within
+/// the radius, all are compared.
 #[derive(Debug, Clone)]
 pub struct KdTree {
     tree: Arc<Tree>,
@@ -235,8 +236,9 @@ impl Tree {
         let bound = |position| kernels::rank(Metric::Euclidean, &query.values, self.sketch(position));
         let sample = (0..self.ids.len() as u32).step_by(self.ids.len().div_ceil(SAMPLE));
         if 2 * sample.clone().filter(|&position| bound(position) <= radius.rank).count() > sample.len() {
-            // Nearly all are: they are compared in the order of the memory.
+            // Most are: all rows are compared, in the order of the memory.
             (0..self.ids.len() as u32).for_each(|position| compare(position, &mut top, &mut radius));
+            visits.bounds = self.ids.len();
             return (top.into_neighbors(Metric::Euclidean), visits);
         }
 

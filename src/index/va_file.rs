@@ -29,6 +29,7 @@ use super::{BruteForce, BuildError, Index, QueryError, check_base, check_query, 
 use crate::dataset::{Row, Storage, Vectors};
 use crate::distance::{Metric, Ranker};
 use crate::kernel::pair::gamma;
+use crate::kernel::sketch::prefetch_row;
 use crate::kernel::va::{self, BLOCK, Candidate, Pairs, Segment, Sought, WIDTH};
 use crate::kernel::{self, rotate};
 use crate::neighbor::{Neighbor, Neighbors, TopK};
@@ -695,7 +696,9 @@ impl Search<'_> {
             let id = self.file.ids[candidate.position as usize];
             if id != u32::MAX {
                 self.work.verified += 1;
-                if self.top.push(id, self.ranker.rank(id as usize)) {
+                if let Some(rank) = self.ranker.rank_within(id as usize, self.top.threshold())
+                    && self.top.push(id, rank)
+                {
                     limit = self.limit(stage);
                 }
             }
@@ -705,10 +708,7 @@ impl Search<'_> {
     fn fetch(&self, candidate: &Candidate) {
         let id = self.file.ids[candidate.position as usize];
         if id != u32::MAX {
-            match self.base.row(id as usize) {
-                Row::Bytes(row) => kernel::prefetch(row),
-                Row::Floats(row) => kernel::prefetch(row),
-            }
+            prefetch_row(self.base.row(id as usize));
         }
     }
 }

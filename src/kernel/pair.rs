@@ -295,11 +295,13 @@ mod avx2 {
         for ((a, b), sum) in eights_a.iter().zip(eights_b).zip(&mut sums) {
             *sum = add(*sum, _mm256_sub_ps(load8(a), load8(b)));
         }
-        if !a.is_empty() {
-            let (mut last_a, mut last_b) = ([0.0; 8], [0.0; 8]);
-            last_a[..a.len()].copy_from_slice(a);
-            last_b[..b.len()].copy_from_slice(b);
-            sums[3] = add(sums[3], _mm256_sub_ps(load8(&last_a), load8(&last_b)));
+        let last = a.len().min(b.len());
+        if last > 0 {
+            let lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+            let mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(last as i32), lanes);
+            // SAFETY: reads the first `last` values alone, which both slices have; the others are zero.
+            let (a, b) = unsafe { (_mm256_maskload_ps(a.as_ptr(), mask), _mm256_maskload_ps(b.as_ptr(), mask)) };
+            sums[3] = add(sums[3], _mm256_sub_ps(a, b));
         }
         let sum = _mm256_add_ps(_mm256_add_ps(sums[0], sums[1]), _mm256_add_ps(sums[2], sums[3]));
         let four = _mm_add_ps(_mm256_castps256_ps128(sum), _mm256_extractf128_ps::<1>(sum));
