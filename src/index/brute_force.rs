@@ -22,7 +22,7 @@ use crate::kernel::tile::{self, Line, POINTS, Panels, QUERIES, Rounded, Tiles, W
 use crate::neighbor::{Neighbor, Neighbors, TopK};
 
 /// Queries that go over the base together, at most: the base is then read from memory once for all of them.
-const TILE: usize = 1024;
+const TILE: usize = 2048;
 /// With fewer queries than this, a tile, made for [`QUERIES`] at least, costs more than a scan for each.
 const FEW: usize = 4;
 /// Points that all queries of a tile go over before the next come: they share the second-level cache.
@@ -35,7 +35,7 @@ const DEEPEST: usize = 1 << 14;
 const GROUP: usize = 64;
 /// How many bytes ahead of those that it compares a scan of bytes asks the memory for: the processor's own prefetching stops
 /// at every page, which is fast enough for floats only.
-const AHEAD: usize = 32_768;
+const AHEAD: usize = 8_192;
 
 /// Exhaustive search (*brute force*, FAISS `Flat`): exact, next to nothing to build, O(n·d) a query.
 #[derive(Debug, Clone)]
@@ -172,8 +172,11 @@ impl BruteForce {
                         // The last panel is filled up with queries that are none.
                         if query < queries.len() {
                             let id = start + row;
-                            tops[query].push(id as u32, rankers[query].rank(id));
-                            limits.0[lane] = limit(&tops[query], lengths[query]);
+                            if let Some(rank) = rankers[query].rank_within(id, tops[query].threshold())
+                                && tops[query].push(id as u32, rank)
+                            {
+                                limits.0[lane] = limit(&tops[query], lengths[query]);
+                            }
                         }
                     }
                 }

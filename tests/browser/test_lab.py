@@ -28,12 +28,13 @@ def ask(address, method="GET"):
 
 @pytest.fixture
 def lab(tmp_path):
-    """The address of a JupyterLab on a copy of the notebook: saving must not touch the one in git."""
+    """The address of a JupyterLab on a copy of the notebook, which finds the record where the real one does: saving must not touch the one in git."""
     source = (ROOT / "notebooks" / NOTEBOOK).read_text()
     copy, found = re.subn(r'path = \\"\.\.\\"', f'path = \\\\"{ROOT}\\\\"', source)
     assert found == 1
-    (tmp_path / "lab").mkdir()
-    (tmp_path / "lab" / NOTEBOOK).write_text(copy)
+    (tmp_path / "lab" / "notebooks").mkdir(parents=True)
+    (tmp_path / "lab" / "notebooks" / NOTEBOOK).write_text(copy)
+    (tmp_path / "lab" / "data").symlink_to(ROOT / "data")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -41,7 +42,7 @@ def lab(tmp_path):
     with open(tmp_path / "lab.log", "w") as log:
         server = subprocess.Popen(
             [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}", "--ServerApp.port_retries=0",
-             f"--IdentityProvider.token={TOKEN}", f"--notebook-dir={tmp_path}/lab", "--LabApp.expose_app_in_browser=True",
+             f"--IdentityProvider.token={TOKEN}", f"--notebook-dir={tmp_path}/lab/notebooks", "--LabApp.expose_app_in_browser=True",
              "--LabApp.news_url=", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"],
             env=os.environ | jupyter | {"N_QUERIES": "500", "K": "", "JUPYTERLAB_WORKSPACES_DIR": str(tmp_path / "workspaces")},
             stdout=log, stderr=subprocess.STDOUT,
