@@ -176,7 +176,9 @@ impl<'a> Ranker<'a> {
     #[inline]
     #[must_use]
     pub fn rank_within(&self, id: usize, limit: f64) -> Option<f64> {
-        if let (QueryForm::Floats(query), Row::Floats(row)) = (&self.query, self.base.row(id)) {
+        if limit < f64::INFINITY
+            && let (QueryForm::Floats(query), Row::Floats(row)) = (&self.query, self.base.row(id))
+        {
             let rough = f64::from(match self.metric {
                 Metric::Euclidean => pair::squared_euclidean_f32(query, row),
                 Metric::Manhattan => pair::manhattan_f32(query, row),

@@ -476,8 +476,8 @@ mod quantized_graph {
     pub const EPSILON: Knob = Knob {
         name: "epsilon",
         default: 0.05,
-        sweep: &[0.0, 0.01, 0.02, 0.03, 0.05, 0.06, 0.08, 0.12, 0.2],
-        help: "how far beyond the k-th nearest is searched",
+        sweep: &[-0.08, -0.05, -0.03, -0.01, 0.0, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2],
+        help: "how far beyond the k-th nearest, or less than to it, is searched",
     };
 }
 

@@ -1,4 +1,4 @@
-//! Codes of the quantised graph: coordinates of seven bits in whole cache lines, and in the last two bytes, the *tail*, a number of
+//! Codes of the quantised graph: coordinates of seven bits in whole cache lines, and in the last four bytes, the *tail*, a number of
 //! their own. What these kernels give guides a search; it is never returned.
 
 /// A cache line of a code.
@@ -13,26 +13,67 @@ impl Default for Line {
 }
 
 /// Bytes of the tail.
-pub(crate) const TAIL: usize = 2;
+pub(crate) const TAIL: usize = 4;
+
+/// Largest value of a coordinate.
+pub(crate) const LARGEST: u8 = 127;
+
+/// Half the range of a coordinate: what a [`Query`] is shifted by, so that it has a sign and products of bytes can be taken.
+const SHIFT: i32 = 64;
 
 /// The number in a code's tail.
 #[inline(always)]
-pub(crate) fn tail(code: &[Line]) -> u32 {
-    let bytes = &code[code.len() - 1].0[64 - TAIL..];
-    u32::from(u16::from_le_bytes([bytes[0], bytes[1]]))
+fn tail(code: &[Line]) -> i32 {
+    i32::from_le_bytes(*code[code.len() - 1].0.last_chunk().expect("a line is longer"))
 }
 
-/// Appends, for each code of `run`, its squared distance to `code` plus its tail.
-pub(crate) fn scan<const LINES: usize>(code: &[Line; LINES], run: &[[Line; LINES]], distances: &mut Vec<u32>) {
+/// The coordinates of a code: all but the tail.
+fn coordinates(code: &[Line]) -> impl Iterator<Item = i32> {
+    code.iter().flat_map(|line| line.0).take(64 * code.len() - TAIL).map(i32::from)
+}
+
+/// Writes the tail of a code c whose coordinates are there: ‖c‖² − 128·Σc + `rest`, the squared length of what the code leaves out.
+pub(crate) fn finish(code: &mut [Line], rest: u32) {
+    let tail = coordinates(code).map(|value| value * (value - 2 * SHIFT)).sum::<i32>() + rest as i32;
+    *code[code.len() - 1].0.last_chunk_mut().expect("a line is longer") = tail.to_le_bytes();
+}
+
+/// A code in the form in which others are compared with it, by one product a coordinate:
+/// ‖q − c‖² = ‖q‖² + (‖c‖² − 128·Σc) − 2·(q − 64)·c.
+#[derive(Debug)]
+pub(crate) struct Query<const LINES: usize> {
+    /// q − 64 in two's complement; the tail is zero.
+    shifted: [Line; LINES],
+    /// ‖q‖² and the squared length of what q leaves out.
+    squares: i32,
+}
+
+impl<const LINES: usize> Query<LINES> {
+    /// Of a code with its tail.
+    pub(crate) fn new(code: &[Line; LINES]) -> Self {
+        let mut shifted = code.map(|line| Line(line.0.map(|value| value.wrapping_sub(SHIFT as u8))));
+        shifted[LINES - 1].0[64 - TAIL..].fill(0);
+        Self { shifted, squares: tail(code) + 2 * SHIFT * coordinates(code).sum::<i32>() }
+    }
+
+    /// The squared distance to `code`, both rests included.
+    #[inline(always)]
+    fn distance(&self, code: &[Line; LINES], product: impl FnOnce(&[Line; LINES], &[Line; LINES]) -> i32) -> u32 {
+        (self.squares + tail(code) - 2 * product(code, &self.shifted)) as u32
+    }
+}
+
+/// Appends the squared distance of each code of `run` to `query`, with what both leave out.
+pub(crate) fn scan<const LINES: usize>(query: &Query<LINES>, run: &[[Line; LINES]], distances: &mut Vec<u32>) {
     let start = distances.len();
     distances.resize(start + run.len(), 0);
     let distances = &mut distances[start..];
     #[cfg(target_arch = "x86_64")]
     if super::has_avx2() {
         // SAFETY: AVX2 has just been found.
-        return unsafe { avx2::scan(code, run, distances) };
+        return unsafe { avx2::scan(query, run, distances) };
     }
-    portable::scan(code, run, distances);
+    portable::scan(query, run, distances);
 }
 
 /// The same for the codes numbered `ids`, in place of what `distances` held.
@@ -40,7 +81,7 @@ pub(crate) fn scan<const LINES: usize>(code: &[Line; LINES], run: &[[Line; LINES
 /// # Panics
 /// If there is no such code.
 pub(crate) fn score<const LINES: usize>(
-    code: &[Line; LINES],
+    query: &Query<LINES>,
     codes: &[[Line; LINES]],
     ids: &[u32],
     distances: &mut Vec<u32>,
@@ -49,9 +90,9 @@ pub(crate) fn score<const LINES: usize>(
     #[cfg(target_arch = "x86_64")]
     if super::has_avx2() {
         // SAFETY: AVX2 has just been found.
-        return unsafe { avx2::score(code, codes, ids, distances) };
+        return unsafe { avx2::score(query, codes, ids, distances) };
     }
-    portable::score(code, codes, ids, distances);
+    portable::score(query, codes, ids, distances);
 }
 
 /// Adds to `sums` the values 2i and 2i + 1 times their coefficients in row i of `pairs`, where the two's coefficients alternate.
@@ -91,33 +132,30 @@ fn unit(largest: f32, exact: bool) -> (f32, f32) {
 }
 
 mod portable {
-    use super::{Line, TAIL, tail, unit};
+    use super::{Line, Query, unit};
 
-    fn squared_distance<const LINES: usize>(a: &[Line; LINES], b: &[Line; LINES]) -> u32 {
-        let mut sum = 0;
-        for line in 0..LINES {
-            let count = if line + 1 == LINES { 64 - TAIL } else { 64 };
-            sum +=
-                a[line].0[..count].iter().zip(&b[line].0).map(|(a, b)| u32::from(a.abs_diff(*b)).pow(2)).sum::<u32>();
-        }
-        sum
+    fn product<const LINES: usize>(code: &[Line; LINES], query: &[Line; LINES]) -> i32 {
+        let line = |(code, query): (&Line, &Line)| {
+            let pairs = code.0.iter().zip(&query.0);
+            pairs.map(|(&code, &query)| i32::from(code) * i32::from(query.cast_signed())).sum::<i32>()
+        };
+        code.iter().zip(query).map(line).sum()
     }
 
-    pub fn scan<const LINES: usize>(code: &[Line; LINES], run: &[[Line; LINES]], distances: &mut [u32]) {
-        for (distance, other) in distances.iter_mut().zip(run) {
-            *distance = squared_distance(code, other) + tail(other);
+    pub fn scan<const LINES: usize>(query: &Query<LINES>, run: &[[Line; LINES]], distances: &mut [u32]) {
+        for (distance, code) in distances.iter_mut().zip(run) {
+            *distance = query.distance(code, product);
         }
     }
 
     pub fn score<const LINES: usize>(
-        code: &[Line; LINES],
+        query: &Query<LINES>,
         codes: &[[Line; LINES]],
         ids: &[u32],
         distances: &mut [u32],
     ) {
         for (distance, &id) in distances.iter_mut().zip(ids) {
-            let other = &codes[id as usize];
-            *distance = squared_distance(code, other) + tail(other);
+            *distance = query.distance(&codes[id as usize], product);
         }
     }
 
@@ -154,46 +192,44 @@ mod portable {
 mod avx2 {
     use std::arch::x86_64::*;
 
-    use super::{Line, portable, tail, unit};
+    use super::{Line, Query, portable, unit};
 
+    /// Of coordinates up to 127 and others from −64 to 63: four products fit in 16 bits.
     #[inline]
     #[target_feature(enable = "avx2")]
-    fn squared_distance<const LINES: usize>(a: &[Line; LINES], b: &[Line; LINES]) -> u32 {
-        let (a, b) = (a.as_ptr().cast::<__m256i>(), b.as_ptr().cast::<__m256i>());
+    fn product<const LINES: usize>(code: &[Line; LINES], query: &[Line; LINES]) -> i32 {
         let mut sums = _mm256_setzero_si256();
-        for half in 0..2 * LINES {
-            // SAFETY: a line is two registers, and aligned to them.
-            let (a, b) = unsafe { (_mm256_load_si256(a.add(half)), _mm256_load_si256(b.add(half))) };
-            let mut difference = _mm256_or_si256(_mm256_subs_epu8(a, b), _mm256_subs_epu8(b, a));
-            if half + 1 == 2 * LINES {
-                difference = _mm256_and_si256(difference, _mm256_set_epi64x(0x0000_ffff_ffff_ffff, -1, -1, -1));
-            }
-            // Two squares of at most 127² fit in 16 bits, sign and all.
-            let squares = _mm256_maddubs_epi16(difference, difference);
-            sums = _mm256_add_epi32(sums, _mm256_madd_epi16(squares, _mm256_set1_epi16(1)));
+        for (code, query) in code.iter().zip(query) {
+            let (code, query) = (code.0.as_ptr().cast::<__m256i>(), query.0.as_ptr().cast::<__m256i>());
+            let half = |half| {
+                // SAFETY: a line is two registers, and aligned to them.
+                let (code, query) = unsafe { (_mm256_load_si256(code.add(half)), _mm256_load_si256(query.add(half))) };
+                _mm256_maddubs_epi16(code, query)
+            };
+            let products = _mm256_add_epi16(half(0), half(1));
+            sums = _mm256_add_epi32(sums, _mm256_madd_epi16(products, _mm256_set1_epi16(1)));
         }
         let sums = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256::<1>(sums));
         let sums = _mm_add_epi32(sums, _mm_unpackhi_epi64(sums, sums));
-        _mm_cvtsi128_si32(_mm_add_epi32(sums, _mm_shuffle_epi32::<1>(sums))) as u32
+        _mm_cvtsi128_si32(_mm_add_epi32(sums, _mm_shuffle_epi32::<1>(sums)))
     }
 
     #[target_feature(enable = "avx2")]
-    pub fn scan<const LINES: usize>(code: &[Line; LINES], run: &[[Line; LINES]], distances: &mut [u32]) {
-        for (distance, other) in distances.iter_mut().zip(run) {
-            *distance = squared_distance(code, other) + tail(other);
+    pub fn scan<const LINES: usize>(query: &Query<LINES>, run: &[[Line; LINES]], distances: &mut [u32]) {
+        for (distance, code) in distances.iter_mut().zip(run) {
+            *distance = query.distance(code, |code, query| product(code, query));
         }
     }
 
     #[target_feature(enable = "avx2")]
     pub fn score<const LINES: usize>(
-        code: &[Line; LINES],
+        query: &Query<LINES>,
         codes: &[[Line; LINES]],
         ids: &[u32],
         distances: &mut [u32],
     ) {
         for (distance, &id) in distances.iter_mut().zip(ids) {
-            let other = &codes[id as usize];
-            *distance = squared_distance(code, other) + tail(other);
+            *distance = query.distance(&codes[id as usize], |code, query| product(code, query));
         }
     }
 
@@ -274,38 +310,44 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn codes(count: usize) -> impl Strategy<Value = Vec<[Line; 2]>> {
-        let line = |last| {
-            (prop::collection::vec(0..=127u8, 64), any::<[u8; TAIL]>()).prop_map(move |(values, tail)| {
-                let mut line = Line(values.try_into().expect("64 values"));
-                if last {
-                    line.0[64 - TAIL..].copy_from_slice(&tail);
-                }
-                line
-            })
-        };
-        prop::collection::vec((line(false), line(true)).prop_map(|(a, b)| [a, b]), count)
+    /// Codes of any coordinates, the extreme ones among them, and the squared lengths of what they leave out.
+    fn codes(count: usize) -> impl Strategy<Value = Vec<([Line; 2], u32)>> {
+        let values = prop_oneof![
+            prop::collection::vec(0..=LARGEST, 128 - TAIL),
+            prop::collection::vec(prop_oneof![Just(0), Just(LARGEST)], 128 - TAIL),
+        ];
+        let code = (values, 0..1_000_000_000u32).prop_map(|(values, rest)| {
+            let mut code = [Line::default(); 2];
+            code.iter_mut()
+                .zip(values.chunks(64))
+                .for_each(|(line, values)| line.0[..values.len()].copy_from_slice(values));
+            finish(&mut code, rest);
+            (code, rest)
+        });
+        prop::collection::vec(code, count)
     }
 
     /// The definition.
-    fn distance(a: &[Line; 2], b: &[Line; 2]) -> u32 {
+    fn distance(a: &([Line; 2], u32), b: &([Line; 2], u32)) -> u32 {
         let values = |code: &[Line; 2]| code.map(|line| line.0.map(i32::from)).concat();
-        let squares: i32 = values(a).iter().zip(values(b)).take(128 - TAIL).map(|(a, b)| (a - b).pow(2)).sum();
-        squares as u32 + u32::from(u16::from_le_bytes([b[1].0[62], b[1].0[63]]))
+        let squares: i32 = values(&a.0).iter().zip(values(&b.0)).take(128 - TAIL).map(|(a, b)| (a - b).pow(2)).sum();
+        squares as u32 + a.1 + b.1
     }
 
     proptest! {
         #[test]
-        fn distances_are_those_of_the_definition(codes in codes(9)) {
-            let expected: Vec<u32> = codes.iter().map(|other| distance(&codes[0], other)).collect();
+        fn distances_are_those_of_the_definition(all in codes(9)) {
+            let expected: Vec<u32> = all.iter().map(|other| distance(&all[0], other)).collect();
+            let codes: Vec<_> = all.iter().map(|code| code.0).collect();
+            let query = Query::new(&codes[0]);
             let (mut scanned, mut scored) = (vec![5], vec![7; 20]);
-            scan(&codes[0], &codes, &mut scanned);
+            scan(&query, &codes, &mut scanned);
             prop_assert_eq!(&scanned[1..], &expected[..]);
-            score(&codes[0], &codes, &[8, 0, 3], &mut scored);
+            score(&query, &codes, &[8, 0, 3], &mut scored);
             prop_assert_eq!(&scored, &[expected[8], expected[0], expected[3]]);
-            portable::scan(&codes[0], &codes, &mut scanned[1..]);
+            portable::scan(&query, &codes, &mut scanned[1..]);
             prop_assert_eq!(&scanned[1..], &expected[..]);
-            portable::score(&codes[0], &codes, &[8, 0, 3], &mut scored);
+            portable::score(&query, &codes, &[8, 0, 3], &mut scored);
             prop_assert_eq!(&scored, &[expected[8], expected[0], expected[3]]);
         }
 

@@ -5,7 +5,8 @@ use rayon::prelude::*;
 use super::QuantizedGraphParams;
 use super::codes::Encoder;
 use crate::dataset::Vectors;
-use crate::kernel::code::{self, Line};
+use crate::distance::{Metric, Ranker};
+use crate::kernel::code::{self, Line, Query};
 use crate::kernel::pair::squared_euclidean_f32;
 use crate::kmeans::{KMeans, KMeansParams, group};
 
@@ -34,6 +35,8 @@ pub struct Graph {
     /// Positions where a walk may begin: the vector nearest to each cluster's centroid, and what could not be reached otherwise.
     pub seeds: Vec<u32>,
     pub seed_codes: Vec<Line>,
+    /// By how much a code's distances are off: see [`error`].
+    pub error: f32,
 }
 
 impl Graph {
@@ -58,7 +61,8 @@ pub fn build<const LINES: usize>(base: &Vectors, params: &QuantizedGraphParams) 
     let seeds = central(&coordinates, &starts, &clusters);
     let (edges, seeds) = within_reach(edges, seeds, &near);
     let seed_codes = seeds.iter().flat_map(|&seed| rows[seed as usize]).collect();
-    Graph { encoder, ids, codes, edges, seeds, seed_codes }
+    let error = error(base, &ids, &near, encoder.scale());
+    Graph { encoder, ids, codes, edges, seeds, seed_codes, error }
 }
 
 /// About the `count` nearest of each row of the base, without the row itself: row numbers, nearest first by a code of
@@ -110,13 +114,13 @@ fn near_neighbors<const LINES: usize>(
 ) -> Vec<Vec<Near>> {
     let find = |(distances, found): &mut (Vec<u32>, Vec<Near>), position: usize| {
         found.clear();
-        let own = code::tail(&rows[position]);
+        let query = Query::new(&rows[position]);
         for &list in probes[position] {
             let list = starts[list as usize]..starts[list as usize + 1];
             distances.clear();
-            code::scan(&rows[position], &rows[list.clone()], distances);
+            code::scan(&query, &rows[list.clone()], distances);
             let others = list.zip(&*distances).filter(|&(other, _)| other != position);
-            found.extend(others.map(|(other, distance)| (own + distance, other as u32)));
+            found.extend(others.map(|(other, &distance)| (distance, other as u32)));
         }
         if found.len() > count {
             found.select_nth_unstable(count);
@@ -163,8 +167,8 @@ fn thin<const LINES: usize>(rows: &[[Line; LINES]], candidates: &[Near], alpha: 
     for &(distance, candidate) in candidates {
         let row = &rows[candidate as usize];
         distances.clear();
-        code::scan(row, &codes, &mut distances);
-        let detour = |&other: &u32| alpha * (other + code::tail(row)) as f32 <= distance as f32;
+        code::scan(&Query::new(row), &codes, &mut distances);
+        let detour = |&other: &u32| alpha * other as f32 <= distance as f32;
         if !distances.iter().any(detour) {
             kept.push((distance, candidate));
             codes.push(*row);
@@ -188,6 +192,24 @@ fn central(coordinates: &Vectors, starts: &[usize], clusters: &KMeans) -> Vec<u3
             .map(|(_, position)| position)
     };
     clusters.centroids().rows().into_iter().enumerate().filter_map(nearest).collect()
+}
+
+/// The standard deviation of what the codes take from, or add to, the distance of a near neighbour, in their unit; of a sample.
+fn error(base: &Vectors, ids: &[u32], near: &[Vec<Near>], scale: f64) -> f32 {
+    const SAMPLE: usize = 1_000;
+    /// About as far as most queries ask.
+    const NEIGHBOR: usize = 10;
+    let errors: Vec<f64> = (0..ids.len())
+        .step_by(ids.len().div_ceil(SAMPLE))
+        .filter_map(|position| {
+            let &(estimate, other) = near[position].iter().take(NEIGHBOR).next_back()?;
+            let ranker = Ranker::new(base, Metric::Euclidean, base.row(ids[position] as usize));
+            Some(f64::from(estimate).sqrt() - ranker.rank(ids[other as usize] as usize).sqrt() * scale)
+        })
+        .collect();
+    let count = errors.len().max(1) as f64;
+    let mean = errors.iter().sum::<f64>() / count;
+    (errors.iter().map(|error| (error - mean).powi(2)).sum::<f64>() / count).sqrt() as f32
 }
 
 /// Links what cannot be reached from the seeds from a near neighbour that can and has room, or makes it a seed.

@@ -17,7 +17,9 @@ use crate::pca::{Pca, PcaOptions};
 pub const MOST_LINES: usize = 4;
 
 /// Largest value of a coordinate in a code.
-const LARGEST: f32 = 127.0;
+const LARGEST: f32 = code::LARGEST as f32;
+/// Longest squared length of what a code leaves out: of two codes' and their distance, room is left below 2³¹.
+const LONGEST_REST: f32 = 5e8;
 /// Where a code has the mean of the data.
 const MIDDLE: f32 = LARGEST / 2.0;
 /// Coefficients are kept as multiples of 1/16,384. The rows of the map are of unit length, so that for a query of values up
@@ -45,18 +47,16 @@ pub struct Encoder {
 /// A query as the walk sees it.
 #[derive(Debug, Default)]
 pub struct EncodedQuery {
-    /// Its code; the tail is zero.
+    /// Its code, as that of a vector.
     pub code: Vec<Line>,
-    /// The squared length of what the code leaves out, in the square of the code's unit.
-    pub rest: u32,
     centred: Vec<f32>,
     whole: Vec<i16>,
     sums: Vec<i32>,
 }
 
 impl Encoder {
-    /// Fits codes of up to `lines` · 64 bytes. Returns the encoder, each vector's code (its tail the squared length of
-    /// the rest), and the coordinates that the codes round (n × m, in units of the code).
+    /// Fits codes of up to `lines` · 64 bytes. Returns the encoder, each vector's code, and the coordinates that the codes
+    /// round (n × m, in units of the code).
     pub fn fit(base: &Vectors, lines: usize, seed: u64) -> (Self, Vec<Line>, Vectors) {
         let (n, dim) = (base.len(), base.dim());
         let kept = (lines * 64 - TAIL).min(dim);
@@ -80,9 +80,7 @@ impl Encoder {
 
         let mut codes = vec![Line::default(); n * lines];
         for ((code, values), &rest) in codes.chunks_exact_mut(lines).zip(values.chunks_exact(kept)).zip(&rests) {
-            write(code, values);
-            // The cast saturates: where the rests are that long, they tell little apart.
-            code[lines - 1].0[64 - TAIL..].copy_from_slice(&(rest.round() as u16).to_le_bytes());
+            write(code, values, rest);
         }
 
         let width = lines * 64;
@@ -103,7 +101,7 @@ impl Encoder {
 
     /// Encodes `query` into `out`.
     pub fn encode(&self, query: &[f32], out: &mut EncodedQuery) {
-        let EncodedQuery { code, rest, centred, whole, sums } = out;
+        let EncodedQuery { code, centred, whole, sums } = out;
         let values = match &self.origin {
             Some(origin) => {
                 centred.clear();
@@ -126,11 +124,14 @@ impl Encoder {
         }
         code.clear();
         code.resize(self.lines, Line::default());
-        write(code, coordinates);
         let kept = squared_euclidean_f32(coordinates, &[0.0; 64 * MOST_LINES][..coordinates.len()]);
         let total = squared_euclidean_f32(query, &self.mean) * self.scale * self.scale;
-        // Room is left below 2³² for the distances to which it is added.
-        *rest = (total - kept).clamp(0.0, 1e9) as u32;
+        write(code, coordinates, total - kept);
+    }
+
+    /// Units of the code in a unit of the data.
+    pub fn scale(&self) -> f64 {
+        self.scale.into()
     }
 
     pub fn memory_bytes(&self) -> usize {
@@ -138,13 +139,15 @@ impl Encoder {
     }
 }
 
-/// Rounds coordinates to a code. What lies outside its range goes to the edge.
-fn write(code: &mut [Line], values: &[f32]) {
+/// Rounds coordinates to a code; what lies outside its range goes to the edge. `rest` is the squared length of what the
+/// coordinates leave out.
+fn write(code: &mut [Line], values: &[f32], rest: f32) {
     for (line, values) in code.iter_mut().zip(values.chunks(64)) {
         for (byte, value) in line.0.iter_mut().zip(values) {
             *byte = (value + (MIDDLE + 0.5)).clamp(0.0, LARGEST) as u8;
         }
     }
+    code::finish(code, rest.clamp(0.0, LONGEST_REST).round() as u32);
 }
 
 /// A random rotation: the Q of the QR decomposition of a matrix of independent normal numbers.
