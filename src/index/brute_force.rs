@@ -309,7 +309,13 @@ impl<'a> Scan<'a> {
                     // The cast saturates.
                     (reach * reach * (1.0 + 1e-12) - squares).floor() as i32
                 };
-                self.groups(rows, ids, top, limit, |id, row| norms[id] - 4 * pair::dot_bytes(row, codes));
+                self.groups(ids, top, limit, |ids, out| {
+                    let group = rows[ids.start * dim..ids.end * dim].chunks_exact(dim);
+                    for (((id, row), norm), out) in ids.clone().zip(group).zip(&norms[ids]).zip(out) {
+                        kernel::prefetch(rows.get(id * dim + AHEAD..(id + 1) * dim + AHEAD).unwrap_or_default());
+                        *out = norm - 4 * pair::dot_bytes(row, codes);
+                    }
+                });
             }
             Rough::Floats { rows } => {
                 let QueryForm::Floats(query) = self.ranker.query() else {
@@ -318,40 +324,38 @@ impl<'a> Scan<'a> {
                 // Twice the error of a sum. Infinite where f32 overflows, as the sum then is.
                 let slack = 1.0 + 2.0 * pair::relative_error(dim);
                 let limit = |threshold: f64| round_up((threshold + dim as f64 * pair::UNDERFLOW) * slack);
-                match self.metric {
-                    Metric::Euclidean => {
-                        self.groups(rows, ids, top, limit, |_, row| pair::squared_euclidean_f32(query, row));
-                    }
-                    Metric::Manhattan => self.groups(rows, ids, top, limit, |_, row| pair::manhattan_f32(query, row)),
-                }
+                let distances = match self.metric {
+                    Metric::Euclidean => pair::squared_euclidean_f32_rows,
+                    Metric::Manhattan => pair::manhattan_f32_rows,
+                };
+                self.groups(ids, top, limit, |ids, out| distances(query, &rows[ids.start * dim..ids.end * dim], out));
             }
             Rough::None => ids.for_each(|id| _ = top.push(id as u32, self.ranker.rank(id))),
         }
     }
 
-    /// Compares the rows of which a rough value is not above the limit that goes with the k-th best so far.
+    /// Compares the rows of which a rough value is not above the limit that goes with the k-th best so far. `rough` writes
+    /// those of some rows.
     #[inline(always)]
-    fn groups<T, V: PartialOrd>(
+    fn groups<V: Copy + Default + PartialOrd>(
         &self,
-        rows: &[T],
         ids: Range<usize>,
         top: &mut TopK,
         limit: impl Fn(f64) -> V,
-        rough: impl Fn(usize, &[T]) -> V,
+        rough: impl Fn(Range<usize>, &mut [V]),
     ) {
-        let dim = self.base.dim();
+        let mut values = [V::default(); GROUP];
         let mut near = [0; GROUP];
         for start in ids.clone().step_by(GROUP) {
-            let end = (start + GROUP).min(ids.end);
+            let group = start..(start + GROUP).min(ids.end);
+            let values = &mut values[..group.len()];
+            rough(group.clone(), values);
             let limit = limit(top.threshold());
             let mut count = 0;
-            for (id, row) in (start..end).zip(rows[start * dim..end * dim].chunks_exact(dim)) {
-                if size_of::<T>() == 1 {
-                    kernel::prefetch(rows.get(id * dim + AHEAD..(id + 1) * dim + AHEAD).unwrap_or_default());
-                }
+            for (id, &value) in group.zip(&*values) {
                 near[count] = id;
                 // Without a branch, which would often be mispredicted.
-                count += usize::from(rough(id, row) <= limit);
+                count += usize::from(value <= limit);
             }
             for &id in &near[..count] {
                 top.push(id as u32, self.ranker.rank(id));

@@ -2,7 +2,7 @@
 
 use super::BuildError;
 use crate::dataset::Vectors;
-use crate::kernel::pair::squared_euclidean_f32;
+use crate::kernel::pair::squared_euclidean_f32_rows;
 use crate::kmeans::{KMeans, KMeansParams, group};
 
 /// A k-means partition of the base into lists. A *position* is a place in the order of the lists, an *id* a row of the base.
@@ -57,7 +57,9 @@ impl Partition {
 
     /// The `nprobe` lists of nearest centroid with their squared distances, nearest first.
     pub(super) fn nearest(&self, query: &[f32], nprobe: usize) -> Vec<(f32, u32)> {
-        least(self.centroids.chunks_exact(self.dim).map(|centroid| squared_euclidean_f32(query, centroid)), nprobe)
+        let mut distances = vec![0.0; self.centroids.len() / self.dim];
+        squared_euclidean_f32_rows(query, &self.centroids, &mut distances);
+        least(distances.into_iter(), nprobe)
     }
 
     pub(super) fn memory_bytes(&self) -> usize {

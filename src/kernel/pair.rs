@@ -67,6 +67,33 @@ pub(crate) fn manhattan_f32(a: &[f32], b: &[f32]) -> f32 {
     portable::manhattan_f32(a, b)
 }
 
+/// For each of `rows`, as long as `a`, the value of [`squared_euclidean_f32`], in `out`.
+pub(crate) fn squared_euclidean_f32_rows(a: &[f32], rows: &[f32], out: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if super::has_avx2() {
+        // SAFETY: AVX2 and FMA have just been found.
+        return unsafe { avx2::squared_euclidean_f32_rows(a, rows, out) };
+    }
+    each_row(a, rows, out, portable::squared_euclidean_f32);
+}
+
+/// The same of [`manhattan_f32`].
+pub(crate) fn manhattan_f32_rows(a: &[f32], rows: &[f32], out: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if super::has_avx2() {
+        // SAFETY: AVX2 and FMA have just been found.
+        return unsafe { avx2::manhattan_f32_rows(a, rows, out) };
+    }
+    each_row(a, rows, out, portable::manhattan_f32);
+}
+
+#[inline(always)]
+fn each_row(a: &[f32], rows: &[f32], out: &mut [f32], distance: impl Fn(&[f32], &[f32]) -> f32) {
+    for (out, row) in out.iter_mut().zip(rows.chunks_exact(a.len())) {
+        *out = distance(a, row);
+    }
+}
+
 /// The partial sums in which the f32 kernels add, value `i` to sum `i mod LANES`.
 const LANES: usize = 32;
 
@@ -152,7 +179,7 @@ mod portable {
 mod avx2 {
     use std::arch::x86_64::*;
 
-    use super::{LANES, PIECE, portable};
+    use super::{LANES, PIECE, each_row, portable};
 
     /// Sum of the eight lanes, as unsigned numbers.
     #[target_feature(enable = "avx2")]
@@ -268,10 +295,22 @@ mod avx2 {
     }
 
     #[target_feature(enable = "avx2,fma")]
+    pub fn squared_euclidean_f32_rows(a: &[f32], rows: &[f32], out: &mut [f32]) {
+        each_row(a, rows, out, |a, b| squared_euclidean_f32(a, b));
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    pub fn manhattan_f32_rows(a: &[f32], rows: &[f32], out: &mut [f32]) {
+        each_row(a, rows, out, |a, b| manhattan_f32(a, b));
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
     pub fn squared_euclidean_f32(a: &[f32], b: &[f32]) -> f32 {
         sum_f32(a, b, |sum, difference| _mm256_fmadd_ps(difference, difference, sum))
     }
 
+    #[inline]
     #[target_feature(enable = "avx2,fma")]
     pub fn manhattan_f32(a: &[f32], b: &[f32]) -> f32 {
         let sign = _mm256_set1_ps(-0.0);
@@ -389,6 +428,17 @@ mod tests {
             check(portable::squared_euclidean_f32(&a, &b), squared, pairs.len())?;
             check(manhattan_f32(&a, &b), absolute, pairs.len())?;
             check(portable::manhattan_f32(&a, &b), absolute, pairs.len())?;
+        }
+
+        #[test]
+        fn many_rows_are_as_one_and_one(pairs in prop::collection::vec((any_float(), any_float()), 1..80)) {
+            let (a, b): (Vec<f32>, Vec<f32>) = pairs.iter().copied().unzip();
+            let rows = [&*b, &*a, &*b].concat();
+            let mut out = [7.0; 3];
+            squared_euclidean_f32_rows(&a, &rows, &mut out);
+            prop_assert_eq!(out, [&b, &a, &b].map(|row| squared_euclidean_f32(&a, row)));
+            manhattan_f32_rows(&a, &rows, &mut out);
+            prop_assert_eq!(out, [&b, &a, &b].map(|row| manhattan_f32(&a, row)));
         }
     }
 
