@@ -106,7 +106,7 @@ pub fn recall_and_speed(rows: &[Measurement], data: &[(&str, &str)], k: usize, s
     let legend = json!({"title": null, "symbolLimit": 0, "labelLimit": 220});
     let encoding = json!({
         "x": {"field": "recall", "type": "quantitative", "title": "recall", "scale": {"zero": false, "nice": false}},
-        "y": {"field": "qps", "type": "quantitative", "title": "consultes/s", "scale": {"type": "log", "nice": false},
+        "y": {"field": "qps", "type": "quantitative", "title": "consultes/s", "scale": {"type": "log"},
               "axis": {"format": ",.0f"}},
         "color": {"field": "índex", "type": "nominal", "scale": color, "legend": legend},
         "opacity": {"condition": {"param": "triats", "value": 1}, "value": 0.08},

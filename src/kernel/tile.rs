@@ -2,7 +2,7 @@
 //!
 //! The queries are packed into panels of 16, dimension by dimension, so that one register holds one dimension of eight
 //! queries; the points are packed by sixes likewise and are broadcast value by value. A tile's sums fill 12 of the 16 registers and are
-//! touched by nothing else, a panel's chunk stays in the first-level cache while all points of a block pass by, and the
+//! touched by nothing else, a panel's chunk stays in the caches while all points of a block pass by, and the
 //! block stays in the second level while all panels pass by (Goto and van de Geijn, *Anatomy of High-Performance Matrix
 //! Multiplication*, ACM TOMS 34(3), 2008, with the selection of neighbours in place of the stored product).
 
@@ -10,8 +10,9 @@
 pub(crate) const QUERIES: usize = 16;
 /// Points of a tile.
 pub(crate) const POINTS: usize = 6;
-/// Lines of a panel that are multiplied at once: 12.5 KiB, to share a first-level cache of 32 KiB with the points.
-const CHUNK: usize = 200;
+/// Lines of a panel that are multiplied at once: 50 KiB. They are read in order, and the second-level cache delivers them faster
+/// than they are used; what a second chunk costs is partial sums, which go through memory.
+const CHUNK: usize = 800;
 
 /// One word of each query of a panel: a cache line.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
