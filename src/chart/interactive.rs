@@ -88,27 +88,34 @@ pub fn recall_and_speed(rows: &[Measurement], data: &[(&str, &str)], k: usize, s
     let mut values = Vec::new();
     for &(name, _) in data {
         for &k in &ks {
-            for (at, &index) in names.iter().enumerate() {
+            for &index in &names {
                 let of = rows.iter().filter(|row| row.data == name && row.k == k && row.index == index);
                 values.extend(pareto(of.filter(|row| row.recall >= 0.5), |row| -row.qps).into_iter().map(|row| {
                     json!({
                         "índex": label(index), "paràmetres": row.params, "dades": name, "k": k, "recall": row.recall,
                         "qps": row.qps.round(), "construcció": row.build_s, "MB": row.memory_bytes as f64 / 1e6,
-                        "buit": at / SHAPES.len() % 2 == 1,
                     })
                 }));
             }
         }
     }
     let labels: Vec<&str> = names.iter().map(|name| label(name)).collect();
-    let (color, shape, dash) =
-        scales(&labels, |name| !names.iter().any(|index| label(index) == name && is_ours(index)));
-    let legend = json!({"title": null, "symbolLimit": 0, "labelLimit": 220});
+    let libraries: Vec<&str> = names.iter().filter(|index| !is_ours(index)).map(|index| label(index)).collect();
+    let (color, shape, dash) = scales(&labels, |name| libraries.contains(&name));
+    // Where the shapes begin again, they are hollow.
+    let fill =
+        |(at, color): (usize, &Value)| if at / SHAPES.len() % 2 == 0 { color.clone() } else { json!("transparent") };
+    let fill: Vec<Value> = color["range"].as_array().into_iter().flatten().enumerate().map(fill).collect();
+    // One legend for all channels; a symbol shows no dash, so the name does.
+    let legend = json!({
+        "title": null, "symbolLimit": 0, "labelLimit": 220,
+        "labelExpr": format!("(indexof({}, datum.label) < 0 ? '— ' : '- - ') + datum.label", json!(libraries)),
+    });
     let encoding = json!({
         "x": {"field": "recall", "type": "quantitative", "title": "recall", "scale": {"zero": false, "nice": false}},
         "y": {"field": "qps", "type": "quantitative", "title": "consultes/s", "scale": {"type": "log"},
               "axis": {"format": ",.0f"}},
-        "color": {"field": "índex", "type": "nominal", "scale": color, "legend": legend},
+        "stroke": {"field": "índex", "type": "nominal", "scale": color, "legend": legend},
         "opacity": {"condition": {"param": "triats", "value": 1}, "value": 0.08},
     });
     let away = |measured: usize| (measured as f64 / k as f64).ln().abs();
@@ -123,7 +130,6 @@ pub fn recall_and_speed(rows: &[Measurement], data: &[(&str, &str)], k: usize, s
          "bind": {"input": "select", "options": [0.5, 0.8, 0.9, 0.95, 0.99], "name": "recall des de"}},
     ]);
     let chosen = "datum.k == tria_k && datum.dades == tria_dades && datum.recall >= tria_recall";
-    let shape = json!({"field": "índex", "type": "nominal", "scale": shape, "legend": legend});
     let tooltip = json!([
         {"field": "índex", "type": "nominal"},
         {"field": "paràmetres", "type": "nominal"},
@@ -132,13 +138,14 @@ pub fn recall_and_speed(rows: &[Measurement], data: &[(&str, &str)], k: usize, s
         {"field": "construcció", "type": "quantitative", "format": ",.1f", "title": "construcció (s)"},
         {"field": "MB", "type": "quantitative", "format": ",.0f", "title": "memòria (MB)"},
     ]);
-    let points = |hollow: bool| {
-        json!({
-            "transform": [{"filter": format!("datum.buit == {hollow}")}],
-            "mark": {"type": "point", "filled": !hollow, "size": 70, "strokeWidth": 2},
-            "encoding": {"shape": shape, "tooltip": tooltip},
-        })
-    };
+    let points = json!({
+        "mark": {"type": "point", "size": 70, "strokeWidth": 2},
+        "encoding": {
+            "shape": {"field": "índex", "type": "nominal", "scale": shape, "legend": legend},
+            "fill": {"field": "índex", "type": "nominal", "scale": {"domain": labels, "range": fill}, "legend": legend},
+            "tooltip": tooltip,
+        },
+    });
     let lines = json!({
         "params": [{"name": "triats", "select": {"type": "point", "fields": ["índex"]}, "bind": "legend"}],
         "mark": {"type": "line", "strokeWidth": 2},
@@ -147,7 +154,7 @@ pub fn recall_and_speed(rows: &[Measurement], data: &[(&str, &str)], k: usize, s
             "order": {"field": "recall", "type": "quantitative"},
         },
     });
-    let mut spec = spec(values, params, encoding, json!([lines, points(false), points(true)]));
+    let mut spec = spec(values, params, encoding, json!([lines, points]));
     spec["transform"] = json!([{"filter": chosen}]);
     Interactive { still, spec }
 }
@@ -232,9 +239,11 @@ mod tests {
         assert_eq!(params[0]["bind"]["options"], json!([1, 10, 100]));
         assert_eq!((&params[0]["value"], &params[1]["value"]), (&json!(10), &json!("pixels")));
         assert_eq!(params[1]["bind"]["labels"], json!(["píxels", "xarxa"]));
-        // Ours with a full line, the library's dashed.
+        // Ours with a full line, the library's dashed, and so in the legend.
         let dashes = &chart.spec()["layer"][0]["encoding"]["strokeDash"]["scale"];
         assert_eq!((&dashes["domain"], &dashes["range"]), (&json!(["HNSW", "hnswlib"]), &json!([[1, 0], [6, 4]])));
+        let named = chart.spec()["encoding"]["stroke"]["legend"]["labelExpr"].as_str().unwrap();
+        assert!(named.contains(r#"indexof(["hnswlib"], datum.label)"#), "{named}");
     }
 
     #[test]

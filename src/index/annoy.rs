@@ -19,7 +19,8 @@ use crate::neighbor::{Neighbor, Neighbors, TopK};
 /// What an [`Annoy`] is built with.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AnnoyParams {
-    /// Trees of the forest. More find more at the same `search_k`, and cost build time and memory.
+    /// Trees of the forest, each of which costs build time and memory. The `search_k` rows of a query are spread over them; what
+    /// several trees find counts for each.
     pub n_trees: usize,
     /// Seed of the splits: the same seed gives the same forest on any number of threads.
     pub seed: u64,

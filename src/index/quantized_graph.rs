@@ -236,7 +236,7 @@ fn walk<const LINES: usize>(graph: &Graph, ef: usize, k: usize, reach: f32, scra
         while pool.last().is_some_and(|&last| last > kept) {
             pool.pop();
         }
-        if next == pool.len() || pool[next] > limit {
+        if pool.get(next).is_none_or(|&nearest| nearest > limit) {
             break;
         }
         // No branch that depends on what was visited: it would be guessed wrong half the time.

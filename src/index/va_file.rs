@@ -147,7 +147,7 @@ impl VaFile {
         let best = files.map(|file| (file.expected_cost(&base), file)).min_by(|a, b| a.0.total_cmp(&b.0));
         let (scan, batch) = scan_cost(&base);
         Ok(match best {
-            Some((cost, file)) if cost < scan => Self { full, file: Some(Arc::new(file)), batch_by_scan: batch < cost },
+            Some((cost, file)) if cost < WORTHWHILE * scan => Self { full, file: Some(Arc::new(file)), batch_by_scan: batch < cost },
             _ => Self { full, file: None, batch_by_scan: true },
         })
     }
@@ -182,6 +182,9 @@ fn plans(base: &Vectors) -> Vec<Plan> {
     }
     plans
 }
+
+/// The share of a full scan's cost that a file may be expected to take: its codes take memory, and a few rows may mislead.
+const WORTHWHILE: f64 = 0.75;
 
 /// Expected nanoseconds of a full scan: of one query, bounded by memory, and of one of many, bounded by arithmetic.
 /// These, and those of [`File::expected_cost`], were measured once; only their proportions matter.
