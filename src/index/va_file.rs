@@ -147,7 +147,9 @@ impl VaFile {
         let best = files.map(|file| (file.expected_cost(&base), file)).min_by(|a, b| a.0.total_cmp(&b.0));
         let (scan, batch) = scan_cost(&base);
         Ok(match best {
-            Some((cost, file)) if cost < WORTHWHILE * scan => Self { full, file: Some(Arc::new(file)), batch_by_scan: batch < cost },
+            Some((cost, file)) if cost < WORTHWHILE * scan => {
+                Self { full, file: Some(Arc::new(file)), batch_by_scan: batch < cost }
+            }
             _ => Self { full, file: None, batch_by_scan: true },
         })
     }
