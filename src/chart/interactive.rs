@@ -103,8 +103,9 @@ pub fn recall_and_speed(rows: &[Measurement], data: &[(&str, &str)], k: usize, s
     let libraries: Vec<&str> = names.iter().filter(|index| !is_ours(index)).map(|index| label(index)).collect();
     let (color, shape, dash) = scales(&labels, |name| libraries.contains(&name));
     // Where the shapes begin again, they are hollow.
-    let fill =
-        |(at, color): (usize, &Value)| if at / SHAPES.len() % 2 == 0 { color.clone() } else { json!("transparent") };
+    let fill = |(at, color): (usize, &Value)| {
+        if (at / SHAPES.len()).is_multiple_of(2) { color.clone() } else { json!("transparent") }
+    };
     let fill: Vec<Value> = color["range"].as_array().into_iter().flatten().enumerate().map(fill).collect();
     // One legend for all channels; a symbol shows no dash, so the name does.
     let legend = json!({
