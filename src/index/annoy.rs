@@ -41,9 +41,9 @@ const SMALLEST_SHARE: f64 = 0.05;
 const ATTEMPTS: usize = 3;
 
 /// Annoy (*Approximate Nearest Neighbors Oh Yeah*), after Erik Bernhardsson's library: each tree halves the rows by
-/// hyperplanes midway between two centres that a short two-means run finds; a query descends all trees at once,
-/// always where the margin to the planes crossed is smallest, until it has collected `search_k` rows. Approximate,
-/// Euclidean.
+/// hyperplanes midway between two centres that a short two-means run finds; a query goes down to its own leaf of each tree
+/// and then, over all trees, where the margin to the planes crossed is smallest, until it has collected `search_k` rows.
+/// Approximate, Euclidean.
 ///
 /// The hyperplanes lie in the space of the leading principal components, where a margin costs 32 products rather than
 /// d, and where the centres of clusters differ most anyway. The true distance is computed only for those of the rows
