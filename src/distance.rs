@@ -126,6 +126,14 @@ impl<'a> QueryForm<'a> {
             (false, Row::Floats(query)) => Self::Floats(Cow::Borrowed(query)),
         }
     }
+
+    /// The query as a row.
+    pub(crate) fn row(&self) -> Row<'_> {
+        match self {
+            Self::Bytes(query) => Row::Bytes(query),
+            Self::Floats(query) => Row::Floats(query),
+        }
+    }
 }
 
 /// The values as bytes, if every one is an integer 0..=255.

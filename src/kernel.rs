@@ -5,6 +5,7 @@
 
 pub(crate) mod code;
 pub(crate) mod fast_scan;
+pub(crate) mod nibble;
 pub(crate) mod pair;
 pub(crate) mod rotate;
 pub(crate) mod sketch;

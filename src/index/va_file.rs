@@ -142,13 +142,13 @@ impl VaFile {
             plans.iter().filter_map(|&plan| File::new(&base, &pca, projected.view(), &lengths, &order, plan));
         if params.plan.is_some() {
             let file = files.next().map(Arc::new);
-            return Ok(Self { full, batch_by_scan: file.is_none(), file });
+            return Ok(Self { full: full.without_halves(), batch_by_scan: file.is_none(), file });
         }
         let best = files.map(|file| (file.expected_cost(&base), file)).min_by(|a, b| a.0.total_cmp(&b.0));
-        let (scan, batch) = scan_cost(&base);
+        let (scan, batch) = scan_cost(&full);
         Ok(match best {
             Some((cost, file)) if cost < WORTHWHILE * scan => {
-                Self { full, file: Some(Arc::new(file)), batch_by_scan: batch < cost }
+                Self { full: full.without_halves(), file: Some(Arc::new(file)), batch_by_scan: batch < cost }
             }
             _ => Self { full, file: None, batch_by_scan: true },
         })
@@ -190,11 +190,13 @@ const WORTHWHILE: f64 = 0.75;
 
 /// Expected nanoseconds of a full scan: of one query, bounded by memory, and of one of many, bounded by arithmetic.
 /// These, and those of [`File::expected_cost`], were measured once; only their proportions matter.
-fn scan_cost(base: &Vectors) -> (f64, f64) {
+fn scan_cost(full: &BruteForce) -> (f64, f64) {
+    let base = full.base();
     let values = (base.len() * base.dim()) as f64;
-    match base.storage() {
-        Storage::Bytes(_) => (values * 0.041, values * 0.0106),
-        Storage::Floats(_) => (values * 0.2, values * 0.023),
+    match (base.storage(), full.has_halves()) {
+        (_, true) => (values * 0.021, values * 0.0106),
+        (Storage::Bytes(_), false) => (values * 0.041, values * 0.0106),
+        (Storage::Floats(_), false) => (values * 0.2, values * 0.023),
     }
 }
 

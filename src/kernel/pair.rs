@@ -33,17 +33,6 @@ pub(crate) fn to_bytes(values: &[f32], bytes: &mut [u8]) -> bool {
     portable::to_bytes(values, bytes)
 }
 
-/// Σ aᵢ·bᵢ, exact, of no more than 2¹⁴ bytes and as many codes of −64..=63 (with others, sums of 16 bits could saturate).
-#[inline]
-pub(crate) fn dot_bytes(bytes: &[u8], codes: &[i8]) -> i32 {
-    #[cfg(target_arch = "x86_64")]
-    if super::has_avx2() {
-        // SAFETY: AVX2 has just been found.
-        return unsafe { avx2::dot_bytes(bytes, codes) };
-    }
-    portable::dot_bytes(bytes, codes)
-}
-
 /// Σ(aᵢ − bᵢ)² in f32 arithmetic: off by at most the share [`relative_error`] of the true value, and [`UNDERFLOW`]
 /// for each value. Infinite where f32 overflows.
 #[inline]
@@ -138,10 +127,6 @@ mod portable {
             *byte = value as u8;
             all & (value == f32::from(*byte))
         })
-    }
-
-    pub fn dot_bytes(bytes: &[u8], codes: &[i8]) -> i32 {
-        bytes.iter().zip(codes).map(|(&byte, &code)| i32::from(byte) * i32::from(code)).sum()
     }
 
     pub fn squared_euclidean_f32(a: &[f32], b: &[f32]) -> f32 {
@@ -261,39 +246,6 @@ mod avx2 {
         _mm256_movemask_ps(same) == 0xff && portable::to_bytes(values, bytes)
     }
 
-    #[target_feature(enable = "avx2")]
-    pub fn dot_bytes(bytes: &[u8], codes: &[i8]) -> i32 {
-        let ones = _mm256_set1_epi16(1);
-        // Two products and their sum, at most 2 · 255 · 64, fit in 16 bits.
-        let products = |bytes: &[u8; 32], codes: &[i8; 32]| {
-            // SAFETY: an unaligned load of exactly the codes that the reference covers.
-            let codes = unsafe { _mm256_loadu_si256(codes.as_ptr().cast()) };
-            _mm256_madd_epi16(_mm256_maddubs_epi16(load32(bytes), codes), ones)
-        };
-        let ((wide_bytes, bytes), (wide_codes, codes)) = (bytes.as_chunks::<32>(), codes.as_chunks::<32>());
-        let ((half_bytes, bytes), (half_codes, codes)) = (bytes.as_chunks::<16>(), codes.as_chunks::<16>());
-        let ((twice_bytes, last_bytes), (twice_codes, last_codes)) = (wide_bytes.as_chunks(), wide_codes.as_chunks());
-        let mut sums = [_mm256_setzero_si256(); 2];
-        for ([byte0, byte1], [code0, code1]) in twice_bytes.iter().zip(twice_codes) {
-            sums[0] = _mm256_add_epi32(sums[0], products(byte0, code0));
-            sums[1] = _mm256_add_epi32(sums[1], products(byte1, code1));
-        }
-        for (bytes, codes) in last_bytes.iter().zip(last_codes) {
-            sums[0] = _mm256_add_epi32(sums[0], products(bytes, codes));
-        }
-        let sum = _mm256_add_epi32(sums[0], sums[1]);
-        let mut sum = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256::<1>(sum));
-        for (bytes, codes) in half_bytes.iter().zip(half_codes) {
-            // SAFETY: as above.
-            let codes = unsafe { _mm_loadu_si128(codes.as_ptr().cast()) };
-            let pairs = _mm_madd_epi16(_mm_maddubs_epi16(load16(bytes), codes), _mm256_castsi256_si128(ones));
-            sum = _mm_add_epi32(sum, pairs);
-        }
-        let two = _mm_add_epi32(sum, _mm_shuffle_epi32::<0b00_00_11_10>(sum));
-        let one = _mm_add_epi32(two, _mm_shuffle_epi32::<0b00_00_00_01>(two));
-        _mm_cvtsi128_si32(one) + portable::dot_bytes(bytes, codes)
-    }
-
     #[target_feature(enable = "avx2,fma")]
     pub fn squared_euclidean_f32_rows(a: &[f32], rows: &[f32], out: &mut [f32]) {
         each_row(a, rows, out, |a, b| squared_euclidean_f32(a, b));
@@ -409,14 +361,6 @@ mod tests {
                 prop_assert_eq!(to_bytes(&values, &mut found), expected);
                 prop_assert!(!expected || found.iter().map(|&byte| f32::from(byte)).eq(values.iter().copied()));
             }
-        }
-
-        #[test]
-        fn products_of_bytes_are_exact(pairs in prop::collection::vec((any::<u8>(), -64i8..64), 0..300)) {
-            let (bytes, codes): (Vec<u8>, Vec<i8>) = pairs.iter().copied().unzip();
-            let sum = pairs.iter().map(|&(byte, code)| i64::from(byte) * i64::from(code)).sum::<i64>();
-            prop_assert_eq!(i64::from(dot_bytes(&bytes, &codes)), sum);
-            prop_assert_eq!(i64::from(portable::dot_bytes(&bytes, &codes)), sum);
         }
 
         #[test]

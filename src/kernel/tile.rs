@@ -87,25 +87,38 @@ impl Word for [u8; 4] {
     }
 }
 
-/// What [`round`] made of a row.
+/// What [`round`] or [`round_floats`] made of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Rounded {
+pub(crate) struct Rounded<L> {
     /// Sum of the codes.
     pub sum: i32,
     /// Sum of their squares.
     pub squares: i32,
-    /// Squared distance of the row from what its codes stand for.
-    pub lost: i32,
+    /// Squared distance of the row from what its codes stand for: of floats, as f32 has it.
+    pub lost: L,
 }
 
+/// The partial sums in which [`round_floats`] adds.
+pub(crate) const LANES: usize = 8;
+
 /// Writes codes that stand for `low + step · code`, each about the nearest to the value that is at most `most`.
-pub(crate) fn round(row: &[u8], low: u8, step: u8, most: u8, codes: &mut [u8]) -> Rounded {
+pub(crate) fn round(row: &[u8], low: u8, step: u8, most: u8, codes: &mut [u8]) -> Rounded<i32> {
     #[cfg(target_arch = "x86_64")]
     if super::has_avx2() {
         // SAFETY: AVX2 has just been found.
         return unsafe { avx2::round(row, low, step, most, codes) };
     }
     portable::round(row, low, step, most, codes)
+}
+
+/// The same of floats, in f32 arithmetic.
+pub(crate) fn round_floats(row: &[f32], low: f32, step: f32, most: u8, codes: &mut [u8]) -> Rounded<f32> {
+    #[cfg(target_arch = "x86_64")]
+    if super::has_avx2() {
+        // SAFETY: AVX2 and FMA have just been found.
+        return unsafe { avx2::round_floats(row, low, step, most, codes) };
+    }
+    portable::round_floats(row, low, step, most, codes)
 }
 
 /// Queries packed for [`Word::accumulate`]: panels of 16, the last one filled up with zeros.
@@ -169,10 +182,10 @@ impl<W: Word> Tiles<W> {
 }
 
 mod portable {
-    use super::{Line, POINTS, QUERIES, Rounded};
+    use super::{LANES, Line, POINTS, QUERIES, Rounded};
 
     #[inline(always)]
-    pub fn round(row: &[u8], low: u8, step: u8, most: u8, codes: &mut [u8]) -> Rounded {
+    pub fn round(row: &[u8], low: u8, step: u8, most: u8, codes: &mut [u8]) -> Rounded<i32> {
         let inverse = 256 / u16::from(step);
         let mut all = Rounded::default();
         for (out, &value) in codes.iter_mut().zip(row) {
@@ -184,6 +197,31 @@ mod portable {
             all.lost += lost * lost;
         }
         all
+    }
+
+    #[inline(always)]
+    pub fn round_floats(row: &[f32], low: f32, step: f32, most: u8, codes: &mut [u8]) -> Rounded<f32> {
+        /// Beyond it f32 has no fractions: adding it rounds to the nearest integer, which the last bits then are.
+        const WHOLE: f32 = (1 << 23) as f32;
+        let (inverse, most) = (1.0 / step, f32::from(most));
+        let (mut sum, mut squares, mut lost) = ([0u32; LANES], [0u32; LANES], [0.0; LANES]);
+        let mut add = |codes: &mut [u8], values: &[f32]| {
+            for (lane, (out, &value)) in codes.iter_mut().zip(values).enumerate() {
+                let value = value - low;
+                let whole = (value * inverse).clamp(0.0, most) + WHOLE;
+                let code = whole.to_bits() & 0xff;
+                let rest = value - (whole - WHOLE) * step;
+                *out = code as u8;
+                sum[lane] += code;
+                squares[lane] += code * code;
+                lost[lane] += rest * rest;
+            }
+        };
+        let ((wide_codes, codes), (wide, row)) = (codes.as_chunks_mut::<LANES>(), row.as_chunks::<LANES>());
+        wide_codes.iter_mut().zip(wide).for_each(|(codes, values)| add(codes, values));
+        add(codes, row);
+        let total = |lanes: [u32; LANES]| lanes.iter().sum::<u32>() as i32;
+        Rounded { sum: total(sum), squares: total(squares), lost: lost.iter().sum() }
     }
 
     pub fn accumulate<W: Copy, S: Copy>(
@@ -249,8 +287,13 @@ mod avx2 {
     }
 
     #[target_feature(enable = "avx2")]
-    pub fn round(row: &[u8], low: u8, step: u8, most: u8, codes: &mut [u8]) -> Rounded {
+    pub fn round(row: &[u8], low: u8, step: u8, most: u8, codes: &mut [u8]) -> Rounded<i32> {
         portable::round(row, low, step, most, codes)
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    pub fn round_floats(row: &[f32], low: f32, step: f32, most: u8, codes: &mut [u8]) -> Rounded<f32> {
+        portable::round_floats(row, low, step, most, codes)
     }
 
     #[target_feature(enable = "avx2")]
@@ -421,7 +464,7 @@ mod tests {
             let rounded = round(&row, low, step, most, &mut codes);
             assert_eq!(rounded, portable::round(&row, low, step, most, &mut twin));
             assert_eq!(codes, twin);
-            let mut expected = Rounded::default();
+            let mut expected = Rounded::<i32>::default();
             for (&value, &code) in row.iter().zip(&codes) {
                 assert!(code <= most);
                 let lost = i32::from(value) - i32::from(low) - i32::from(step) * i32::from(code);
@@ -432,6 +475,28 @@ mod tests {
                 expected.lost += lost * lost;
             }
             assert_eq!(rounded, expected);
+        }
+    }
+
+    #[test]
+    fn rounding_of_floats_loses_what_it_says() {
+        let mut rng = ChaCha8Rng::seed_from_u64(5);
+        for (low, step, most) in [(-1.0f32, 0.03, 64), (0.0, 2.0, 127), (1e6, 1e4, 15), (-5.0, 1e-3, 255)] {
+            let row: Vec<f32> = (0..203).map(|_| low + step * rng.random_range(-3.0..f32::from(most) + 3.0)).collect();
+            let (mut codes, mut twin) = (vec![0; 203], vec![0; 203]);
+            let rounded = round_floats(&row, low, step, most, &mut codes);
+            assert_eq!(rounded, portable::round_floats(&row, low, step, most, &mut twin));
+            assert_eq!(codes, twin);
+            let mut lost = 0.0;
+            for (&value, &code) in row.iter().zip(&codes) {
+                let exact = (f64::from(value) - f64::from(low)) / f64::from(step);
+                let nearest = exact.clamp(0.0, f64::from(most));
+                assert!(code <= most && (f64::from(code) - nearest).abs() < 0.5001, "{value} as {code}");
+                lost += ((exact - f64::from(code)) * f64::from(step)).powi(2);
+            }
+            assert!((f64::from(rounded.lost) - lost).abs() < 1e-4 * lost);
+            assert_eq!(rounded.sum, codes.iter().map(|&code| i32::from(code)).sum::<i32>());
+            assert_eq!(rounded.squares, codes.iter().map(|&code| i32::from(code).pow(2)).sum::<i32>());
         }
     }
 
