@@ -86,7 +86,7 @@ impl Plan {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct VaFileParams {
     /// The division of the components, or `None` to choose it from the data: among those that take no more than half the
-    /// bytes of the vectors themselves, the one of least expected work; none, that is a full scan, if that is less.
+    /// bytes of the vectors themselves, one of least expected work; none, that is a full scan, if that is less.
     pub plan: Option<Plan>,
     /// Seed of the sample that the rotation is taken from.
     pub seed: u64,
@@ -138,13 +138,22 @@ impl VaFile {
         let projected = pca.project_all(&base, components);
         let lengths = squared_lengths(&base, &pca);
         let order = order(projected.view());
-        let mut files =
-            plans.iter().filter_map(|&plan| File::new(&base, &pca, projected.view(), &lengths, &order, plan));
-        if params.plan.is_some() {
-            let file = files.next().map(Arc::new);
+        let file = |plan| File::new(&base, &pca, projected.view(), &lengths, &order, plan);
+        if let Some(plan) = params.plan {
+            let file = file(plan).map(Arc::new);
             return Ok(Self { full: full.without_halves(), batch_by_scan: file.is_none(), file });
         }
-        let best = files.map(|file| (file.expected_cost(&base), file)).min_by(|a, b| a.0.total_cmp(&b.0));
+        let costed = |plan| file(plan).map(|file| (file.expected_cost(&base), file));
+        let mut best: Option<(f64, File)> = None;
+        for other in plans.into_iter().filter_map(costed) {
+            if best.as_ref().is_some_and(|best| best.0 <= other.0) {
+                break;
+            }
+            best = Some(other);
+        }
+        // Half the segments as well: where few components hold nearly all of the variance, the rest costs for nothing.
+        let half = best.as_ref().map(|(_, file)| Plan { segments: file.plan.segments / 2, ..file.plan });
+        let best = best.into_iter().chain(half.and_then(costed)).min_by(|a, b| a.0.total_cmp(&b.0));
         let (scan, batch) = scan_cost(&full);
         Ok(match best {
             Some((cost, file)) if cost < WORTHWHILE * scan => {
@@ -166,23 +175,16 @@ impl VaFile {
     }
 }
 
-/// The plans that are tried: several heads, and segments as the memory allows.
+/// The plans that are tried, until one is no better than the one before: ever longer heads, each with the segments that the memory allows.
 fn plans(base: &Vectors) -> Vec<Plan> {
     let dim = base.dim();
     let budget = base.memory_bytes() / base.len() / 2;
-    let mut plans = Vec::new();
-    for head in [6, 14, 22, 30] {
-        let most = dim.saturating_sub(head).div_ceil(WIDTH);
-        let fitting = (0..=most).rev().find(|&segments| Plan { head, segments }.bytes(base.len(), dim) <= budget);
-        // Half the segments as well: where few components hold nearly all of the variance, the rest costs for nothing.
-        for segments in fitting.into_iter().flat_map(|most| [most, most / 2]) {
-            let plan = Plan { head, segments };
-            if (head <= dim.next_multiple_of(2)) && !plans.contains(&plan) {
-                plans.push(plan);
-            }
-        }
-    }
-    plans
+    let fitting = |head: usize| {
+        let plans = (0..=dim.saturating_sub(head).div_ceil(WIDTH)).rev().map(|segments| Plan { head, segments });
+        plans.into_iter().find(|plan| plan.bytes(base.len(), dim) <= budget)
+    };
+    let heads = [6, 14, 22, 30, 46, 62].into_iter().filter(|&head| head <= dim.next_multiple_of(2));
+    heads.filter_map(fitting).collect()
 }
 
 /// The share of a full scan's cost that a file may be expected to take: its codes take memory, and a few rows may mislead.
