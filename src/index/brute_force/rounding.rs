@@ -116,10 +116,7 @@ impl Rounding {
 pub(super) fn range(base: &Vectors) -> (f32, f32) {
     /// Values that are looked at as they come; what they give is put together once.
     const TOGETHER: usize = 1 << 12;
-    fn ends<T: Copy + PartialOrd + Sync>(values: &[T], lowest: T, highest: T) -> (T, T)
-    where
-        T: Send,
-    {
+    fn ends<T: Copy + PartialOrd + Send + Sync>(values: &[T], lowest: T, highest: T) -> (T, T) {
         let less = |a: T, b: T| if b < a { b } else { a };
         let greater = |a: T, b: T| if b > a { b } else { a };
         let both = |(low, high): (T, T), (l, h): (T, T)| (less(low, l), greater(high, h));
