@@ -148,6 +148,21 @@ mod tests {
     }
 
     #[test]
+    fn a_long_legend_fits() {
+        let names: Vec<String> = (0..30).map(|at| format!("corba {at}")).collect();
+        let all = |chart: LineChart, name: &String| chart.with(Series::new(name, [(1.0, 2.0), (2.0, 3.0)]));
+        let chart = names.iter().fold(LineChart::new("moltes", "x", "y"), all);
+        let figure = svg((600, 420), |area| chart.draw(area)).unwrap();
+        let height = |name: &String| -> f64 {
+            let text = figure.svg().split("<text").find(|text| text.contains(&format!("\n{name}\n"))).unwrap();
+            text.split("y=\"").nth(1).unwrap().split('"').next().unwrap().parse().unwrap()
+        };
+        let heights: Vec<f64> = names.iter().map(height).collect();
+        assert!(heights.windows(2).all(|pair| pair[1] - pair[0] > 10.0), "{heights:?}");
+        assert!(heights[29] < 420.0);
+    }
+
+    #[test]
     fn what_no_axis_can_hold_is_an_error() {
         for (value, log) in [(f64::NAN, false), (f64::INFINITY, false), (0.0, true), (-1.0, true)] {
             let chart = LineChart::new("t", "x", "y").with(Series::new("s", [(1.0, value)]));

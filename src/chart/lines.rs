@@ -92,8 +92,10 @@ impl LineChart {
             40 + 7 * self.series.iter().map(|series| series.name.chars().count()).max().unwrap_or(0) as i32;
         let (plot, legend) = body.split_horizontally(body.dim_in_pixel().0 as i32 - legend_width);
         self.plot(&plot, Axis { range: x, log: self.log_x }, Axis { range: y, log: self.log_y })?;
+        // Closer where the chart is too low for all of them.
+        let step = (legend.dim_in_pixel().1 as i32 / (self.series.len() as i32 + 1)).min(22);
         for (at, series) in self.series.iter().enumerate() {
-            let y = 22 + 22 * at as i32;
+            let y = step * (at as i32 + 1);
             draw_line(&legend, &[(4, y), (28, y)], at, series.dashed)?;
             draw_marker(&legend, at, (16, y))?;
             write_text(&legend, &series.name, (34, y), &text_style(13, INK, HPos::Left, VPos::Center))?;
