@@ -26,8 +26,8 @@ pub(super) struct Rounding {
     /// The greatest codes.
     most: [u8; 2],
     middle: i32,
-    /// What single values and the arithmetic of their rounding can be off by, for the share u = 2⁻²⁴.
-    spread: f64,
+    /// How far the grids reach, the rows of the base within them: what the arithmetic of rounding is off by goes with it.
+    span: f64,
 }
 
 /// What is known of a rounded row.
@@ -57,12 +57,14 @@ impl Rounding {
             Storage::Floats(_) => return None,
         };
         let size = f64::from(low.abs().max(high.abs()));
+        // Of bytes that differ little, more than their spread.
+        let reach = |side: usize| f64::from(steps[side]) * f64::from(codes[side]);
         (base.dim() <= DEEPEST && size < f64::from(SPREADS.end)).then_some(Self {
             low,
             steps,
             most: codes,
             middle: i32::from(middle),
-            spread: f64::from(spread),
+            span: reach(0).max(reach(1)),
         })
     }
 
@@ -88,10 +90,10 @@ impl Rounding {
             Row::Floats(row) => {
                 let tile::Rounded { sum, squares, lost } = tile::round_floats(row, low, step, most, codes);
                 // A difference x − low is off by u, the product of step and code likewise, and what is left after both as well: of
-                // what is lost, of the spread, each once or twice.
+                // what is lost, of the span, each once or twice.
                 let u = f64::from(f32::EPSILON) / 2.0;
                 let lost = f64::from(lost).sqrt() * (1.0 + gamma(row.len() / tile::LANES + 16));
-                Rounded { sum, squares, error: lost + (row.len() as f64).sqrt() * 8.0 * u * self.spread }
+                Rounded { sum, squares, error: lost + (row.len() as f64).sqrt() * 8.0 * u * self.span }
             }
         }
     }
@@ -138,6 +140,26 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
+        /// Also of a query whose fractions are small beside its codes, over bytes that hardly differ.
+        #[test]
+        fn queries_are_as_near_as_they_say(
+            (low, high) in (0u8..=255).prop_flat_map(|low| (Just(low), low..=255)),
+            query in prop::collection::vec((0u8..=255, prop_oneof![Just(0.0f32), -1e-4f32..1e-4, -0.5f32..0.5]), 1..60),
+            (most, middle) in prop_oneof![Just((15u8, 128u8)), Just((64, 64))],
+        ) {
+            let base = Vectors::from_bytes(1, vec![low, high]).unwrap();
+            let rounding = Rounding::new(&base, range(&base), most, middle).unwrap();
+            let query: Vec<f32> = query.into_iter().map(|(whole, part)| f32::from(whole) + part).collect();
+            let mut codes = vec![0; query.len()];
+            let error = rounding.query(Row::Floats(&query), &mut codes).error;
+            let lost = |(&value, &code): (&f32, &u8)| {
+                let code = f64::from(code.wrapping_add(rounding.middle as u8));
+                (f64::from(value) - f64::from(low) - f64::from(rounding.steps[1]) * code).powi(2)
+            };
+            let exact = query.iter().zip(&codes).map(lost).sum::<f64>().sqrt();
+            prop_assert!(exact <= error, "{exact} {error}");
+        }
+
         /// A row may be out only if it is farther than the limit says, however the values lie on the grids.
         #[test]
         fn the_limit_never_excludes_a_row_at_the_threshold(
@@ -164,7 +186,7 @@ mod tests {
                 let exact = crate::distance::Metric::Euclidean.rank(&query, &row);
                 prop_assert!(value <= rounding.limit(exact, rounded_query, rounded_row.error));
                 let (a, error) = (f64::from(rounding.steps[0]), rounded_row.error);
-                prop_assert!(error <= (dim as f64).sqrt() * (0.5001 * a + 1e-5 * rounding.spread), "{error}, steps of {a}");
+                prop_assert!(error <= (dim as f64).sqrt() * (0.5001 * a + 1e-5 * rounding.span), "{error}, steps of {a}");
             }
         }
     }
