@@ -11,10 +11,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Parser;
-use fashion_knn::dataset::Vectors;
 use fashion_knn::distance::{Metric, Ranker};
 use fashion_knn::index::{BruteForce, Index, VaFile, VaFileParams};
 use fashion_knn::neighbor::{Neighbors, TopK};
+use fashion_knn::vectors::Vectors;
 
 #[derive(Parser)]
 struct Args {
@@ -63,7 +63,10 @@ fn read(path: &PathBuf, dim: usize, rows: Option<usize>) -> Vectors {
     let all = if path.extension().is_some_and(|extension| extension == "u8") {
         Vectors::from_bytes(dim, bytes)
     } else {
-        let values: Vec<f32> = bytes.chunks_exact(4).map(|c| f32::from_le_bytes(c.try_into().expect("4"))).collect();
+        let values: Vec<f32> = bytes
+            .chunks_exact(4)
+            .map(|c| f32::from_le_bytes(c.try_into().expect("4")))
+            .collect();
         Vectors::from_floats(dim, values)
     };
     let all = all.expect("a table of vectors");
@@ -76,7 +79,9 @@ fn clock() -> f64 {
     const LATENCY: f64 = 4.0;
     const STEPS: u32 = 50_000_000;
     let start = Instant::now();
-    let product = (0..black_box(STEPS)).fold(black_box(3u64), |product, _| product.wrapping_mul(product | 3));
+    let product = (0..black_box(STEPS)).fold(black_box(3u64), |product, _| {
+        product.wrapping_mul(product | 3)
+    });
     black_box(product);
     f64::from(STEPS) * LATENCY / start.elapsed().as_secs_f64() / 1e9
 }
@@ -91,11 +96,14 @@ fn bandwidth() -> f64 {
     let pass = |_| {
         let start = Instant::now();
         // Some streams at once keep more requests on their way than one.
-        let quarters: [&[[u8; 8]]; 4] = std::array::from_fn(|i| &words[i * words.len() / 4..][..words.len() / 4]);
+        let quarters: [&[[u8; 8]]; 4] =
+            std::array::from_fn(|i| &words[i * words.len() / 4..][..words.len() / 4]);
         let mut sum = 0u64;
         for at in (0..words.len() / 4).step_by(8) {
             for quarter in quarters {
-                let words = quarter[at..at + 8].iter().map(|&word| u64::from_le_bytes(word));
+                let words = quarter[at..at + 8]
+                    .iter()
+                    .map(|&word| u64::from_le_bytes(word));
                 sum = words.fold(sum, u64::wrapping_add);
             }
         }
@@ -107,7 +115,10 @@ fn bandwidth() -> f64 {
 
 fn main() {
     let args = Args::parse();
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(args.threads).build().expect("a pool");
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(args.threads)
+        .build()
+        .expect("a pool");
     pool.install(|| run(&args));
 }
 
@@ -116,13 +127,19 @@ fn run(args: &Args) {
     let queries = read(&args.query, args.dim, args.queries);
     let start = Instant::now();
     let index: Box<dyn Index> = match args.index.as_str() {
-        "brute_force" => Box::new(BruteForce::build(Arc::clone(&base), args.metric).expect("built")),
-        "va_file" => Box::new(VaFile::build(Arc::clone(&base), &VaFileParams::default()).expect("built")),
+        "brute_force" => {
+            Box::new(BruteForce::build(Arc::clone(&base), args.metric).expect("built"))
+        }
+        "va_file" => {
+            Box::new(VaFile::build(Arc::clone(&base), &VaFileParams::default()).expect("built"))
+        }
         other => panic!("no index {other:?}"),
     };
     let build = start.elapsed().as_secs_f64();
 
-    let rows: Vec<Vec<f32>> = (0..queries.len()).map(|row| queries.row_to_floats(row)).collect();
+    let rows: Vec<Vec<f32>> = (0..queries.len())
+        .map(|row| queries.row_to_floats(row))
+        .collect();
     let mut best = f64::INFINITY;
     let mut latencies = Vec::new();
     let mut found = Neighbors::default();
@@ -148,7 +165,11 @@ fn run(args: &Args) {
         }
         best = best.min(start.elapsed().as_secs_f64());
     }
-    let percentile = |p: f64| latencies.get((p * latencies.len() as f64) as usize).map_or(f64::NAN, |s| s * 1e6);
+    let percentile = |p: f64| {
+        latencies
+            .get((p * latencies.len() as f64) as usize)
+            .map_or(f64::NAN, |s| s * 1e6)
+    };
     let exact = args.check.then(|| {
         (0..queries.len()).all(|query| {
             let ranker = Ranker::new(&base, args.metric, queries.row(query));
@@ -158,7 +179,8 @@ fn run(args: &Args) {
         })
     });
     // What a full scan has to do, whether or not this index does it.
-    let products = (base.len() * base.dim()) as f64 * queries.len() as f64 / best / args.threads as f64;
+    let products =
+        (base.len() * base.dim()) as f64 * queries.len() as f64 / best / args.threads as f64;
     // One query reads the half bytes that stand beside the rows, where there are any.
     let beside = index.memory_bytes() - base.memory_bytes();
     let whole = !args.one || args.index != "brute_force" || beside < base.memory_bytes() / 10;

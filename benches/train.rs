@@ -7,15 +7,27 @@ use std::error::Error;
 use std::time::Instant;
 
 use fashion_knn::fashion;
-use fashion_knn::net::{Augmentation, CnnConfig, Config, Labelled, ModelConfig, Options, Schedule, features, train};
+use fashion_knn::net::{
+    Augmentation, CnnConfig, Config, Labelled, ModelConfig, Options, Schedule, features, train,
+};
 
 fn main() -> Result<(), Box<dyn Error>> {
     // Cargo adds a flag of its own.
-    let numbers: Vec<usize> = std::env::args().skip(1).filter_map(|arg| arg.parse().ok()).collect();
+    let numbers: Vec<usize> = std::env::args()
+        .skip(1)
+        .filter_map(|arg| arg.parse().ok())
+        .collect();
     let number = |place: usize, default| numbers.get(place).copied().unwrap_or(default);
     let (images, threads, batch_size) = (number(0, 20_000), number(1, 2), number(2, 128));
-    let cnn = CnnConfig { fc1: number(3, 128), fc2: number(4, 128), dropout: 0.0, ..CnnConfig::default() };
-    rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
+    let cnn = CnnConfig {
+        fc1: number(3, 128),
+        fc2: number(4, 128),
+        dropout: 0.0,
+        ..CnnConfig::default()
+    };
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build_global()?;
 
     let data = fashion::load()?;
     let test = Labelled::new(&data.test, &data.test_labels)?;
@@ -31,7 +43,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         ..Config::of(ModelConfig::Cnn(cnn))
     };
     // A few steps to warm up, as the peer has them.
-    train(&config, all.head(5 * batch_size + 1), test.head(1), &Options::default(), |_| ())?;
+    train(
+        &config,
+        all.head(5 * batch_size + 1),
+        test.head(1),
+        &Options::default(),
+        |_| (),
+    )?;
     let trained = train(&config, all, test.head(1), &Options::default(), |_| ())?;
     println!("fashion-knn,train,{:.0}", trained.history[0].images_per_s);
 

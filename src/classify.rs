@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::dataset::Vectors;
-use crate::evaluate::accuracy;
 use crate::index::{Index, QueryError};
+use crate::lab::evaluate::accuracy;
 use crate::neighbor::{Neighbor, Neighbors};
+use crate::vectors::Vectors;
 
 /// What a neighbour's vote weighs, as scikit-learn's `weights`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
@@ -46,10 +46,11 @@ impl Weights {
                 Self::Distance => 1.0 / neighbor.distance,
             };
         }
-        let best = votes
-            .iter()
-            .enumerate()
-            .fold((0, 0.0), |best, (class, &sum)| if sum > best.1 { (class, sum) } else { best });
+        let best =
+            votes.iter().enumerate().fold(
+                (0, 0.0),
+                |best, (class, &sum)| if sum > best.1 { (class, sum) } else { best },
+            );
         (!neighbors.is_empty()).then_some(best.0 as u8)
     }
 
@@ -60,7 +61,9 @@ impl Weights {
     /// As [`Weights::vote`].
     #[must_use]
     pub fn vote_rows(self, rows: &Neighbors, k: usize, labels: &[u8]) -> Vec<Option<u8>> {
-        rows.iter().map(|row| self.vote(&row[..k.min(row.len())], labels)).collect()
+        rows.iter()
+            .map(|row| self.vote(&row[..k.min(row.len())], labels))
+            .collect()
     }
 }
 
@@ -95,7 +98,13 @@ impl Trial {
     /// The most accurate; among equals the smallest k, then the first. None of none.
     #[must_use]
     pub fn best(trials: &[Self]) -> Option<Self> {
-        let better = |a: Self, b: Self| if (b.accuracy, a.k) > (a.accuracy, b.k) { b } else { a };
+        let better = |a: Self, b: Self| {
+            if (b.accuracy, a.k) > (a.accuracy, b.k) {
+                b
+            } else {
+                a
+            }
+        };
         trials.iter().copied().reduce(better)
     }
 }
@@ -107,7 +116,9 @@ impl FromStr for Weights {
         [Self::Uniform, Self::Distance]
             .into_iter()
             .find(|weights| weights.name() == name)
-            .ok_or_else(|| UnknownWeights { received: name.to_owned() })
+            .ok_or_else(|| UnknownWeights {
+                received: name.to_owned(),
+            })
     }
 }
 
@@ -145,11 +156,22 @@ impl KnnClassifier {
     ///
     /// # Errors
     /// If there is not exactly one label a vector.
-    pub fn new(index: Arc<dyn Index>, labels: Arc<[u8]>, weights: Weights) -> Result<Self, ClassifierError> {
+    pub fn new(
+        index: Arc<dyn Index>,
+        labels: Arc<[u8]>,
+        weights: Weights,
+    ) -> Result<Self, ClassifierError> {
         if labels.len() != index.len() {
-            return Err(ClassifierError::Labels { expected: index.len(), received: labels.len() });
+            return Err(ClassifierError::Labels {
+                expected: index.len(),
+                received: labels.len(),
+            });
         }
-        Ok(Self { index, labels, weights })
+        Ok(Self {
+            index,
+            labels,
+            weights,
+        })
     }
 
     /// The class of each of m queries (m × d) by its `k` neighbours; none where an approximate index found no neighbour.
@@ -157,7 +179,9 @@ impl KnnClassifier {
     /// # Errors
     /// As [`Index::query_batch`].
     pub fn predict(&self, queries: &Vectors, k: usize) -> Result<Vec<Option<u8>>, QueryError> {
-        Ok(self.weights.vote_rows(&self.index.query_batch(queries, k)?, k, &self.labels))
+        Ok(self
+            .weights
+            .vote_rows(&self.index.query_batch(queries, k)?, k, &self.labels))
     }
 }
 
@@ -168,7 +192,14 @@ mod tests {
     use crate::index::BruteForce;
 
     fn row(distances: &[f64]) -> Vec<Neighbor> {
-        distances.iter().enumerate().map(|(id, &distance)| Neighbor { id: id as u32, distance }).collect()
+        distances
+            .iter()
+            .enumerate()
+            .map(|(id, &distance)| Neighbor {
+                id: id as u32,
+                distance,
+            })
+            .collect()
     }
 
     #[test]
@@ -186,20 +217,43 @@ mod tests {
 
     #[test]
     fn coincident_neighbours_decide_alone() {
-        assert_eq!(Weights::Distance.vote(&row(&[0.0, 1e-9, 1e-9]), &[4, 2, 2]), Some(4));
+        assert_eq!(
+            Weights::Distance.vote(&row(&[0.0, 1e-9, 1e-9]), &[4, 2, 2]),
+            Some(4)
+        );
     }
 
     #[test]
     fn the_best_trial_is_the_most_accurate_then_the_smallest() {
         // Two queries of class 1; the nearest neighbour of the second is of class 0.
-        let reversed: Vec<Neighbor> = (0..3).map(|at| Neighbor { id: 2 - at, distance: f64::from(at) + 1.0 }).collect();
+        let reversed: Vec<Neighbor> = (0..3)
+            .map(|at| Neighbor {
+                id: 2 - at,
+                distance: f64::from(at) + 1.0,
+            })
+            .collect();
         let found: Neighbors = [reversed, row(&[1.0, 1.1, 1.2])].into_iter().collect();
         let trials = Trial::all(&found, &[1, 3], &[0, 1, 1], &[1, 1]);
-        let of = |weights, k, accuracy| Trial { weights, k, accuracy };
+        let of = |weights, k, accuracy| Trial {
+            weights,
+            k,
+            accuracy,
+        };
         let (uniform, distance) = (Weights::Uniform, Weights::Distance);
-        assert_eq!(trials, [of(uniform, 1, 0.5), of(uniform, 3, 1.0), of(distance, 1, 0.5), of(distance, 3, 1.0)]);
+        assert_eq!(
+            trials,
+            [
+                of(uniform, 1, 0.5),
+                of(uniform, 3, 1.0),
+                of(distance, 1, 0.5),
+                of(distance, 3, 1.0)
+            ]
+        );
         assert_eq!(Trial::best(&trials), Some(trials[1]));
-        assert_eq!(Trial::best(&[trials[1], of(distance, 1, 1.0)]).map(|best| best.k), Some(1));
+        assert_eq!(
+            Trial::best(&[trials[1], of(distance, 1, 1.0)]).map(|best| best.k),
+            Some(1)
+        );
         assert_eq!(Trial::best(&[]), None);
     }
 
@@ -216,6 +270,12 @@ mod tests {
         let knn = KnnClassifier::new(index.clone(), [5, 5, 8, 8].into(), Weights::Uniform).unwrap();
         assert_eq!(knn.predict(&queries, 2).unwrap(), [Some(5), Some(8)]);
         let error = KnnClassifier::new(index, [5].into(), Weights::Uniform).unwrap_err();
-        assert_eq!(error, ClassifierError::Labels { expected: 4, received: 1 });
+        assert_eq!(
+            error,
+            ClassifierError::Labels {
+                expected: 4,
+                received: 1
+            }
+        );
     }
 }

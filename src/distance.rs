@@ -11,8 +11,8 @@
 
 use std::borrow::Cow;
 
-use crate::dataset::{Row, Vectors};
-use crate::kernel::pair;
+use crate::simd::{float_distances, pairwise};
+use crate::vectors::{Row, Vectors};
 
 /// How far apart two vectors are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
@@ -52,8 +52,8 @@ impl Metric {
     pub fn rank(self, a: &[f32], b: &[f32]) -> f64 {
         assert_eq!(a.len(), b.len(), "vectors of one dimension");
         match self {
-            Self::Euclidean => dispatch::squared_euclidean(a, b),
-            Self::Manhattan => dispatch::manhattan(a, b),
+            Self::Euclidean => float_distances::squared_euclidean(a, b),
+            Self::Manhattan => float_distances::manhattan(a, b),
         }
     }
 
@@ -65,8 +65,8 @@ impl Metric {
     pub fn rank_bytes(self, a: &[u8], b: &[u8]) -> u64 {
         assert_eq!(a.len(), b.len(), "vectors of one dimension");
         match self {
-            Self::Euclidean => pair::squared_euclidean_bytes(a, b),
-            Self::Manhattan => pair::manhattan_bytes(a, b),
+            Self::Euclidean => pairwise::squared_euclidean_bytes(a, b),
+            Self::Manhattan => pairwise::manhattan_bytes(a, b),
         }
     }
 
@@ -78,8 +78,8 @@ impl Metric {
     pub fn rank_mixed(self, a: &[f32], b: &[u8]) -> f64 {
         assert_eq!(a.len(), b.len(), "vectors of one dimension");
         match self {
-            Self::Euclidean => dispatch::squared_euclidean_mixed(a, b),
-            Self::Manhattan => dispatch::manhattan_mixed(a, b),
+            Self::Euclidean => float_distances::squared_euclidean_mixed(a, b),
+            Self::Manhattan => float_distances::manhattan_mixed(a, b),
         }
     }
 }
@@ -91,7 +91,9 @@ impl std::str::FromStr for Metric {
         [Self::Euclidean, Self::Manhattan]
             .into_iter()
             .find(|metric| metric.name() == name)
-            .ok_or_else(|| UnknownMetric { received: name.to_owned() })
+            .ok_or_else(|| UnknownMetric {
+                received: name.to_owned(),
+            })
     }
 }
 
@@ -118,7 +120,9 @@ impl<'a> QueryForm<'a> {
     pub fn new(base: &Vectors, query: Row<'a>) -> Self {
         match (base.bytes().is_some(), query) {
             (true, Row::Bytes(query)) => Self::Bytes(Cow::Borrowed(query)),
-            (false, Row::Bytes(query)) => Self::Floats(query.iter().map(|&value| f32::from(value)).collect()),
+            (false, Row::Bytes(query)) => {
+                Self::Floats(query.iter().map(|&value| f32::from(value)).collect())
+            }
             (true, Row::Floats(query)) => match to_bytes(query) {
                 Some(bytes) => Self::Bytes(Cow::Owned(bytes)),
                 None => Self::Floats(Cow::Borrowed(query)),
@@ -139,7 +143,7 @@ impl<'a> QueryForm<'a> {
 /// The values as bytes, if every one is an integer 0..=255.
 fn to_bytes(values: &[f32]) -> Option<Vec<u8>> {
     let mut bytes = vec![0; values.len()];
-    pair::to_bytes(values, &mut bytes).then_some(bytes)
+    pairwise::to_bytes(values, &mut bytes).then_some(bytes)
 }
 
 /// Exact rank values between one query and the rows of a base: what candidates are verified with.
@@ -154,7 +158,11 @@ impl<'a> Ranker<'a> {
     /// Prepares `query`, which has the dimension of `base`.
     #[must_use]
     pub fn new(base: &'a Vectors, metric: Metric, query: Row<'a>) -> Self {
-        Self { base, metric, query: QueryForm::new(base, query) }
+        Self {
+            base,
+            metric,
+            query: QueryForm::new(base, query),
+        }
     }
 
     /// The query in the form in which it is compared.
@@ -173,7 +181,9 @@ impl<'a> Ranker<'a> {
             (QueryForm::Bytes(query), Row::Bytes(row)) => self.metric.rank_bytes(query, row) as f64,
             (QueryForm::Floats(query), Row::Bytes(row)) => self.metric.rank_mixed(query, row),
             (QueryForm::Floats(query), Row::Floats(row)) => self.metric.rank(query, row),
-            (QueryForm::Bytes(_), Row::Floats(_)) => unreachable!("a query has the form of its base"),
+            (QueryForm::Bytes(_), Row::Floats(_)) => {
+                unreachable!("a query has the form of its base")
+            }
         }
     }
 
@@ -188,89 +198,20 @@ impl<'a> Ranker<'a> {
             && let (QueryForm::Floats(query), Row::Floats(row)) = (&self.query, self.base.row(id))
         {
             let rough = f64::from(match self.metric {
-                Metric::Euclidean => pair::squared_euclidean_f32(query, row),
-                Metric::Manhattan => pair::manhattan_f32(query, row),
+                Metric::Euclidean => pairwise::squared_euclidean_f32(query, row),
+                Metric::Manhattan => pairwise::manhattan_f32(query, row),
             });
             // Rounding can only have added this share; an overflow tells nothing.
             if rough.is_finite()
-                && rough * (1.0 - pair::relative_error(query.len())) - pair::UNDERFLOW * query.len() as f64 > limit
+                && rough * (1.0 - pairwise::relative_error(query.len()))
+                    - pairwise::UNDERFLOW * query.len() as f64
+                    > limit
             {
                 return None;
             }
         }
         let rank = self.rank(id);
         (rank <= limit).then_some(rank)
-    }
-}
-
-/// The definitions, in the shape that compilers turn into SIMD.
-mod portable {
-    /// Sums `term(a[i], b[i])` in eight interleaved partial sums.
-    #[inline(always)]
-    fn sum<A: Copy, B: Copy>(a: &[A], b: &[B], term: impl Fn(A, B) -> f64) -> f64 {
-        let mut sums = [0.0f64; 8];
-        let (mut chunks_a, mut chunks_b) = (a.chunks_exact(8), b.chunks_exact(8));
-        for (a, b) in (&mut chunks_a).zip(&mut chunks_b) {
-            for lane in 0..8 {
-                sums[lane] += term(a[lane], b[lane]);
-            }
-        }
-        for (sum, (&a, &b)) in sums.iter_mut().zip(chunks_a.remainder().iter().zip(chunks_b.remainder())) {
-            *sum += term(a, b);
-        }
-        ((sums[0] + sums[4]) + (sums[2] + sums[6])) + ((sums[1] + sums[5]) + (sums[3] + sums[7]))
-    }
-
-    #[inline(always)]
-    pub fn squared_euclidean(a: &[f32], b: &[f32]) -> f64 {
-        sum(a, b, |a, b| (f64::from(a) - f64::from(b)) * (f64::from(a) - f64::from(b)))
-    }
-
-    #[inline(always)]
-    pub fn manhattan(a: &[f32], b: &[f32]) -> f64 {
-        sum(a, b, |a, b| (f64::from(a) - f64::from(b)).abs())
-    }
-
-    #[inline(always)]
-    pub fn squared_euclidean_mixed(a: &[f32], b: &[u8]) -> f64 {
-        sum(a, b, |a, b| (f64::from(a) - f64::from(b)) * (f64::from(a) - f64::from(b)))
-    }
-
-    #[inline(always)]
-    pub fn manhattan_mixed(a: &[f32], b: &[u8]) -> f64 {
-        sum(a, b, |a, b| (f64::from(a) - f64::from(b)).abs())
-    }
-}
-
-/// The same source, compiled for what the machine turns out to have.
-mod dispatch {
-    use super::portable;
-
-    macro_rules! twice {
-        ($($name:ident($a:ty, $b:ty) -> $out:ty;)*) => {$(
-            #[inline]
-            pub fn $name(a: &$a, b: &$b) -> $out {
-                #[cfg(target_arch = "x86_64")]
-                {
-                    #[target_feature(enable = "avx2")]
-                    fn avx2(a: &$a, b: &$b) -> $out {
-                        portable::$name(a, b)
-                    }
-                    if std::arch::is_x86_feature_detected!("avx2") {
-                        // SAFETY: the function needs AVX2, which has just been found.
-                        return unsafe { avx2(a, b) };
-                    }
-                }
-                portable::$name(a, b)
-            }
-        )*};
-    }
-
-    twice! {
-        squared_euclidean([f32], [f32]) -> f64;
-        manhattan([f32], [f32]) -> f64;
-        squared_euclidean_mixed([f32], [u8]) -> f64;
-        manhattan_mixed([f32], [u8]) -> f64;
     }
 }
 
@@ -323,8 +264,8 @@ mod tests {
         #[test]
         fn the_dispatched_code_equals_the_portable_to_the_bit(pairs in pairs()) {
             let (a, b): (Vec<f32>, Vec<f32>) = pairs.into_iter().unzip();
-            prop_assert_eq!(dispatch::squared_euclidean(&a, &b), portable::squared_euclidean(&a, &b));
-            prop_assert_eq!(dispatch::manhattan(&a, &b), portable::manhattan(&a, &b));
+            prop_assert_eq!(float_distances::squared_euclidean(&a, &b), float_distances::portable::squared_euclidean(&a, &b));
+            prop_assert_eq!(float_distances::manhattan(&a, &b), float_distances::portable::manhattan(&a, &b));
         }
 
         #[test]
@@ -342,16 +283,28 @@ mod tests {
     #[test]
     fn long_byte_rows_do_not_overflow() {
         let (black, white) = (vec![0u8; 100_000], vec![255u8; 100_000]);
-        assert_eq!(Metric::Euclidean.rank_bytes(&black, &white), 65_025 * 100_000);
+        assert_eq!(
+            Metric::Euclidean.rank_bytes(&black, &white),
+            65_025 * 100_000
+        );
         assert_eq!(Metric::Manhattan.rank_bytes(&black, &white), 255 * 100_000);
     }
 
     #[test]
     fn a_float_query_is_taken_as_bytes_only_where_nothing_is_lost() {
         let base = Vectors::from_bytes(2, vec![0, 1]).unwrap();
-        assert!(matches!(QueryForm::new(&base, Row::Floats(&[0.0, 255.0])), QueryForm::Bytes(_)));
+        assert!(matches!(
+            QueryForm::new(&base, Row::Floats(&[0.0, 255.0])),
+            QueryForm::Bytes(_)
+        ));
         for other in [[0.5, 1.0], [-1.0, 0.0], [256.0, 0.0]] {
-            assert!(matches!(QueryForm::new(&base, Row::Floats(&other)), QueryForm::Floats(_)), "{other:?}");
+            assert!(
+                matches!(
+                    QueryForm::new(&base, Row::Floats(&other)),
+                    QueryForm::Floats(_)
+                ),
+                "{other:?}"
+            );
         }
     }
 }

@@ -6,7 +6,7 @@
 //! counts are the decompressed bytes, which are verified against their SHA-256.
 
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,15 +17,38 @@ use rand_chacha::rand_core::SeedableRng;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-use crate::dataset::{Vectors, VectorsError};
+use crate::files;
+use crate::vectors::{Vectors, VectorsError};
 
+#[cfg(feature = "cli")]
 mod fetch;
 
+#[cfg(feature = "cli")]
 pub use fetch::fetch;
 
+/// The folder that holds the data. Without the feature `cli` nothing can be fetched.
+///
+/// # Errors
+/// If the data are nowhere on this machine.
+#[cfg(not(feature = "cli"))]
+pub fn fetch() -> Result<PathBuf, FashionError> {
+    let why = "this build has no feature cli".to_owned();
+    find().ok_or(FashionError::NotFetched { why })
+}
+
 /// The names of the ten classes, by label.
-pub const CLASSES: [&str; 10] =
-    ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"];
+pub const CLASSES: [&str; 10] = [
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+];
 
 /// Pixels a side of an image.
 pub const SIDE: usize = 28;
@@ -137,7 +160,10 @@ pub enum FashionError {
 }
 
 fn at(path: &Path) -> impl FnOnce(io::Error) -> FashionError {
-    move |source| FashionError::Io { path: path.to_owned(), source }
+    move |source| FashionError::Io {
+        path: path.to_owned(),
+        source,
+    }
 }
 
 /// The data set: 60,000 training and 10,000 test images of 28 × 28 grey pixels (or what a net makes of them), and their
@@ -174,8 +200,15 @@ impl Fashion {
         if count >= self.train.len() {
             return self.clone();
         }
-        let (train, train_labels) = (Arc::new(self.train.head(count)), self.train_labels[..count].into());
-        Self { train, train_labels, ..self.clone() }
+        let (train, train_labels) = (
+            Arc::new(self.train.head(count)),
+            self.train_labels[..count].into(),
+        );
+        Self {
+            train,
+            train_labels,
+            ..self.clone()
+        }
     }
 
     /// Holds `count` random training images out (at most all of them).
@@ -184,7 +217,8 @@ impl Fashion {
         let mut order: Vec<usize> = (0..self.train.len()).collect();
         order.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
         let (held_out, base) = order.split_at(count.min(order.len()));
-        self.split(base, held_out).expect("a permutation of the rows")
+        self.split(base, held_out)
+            .expect("a permutation of the rows")
     }
 
     /// Splits the training images by their rows: those to search in, and those held out.
@@ -198,7 +232,12 @@ impl Fashion {
             Ok((Arc::new(vectors), labels))
         };
         let ((base, base_labels), (held_out, held_out_labels)) = (rows(base)?, rows(held_out)?);
-        Ok(Split { base, base_labels, held_out, held_out_labels })
+        Ok(Split {
+            base,
+            base_labels,
+            held_out,
+            held_out_labels,
+        })
     }
 }
 
@@ -216,7 +255,8 @@ pub fn load() -> Result<Fashion, FashionError> {
 /// If a file is missing, unreadable, or not what was published.
 pub fn load_from(folder: &Path) -> Result<Fashion, FashionError> {
     let images = |file: &File| {
-        let vectors = Vectors::from_bytes(SIDE * SIDE, file.read(folder)?).expect("whole images, by the header");
+        let vectors = Vectors::from_bytes(SIDE * SIDE, file.read(folder)?)
+            .expect("whole images, by the header");
         Ok::<_, FashionError>(Arc::new(vectors))
     };
     Ok(Fashion {
@@ -227,16 +267,10 @@ pub fn load_from(folder: &Path) -> Result<Fashion, FashionError> {
     })
 }
 
-/// The folder in which the project keeps what it fetches.
+/// The folder in which the project keeps the files that it fetches.
 #[must_use]
-pub fn data_dir() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("data/fashion-mnist")
-}
-
-/// The folder in which it keeps what it computes: trained nets, their features, true neighbours.
-#[must_use]
-pub fn cache_dir() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("data/cache")
+pub fn fashion_dir() -> PathBuf {
+    files::data_dir().join("fashion-mnist")
 }
 
 /// The first folder that has the data: `FASHION_MNIST_DIR` if set, the project's own, Debian's.
@@ -248,18 +282,28 @@ pub fn find() -> Option<PathBuf> {
     if let Some(named) = std::env::var_os("FASHION_MNIST_DIR").filter(|named| !named.is_empty()) {
         return Some(named.into());
     }
-    [data_dir(), DEBIAN.into()].into_iter().find(|folder| FILES.iter().any(|file| file.path(folder).is_some()))
+    [fashion_dir(), DEBIAN.into()]
+        .into_iter()
+        .find(|folder| FILES.iter().any(|file| file.path(folder).is_some()))
 }
 
 impl File {
     /// Where the file is in `folder`, plain or gzipped.
     fn path(&self, folder: &Path) -> Option<PathBuf> {
-        [folder.join(self.name), folder.join(format!("{}.gz", self.name))].into_iter().find(|path| path.exists())
+        [
+            folder.join(self.name),
+            folder.join(format!("{}.gz", self.name)),
+        ]
+        .into_iter()
+        .find(|path| path.exists())
     }
 
     /// The file's verified contents, without the header.
     fn read(&self, folder: &Path) -> Result<Vec<u8>, FashionError> {
-        let path = self.path(folder).ok_or(FashionError::Missing { folder: folder.to_owned(), name: self.name })?;
+        let path = self.path(folder).ok_or(FashionError::Missing {
+            folder: folder.to_owned(),
+            name: self.name,
+        })?;
         let stored = fs::read(&path).map_err(at(&path))?;
         self.verify(&path, &stored)
     }
@@ -269,9 +313,15 @@ impl File {
         let mut bytes = unpack(stored).map_err(at(path))?;
         let images = self.name.contains("images");
         let header: Vec<u8> = if images {
-            [0x0803, self.items as u32, SIDE as u32, SIDE as u32].iter().flat_map(|word| word.to_be_bytes()).collect()
+            [0x0803, self.items as u32, SIDE as u32, SIDE as u32]
+                .iter()
+                .flat_map(|word| word.to_be_bytes())
+                .collect()
         } else {
-            [0x0801, self.items as u32].iter().flat_map(|word| word.to_be_bytes()).collect()
+            [0x0801, self.items as u32]
+                .iter()
+                .flat_map(|word| word.to_be_bytes())
+                .collect()
         };
         if !bytes.starts_with(&header) {
             let begins = &bytes[..header.len().min(bytes.len())];
@@ -284,15 +334,31 @@ impl File {
         let expected = self.items * if images { SIDE * SIDE } else { 1 };
         let received = bytes.len() - header.len();
         if received != expected {
-            return Err(FashionError::Length { path: path.to_owned(), expected, received });
+            return Err(FashionError::Length {
+                path: path.to_owned(),
+                expected,
+                received,
+            });
         }
         let body = &bytes[header.len()..];
-        if !images && let Some(position) = body.iter().position(|&label| usize::from(label) >= CLASSES.len()) {
-            return Err(FashionError::Label { path: path.to_owned(), position, label: body[position] });
+        if !images
+            && let Some(position) = body
+                .iter()
+                .position(|&label| usize::from(label) >= CLASSES.len())
+        {
+            return Err(FashionError::Label {
+                path: path.to_owned(),
+                position,
+                label: body[position],
+            });
         }
         let hash = format!("{:x}", Sha256::digest(&bytes));
         if hash != self.sha256 {
-            return Err(FashionError::Hash { path: path.to_owned(), expected: self.sha256, received: hash });
+            return Err(FashionError::Hash {
+                path: path.to_owned(),
+                expected: self.sha256,
+                received: hash,
+            });
         }
         Ok(bytes.split_off(header.len()))
     }
@@ -306,21 +372,6 @@ fn unpack(stored: &[u8]) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     GzDecoder::new(stored).read_to_end(&mut bytes)?;
     Ok(bytes)
-}
-
-/// Writes a file under a temporary name and renames it, so that there is a whole file or none.
-pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(folder)?;
-    let mut builder = tempfile::Builder::new();
-    // Temporary files are private; what they become is not.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
-    let mut file = builder.tempfile_in(folder)?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    Ok(())
 }
 
 #[cfg(test)]
@@ -338,18 +389,35 @@ mod tests {
 
     #[test]
     fn each_kind_of_damage_has_its_own_error() {
-        assert!(matches!(verdict(b"<html>not found</html>"), FashionError::Header { .. }));
+        assert!(matches!(
+            verdict(b"<html>not found</html>"),
+            FashionError::Header { .. }
+        ));
         assert!(matches!(verdict(&[]), FashionError::Header { .. }));
         let images = [0, 0, 8, 3, 0, 0, 0x27, 0x10, 0, 0, 0, 28, 0, 0, 0, 28];
         assert!(matches!(verdict(&images), FashionError::Header { .. }));
         assert!(matches!(
             verdict(&labels(&[0; 9_999])),
-            FashionError::Length { expected: 10_000, received: 9_999, .. }
+            FashionError::Length {
+                expected: 10_000,
+                received: 9_999,
+                ..
+            }
         ));
         let mut foreign = [0; 10_000];
         foreign[7] = 10;
-        assert!(matches!(verdict(&labels(&foreign)), FashionError::Label { position: 7, label: 10, .. }));
-        assert!(matches!(verdict(&labels(&[0; 10_000])), FashionError::Hash { .. }));
+        assert!(matches!(
+            verdict(&labels(&foreign)),
+            FashionError::Label {
+                position: 7,
+                label: 10,
+                ..
+            }
+        ));
+        assert!(matches!(
+            verdict(&labels(&[0; 10_000])),
+            FashionError::Hash { .. }
+        ));
     }
 
     #[test]
@@ -386,7 +454,12 @@ mod tests {
         let mut all = [base, held_out].concat();
         all.sort_unstable();
         assert_eq!(all, (0..100).collect::<Vec<u8>>());
-        assert!(held_out.iter().zip(&*split.held_out_labels).all(|(&image, &label)| image % 10 == label));
+        assert!(
+            held_out
+                .iter()
+                .zip(&*split.held_out_labels)
+                .all(|(&image, &label)| image % 10 == label)
+        );
         assert_ne!(fashion.hold_out(30, 2).held_out.bytes().unwrap(), held_out);
         assert_eq!(fashion.hold_out(1_000, 1).base.len(), 0);
     }

@@ -6,85 +6,28 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use thiserror::Error;
-
-use crate::dataset::Vectors;
 use crate::neighbor::{Neighbor, Neighbors};
+use crate::vectors::Vectors;
 
-mod annoy;
-mod ball_tree;
-mod bounded;
-mod brute_force;
-mod coded_lists;
+mod exact;
 mod graph;
-mod hnsw;
-mod ivf_flat;
-mod ivf_pq;
-mod kd_tree;
-mod ngt;
-mod partition;
-mod projection;
-mod quantized_graph;
+mod ivf;
 pub mod registry;
-mod scann;
-mod sketch;
-#[cfg(test)]
-mod test_data;
-mod va_file;
+mod support;
+mod tree;
 
-pub use annoy::{Annoy, AnnoyParams, Hyperplane};
-pub use ball_tree::{Ball, BallTree, BallTreeParams};
-pub use brute_force::BruteForce;
-pub use hnsw::{Hnsw, HnswParams};
-pub use ivf_flat::{IvfFlat, IvfFlatParams};
-pub use ivf_pq::{IvfPq, IvfPqParams};
-pub use kd_tree::{KdTree, KdTreeParams};
-pub use ngt::{Ngt, NgtParams};
-pub use quantized_graph::{QuantizedGraph, QuantizedGraphParams};
-pub use scann::{Scann, ScannParams};
-pub use va_file::{Plan, VaFile, VaFileParams};
-
-/// Why an index could not be built.
-#[derive(Debug, Clone, PartialEq, Error)]
-pub enum BuildError {
-    /// There is nothing to search in.
-    #[error("an index needs at least one vector")]
-    Empty,
-    /// A parameter is outside its range.
-    #[error("{name} is {received}; expected {expected}")]
-    InvalidParameter {
-        /// The parameter's name, as in `Params`.
-        name: &'static str,
-        /// What was given.
-        received: f64,
-        /// What is accepted.
-        expected: &'static str,
-    },
-}
-
-/// Why a query could not be answered.
-#[derive(Debug, Clone, PartialEq, Error)]
-pub enum QueryError {
-    /// k is zero.
-    #[error("k is 0; expected at least 1")]
-    ZeroK,
-    /// The query does not have the dimension of the index.
-    #[error("the query has {received} dimensions; the index has {expected}")]
-    WrongDimension {
-        /// Dimension of the index.
-        expected: usize,
-        /// Dimension of the query.
-        received: usize,
-    },
-    /// A value of the query is NaN or infinite.
-    #[error("value {position} of the query is {value}: queries must be finite")]
-    NotFinite {
-        /// Where it stands in the query.
-        position: usize,
-        /// The value itself.
-        value: f32,
-    },
-}
+pub use self::exact::brute_force::BruteForce;
+pub use self::exact::va_file::{Plan, VaFile, VaFileParams};
+pub use self::graph::hnsw::{Hnsw, HnswParams};
+pub use self::graph::ngt::{Ngt, NgtParams};
+pub use self::graph::quantized_graph::{QuantizedGraph, QuantizedGraphParams};
+pub use self::ivf::ivf_flat::{IvfFlat, IvfFlatParams};
+pub use self::ivf::ivf_pq::{IvfPq, IvfPqParams};
+pub use self::ivf::scann::{Scann, ScannParams};
+pub use self::tree::annoy::{Annoy, AnnoyParams, Hyperplane};
+pub use self::tree::ball_tree::{Ball, BallTree, BallTreeParams};
+pub use self::tree::kd_tree::{KdTree, KdTreeParams};
+pub use crate::error::{BuildError, QueryError};
 
 /// What was built over a set of vectors and finds the nearest of them to a query.
 ///
@@ -139,14 +82,18 @@ pub struct Visits {
 }
 
 /// The plain batch: [`Index::query`] for each row.
-fn query_rows<I: Index + ?Sized>(index: &I, queries: &Vectors, k: usize) -> Result<Neighbors, QueryError> {
+fn query_rows<I: Index + ?Sized>(
+    index: &I,
+    queries: &Vectors,
+    k: usize,
+) -> Result<Neighbors, QueryError> {
     use rayon::prelude::*;
     check_shape(queries.dim(), k, index.dim())?;
     let rows: Result<Vec<_>, _> = (0..queries.len())
         .into_par_iter()
         .map(|row| match queries.row(row) {
-            crate::dataset::Row::Floats(query) => index.query(query, k),
-            crate::dataset::Row::Bytes(_) => index.query(&queries.row_to_floats(row), k),
+            crate::vectors::Row::Floats(query) => index.query(query, k),
+            crate::vectors::Row::Bytes(_) => index.query(&queries.row_to_floats(row), k),
         })
         .collect();
     Ok(rows?.into_iter().collect())
@@ -156,11 +103,17 @@ fn query_rows<I: Index + ?Sized>(index: &I, queries: &Vectors, k: usize) -> Resu
 fn check_query(query: &[f32], k: usize, dim: usize) -> Result<(), QueryError> {
     check_shape(query.len(), k, dim)?;
     // All values first, without a branch: that is one pass of SIMD.
-    if query.iter().fold(true, |finite, value| finite & value.is_finite()) {
+    if query
+        .iter()
+        .fold(true, |finite, value| finite & value.is_finite())
+    {
         return Ok(());
     }
     match query.iter().position(|value| !value.is_finite()) {
-        Some(position) => Err(QueryError::NotFinite { position, value: query[position] }),
+        Some(position) => Err(QueryError::NotFinite {
+            position,
+            value: query[position],
+        }),
         None => Ok(()),
     }
 }
@@ -171,12 +124,19 @@ fn check_shape(received: usize, k: usize, dim: usize) -> Result<(), QueryError> 
         return Err(QueryError::ZeroK);
     }
     if received != dim {
-        return Err(QueryError::WrongDimension { expected: dim, received });
+        return Err(QueryError::WrongDimension {
+            expected: dim,
+            received,
+        });
     }
     Ok(())
 }
 
 /// The check that every `build` makes first.
 fn check_base(base: &Arc<Vectors>) -> Result<(), BuildError> {
-    if base.is_empty() { Err(BuildError::Empty) } else { Ok(()) }
+    if base.is_empty() {
+        Err(BuildError::Empty)
+    } else {
+        Ok(())
+    }
 }

@@ -26,31 +26,27 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+#![deny(unsafe_code)]
 #![warn(missing_docs)]
 
-#[cfg(feature = "report")]
-pub mod chart;
 pub mod classify;
-pub mod dataset;
 pub mod distance;
-pub mod evaluate;
+pub mod error;
+#[cfg(feature = "files")]
 pub mod fashion;
-pub mod geometry;
+#[cfg(feature = "files")]
+pub mod files;
 pub mod index;
-mod kernel;
-pub mod kmeans;
-pub mod measure;
+pub mod lab;
+pub mod math;
 pub mod neighbor;
 #[cfg(feature = "net")]
 pub mod net;
 #[cfg(feature = "report")]
-pub mod notebook;
-pub mod pca;
-mod pq;
-pub mod record;
-#[cfg(feature = "report")]
-pub mod table;
-pub mod tune;
+pub mod report;
+#[allow(unsafe_code)]
+mod simd;
+pub mod vectors;
 
 /// What a notebook's first cell brings in.
 pub mod prelude {
@@ -59,28 +55,39 @@ pub mod prelude {
     #[cfg(feature = "report")]
     pub use polars::prelude::{DataFrame, df};
 
-    #[cfg(feature = "report")]
-    pub use crate::chart::{BarChart, Heatmap, LineChart, Plane, Series, accuracy_by_k, recall_and_speed, svg};
     pub use crate::classify::{KnnClassifier, Trial, Weights};
-    pub use crate::dataset::Vectors;
     pub use crate::distance::Metric;
-    pub use crate::evaluate::{ConfusionMatrix, accuracy, on_threads, recall, time_batch, time_queries};
+    #[cfg(feature = "files")]
     pub use crate::fashion::{self, CLASSES, Fashion};
-    pub use crate::geometry::{intrinsic_dimension, relative_contrast};
+    #[cfg(feature = "files")]
+    pub use crate::files;
     pub use crate::index::registry::{self, Settings};
     pub use crate::index::{
-        Annoy, AnnoyParams, BallTree, BallTreeParams, BruteForce, Hnsw, HnswParams, Index, IvfFlat, IvfFlatParams,
-        IvfPq, IvfPqParams, KdTree, KdTreeParams, Ngt, NgtParams, QuantizedGraph, QuantizedGraphParams, Scann,
-        ScannParams, VaFile, VaFileParams,
+        Annoy, AnnoyParams, BallTree, BallTreeParams, BruteForce, Hnsw, HnswParams, Index, IvfFlat,
+        IvfFlatParams, IvfPq, IvfPqParams, KdTree, KdTreeParams, Ngt, NgtParams, QuantizedGraph,
+        QuantizedGraphParams, Scann, ScannParams, VaFile, VaFileParams,
     };
-    pub use crate::measure::{Measurement, Task, read_csv};
+    pub use crate::lab::difficulty::{intrinsic_dimension, relative_contrast};
+    pub use crate::lab::evaluate::{
+        ConfusionMatrix, accuracy, on_threads, recall, time_batch, time_queries,
+    };
+    #[cfg(feature = "files")]
+    pub use crate::lab::frontier;
+    #[cfg(feature = "files")]
+    pub use crate::lab::task::{Measurement, Task, read_csv};
+    pub use crate::lab::tune::{Target, tune};
     pub use crate::neighbor::{Neighbor, Neighbors, TopK};
     #[cfg(feature = "net")]
     pub use crate::net;
     #[cfg(feature = "report")]
-    pub use crate::notebook::{Figure, Gallery, Tile, decimal, integer, parameter, percent, prose, table};
-    pub use crate::record;
-    pub use crate::tune::{Target, tune};
+    pub use crate::report::chart::{
+        BarChart, Heatmap, LineChart, Plane, Series, accuracy_by_k, recall_and_speed, svg,
+    };
+    #[cfg(feature = "report")]
+    pub use crate::report::notebook::{
+        Figure, Gallery, Tile, decimal, integer, parameter, percent, prose, table,
+    };
+    pub use crate::vectors::Vectors;
 }
 
 /// The README's example, so that it is tested with the others.

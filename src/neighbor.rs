@@ -54,7 +54,9 @@ impl Neighbors {
     /// The same rows, cut to their `k` nearest: one search with the largest k answers every smaller one.
     #[must_use]
     pub fn truncated(&self, k: usize) -> Self {
-        self.iter().map(|row| row[..k.min(row.len())].to_vec()).collect()
+        self.iter()
+            .map(|row| row[..k.min(row.len())].to_vec())
+            .collect()
     }
 }
 
@@ -80,7 +82,9 @@ impl Eq for Candidate {}
 
 impl Ord for Candidate {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.rank.total_cmp(&other.rank).then(self.id.cmp(&other.id))
+        self.rank
+            .total_cmp(&other.rank)
+            .then(self.id.cmp(&other.id))
     }
 }
 
@@ -104,8 +108,16 @@ impl TopK {
     /// An empty collector of up to `k` candidates.
     #[must_use]
     pub fn new(k: usize) -> Self {
-        let threshold = if k == 0 { f64::NEG_INFINITY } else { f64::INFINITY };
-        Self { k, heap: BinaryHeap::with_capacity(k.min(1 << 12)), threshold }
+        let threshold = if k == 0 {
+            f64::NEG_INFINITY
+        } else {
+            f64::INFINITY
+        };
+        Self {
+            k,
+            heap: BinaryHeap::with_capacity(k.min(1 << 12)),
+            threshold,
+        }
     }
 
     /// Rank of the k-th best so far, infinite until there are k: a candidate whose rank is **above** it cannot enter
@@ -129,7 +141,9 @@ impl TopK {
         if self.heap.len() < self.k {
             self.heap.push(candidate);
         } else {
-            let Some(mut worst) = self.heap.peek_mut() else { return false };
+            let Some(mut worst) = self.heap.peek_mut() else {
+                return false;
+            };
             if candidate >= *worst {
                 return false;
             }
@@ -159,7 +173,10 @@ impl TopK {
         self.heap
             .into_sorted_vec()
             .into_iter()
-            .map(|Candidate { rank, id }| Neighbor { id, distance: metric.distance_of_rank(rank) })
+            .map(|Candidate { rank, id }| Neighbor {
+                id,
+                distance: metric.distance_of_rank(rank),
+            })
             .collect()
     }
 }
@@ -177,7 +194,11 @@ mod tests {
                 let (id, rank) = offered[(i + rotation) % offered.len()];
                 top.push(id, rank);
             }
-            let ids: Vec<_> = top.into_neighbors(Metric::Manhattan).iter().map(|neighbor| neighbor.id).collect();
+            let ids: Vec<_> = top
+                .into_neighbors(Metric::Manhattan)
+                .iter()
+                .map(|neighbor| neighbor.id)
+                .collect();
             assert_eq!(ids, [9, 7, 1, 2], "rotation {rotation}");
         }
     }
@@ -189,14 +210,26 @@ mod tests {
         let mut three = TopK::new(3);
         three.push(5, 4.0);
         assert_eq!(three.threshold(), f64::INFINITY);
-        assert_eq!(three.into_neighbors(Metric::Euclidean), [Neighbor { id: 5, distance: 2.0 }]);
+        assert_eq!(
+            three.into_neighbors(Metric::Euclidean),
+            [Neighbor {
+                id: 5,
+                distance: 2.0
+            }]
+        );
     }
 
     #[test]
     fn rows_of_unequal_length_keep_their_places() {
-        let one = Neighbor { id: 1, distance: 0.0 };
+        let one = Neighbor {
+            id: 1,
+            distance: 0.0,
+        };
         let rows: Neighbors = [vec![], vec![one, one], vec![one]].into_iter().collect();
         assert_eq!(rows.iter().map(<[_]>::len).collect::<Vec<_>>(), [0, 2, 1]);
-        assert_eq!(rows.truncated(1).iter().map(<[_]>::len).collect::<Vec<_>>(), [0, 1, 1]);
+        assert_eq!(
+            rows.truncated(1).iter().map(<[_]>::len).collect::<Vec<_>>(),
+            [0, 1, 1]
+        );
     }
 }

@@ -9,7 +9,7 @@
 //!
 //! ```
 //! use fashion_knn::net::{Config, Labelled, ModelConfig, Options, train};
-//! # use fashion_knn::dataset::Vectors;
+//! # use fashion_knn::vectors::Vectors;
 //! # let pixels: Vec<u8> = (0..40).flat_map(|image| [(image % 10 * 20) as u8; 784]).collect();
 //! # let images = Vectors::from_bytes(784, pixels)?;
 //! # let labels: Vec<u8> = (0..40).map(|image| image % 10).collect();
@@ -27,10 +27,10 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 #[cfg(doc)]
-use crate::dataset::Vectors;
-use crate::dataset::VectorsError;
-#[cfg(doc)]
 use crate::fashion::Fashion;
+#[cfg(doc)]
+use crate::vectors::Vectors;
+use crate::vectors::VectorsError;
 
 mod checkpoint;
 mod conv;
@@ -43,7 +43,9 @@ mod train;
 pub use conv::conv_relu_pool;
 pub use data::{Augmentation, Labelled};
 pub use features::{cached_features, encoded, features};
-pub use model::{CLASSES, CnnConfig, Layer, MlpConfig, Model, ModelConfig, Output, PIXELS, SIDE, Scaling};
+pub use model::{
+    CLASSES, CnnConfig, Layer, MlpConfig, Model, ModelConfig, Output, PIXELS, SIDE, Scaling,
+};
 pub use optimizer::{Optimizer, Schedule};
 pub use train::{Config, Epoch, Options, Trained, learned, train};
 
@@ -109,13 +111,25 @@ pub enum NetError {
 }
 
 /// An error that names `what` unless `holds`.
-fn check(what: &'static str, holds: bool, expected: &str, received: impl Display) -> Result<(), NetError> {
+fn check(
+    what: &'static str,
+    holds: bool,
+    expected: &str,
+    received: impl Display,
+) -> Result<(), NetError> {
     if holds {
         return Ok(());
     }
-    Err(NetError::Invalid { what, expected: expected.to_owned(), received: received.to_string() })
+    Err(NetError::Invalid {
+        what,
+        expected: expected.to_owned(),
+        received: received.to_string(),
+    })
 }
 
 fn at(path: &Path) -> impl FnOnce(io::Error) -> NetError {
-    move |source| NetError::Io { path: path.to_owned(), source }
+    move |source| NetError::Io {
+        path: path.to_owned(),
+        source,
+    }
 }

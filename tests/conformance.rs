@@ -5,10 +5,10 @@
 
 use std::sync::Arc;
 
-use fashion_knn::dataset::{Row, Vectors};
 use fashion_knn::index::registry::{self, Entry, Settings};
 use fashion_knn::index::{BuildError, Index, QueryError};
 use fashion_knn::neighbor::{Neighbor, Neighbors};
+use fashion_knn::vectors::{Row, Vectors};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -23,23 +23,36 @@ struct Case {
 /// The definition: all distances, sorted by distance and then id. Integers between bytes, f64 otherwise.
 fn scan(base: &Vectors, query: Row<'_>, k: usize) -> Vec<Neighbor> {
     let squared = |id: usize| match (base.row(id), query) {
-        (Row::Bytes(row), Row::Bytes(query)) => {
-            row.iter().zip(query).map(|(&a, &b)| (i64::from(a) - i64::from(b)).pow(2)).sum::<i64>() as f64
-        }
-        (Row::Bytes(row), Row::Floats(query)) => {
-            row.iter().zip(query).map(|(&a, &b)| (f64::from(a) - f64::from(b)).powi(2)).sum()
-        }
-        (Row::Floats(row), Row::Floats(query)) => {
-            row.iter().zip(query).map(|(&a, &b)| (f64::from(a) - f64::from(b)).powi(2)).sum()
-        }
-        (Row::Floats(row), Row::Bytes(query)) => {
-            row.iter().zip(query).map(|(&a, &b)| (f64::from(a) - f64::from(b)).powi(2)).sum()
-        }
+        (Row::Bytes(row), Row::Bytes(query)) => row
+            .iter()
+            .zip(query)
+            .map(|(&a, &b)| (i64::from(a) - i64::from(b)).pow(2))
+            .sum::<i64>() as f64,
+        (Row::Bytes(row), Row::Floats(query)) => row
+            .iter()
+            .zip(query)
+            .map(|(&a, &b)| (f64::from(a) - f64::from(b)).powi(2))
+            .sum(),
+        (Row::Floats(row), Row::Floats(query)) => row
+            .iter()
+            .zip(query)
+            .map(|(&a, &b)| (f64::from(a) - f64::from(b)).powi(2))
+            .sum(),
+        (Row::Floats(row), Row::Bytes(query)) => row
+            .iter()
+            .zip(query)
+            .map(|(&a, &b)| (f64::from(a) - f64::from(b)).powi(2))
+            .sum(),
     };
     let mut all: Vec<(f64, u32)> = (0..base.len()).map(|id| (squared(id), id as u32)).collect();
     all.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
     all.truncate(k);
-    all.into_iter().map(|(squared, id)| Neighbor { id, distance: squared.sqrt() }).collect()
+    all.into_iter()
+        .map(|(squared, id)| Neighbor {
+            id,
+            distance: squared.sqrt(),
+        })
+        .collect()
 }
 
 fn same_distance(a: f64, b: f64) -> bool {
@@ -57,7 +70,12 @@ fn images(count: usize, rng: &mut ChaCha8Rng) -> Vec<u8> {
         let blobs: Vec<[f32; 4]> = (0..rng.random_range(2..6))
             .map(|_| {
                 let (x, y) = (rng.random_range(6.0..22.0), rng.random_range(6.0..22.0));
-                [x, y, rng.random_range(2.0..6.0), rng.random_range(60.0..255.0)]
+                [
+                    x,
+                    y,
+                    rng.random_range(2.0..6.0),
+                    rng.random_range(60.0..255.0),
+                ]
             })
             .collect();
         for pixel in 0..784 {
@@ -65,10 +83,16 @@ fn images(count: usize, rng: &mut ChaCha8Rng) -> Vec<u8> {
             let light: f32 = blobs
                 .iter()
                 .map(|[cx, cy, radius, height]| {
-                    height * (1.0 - ((x - cx).powi(2) + (y - cy).powi(2)) / (2.0 * radius * radius)).max(0.0)
+                    height
+                        * (1.0 - ((x - cx).powi(2) + (y - cy).powi(2)) / (2.0 * radius * radius))
+                            .max(0.0)
                 })
                 .sum();
-            let noise = if light > 0.0 { rng.random_range(-8.0..8.0) } else { 0.0 };
+            let noise = if light > 0.0 {
+                rng.random_range(-8.0..8.0)
+            } else {
+                0.0
+            };
             bytes.push((light + noise).clamp(0.0, 255.0) as u8);
         }
     }
@@ -76,7 +100,9 @@ fn images(count: usize, rng: &mut ChaCha8Rng) -> Vec<u8> {
 }
 
 fn uniform(count: usize, dim: usize, scale: f32, rng: &mut ChaCha8Rng) -> Vec<f32> {
-    (0..count * dim).map(|_| rng.random_range(-scale..scale)).collect()
+    (0..count * dim)
+        .map(|_| rng.random_range(-scale..scale))
+        .collect()
 }
 
 fn floats(dim: usize, values: Vec<f32>) -> Vectors {
@@ -88,12 +114,20 @@ fn bytes(dim: usize, values: Vec<u8>) -> Vectors {
 }
 
 /// Points around `centers` centres, the same ones for the same seed.
-fn clusters(count: usize, dim: usize, centers: usize, spread: f32, rng: &mut ChaCha8Rng) -> Vec<f32> {
+fn clusters(
+    count: usize,
+    dim: usize,
+    centers: usize,
+    spread: f32,
+    rng: &mut ChaCha8Rng,
+) -> Vec<f32> {
     let centers = uniform(centers, dim, 10.0, &mut self::rng(99));
     (0..count)
         .flat_map(|_| {
             let center = rng.random_range(0..centers.len() / dim);
-            (0..dim).map(|i| centers[center * dim + i] + rng.random_range(-spread..spread)).collect::<Vec<_>>()
+            (0..dim)
+                .map(|i| centers[center * dim + i] + rng.random_range(-spread..spread))
+                .collect::<Vec<_>>()
         })
         .collect()
 }
@@ -102,7 +136,10 @@ mod kinds {
     use super::*;
 
     pub fn pixels() -> Case {
-        Case { base: bytes(784, images(2_000, &mut rng(1))), queries: bytes(784, images(40, &mut rng(2))) }
+        Case {
+            base: bytes(784, images(2_000, &mut rng(1))),
+            queries: bytes(784, images(40, &mut rng(2))),
+        }
     }
 
     /// As a net's last layer gives them: not negative, half of them zero, on few directions.
@@ -113,15 +150,24 @@ mod kinds {
             let mut rng = rng(seed);
             let values = (0..count)
                 .flat_map(|_| {
-                    let state: Vec<f32> = (0..latent).map(|_| rng.random_range(-2.0..2.0)).collect();
+                    let state: Vec<f32> =
+                        (0..latent).map(|_| rng.random_range(-2.0..2.0)).collect();
                     (0..dim)
-                        .map(|i| (0..latent).map(|j| state[j] * mixing[j * dim + i]).sum::<f32>().max(0.0))
+                        .map(|i| {
+                            (0..latent)
+                                .map(|j| state[j] * mixing[j * dim + i])
+                                .sum::<f32>()
+                                .max(0.0)
+                        })
                         .collect::<Vec<_>>()
                 })
                 .collect();
             floats(dim, values)
         };
-        Case { base: make(3_000, 4), queries: make(40, 5) }
+        Case {
+            base: make(3_000, 4),
+            queries: make(40, 5),
+        }
     }
 
     pub fn random_clusters() -> Case {
@@ -137,46 +183,71 @@ mod kinds {
         let distinct = images(820, &mut rng);
         let base = (0..2_000)
             .flat_map(|row| {
-                let source = if row % 5 < 3 { rng.random_range(0..20) } else { 20 + row % 800 };
+                let source = if row % 5 < 3 {
+                    rng.random_range(0..20)
+                } else {
+                    20 + row % 800
+                };
                 distinct[source * 784..][..784].to_vec()
             })
             .collect();
         let mut queries = distinct[..10 * 784].to_vec();
         queries.extend(images(20, &mut rng));
-        Case { base: bytes(784, base), queries: bytes(784, queries) }
+        Case {
+            base: bytes(784, base),
+            queries: bytes(784, queries),
+        }
     }
 
     pub fn all_rows_equal() -> Case {
         let row = images(1, &mut rng(9));
         let mut queries = row.clone();
         queries.extend(images(3, &mut rng(10)));
-        Case { base: bytes(784, row.repeat(700)), queries: bytes(784, queries) }
+        Case {
+            base: bytes(784, row.repeat(700)),
+            queries: bytes(784, queries),
+        }
     }
 
     pub fn all_float_rows_equal() -> Case {
         let row = uniform(1, 20, 1.0, &mut rng(11));
-        Case { base: floats(20, row.repeat(700)), queries: floats(20, uniform(3, 20, 1.0, &mut rng(12))) }
+        Case {
+            base: floats(20, row.repeat(700)),
+            queries: floats(20, uniform(3, 20, 1.0, &mut rng(12))),
+        }
     }
 
     pub fn one_row() -> Case {
-        Case { base: floats(5, uniform(1, 5, 1.0, &mut rng(13))), queries: floats(5, uniform(3, 5, 1.0, &mut rng(14))) }
+        Case {
+            base: floats(5, uniform(1, 5, 1.0, &mut rng(13))),
+            queries: floats(5, uniform(3, 5, 1.0, &mut rng(14))),
+        }
     }
 
     pub fn fewer_rows_than_k() -> Case {
-        Case { base: bytes(784, images(7, &mut rng(15))), queries: bytes(784, images(5, &mut rng(16))) }
+        Case {
+            base: bytes(784, images(7, &mut rng(15))),
+            queries: bytes(784, images(5, &mut rng(16))),
+        }
     }
 
     pub fn one_dimension() -> Case {
         let mut queries = uniform(30, 1, 120.0, &mut rng(18));
         queries.push(0.0);
-        Case { base: floats(1, uniform(1_500, 1, 100.0, &mut rng(17))), queries: floats(1, queries) }
+        Case {
+            base: floats(1, uniform(1_500, 1, 100.0, &mut rng(17))),
+            queries: floats(1, queries),
+        }
     }
 
     /// Bytes of one dimension: at most 256 different rows, so ties everywhere.
     pub fn one_byte() -> Case {
         let mut rng = rng(19);
         let values = (0..1_500).map(|_| rng.random()).collect();
-        Case { base: bytes(1, values), queries: bytes(1, vec![0, 1, 127, 200, 255]) }
+        Case {
+            base: bytes(1, values),
+            queries: bytes(1, vec![0, 1, 127, 200, 255]),
+        }
     }
 
     /// 37 is a multiple of no register.
@@ -190,16 +261,40 @@ mod kinds {
     /// Squares overflow an f32.
     pub fn huge_values() -> Case {
         Case {
-            base: floats(24, clusters(1_500, 24, 10, 1.0, &mut rng(22)).iter().map(|v| v * 1e30).collect()),
-            queries: floats(24, clusters(20, 24, 10, 1.0, &mut rng(23)).iter().map(|v| v * 1e30).collect()),
+            base: floats(
+                24,
+                clusters(1_500, 24, 10, 1.0, &mut rng(22))
+                    .iter()
+                    .map(|v| v * 1e30)
+                    .collect(),
+            ),
+            queries: floats(
+                24,
+                clusters(20, 24, 10, 1.0, &mut rng(23))
+                    .iter()
+                    .map(|v| v * 1e30)
+                    .collect(),
+            ),
         }
     }
 
     /// Squares underflow an f32.
     pub fn tiny_values() -> Case {
         Case {
-            base: floats(24, clusters(1_500, 24, 10, 1.0, &mut rng(24)).iter().map(|v| v * 1e-33).collect()),
-            queries: floats(24, clusters(20, 24, 10, 1.0, &mut rng(25)).iter().map(|v| v * 1e-33).collect()),
+            base: floats(
+                24,
+                clusters(1_500, 24, 10, 1.0, &mut rng(24))
+                    .iter()
+                    .map(|v| v * 1e-33)
+                    .collect(),
+            ),
+            queries: floats(
+                24,
+                clusters(20, 24, 10, 1.0, &mut rng(25))
+                    .iter()
+                    .map(|v| v * 1e-33)
+                    .collect(),
+            ),
         }
     }
 
@@ -215,20 +310,33 @@ mod kinds {
     /// The queries lie where no data are: no bound helps, all must still be right.
     pub fn distant_queries() -> Case {
         let queries = uniform(6, 24, 1.0, &mut rng(29));
-        let scaled =
-            queries.chunks(24).zip([1e2, 1e5, 1e10, 1e20, 1e30, 1e38]).flat_map(|(q, s)| q.iter().map(move |v| v * s));
-        Case { base: floats(24, uniform(800, 24, 1.0, &mut rng(28))), queries: floats(24, scaled.collect()) }
+        let scaled = queries
+            .chunks(24)
+            .zip([1e2, 1e5, 1e10, 1e20, 1e30, 1e38])
+            .flat_map(|(q, s)| q.iter().map(move |v| v * s));
+        Case {
+            base: floats(24, uniform(800, 24, 1.0, &mut rng(28))),
+            queries: floats(24, scaled.collect()),
+        }
     }
 
     /// A base of bytes and queries that are none.
     pub fn floats_to_bytes() -> Case {
-        let queries = images(20, &mut rng(31)).into_iter().map(|v| f32::from(v) + 0.25).collect();
-        Case { base: bytes(784, images(1_000, &mut rng(30))), queries: floats(784, queries) }
+        let queries = images(20, &mut rng(31))
+            .into_iter()
+            .map(|v| f32::from(v) + 0.25)
+            .collect();
+        Case {
+            base: bytes(784, images(1_000, &mut rng(30))),
+            queries: floats(784, queries),
+        }
     }
 }
 
 fn build(entry: &Entry, base: &Arc<Vectors>) -> Box<dyn Index> {
-    (entry.build)(Arc::clone(base), &Settings::default()).and_then(|built| built(&Settings::default())).unwrap()
+    (entry.build)(Arc::clone(base), &Settings::default())
+        .and_then(|built| built(&Settings::default()))
+        .unwrap()
 }
 
 fn entry(key: &str) -> &'static Entry {
@@ -252,18 +360,27 @@ fn check(key: &str, floor: f64, case: &Case) {
             let ids = |neighbors: &[Neighbor]| neighbors.iter().map(|n| n.id).collect::<Vec<_>>();
             assert_eq!(ids(&found), ids(nearest), "query {row}");
         }
-        assert!(found.len() <= nearest.len(), "query {row}: {} neighbours", found.len());
+        assert!(
+            found.len() <= nearest.len(),
+            "query {row}: {} neighbours",
+            found.len()
+        );
         for pair in found.windows(2) {
             let ascending = pair[0].distance < pair[1].distance
                 || (pair[0].distance == pair[1].distance && pair[0].id < pair[1].id);
             assert!(ascending, "query {row}: {pair:?}");
         }
         let mut distance_of = vec![f64::NAN; base.len()];
-        truth.iter().for_each(|neighbor| distance_of[neighbor.id as usize] = neighbor.distance);
+        truth
+            .iter()
+            .for_each(|neighbor| distance_of[neighbor.id as usize] = neighbor.distance);
         let farthest = nearest.last().unwrap().distance;
         for neighbor in &found {
             let distance = distance_of[neighbor.id as usize];
-            assert!(same_distance(neighbor.distance, distance), "query {row}: {neighbor:?} is at {distance}");
+            assert!(
+                same_distance(neighbor.distance, distance),
+                "query {row}: {neighbor:?} is at {distance}"
+            );
             hits += usize::from(distance <= farthest * (1.0 + 1e-9));
         }
         wanted += nearest.len();
@@ -275,28 +392,54 @@ fn check(key: &str, floor: f64, case: &Case) {
 fn refuses_bad_queries(key: &str) {
     let base = Arc::new(floats(3, uniform(50, 3, 1.0, &mut rng(40))));
     let index = build(entry(key), &base);
-    let wrong = QueryError::WrongDimension { expected: 3, received: 2 };
+    let wrong = QueryError::WrongDimension {
+        expected: 3,
+        received: 2,
+    };
     assert_eq!(index.query(&[0.0; 3], 0).unwrap_err(), QueryError::ZeroK);
     assert_eq!(index.query(&[0.0; 2], 1).unwrap_err(), wrong);
-    assert_eq!(index.query_batch(&floats(2, vec![0.0; 4]), 1).unwrap_err(), wrong);
-    assert_eq!(index.query_batch(&floats(3, vec![0.0; 6]), 0).unwrap_err(), QueryError::ZeroK);
+    assert_eq!(
+        index.query_batch(&floats(2, vec![0.0; 4]), 1).unwrap_err(),
+        wrong
+    );
+    assert_eq!(
+        index.query_batch(&floats(3, vec![0.0; 6]), 0).unwrap_err(),
+        QueryError::ZeroK
+    );
     for value in [f32::INFINITY, f32::NEG_INFINITY] {
-        assert_eq!(index.query(&[0.0, value, 0.0], 1).unwrap_err(), QueryError::NotFinite { position: 1, value });
+        assert_eq!(
+            index.query(&[0.0, value, 0.0], 1).unwrap_err(),
+            QueryError::NotFinite { position: 1, value }
+        );
     }
-    assert!(matches!(index.query(&[0.0, 0.0, f32::NAN], 1), Err(QueryError::NotFinite { position: 2, .. })));
+    assert!(matches!(
+        index.query(&[0.0, 0.0, f32::NAN], 1),
+        Err(QueryError::NotFinite { position: 2, .. })
+    ));
 }
 
 fn refuses_an_empty_base(key: &str) {
     let empty = Arc::new(bytes(4, Vec::new()));
-    assert!(matches!((entry(key).build)(empty, &Settings::default()), Err(BuildError::Empty)));
+    assert!(matches!(
+        (entry(key).build)(empty, &Settings::default()),
+        Err(BuildError::Empty)
+    ));
 }
 
 fn returns_all_where_k_exceeds_n(key: &str) {
-    let (base, queries) = (Arc::new(bytes(784, images(60, &mut rng(41)))), images(3, &mut rng(42)));
+    let (base, queries) = (
+        Arc::new(bytes(784, images(60, &mut rng(41)))),
+        images(3, &mut rng(42)),
+    );
     let index = build(entry(key), &base);
     for query in bytes(784, queries).to_floats().chunks(784) {
         for k in [60, 61, 1_000, usize::MAX] {
-            let mut ids: Vec<_> = index.query(query, k).unwrap().iter().map(|neighbor| neighbor.id).collect();
+            let mut ids: Vec<_> = index
+                .query(query, k)
+                .unwrap()
+                .iter()
+                .map(|neighbor| neighbor.id)
+                .collect();
             ids.sort_unstable();
             assert_eq!(ids, (0..60).collect::<Vec<_>>(), "k = {k}");
         }
@@ -305,10 +448,16 @@ fn returns_all_where_k_exceeds_n(key: &str) {
 
 /// Builds and asks on a pool of that many threads.
 fn on_threads(threads: usize, key: &str, case: &Case) -> (Neighbors, usize) {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build()
+        .unwrap();
     pool.install(|| {
         let index = build(entry(key), &Arc::new(case.base.clone()));
-        (index.query_batch(&case.queries, K).unwrap(), index.memory_bytes())
+        (
+            index.query_batch(&case.queries, K).unwrap(),
+            index.memory_bytes(),
+        )
     })
 }
 
@@ -325,10 +474,19 @@ fn tells_what_it_is(key: &str) {
     let base = Arc::new(bytes(784, images(100, &mut rng(43))));
     let index = build(entry, &base);
     assert_eq!(index.name(), entry.name);
-    assert!(index.memory_bytes() >= 100 * 784 / 8, "{} bytes", index.memory_bytes());
+    assert!(
+        index.memory_bytes() >= 100 * 784 / 8,
+        "{} bytes",
+        index.memory_bytes()
+    );
     let params = index.params();
     for knob in entry.build_knobs.iter().chain(entry.query_knobs) {
-        assert!(params.contains(&(knob.name, knob.default)), "{} = {} is not in {params:?}", knob.name, knob.default);
+        assert!(
+            params.contains(&(knob.name, knob.default)),
+            "{} = {} is not in {params:?}",
+            knob.name,
+            knob.default
+        );
     }
 }
 

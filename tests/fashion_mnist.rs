@@ -16,7 +16,14 @@ fn data() -> &'static Fashion {
 /// The k nearest by their exact integer distances, from the definition ‖q − x‖² = ‖q‖² − 2 q·x + ‖x‖²: code that
 /// shares nothing with the crate's kernels.
 fn oracle(base: &Vectors, queries: &Vectors, k: usize) -> Vec<Vec<(i64, u32)>> {
-    let wide = |vectors: &Vectors| vectors.bytes().unwrap().iter().map(|&pixel| i16::from(pixel)).collect::<Vec<_>>();
+    let wide = |vectors: &Vectors| {
+        vectors
+            .bytes()
+            .unwrap()
+            .iter()
+            .map(|&pixel| i16::from(pixel))
+            .collect::<Vec<_>>()
+    };
     let (rows, queries, dim) = (wide(base), wide(queries), base.dim());
     let norms: Vec<i64> = rows.chunks(dim).map(|row| dot(row, row)).collect();
     let answer = |queries: &[i16]| {
@@ -38,7 +45,12 @@ fn oracle(base: &Vectors, queries: &Vectors, k: usize) -> Vec<Vec<(i64, u32)>> {
 
 /// q·x of two rows of at most 2¹⁵ bytes, widened: a sum of integers below 2³¹.
 fn dot(a: &[i16], b: &[i16]) -> i64 {
-    i64::from(a.iter().zip(b).map(|(&a, &b)| i32::from(a) * i32::from(b)).sum::<i32>())
+    i64::from(
+        a.iter()
+            .zip(b)
+            .map(|(&a, &b)| i32::from(a) * i32::from(b))
+            .sum::<i32>(),
+    )
 }
 
 /// Every exact index, ids and distances, for 1, 10 and 100 neighbours.
@@ -47,12 +59,24 @@ fn exact_indexes_find_the_oracles_neighbours_for_every_test_image() {
     let data = data();
     let expected: Neighbors = oracle(&data.train, &data.test, 100)
         .into_iter()
-        .map(|row| row.into_iter().map(|(square, id)| Neighbor { id, distance: (square as f64).sqrt() }).collect())
+        .map(|row| {
+            row.into_iter()
+                .map(|(square, id)| Neighbor {
+                    id,
+                    distance: (square as f64).sqrt(),
+                })
+                .collect()
+        })
         .collect();
     for entry in registry::REGISTRY.iter().filter(|entry| entry.exact) {
-        let index = (entry.build)(data.train.clone(), &Settings::default()).unwrap()(&Settings::default()).unwrap();
+        let index =
+            (entry.build)(data.train.clone(), &Settings::default()).unwrap()(&Settings::default())
+                .unwrap();
         for k in [1, 10, 100] {
-            let (found, expected) = (index.query_batch(&data.test, k).unwrap(), expected.truncated(k));
+            let (found, expected) = (
+                index.query_batch(&data.test, k).unwrap(),
+                expected.truncated(k),
+            );
             assert_eq!(found.len(), 10_000);
             for (query, (found, expected)) in found.iter().zip(expected.iter()).enumerate() {
                 assert_eq!(found, expected, "{}, k = {k}, query {query}", entry.key);
@@ -60,7 +84,12 @@ fn exact_indexes_find_the_oracles_neighbours_for_every_test_image() {
             // One query a call is another path.
             for query in (0..10_000).step_by(100) {
                 let found = index.query(&data.test.row_to_floats(query), k).unwrap();
-                assert_eq!(found, expected.row(query), "{}, k = {k}, query {query}, alone", entry.key);
+                assert_eq!(
+                    found,
+                    expected.row(query),
+                    "{}, k = {k}, query {query}, alone",
+                    entry.key
+                );
             }
         }
     }
@@ -69,13 +98,31 @@ fn exact_indexes_find_the_oracles_neighbours_for_every_test_image() {
 
 /// Issue 2, bar A2: `KNeighborsClassifier` of scikit-learn over exact neighbours, rounded to four decimals.
 fn accuracies_are_those_of_scikit_learn(found: &Neighbors) {
-    let uniform =
-        [(1, 0.8497), (3, 0.8541), (5, 0.8554), (7, 0.8540), (9, 0.8519), (11, 0.8495), (15, 0.8462), (21, 0.8407)];
+    let uniform = [
+        (1, 0.8497),
+        (3, 0.8541),
+        (5, 0.8554),
+        (7, 0.8540),
+        (9, 0.8519),
+        (11, 0.8495),
+        (15, 0.8462),
+        (21, 0.8407),
+    ];
     let distance = [(3, 0.8561), (5, 0.8577), (7, 0.8541), (9, 0.8530)];
-    for (weights, table) in [(Weights::Uniform, &uniform[..]), (Weights::Distance, &distance[..])] {
+    for (weights, table) in [
+        (Weights::Uniform, &uniform[..]),
+        (Weights::Distance, &distance[..]),
+    ] {
         for &(k, expected) in table {
-            let got = accuracy(&weights.vote_rows(found, k, &data().train_labels), &data().test_labels);
-            assert!((got - expected).abs() < 1e-9, "{} k = {k}: {got}, expected {expected}", weights.name());
+            let got = accuracy(
+                &weights.vote_rows(found, k, &data().train_labels),
+                &data().test_labels,
+            );
+            assert!(
+                (got - expected).abs() < 1e-9,
+                "{} k = {k}: {got}, expected {expected}",
+                weights.name()
+            );
         }
     }
 }
@@ -83,7 +130,8 @@ fn accuracies_are_those_of_scikit_learn(found: &Neighbors) {
 #[test]
 fn the_classifier_is_the_vote_over_the_index() {
     let data = data();
-    let index = Arc::new(BruteForce::build(Arc::new(data.train.head(5_000)), Metric::Manhattan).unwrap());
+    let index =
+        Arc::new(BruteForce::build(Arc::new(data.train.head(5_000)), Metric::Manhattan).unwrap());
     let labels: Arc<[u8]> = data.train_labels[..5_000].into();
     let queries = data.test.head(200);
     let voted = Weights::Distance.vote_rows(&index.query_batch(&queries, 5).unwrap(), 5, &labels);

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use fashion_knn::dataset::Vectors;
 use fashion_knn::distance::Metric;
-use fashion_knn::index::{Annoy, AnnoyParams, BallTree, BallTreeParams, Index, KdTree, KdTreeParams};
+use fashion_knn::index::{
+    Annoy, AnnoyParams, BallTree, BallTreeParams, Index, KdTree, KdTreeParams,
+};
+use fashion_knn::vectors::Vectors;
 use proptest::prelude::*;
 
 /// Rows of small integers, so that ties abound, times a power of two: exact in f32 at any magnitude.
@@ -18,7 +20,10 @@ struct Table {
 
 impl Table {
     fn scaled(&self, values: &[i32]) -> Vec<f32> {
-        values.iter().map(|&value| value as f32 * 2f32.powi(self.exponent)).collect()
+        values
+            .iter()
+            .map(|&value| value as f32 * 2f32.powi(self.exponent))
+            .collect()
     }
 
     fn base(&self) -> Arc<Vectors> {
@@ -54,18 +59,23 @@ impl Table {
 }
 
 fn tables() -> impl Strategy<Value = Table> {
-    (1usize..40, 1usize..300, 1i32..200, -60i32..60).prop_flat_map(|(dim, rows, range, exponent)| {
-        let values = move |count| prop::collection::vec(-range..=range, count);
-        // A query may lie far outside of the data.
-        (values(dim * rows), values(dim), prop_oneof![Just(1), Just(1), Just(50)]).prop_map(
-            move |(base, query, far)| Table {
-                dim,
-                base,
-                query: query.into_iter().map(|value| value * far).collect(),
-                exponent,
-            },
-        )
-    })
+    (1usize..40, 1usize..300, 1i32..200, -60i32..60).prop_flat_map(
+        |(dim, rows, range, exponent)| {
+            let values = move |count| prop::collection::vec(-range..=range, count);
+            // A query may lie far outside of the data.
+            (
+                values(dim * rows),
+                values(dim),
+                prop_oneof![Just(1), Just(1), Just(50)],
+            )
+                .prop_map(move |(base, query, far)| Table {
+                    dim,
+                    base,
+                    query: query.into_iter().map(|value| value * far).collect(),
+                    exponent,
+                })
+        },
+    )
 }
 
 fn metrics() -> impl Strategy<Value = Metric> {
@@ -74,7 +84,10 @@ fn metrics() -> impl Strategy<Value = Metric> {
 
 fn found(index: &impl Index, table: &Table, k: usize) -> Vec<(u32, f64)> {
     let neighbors = index.query(&table.scaled(&table.query), k).unwrap();
-    neighbors.into_iter().map(|neighbor| (neighbor.id, neighbor.distance)).collect()
+    neighbors
+        .into_iter()
+        .map(|neighbor| (neighbor.id, neighbor.distance))
+        .collect()
 }
 
 proptest! {
@@ -125,47 +138,112 @@ proptest! {
 
 #[test]
 fn hyperplanes_part_their_rows() {
-    let table =
-        Table { dim: 2, base: (0..2_000).map(|i| i * 7_919 % 1_009).collect(), query: vec![0, 0], exponent: -3 };
+    let table = Table {
+        dim: 2,
+        base: (0..2_000).map(|i| i * 7_919 % 1_009).collect(),
+        query: vec![0, 0],
+        exponent: -3,
+    };
     let base = table.base();
-    let forest = Annoy::build(Arc::clone(&base), AnnoyParams { n_trees: 2, seed: 1 }).unwrap();
+    let forest = Annoy::build(
+        Arc::clone(&base),
+        AnnoyParams {
+            n_trees: 2,
+            seed: 1,
+        },
+    )
+    .unwrap();
     let planes = forest.hyperplanes(0);
     assert_eq!((planes[0].depth, planes[0].ids.len()), (0, 1_000));
     for plane in &planes {
         let sides = plane.ids.iter().filter(|&&id| {
             let row = base.row_to_floats(id as usize);
-            row.iter().zip(&plane.normal).map(|(&x, n)| f64::from(x) * n).sum::<f64>() + plane.offset > 0.0
+            row.iter()
+                .zip(&plane.normal)
+                .map(|(&x, n)| f64::from(x) * n)
+                .sum::<f64>()
+                + plane.offset
+                > 0.0
         });
         let share = sides.count() as f64 / plane.ids.len() as f64;
-        assert!((0.04..0.96).contains(&share), "{share} of {} rows at depth {}", plane.ids.len(), plane.depth);
+        assert!(
+            (0.04..0.96).contains(&share),
+            "{share} of {} rows at depth {}",
+            plane.ids.len(),
+            plane.depth
+        );
     }
     assert!(forest.hyperplanes(2).is_empty());
 }
 
 #[test]
 fn leaves_hold_every_row_once() {
-    let table = Table { dim: 3, base: (0..3_000).map(|i| i * 7_919 % 1_009).collect(), query: vec![0; 3], exponent: 0 };
-    let tree = KdTree::build(table.base(), KdTreeParams { leaf_size: 16, components: 4 }).unwrap();
+    let table = Table {
+        dim: 3,
+        base: (0..3_000).map(|i| i * 7_919 % 1_009).collect(),
+        query: vec![0; 3],
+        exponent: 0,
+    };
+    let tree = KdTree::build(
+        table.base(),
+        KdTreeParams {
+            leaf_size: 16,
+            components: 4,
+        },
+    )
+    .unwrap();
     let mut ids: Vec<u32> = tree.leaves().into_iter().flatten().collect();
-    assert!(tree.leaves().len() >= 1_000 / 16, "{} leaves", tree.leaves().len());
+    assert!(
+        tree.leaves().len() >= 1_000 / 16,
+        "{} leaves",
+        tree.leaves().len()
+    );
     ids.sort_unstable();
     assert_eq!(ids, (0..1_000).collect::<Vec<_>>());
 }
 
 #[test]
 fn trees_refuse_parameters_out_of_range() {
-    let table = Table { dim: 1, base: vec![1, 2], query: vec![0], exponent: 0 };
+    let table = Table {
+        dim: 1,
+        base: vec![1, 2],
+        query: vec![0],
+        exponent: 0,
+    };
     for (leaf_size, components) in [(0, 8), (33, 8), (32, 0), (32, 5)] {
         assert!(
-            KdTree::build(table.base(), KdTreeParams { leaf_size, components }).is_err(),
+            KdTree::build(
+                table.base(),
+                KdTreeParams {
+                    leaf_size,
+                    components
+                }
+            )
+            .is_err(),
             "{leaf_size} {components}"
         );
     }
     for (leaf_size, components) in [(0, 8), (8, 0)] {
-        let params = BallTreeParams { leaf_size, components, metric: Metric::Euclidean };
-        assert!(BallTree::build(table.base(), params).is_err(), "{leaf_size} {components}");
+        let params = BallTreeParams {
+            leaf_size,
+            components,
+            metric: Metric::Euclidean,
+        };
+        assert!(
+            BallTree::build(table.base(), params).is_err(),
+            "{leaf_size} {components}"
+        );
     }
-    assert!(Annoy::build(table.base(), AnnoyParams { n_trees: 0, seed: 0 }).is_err());
+    assert!(
+        Annoy::build(
+            table.base(),
+            AnnoyParams {
+                n_trees: 0,
+                seed: 0
+            }
+        )
+        .is_err()
+    );
 }
 
 /// Where there is nothing to prune by, every row is compared.
@@ -177,10 +255,21 @@ fn a_kd_tree_over_noise_compares_every_row() {
         (state >> 22) as i32 - 512
     };
     let base: Vec<i32> = (0..3_000 * 200).map(|_| noise()).collect();
-    let table = Table { dim: 200, base, query: (0..200).map(|_| noise()).collect(), exponent: 0 };
+    let table = Table {
+        dim: 200,
+        base,
+        query: (0..200).map(|_| noise()).collect(),
+        exponent: 0,
+    };
     let tree = KdTree::build(table.base(), KdTreeParams::default()).unwrap();
-    assert_eq!(found(&tree, &table, 10), table.nearest(Metric::Euclidean, 10));
-    let visits = tree.query_counted(&table.scaled(&table.query), 10).unwrap().1;
+    assert_eq!(
+        found(&tree, &table, 10),
+        table.nearest(Metric::Euclidean, 10)
+    );
+    let visits = tree
+        .query_counted(&table.scaled(&table.query), 10)
+        .unwrap()
+        .1;
     assert_eq!(visits.bounds, 3_000);
     assert!((3_000..=3_040).contains(&visits.distances), "{visits:?}");
 }
@@ -188,13 +277,36 @@ fn a_kd_tree_over_noise_compares_every_row() {
 /// The structure saves work: most rows are rejected without their distance.
 #[test]
 fn trees_look_at_few_rows_where_the_data_are_clustered() {
-    let base: Vec<i32> =
-        (0..2_000).flat_map(|row| (0..24).map(move |i| (row % 40) * 100 * (i % 3) + (row * 31 + i * 17) % 7)).collect();
-    let table = Table { dim: 24, query: base[..24].to_vec(), base, exponent: 0 };
+    let base: Vec<i32> = (0..2_000)
+        .flat_map(|row| (0..24).map(move |i| (row % 40) * 100 * (i % 3) + (row * 31 + i * 17) % 7))
+        .collect();
+    let table = Table {
+        dim: 24,
+        query: base[..24].to_vec(),
+        base,
+        exponent: 0,
+    };
     let query = table.scaled(&table.query);
-    let ball_tree = BallTree::build(table.base(), BallTreeParams { leaf_size: 16, ..Default::default() }).unwrap();
-    let kd_tree = KdTree::build(table.base(), KdTreeParams { leaf_size: 16, components: 8 }).unwrap();
-    for visits in [ball_tree.query_counted(&query, 5).unwrap().1, kd_tree.query_counted(&query, 5).unwrap().1] {
+    let ball_tree = BallTree::build(
+        table.base(),
+        BallTreeParams {
+            leaf_size: 16,
+            ..Default::default()
+        },
+    )
+    .unwrap();
+    let kd_tree = KdTree::build(
+        table.base(),
+        KdTreeParams {
+            leaf_size: 16,
+            components: 8,
+        },
+    )
+    .unwrap();
+    for visits in [
+        ball_tree.query_counted(&query, 5).unwrap().1,
+        kd_tree.query_counted(&query, 5).unwrap().1,
+    ] {
         assert!((5..200).contains(&visits.distances), "{visits:?}");
     }
 }

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use fashion_knn::fashion;
 
 fn main() -> ExitCode {
-    match fashion::fetch().and_then(|folder| fashion::load_from(&folder).map(|data| (folder, data))) {
+    match fashion::fetch().and_then(|folder| fashion::load_from(&folder).map(|data| (folder, data)))
+    {
         Ok((folder, data)) => {
             println!(
                 "Fashion-MNIST: {} training and {} test images in {}, verified",

@@ -5,11 +5,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
-use fashion_knn::dataset::Vectors;
-use fashion_knn::fashion;
 use fashion_knn::index::registry::{Entry, REGISTRY, Settings, find};
-use fashion_knn::measure::{Measurement, Task, append_csv};
-use fashion_knn::tune::{Target, TuneError, Tuner};
+use fashion_knn::lab::task::{Measurement, Task, append_csv};
+use fashion_knn::lab::tune::{Target, TuneError, Tuner};
+use fashion_knn::vectors::Vectors;
+use fashion_knn::{fashion, files};
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Measure k-nearest-neighbour indexes: recall, queries per second, latency, build time and memory.
@@ -76,18 +76,45 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
         return Ok(());
     }
     let entries = entries(&arguments.index)?;
-    let plans: Vec<_> = entries.iter().map(|entry| plan(entry, &arguments.sweep)).collect::<Result<_, _>>()?;
+    let plans: Vec<_> = entries
+        .iter()
+        .map(|entry| plan(entry, &arguments.sweep))
+        .collect::<Result<_, _>>()?;
     let (name, base, queries) = data(arguments)?;
     let cache = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/cache");
-    let sizes = if arguments.n_base.is_empty() { vec![base.len()] } else { arguments.n_base.clone() };
+    let sizes = if arguments.n_base.is_empty() {
+        vec![base.len()]
+    } else {
+        arguments.n_base.clone()
+    };
     let mut rows = 0;
     for size in sizes {
-        let base = if size < base.len() { Arc::new(base.head(size)) } else { base.clone() };
-        println!("{name}: {} × {}, {} queries, k = {:?}", base.len(), base.dim(), queries.len(), arguments.k);
-        let task = Task::new(&name, base, queries.clone(), &arguments.k, arguments.threads, Some(&cache))?;
+        let base = if size < base.len() {
+            Arc::new(base.head(size))
+        } else {
+            base.clone()
+        };
+        println!(
+            "{name}: {} × {}, {} queries, k = {:?}",
+            base.len(),
+            base.dim(),
+            queries.len(),
+            arguments.k
+        );
+        let task = Task::new(
+            &name,
+            base,
+            queries.clone(),
+            &arguments.k,
+            arguments.threads,
+            Some(&cache),
+        )?;
         if let Some(folder) = &arguments.export {
             task.export(folder)?;
-            println!("base.npy, queries.npy and distances.npy are in {}", folder.display());
+            println!(
+                "base.npy, queries.npy and distances.npy are in {}",
+                folder.display()
+            );
             return Ok(());
         }
         rows += if arguments.recall.is_empty() {
@@ -101,7 +128,11 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
 }
 
 fn bar(runs: usize) -> Result<ProgressBar, Box<dyn std::error::Error>> {
-    Ok(ProgressBar::new(runs as u64).with_style(ProgressStyle::with_template("{bar:24} {pos}/{len} {eta} {msg}")?))
+    Ok(
+        ProgressBar::new(runs as u64).with_style(ProgressStyle::with_template(
+            "{bar:24} {pos}/{len} {eta} {msg}",
+        )?),
+    )
 }
 
 /// Measures every setting of the plans; how many rows that gave.
@@ -111,7 +142,10 @@ fn sweep(
     plans: &[Plan],
     out: &Path,
 ) -> Result<usize, Box<dyn std::error::Error>> {
-    let runs: usize = plans.iter().map(|(builds, queries)| builds.len() * queries.len() * task.ks.len()).sum();
+    let runs: usize = plans
+        .iter()
+        .map(|(builds, queries)| builds.len() * queries.len() * task.ks.len())
+        .sum();
     let bar = bar(runs)?;
     for (entry, (builds, queries)) in entries.iter().zip(plans) {
         for build in builds {
@@ -141,8 +175,15 @@ fn tuned(
     for entry in entries {
         bar.set_message(format!("{}: tuning", entry.key));
         let (mut wanted, mut settings) = (Vec::new(), Vec::new());
-        let tuner =
-            Tuner::new(entry, &task.base, &Settings::default(), &Target { k: task.ks[0], ..Target::default() })?;
+        let tuner = Tuner::new(
+            entry,
+            &task.base,
+            &Settings::default(),
+            &Target {
+                k: task.ks[0],
+                ..Target::default()
+            },
+        )?;
         for &recall in recalls {
             match tuner.reach(recall) {
                 Err(error @ TuneError::Unreachable { .. }) => bar.suspend(|| println!("{error}")),
@@ -157,7 +198,9 @@ fn tuned(
         task.run(entry, &Settings::default(), &settings, |mut row| {
             bar.suspend(|| print(&row));
             if let Some(recall) = wanted.next() {
-                row.params = format!("target_recall={recall} {}", row.params).trim_end().to_owned();
+                row.params = format!("target_recall={recall} {}", row.params)
+                    .trim_end()
+                    .to_owned();
             }
             rows.push(row);
         })?;
@@ -187,10 +230,18 @@ fn print(row: &Measurement) {
 
 fn list() {
     for entry in REGISTRY {
-        println!("{}: {}, {}", entry.key, entry.name, if entry.exact { "exact" } else { "approximate" });
+        println!(
+            "{}: {}, {}",
+            entry.key,
+            entry.name,
+            if entry.exact { "exact" } else { "approximate" }
+        );
         for (kind, knobs) in [("build", entry.build_knobs), ("query", entry.query_knobs)] {
             for knob in knobs {
-                println!("    {} ({kind}, default {}): {}", knob.name, knob.default, knob.help);
+                println!(
+                    "    {} ({kind}, default {}): {}",
+                    knob.name, knob.default, knob.help
+                );
             }
         }
     }
@@ -200,9 +251,16 @@ fn entries(names: &str) -> Result<Vec<&'static Entry>, String> {
     if names == "all" {
         return Ok(REGISTRY.iter().collect());
     }
-    let known = || REGISTRY.iter().map(|entry| entry.key).collect::<Vec<_>>().join(", ");
+    let known = || {
+        REGISTRY
+            .iter()
+            .map(|entry| entry.key)
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
     let entry = |name: &str| {
-        find(name.trim()).ok_or_else(|| format!("no index {name:?}; expected all, or some of {}", known()))
+        find(name.trim())
+            .ok_or_else(|| format!("no index {name:?}; expected all, or some of {}", known()))
     };
     names.split(',').map(entry).collect()
 }
@@ -218,36 +276,68 @@ fn plan(entry: &Entry, sweep: &str) -> Result<Plan, String> {
         return Ok((vec![Settings::default()], entry.query_sweep()));
     }
     let (mut builds, mut queries) = (vec![Settings::default()], vec![Settings::default()]);
-    for part in sweep.split(';').map(str::trim).filter(|part| !part.is_empty()) {
-        let (name, values) =
-            part.split_once('=').ok_or_else(|| format!("{part:?} in the sweep; expected name=value,value"))?;
+    for part in sweep
+        .split(';')
+        .map(str::trim)
+        .filter(|part| !part.is_empty())
+    {
+        let (name, values) = part
+            .split_once('=')
+            .ok_or_else(|| format!("{part:?} in the sweep; expected name=value,value"))?;
         let name = name.trim();
-        let number = |text: &str| text.trim().parse::<f64>().map_err(|error| format!("{name}={text:?}: {error}"));
-        let values = values.split(',').map(number).collect::<Result<Vec<_>, _>>()?;
+        let number = |text: &str| {
+            text.trim()
+                .parse::<f64>()
+                .map_err(|error| format!("{name}={text:?}: {error}"))
+        };
+        let values = values
+            .split(',')
+            .map(number)
+            .collect::<Result<Vec<_>, _>>()?;
         // A name that is no knob goes to the queries, where it is refused with the list of those there are.
-        let side = if entry.build_knobs.iter().any(|knob| knob.name == name) { &mut builds } else { &mut queries };
-        *side = side.iter().flat_map(|known| values.iter().map(|&value| known.clone().with(name, value))).collect();
+        let side = if entry.build_knobs.iter().any(|knob| knob.name == name) {
+            &mut builds
+        } else {
+            &mut queries
+        };
+        *side = side
+            .iter()
+            .flat_map(|known| values.iter().map(|&value| known.clone().with(name, value)))
+            .collect();
     }
     Ok((builds, queries))
 }
 
-fn data(arguments: &Arguments) -> Result<(String, Arc<Vectors>, Vectors), Box<dyn std::error::Error>> {
+fn data(
+    arguments: &Arguments,
+) -> Result<(String, Arc<Vectors>, Vectors), Box<dyn std::error::Error>> {
     let own = arguments.queries.as_ref().map(Vectors::read).transpose()?;
     if ["pixels", "fashion"].contains(&arguments.data.as_str()) {
         let fashion = fashion::load()?;
-        let queries = own.unwrap_or_else(|| fashion.test.as_ref().clone()).head(arguments.n_queries);
+        let queries = own
+            .unwrap_or_else(|| fashion.test.as_ref().clone())
+            .head(arguments.n_queries);
         return Ok(("pixels".to_owned(), fashion.train, queries));
     }
     if let Some(width) = arguments.data.strip_prefix("features-") {
-        let features = features(width.parse().map_err(|error| format!("--data {}: {error}", arguments.data))?)?;
-        let queries = own.unwrap_or_else(|| features.test.as_ref().clone()).head(arguments.n_queries);
+        let features = features(
+            width
+                .parse()
+                .map_err(|error| format!("--data {}: {error}", arguments.data))?,
+        )?;
+        let queries = own
+            .unwrap_or_else(|| features.test.as_ref().clone())
+            .head(arguments.n_queries);
         return Ok((arguments.data.clone(), features.train, queries));
     }
     let base = Vectors::read(&arguments.data)?;
-    let queries = own.ok_or("--queries: expected a file of queries to go with --data")?.head(arguments.n_queries);
-    let name = Path::new(&arguments.data)
-        .file_stem()
-        .map_or_else(|| arguments.data.clone(), |stem| stem.to_string_lossy().into_owned());
+    let queries = own
+        .ok_or("--queries: expected a file of queries to go with --data")?
+        .head(arguments.n_queries);
+    let name = Path::new(&arguments.data).file_stem().map_or_else(
+        || arguments.data.clone(),
+        |stem| stem.to_string_lossy().into_owned(),
+    );
     Ok((name, Arc::new(base), queries))
 }
 
@@ -255,14 +345,19 @@ fn data(arguments: &Arguments) -> Result<(String, Arc<Vectors>, Vectors), Box<dy
 #[cfg(feature = "net")]
 fn features(width: usize) -> Result<fashion::Fashion, Box<dyn std::error::Error>> {
     use fashion_knn::net;
-    let (data, cache) = (fashion::load()?, fashion::cache_dir());
-    let trained = net::learned(&net::Config::for_features(width), &data, &cache, |epoch| println!("  {epoch}"))?;
+    let (data, cache) = (fashion::load()?, files::cache_dir());
+    let trained = net::learned(&net::Config::for_features(width), &data, &cache, |epoch| {
+        println!("  {epoch}")
+    })?;
     Ok(net::encoded(&trained.model, &data, &cache)?)
 }
 
 #[cfg(not(feature = "net"))]
 fn features(width: usize) -> Result<fashion::Fashion, Box<dyn std::error::Error>> {
-    Err(format!("--data features-{width}: built without the feature `net`, which learns them").into())
+    Err(
+        format!("--data features-{width}: built without the feature `net`, which learns them")
+            .into(),
+    )
 }
 
 #[cfg(test)]
@@ -277,13 +372,20 @@ mod tests {
 
     #[test]
     fn unknown_indexes_and_malformed_sweeps_are_refused() {
-        assert!(entries("brute_force, flat").unwrap_err().contains("\" flat\""));
+        assert!(
+            entries("brute_force, flat")
+                .unwrap_err()
+                .contains("\" flat\"")
+        );
         assert_eq!(entries("all").unwrap().len(), REGISTRY.len());
         let entry = find("brute_force").unwrap();
         assert!(plan(entry, "search_k").unwrap_err().contains("name=value"));
         assert!(plan(entry, "search_k=many").unwrap_err().contains("many"));
         let (builds, queries) = plan(entry, "a=1,2; b=3").unwrap();
         assert_eq!((builds.len(), queries.len()), (1, 2));
-        assert_eq!(queries[1], Settings::default().with("a", 2.0).with("b", 3.0));
+        assert_eq!(
+            queries[1],
+            Settings::default().with("a", 2.0).with("b", 3.0)
+        );
     }
 }

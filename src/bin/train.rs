@@ -9,8 +9,8 @@ use std::process::ExitCode;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
-use fashion_knn::fashion;
 use fashion_knn::net::{Config, Labelled, Options, Trained, cached_features, train};
+use fashion_knn::{fashion, files};
 use serde::{Deserialize, Serialize};
 
 /// Train the report's models and extract their features.
@@ -38,7 +38,7 @@ struct Arguments {
     #[arg(long)]
     again: bool,
     /// Folder of checkpoints and features.
-    #[arg(long, default_value_os_t = fashion::cache_dir())]
+    #[arg(long, default_value_os_t = files::cache_dir())]
     cache: PathBuf,
     /// Results; a row of another model that is there stays. [default: data/results/models.csv, or nothing where
     /// --epochs, --images or --seed make the figures others than the report's]
@@ -81,23 +81,33 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     if let Some(threads) = arguments.threads {
-        rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
+        rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build_global()?;
     }
     let data = fashion::load()?;
     let all = Labelled::new(&data.train, &data.train_labels)?;
     let train_set = all.head(arguments.images.unwrap_or(all.len()));
     let test = Labelled::new(&data.test, &data.test_labels)?;
     let learn = |config: Config| -> Result<(Config, Trained), Box<dyn Error>> {
-        let mut config = Config { seed: arguments.seed, ..config };
+        let mut config = Config {
+            seed: arguments.seed,
+            ..config
+        };
         config.epochs = arguments.epochs.unwrap_or(config.epochs);
         let config = config.limited(usize::MAX, train_set.len());
         let (name, width) = (config.model.name(), config.model.feature_width());
-        println!("{name}, {width} features, {} parameters", config.model.parameters());
+        println!(
+            "{name}, {width} features, {} parameters",
+            config.model.parameters()
+        );
         let options = Options {
             checkpoint: Some(config.checkpoint_in(&arguments.cache, train_set, test)),
             again: arguments.again,
         };
-        let trained = train(&config, train_set, test, &options, |epoch| println!("  {epoch}"))?;
+        let trained = train(&config, train_set, test, &options, |epoch| {
+            println!("  {epoch}")
+        })?;
         println!(
             "  test {:.4}, validation {:.4}, {:.1} s, {:.0} images/s{}",
             trained.test_accuracy,
@@ -113,7 +123,11 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         for images in [&data.train, &data.test] {
             cached_features(&trained.model, images, &arguments.cache)?;
         }
-        println!("  features of {} images, {:.1} s", all.len() + test.len(), start.elapsed().as_secs_f64());
+        println!(
+            "  features of {} images, {:.1} s",
+            all.len() + test.len(),
+            start.elapsed().as_secs_f64()
+        );
         Ok(())
     };
 
@@ -160,7 +174,9 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
 /// Writes the rows, those of other models in the file kept, under a temporary name that then takes the file's place.
 fn write(out: &Path, rows: Vec<Row>) -> Result<(), Box<dyn Error>> {
     let mut kept: Vec<Row> = match out.exists() {
-        true => csv::Reader::from_path(out)?.deserialize().collect::<Result<_, _>>()?,
+        true => csv::Reader::from_path(out)?
+            .deserialize()
+            .collect::<Result<_, _>>()?,
         false => Vec::new(),
     };
     kept.retain(|kept| rows.iter().all(|row| row.model != kept.model));
@@ -185,13 +201,21 @@ fn round(value: f64, digits: i32) -> f64 {
 /// The processor's name and how many threads work on it.
 fn cpu() -> String {
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let name = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-    format!("{} × {}", rayon::current_num_threads(), name.map_or(std::env::consts::ARCH, |(_, name)| name))
+    let name = info
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    format!(
+        "{} × {}",
+        rayon::current_num_threads(),
+        name.map_or(std::env::consts::ARCH, |(_, name)| name)
+    )
 }
 
 /// The day in UTC, as 2026-11-22.
 fn today() -> String {
-    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let seconds = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
     // The proleptic Gregorian calendar in eras of 400 years that begin in March (Hinnant, "chrono-compatible
     // low-level date algorithms").
     let days = seconds / 86_400 + 719_468;
@@ -199,8 +223,14 @@ fn today() -> String {
     let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
     let day = day - (365 * year + year / 4 - year / 100);
     let month = (5 * day + 2) / 153;
-    let (day, month) = (day - (153 * month + 2) / 5 + 1, if month < 10 { month + 3 } else { month - 9 });
-    format!("{:04}-{month:02}-{day:02}", era * 400 + year + u64::from(month <= 2))
+    let (day, month) = (
+        day - (153 * month + 2) / 5 + 1,
+        if month < 10 { month + 3 } else { month - 9 },
+    );
+    format!(
+        "{:04}-{month:02}-{day:02}",
+        era * 400 + year + u64::from(month <= 2)
+    )
 }
 
 #[cfg(test)]
@@ -230,10 +260,27 @@ mod tests {
         let out = folder.path().join("new/models.csv");
         write(&out, vec![row("svm", 1), row("cnn", 1)]).unwrap();
         write(&out, vec![row("cnn", 2)]).unwrap();
-        let rows: Vec<Row> = csv::Reader::from_path(&out).unwrap().deserialize().map(Result::unwrap).collect();
-        assert_eq!(rows.iter().map(|row| (row.model.as_str(), row.seed)).collect::<Vec<_>>(), [("svm", 1), ("cnn", 2)]);
-        let header = "model,params,epochs,train_s,images_per_s,test_accuracy,val_accuracy,seed,cpu,date";
-        assert_eq!(fs::read_to_string(&out).unwrap().lines().next(), Some(header));
-        assert_eq!(fs::read_dir(out.parent().unwrap()).unwrap().count(), 1, "a temporary file is left");
+        let rows: Vec<Row> = csv::Reader::from_path(&out)
+            .unwrap()
+            .deserialize()
+            .map(Result::unwrap)
+            .collect();
+        assert_eq!(
+            rows.iter()
+                .map(|row| (row.model.as_str(), row.seed))
+                .collect::<Vec<_>>(),
+            [("svm", 1), ("cnn", 2)]
+        );
+        let header =
+            "model,params,epochs,train_s,images_per_s,test_accuracy,val_accuracy,seed,cpu,date";
+        assert_eq!(
+            fs::read_to_string(&out).unwrap().lines().next(),
+            Some(header)
+        );
+        assert_eq!(
+            fs::read_dir(out.parent().unwrap()).unwrap().count(),
+            1,
+            "a temporary file is left"
+        );
     }
 }

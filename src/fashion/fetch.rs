@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{FILES, FashionError, File, at, data_dir, find, write_atomically};
+use super::{FILES, FashionError, File, at, fashion_dir, find};
+use crate::files::write_atomically;
 
 /// The address that the data set's authors give. Plain HTTP: what is received is verified by its hash.
 const OFFICIAL: &str = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com";
@@ -25,7 +26,7 @@ pub fn fetch() -> Result<PathBuf, FashionError> {
         return Ok(folder);
     }
     let url = std::env::var("FASHION_MNIST_URL").unwrap_or_else(|_| OFFICIAL.to_owned());
-    fetch_into(&data_dir(), &url, true)
+    fetch_into(&fashion_dir(), &url, true)
 }
 
 /// Downloads from `url` or, failing that and if asked to, unpacks Debian's package, into `folder`.
@@ -46,7 +47,10 @@ fn fetch_into(folder: &Path, url: &str, debian: bool) -> Result<PathBuf, Fashion
     } else {
         over_http
     };
-    Err(FashionError::Unreachable { folder: folder.to_owned(), why })
+    Err(FashionError::Unreachable {
+        folder: folder.to_owned(),
+        why,
+    })
 }
 
 /// The four files as `get` gives them, each verified before the next is asked for; or why not.
@@ -56,7 +60,8 @@ fn all(get: impl Fn(&File) -> Result<Vec<u8>, String>) -> Result<Vec<Vec<u8>>, S
         .map(|file| {
             let stored = get(file)?;
             let name = format!("{}.gz", file.name);
-            file.verify(Path::new(&name), &stored).map_err(|error| error.to_string())?;
+            file.verify(Path::new(&name), &stored)
+                .map_err(|error| error.to_string())?;
             Ok(stored)
         })
         .collect()
@@ -79,15 +84,21 @@ fn download(url: &str, file: &File) -> Result<Vec<u8>, String> {
         .timeout_recv_body(Some(Duration::from_secs(900)))
         .build()
         .into();
-    let response = agent.get(&address).call().map_err(|error| error.to_string())?;
+    let response = agent
+        .get(&address)
+        .call()
+        .map_err(|error| error.to_string())?;
     let body = response.into_body();
     let length = body.content_length();
     let bar = ProgressBar::new(length.unwrap_or(0)).with_style(
-        ProgressStyle::with_template("{msg} {bar:30} {bytes}/{total_bytes} {eta}").expect("a template of the crate's"),
+        ProgressStyle::with_template("{msg} {bar:30} {bytes}/{total_bytes} {eta}")
+            .expect("a template of the crate's"),
     );
     bar.set_message(file.name);
     let mut bytes = Vec::new();
-    bar.wrap_read(body.into_reader()).read_to_end(&mut bytes).map_err(|error| format!("{address}: {error}"))?;
+    bar.wrap_read(body.into_reader())
+        .read_to_end(&mut bytes)
+        .map_err(|error| format!("{address}: {error}"))?;
     bar.finish();
     match length {
         Some(length) if length != bytes.len() as u64 => {
@@ -123,10 +134,15 @@ fn from_debian() -> Result<Vec<Vec<u8>>, String> {
         .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
         .ok_or("apt-get download left no package")?;
     let unpacked = scratch.path().join("unpacked");
-    run(Command::new("dpkg-deb").arg("-x").arg(&package).arg(&unpacked))?;
+    run(Command::new("dpkg-deb")
+        .arg("-x")
+        .arg(&package)
+        .arg(&unpacked))?;
     let folder = unpacked.join(super::DEBIAN.trim_start_matches('/'));
     all(|file| {
-        let path = file.path(&folder).ok_or_else(|| format!("{PACKAGE} has no {}", file.name))?;
+        let path = file
+            .path(&folder)
+            .ok_or_else(|| format!("{PACKAGE} has no {}", file.name))?;
         fs::read(&path).map_err(|error| error.to_string())
     })
 }
@@ -141,7 +157,10 @@ fn run(command: &mut Command) -> Result<(), String> {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    Err(format!("{program}: {}", said.lines().last().unwrap_or("failed without a word")))
+    Err(format!(
+        "{program}: {}",
+        said.lines().last().unwrap_or("failed without a word")
+    ))
 }
 
 #[cfg(test)]
@@ -158,7 +177,11 @@ mod tests {
             for stream in listener.incoming() {
                 let mut stream = stream.unwrap();
                 let request = BufReader::new(stream.try_clone().unwrap());
-                request.lines().map_while(Result::ok).take_while(|line| !line.is_empty()).for_each(drop);
+                request
+                    .lines()
+                    .map_while(Result::ok)
+                    .take_while(|line| !line.is_empty())
+                    .for_each(drop);
                 stream.write_all(answer).unwrap();
             }
         });
@@ -168,7 +191,11 @@ mod tests {
     fn refused(answer: &'static [u8]) -> String {
         let folder = tempfile::tempdir().unwrap();
         let error = fetch_into(folder.path(), &server(answer), false).unwrap_err();
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "something was left behind");
+        assert_eq!(
+            fs::read_dir(folder.path()).unwrap().count(),
+            0,
+            "something was left behind"
+        );
         error.to_string()
     }
 
@@ -176,14 +203,19 @@ mod tests {
     fn an_interrupted_download_leaves_nothing_and_says_so() {
         let error = refused(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nonly this");
         assert!(error.contains("train-images-idx3-ubyte.gz"), "{error}");
-        assert!(error.contains("FASHION_MNIST_DIR"), "it says what to put where: {error}");
+        assert!(
+            error.contains("FASHION_MNIST_DIR"),
+            "it says what to put where: {error}"
+        );
     }
 
     #[test]
     fn a_page_that_is_not_the_file_is_refused() {
-        let error = refused(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello");
+        let error =
+            refused(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello");
         assert!(error.contains("IDX header"), "{error}");
-        let error = refused(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        let error =
+            refused(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
         assert!(error.contains("404"), "{error}");
     }
 

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use super::{
-    Annoy, AnnoyParams, BallTree, BallTreeParams, BruteForce, BuildError, Hnsw, HnswParams, Index, IvfFlat,
-    IvfFlatParams, IvfPq, IvfPqParams, KdTree, KdTreeParams, Ngt, NgtParams, QuantizedGraph, QuantizedGraphParams,
-    Scann, ScannParams, VaFile, VaFileParams,
+    Annoy, AnnoyParams, BallTree, BallTreeParams, BruteForce, BuildError, Hnsw, HnswParams, Index,
+    IvfFlat, IvfFlatParams, IvfPq, IvfPqParams, KdTree, KdTreeParams, Ngt, NgtParams,
+    QuantizedGraph, QuantizedGraphParams, Scann, ScannParams, VaFile, VaFileParams,
 };
-use crate::dataset::Vectors;
 use crate::distance::Metric;
+use crate::vectors::Vectors;
 
 /// A parameter of an index, as the command line and the sweeps see it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -43,7 +43,10 @@ impl Settings {
     /// The value of `knob`: what was set, or its default.
     #[must_use]
     pub fn get(&self, knob: &Knob) -> f64 {
-        self.0.iter().find(|(name, _)| name == knob.name).map_or(knob.default, |&(_, value)| value)
+        self.0
+            .iter()
+            .find(|(name, _)| name == knob.name)
+            .map_or(knob.default, |&(_, value)| value)
     }
 
     /// The value of a `knob` that counts something.
@@ -55,7 +58,11 @@ impl Settings {
         if value >= 0.0 && value.fract() == 0.0 && value <= u32::MAX.into() {
             Ok(value as usize)
         } else {
-            Err(BuildError::InvalidParameter { name: knob.name, received: value, expected: "a whole number" })
+            Err(BuildError::InvalidParameter {
+                name: knob.name,
+                received: value,
+                expected: "a whole number",
+            })
         }
     }
 
@@ -68,7 +75,11 @@ impl Settings {
 impl fmt::Display for Settings {
     /// "nprobe=8 refine=100", as [`Settings::from_str`] reads it.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let pairs: Vec<_> = self.0.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let pairs: Vec<_> = self
+            .0
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
         formatter.write_str(&pairs.join(" "))
     }
 }
@@ -89,10 +100,16 @@ impl FromStr for Settings {
         let parts = text.split([' ', ',']).filter(|part| !part.is_empty());
         parts
             .map(|part| {
-                let pair = part.split_once('=').and_then(|(name, value)| Some((name, value.parse().ok()?)));
-                pair.ok_or_else(|| SettingsError { received: part.to_owned() })
+                let pair = part
+                    .split_once('=')
+                    .and_then(|(name, value)| Some((name, value.parse().ok()?)));
+                pair.ok_or_else(|| SettingsError {
+                    received: part.to_owned(),
+                })
             })
-            .try_fold(Self::default(), |settings, pair| pair.map(|(name, value)| settings.with(name, value)))
+            .try_fold(Self::default(), |settings, pair| {
+                pair.map(|(name, value)| settings.with(name, value))
+            })
     }
 }
 
@@ -133,7 +150,11 @@ impl Entry {
 fn combinations(knobs: &[Knob]) -> Vec<Settings> {
     knobs.iter().fold(vec![Settings::default()], |all, knob| {
         all.iter()
-            .flat_map(|settings| knob.sweep.iter().map(move |&value| settings.clone().with(knob.name, value)))
+            .flat_map(|settings| {
+                knob.sweep
+                    .iter()
+                    .map(move |&value| settings.clone().with(knob.name, value))
+            })
             .collect()
     })
 }
@@ -177,7 +198,13 @@ pub static REGISTRY: &[Entry] = &[
         build: |base, settings| {
             let leaf_size = settings.whole(&kd_tree::LEAF_SIZE)?;
             let components = settings.whole(&kd_tree::COMPONENTS)?;
-            let index = KdTree::build(base, KdTreeParams { leaf_size, components })?;
+            let index = KdTree::build(
+                base,
+                KdTreeParams {
+                    leaf_size,
+                    components,
+                },
+            )?;
             Ok(Box::new(move |_| Ok(Box::new(index.clone()))))
         },
     },
@@ -190,7 +217,14 @@ pub static REGISTRY: &[Entry] = &[
         build: |base, settings| {
             let leaf_size = settings.whole(&ball_tree::LEAF_SIZE)?;
             let components = settings.whole(&ball_tree::COMPONENTS)?;
-            let index = BallTree::build(base, BallTreeParams { leaf_size, components, metric: Metric::Euclidean })?;
+            let index = BallTree::build(
+                base,
+                BallTreeParams {
+                    leaf_size,
+                    components,
+                    metric: Metric::Euclidean,
+                },
+            )?;
             Ok(Box::new(move |_| Ok(Box::new(index.clone()))))
         },
     },
@@ -201,9 +235,16 @@ pub static REGISTRY: &[Entry] = &[
         build_knobs: &[annoy::N_TREES, annoy::SEED],
         query_knobs: &[annoy::SEARCH_K],
         build: |base, settings| {
-            let (n_trees, seed) = (settings.whole(&annoy::N_TREES)?, settings.whole(&annoy::SEED)? as u64);
+            let (n_trees, seed) = (
+                settings.whole(&annoy::N_TREES)?,
+                settings.whole(&annoy::SEED)? as u64,
+            );
             let index = Annoy::build(base, AnnoyParams { n_trees, seed })?;
-            Ok(Box::new(move |settings| Ok(Box::new(index.with_search_k(settings.whole(&annoy::SEARCH_K)?)))))
+            Ok(Box::new(move |settings| {
+                Ok(Box::new(
+                    index.with_search_k(settings.whole(&annoy::SEARCH_K)?),
+                ))
+            }))
         },
     },
     Entry {
@@ -215,8 +256,18 @@ pub static REGISTRY: &[Entry] = &[
         build: |base, settings| {
             let ef_construction = settings.whole(&hnsw::EF_CONSTRUCTION)?;
             let seed = settings.whole(&hnsw::SEED)? as u64;
-            let index = Hnsw::build(base, HnswParams { ef_construction, seed })?;
-            Ok(Box::new(move |settings| Ok(Box::new(index.with_ef_search(settings.whole(&hnsw::EF_SEARCH)?)?))))
+            let index = Hnsw::build(
+                base,
+                HnswParams {
+                    ef_construction,
+                    seed,
+                },
+            )?;
+            Ok(Box::new(move |settings| {
+                Ok(Box::new(
+                    index.with_ef_search(settings.whole(&hnsw::EF_SEARCH)?)?,
+                ))
+            }))
         },
     },
     Entry {
@@ -226,16 +277,27 @@ pub static REGISTRY: &[Entry] = &[
         build_knobs: &[ivf::NLIST, ivf::SEED],
         query_knobs: &[ivf::NPROBE],
         build: |base, settings| {
-            let (nlist, seed) = (settings.whole(&ivf::NLIST)?, settings.whole(&ivf::SEED)? as u64);
+            let (nlist, seed) = (
+                settings.whole(&ivf::NLIST)?,
+                settings.whole(&ivf::SEED)? as u64,
+            );
             let index = IvfFlat::build(base, &IvfFlatParams { nlist, seed })?;
-            Ok(Box::new(move |settings| Ok(Box::new(index.with_nprobe(settings.whole(&ivf::NPROBE)?)?))))
+            Ok(Box::new(move |settings| {
+                Ok(Box::new(index.with_nprobe(settings.whole(&ivf::NPROBE)?)?))
+            }))
         },
     },
     Entry {
         key: "ivf_pq",
         name: "IVF PQ",
         exact: false,
-        build_knobs: &[ivf_pq::NLIST, ivf_pq::M, ivf_pq::NBITS, ivf_pq::KEEP_VECTORS, ivf_pq::SEED],
+        build_knobs: &[
+            ivf_pq::NLIST,
+            ivf_pq::M,
+            ivf_pq::NBITS,
+            ivf_pq::KEEP_VECTORS,
+            ivf_pq::SEED,
+        ],
         query_knobs: &[ivf_pq::NPROBE, ivf_pq::REFINE],
         build: |base, settings| {
             let params = IvfPqParams {
@@ -248,7 +310,9 @@ pub static REGISTRY: &[Entry] = &[
             let index = IvfPq::build(base, &params)?;
             Ok(Box::new(move |settings| {
                 let refine = settings.whole(&ivf_pq::REFINE)?;
-                Ok(Box::new(index.with_search(settings.whole(&ivf_pq::NPROBE)?, refine)?))
+                Ok(Box::new(
+                    index.with_search(settings.whole(&ivf_pq::NPROBE)?, refine)?,
+                ))
             }))
         },
     },
@@ -267,7 +331,10 @@ pub static REGISTRY: &[Entry] = &[
             let index = Scann::build(base, &params)?;
             Ok(Box::new(move |settings| {
                 let reorder = settings.whole(&scann::REORDER)?;
-                Ok(Box::new(index.with_search(settings.whole(&scann::NUM_LEAVES_TO_SEARCH)?, reorder)?))
+                Ok(Box::new(index.with_search(
+                    settings.whole(&scann::NUM_LEAVES_TO_SEARCH)?,
+                    reorder,
+                )?))
             }))
         },
     },
@@ -285,7 +352,9 @@ pub static REGISTRY: &[Entry] = &[
                 seed: settings.whole(&ngt::SEED)? as u64,
             };
             let index = Ngt::build(base, &params)?;
-            Ok(Box::new(move |settings| Ok(Box::new(index.with_epsilon(settings.get(&ngt::EPSILON))?))))
+            Ok(Box::new(move |settings| {
+                Ok(Box::new(index.with_epsilon(settings.get(&ngt::EPSILON))?))
+            }))
         },
     },
     Entry {
@@ -309,7 +378,10 @@ pub static REGISTRY: &[Entry] = &[
             let index = QuantizedGraph::build(base, &params)?;
             Ok(Box::new(move |settings| {
                 let epsilon = settings.get(&quantized_graph::EPSILON);
-                Ok(Box::new(index.with_search(settings.whole(&quantized_graph::EF)?, epsilon)?))
+                Ok(Box::new(index.with_search(
+                    settings.whole(&quantized_graph::EF)?,
+                    epsilon,
+                )?))
             }))
         },
     },
@@ -325,11 +397,18 @@ mod hnsw {
         sweep: &[100.0],
         help: "candidates among which links are chosen",
     };
-    pub const SEED: Knob = Knob { name: "seed", default: 0.0, sweep: &[0.0], help: "of layers and insertion order" };
+    pub const SEED: Knob = Knob {
+        name: "seed",
+        default: 0.0,
+        sweep: &[0.0],
+        help: "of layers and insertion order",
+    };
     pub const EF_SEARCH: Knob = Knob {
         name: "ef_search",
         default: 40.0,
-        sweep: &[10.0, 15.0, 20.0, 30.0, 40.0, 60.0, 80.0, 120.0, 200.0, 400.0],
+        sweep: &[
+            10.0, 15.0, 20.0, 30.0, 40.0, 60.0, 80.0, 120.0, 200.0, 400.0,
+        ],
         help: "rows kept while searching",
     };
 }
@@ -338,13 +417,24 @@ mod hnsw {
 mod annoy {
     use super::Knob;
 
-    pub const N_TREES: Knob =
-        Knob { name: "n_trees", default: 50.0, sweep: &[10.0, 50.0, 100.0], help: "trees of the forest" };
-    pub const SEED: Knob = Knob { name: "seed", default: 0.0, sweep: &[0.0], help: "of the random splits" };
+    pub const N_TREES: Knob = Knob {
+        name: "n_trees",
+        default: 50.0,
+        sweep: &[10.0, 50.0, 100.0],
+        help: "trees of the forest",
+    };
+    pub const SEED: Knob = Knob {
+        name: "seed",
+        default: 0.0,
+        sweep: &[0.0],
+        help: "of the random splits",
+    };
     pub const SEARCH_K: Knob = Knob {
         name: "search_k",
         default: 4000.0,
-        sweep: &[400.0, 700.0, 1000.0, 1400.0, 2000.0, 2800.0, 4000.0, 7000.0, 10_000.0, 20_000.0],
+        sweep: &[
+            400.0, 700.0, 1000.0, 1400.0, 2000.0, 2800.0, 4000.0, 7000.0, 10_000.0, 20_000.0,
+        ],
         help: "rows that a query collects; 0 for n_trees × k",
     };
 }
@@ -353,29 +443,54 @@ mod annoy {
 mod kd_tree {
     use super::Knob;
 
-    pub const LEAF_SIZE: Knob =
-        Knob { name: "leaf_size", default: 32.0, sweep: &[16.0, 32.0, 128.0], help: "most rows in a leaf" };
-    pub const COMPONENTS: Knob =
-        Knob { name: "components", default: 16.0, sweep: &[4.0, 8.0, 16.0, 32.0], help: "dimensions of the tree" };
+    pub const LEAF_SIZE: Knob = Knob {
+        name: "leaf_size",
+        default: 32.0,
+        sweep: &[16.0, 32.0, 128.0],
+        help: "most rows in a leaf",
+    };
+    pub const COMPONENTS: Knob = Knob {
+        name: "components",
+        default: 16.0,
+        sweep: &[4.0, 8.0, 16.0, 32.0],
+        help: "dimensions of the tree",
+    };
 }
 
 /// The knobs of [`BallTree`].
 mod ball_tree {
     use super::Knob;
 
-    pub const LEAF_SIZE: Knob =
-        Knob { name: "leaf_size", default: 64.0, sweep: &[16.0, 64.0, 256.0, 1024.0], help: "most rows in a leaf" };
-    pub const COMPONENTS: Knob =
-        Knob { name: "components", default: 32.0, sweep: &[8.0, 16.0, 32.0, 64.0], help: "dimensions of the balls" };
+    pub const LEAF_SIZE: Knob = Knob {
+        name: "leaf_size",
+        default: 64.0,
+        sweep: &[16.0, 64.0, 256.0, 1024.0],
+        help: "most rows in a leaf",
+    };
+    pub const COMPONENTS: Knob = Knob {
+        name: "components",
+        default: 32.0,
+        sweep: &[8.0, 16.0, 32.0, 64.0],
+        help: "dimensions of the balls",
+    };
 }
 
 /// The knobs of [`IvfFlat`].
 mod ivf {
     use super::Knob;
 
-    pub const NLIST: Knob =
-        Knob { name: "nlist", default: 256.0, sweep: &[256.0], help: "inverted lists (k-means clusters)" };
-    pub const SEED: Knob = Knob { name: "seed", default: 0.0, sweep: &[0.0], help: "of the k-means" };
+    pub const NLIST: Knob = Knob {
+        name: "nlist",
+        default: 256.0,
+        sweep: &[256.0],
+        help: "inverted lists (k-means clusters)",
+    };
+    pub const SEED: Knob = Knob {
+        name: "seed",
+        default: 0.0,
+        sweep: &[0.0],
+        help: "of the k-means",
+    };
     pub const NPROBE: Knob = Knob {
         name: "nprobe",
         default: 8.0,
@@ -389,18 +504,36 @@ mod ivf_pq {
     use super::Knob;
 
     pub const NLIST: Knob = super::ivf::NLIST;
-    pub const M: Knob = Knob { name: "m", default: 64.0, sweep: &[64.0], help: "sub-quantisers" };
-    pub const NBITS: Knob =
-        Knob { name: "nbits", default: 4.0, sweep: &[4.0], help: "bits of a sub-quantiser's code: 4 or 8" };
+    pub const M: Knob = Knob {
+        name: "m",
+        default: 64.0,
+        sweep: &[64.0],
+        help: "sub-quantisers",
+    };
+    pub const NBITS: Knob = Knob {
+        name: "nbits",
+        default: 4.0,
+        sweep: &[4.0],
+        help: "bits of a sub-quantiser's code: 4 or 8",
+    };
     pub const KEEP_VECTORS: Knob = Knob {
         name: "keep_vectors",
         default: 1.0,
         sweep: &[1.0],
         help: "0 keeps the codes alone: refine must be 0, distances are estimates",
     };
-    pub const SEED: Knob = Knob { name: "seed", default: 0.0, sweep: &[0.0], help: "of components, lists, codebooks" };
-    pub const NPROBE: Knob =
-        Knob { name: "nprobe", default: 16.0, sweep: &[4.0, 8.0, 16.0, 32.0], help: "lists that a query searches" };
+    pub const SEED: Knob = Knob {
+        name: "seed",
+        default: 0.0,
+        sweep: &[0.0],
+        help: "of components, lists, codebooks",
+    };
+    pub const NPROBE: Knob = Knob {
+        name: "nprobe",
+        default: 16.0,
+        sweep: &[4.0, 8.0, 16.0, 32.0],
+        help: "lists that a query searches",
+    };
     pub const REFINE: Knob = Knob {
         name: "refine",
         default: 10.0,
@@ -413,15 +546,24 @@ mod ivf_pq {
 mod scann {
     use super::Knob;
 
-    pub const NUM_LEAVES: Knob =
-        Knob { name: "num_leaves", default: 256.0, sweep: &[256.0], help: "leaves of the partitioning tree" };
+    pub const NUM_LEAVES: Knob = Knob {
+        name: "num_leaves",
+        default: 256.0,
+        sweep: &[256.0],
+        help: "leaves of the partitioning tree",
+    };
     pub const THRESHOLD: Knob = Knob {
         name: "anisotropic_quantization_threshold",
         default: 0.2,
         sweep: &[0.2],
         help: "how much the error along a vector counts: 0 (plain) to below 1",
     };
-    pub const SEED: Knob = Knob { name: "seed", default: 0.0, sweep: &[0.0], help: "of components, leaves, codebooks" };
+    pub const SEED: Knob = Knob {
+        name: "seed",
+        default: 0.0,
+        sweep: &[0.0],
+        help: "of components, leaves, codebooks",
+    };
     pub const NUM_LEAVES_TO_SEARCH: Knob = Knob {
         name: "num_leaves_to_search",
         default: 16.0,
@@ -440,14 +582,30 @@ mod scann {
 mod ngt {
     use super::Knob;
 
-    pub const EDGE_SIZE: Knob =
-        Knob { name: "edge_size", default: 100.0, sweep: &[100.0], help: "near rows among which edges are chosen" };
-    pub const OUTGOING: Knob =
-        Knob { name: "outgoing", default: 10.0, sweep: &[10.0], help: "nearest rows that a row's edges lead to" };
-    pub const INCOMING: Knob =
-        Knob { name: "incoming", default: 100.0, sweep: &[100.0], help: "nearest rows whose edges lead to a row" };
-    pub const SEED: Knob =
-        Knob { name: "seed", default: 0.0, sweep: &[0.0], help: "of the vantage points and the clusters" };
+    pub const EDGE_SIZE: Knob = Knob {
+        name: "edge_size",
+        default: 100.0,
+        sweep: &[100.0],
+        help: "near rows among which edges are chosen",
+    };
+    pub const OUTGOING: Knob = Knob {
+        name: "outgoing",
+        default: 10.0,
+        sweep: &[10.0],
+        help: "nearest rows that a row's edges lead to",
+    };
+    pub const INCOMING: Knob = Knob {
+        name: "incoming",
+        default: 100.0,
+        sweep: &[100.0],
+        help: "nearest rows whose edges lead to a row",
+    };
+    pub const SEED: Knob = Knob {
+        name: "seed",
+        default: 0.0,
+        sweep: &[0.0],
+        help: "of the vantage points and the clusters",
+    };
     pub const EPSILON: Knob = Knob {
         name: "epsilon",
         default: 0.1,
@@ -466,17 +624,36 @@ mod quantized_graph {
         sweep: &[128.0, 192.0],
         help: "of the code that guides the walk: 64, 128, 192 or 256",
     };
-    pub const CANDIDATES: Knob =
-        Knob { name: "candidates", default: 100.0, sweep: &[100.0], help: "near rows among which edges are chosen" };
-    pub const ALPHA: Knob =
-        Knob { name: "alpha", default: 1.2, sweep: &[1.2], help: "Vamana's: more keeps more of the longer edges" };
-    pub const SEED: Knob = Knob { name: "seed", default: 0.0, sweep: &[0.0], help: "of the rotation and the clusters" };
-    pub const EF: Knob =
-        Knob { name: "ef", default: 400.0, sweep: &[400.0], help: "rows kept while searching, at most" };
+    pub const CANDIDATES: Knob = Knob {
+        name: "candidates",
+        default: 100.0,
+        sweep: &[100.0],
+        help: "near rows among which edges are chosen",
+    };
+    pub const ALPHA: Knob = Knob {
+        name: "alpha",
+        default: 1.2,
+        sweep: &[1.2],
+        help: "Vamana's: more keeps more of the longer edges",
+    };
+    pub const SEED: Knob = Knob {
+        name: "seed",
+        default: 0.0,
+        sweep: &[0.0],
+        help: "of the rotation and the clusters",
+    };
+    pub const EF: Knob = Knob {
+        name: "ef",
+        default: 400.0,
+        sweep: &[400.0],
+        help: "rows kept while searching, at most",
+    };
     pub const EPSILON: Knob = Knob {
         name: "epsilon",
         default: 0.05,
-        sweep: &[-0.08, -0.05, -0.03, -0.01, 0.0, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2],
+        sweep: &[
+            -0.08, -0.05, -0.03, -0.01, 0.0, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2,
+        ],
         help: "how far beyond the k-th nearest, or less than to it, is searched",
     };
 }
@@ -487,7 +664,9 @@ mod tests {
 
     #[test]
     fn settings_are_read_as_they_are_written() {
-        let settings = Settings::default().with("nprobe", 8.0).with("epsilon", 0.05);
+        let settings = Settings::default()
+            .with("nprobe", 8.0)
+            .with("epsilon", 0.05);
         assert_eq!(settings.to_string(), "nprobe=8 epsilon=0.05");
         assert_eq!(settings.to_string().parse(), Ok(settings.clone()));
         assert_eq!("nprobe=8,  epsilon=0.05".parse(), Ok(settings));

@@ -18,7 +18,7 @@ use super::features::{bytes, floats};
 use super::model::Scaling;
 use super::train::{Config, Epoch};
 use super::{NetError, at};
-use crate::fashion::write_atomically;
+use crate::files::write_atomically;
 
 /// The metadata's key of the record, and of the hash over all tensors.
 const RECORD: &str = "fashion-knn training";
@@ -48,7 +48,10 @@ pub(super) type Checkpoint = (Record, HashMap<String, Tensor>);
 /// Writes a checkpoint in place of the one before.
 pub(super) fn save(path: &Path, record: &Record, tensors: &Tensors) -> Result<(), NetError> {
     let json = serde_json::to_string(record).map_err(|error| at(path)(io::Error::other(error)))?;
-    let metadata = HashMap::from([(HASH.to_owned(), hash(&json, tensors)?), (RECORD.to_owned(), json)]);
+    let metadata = HashMap::from([
+        (HASH.to_owned(), hash(&json, tensors)?),
+        (RECORD.to_owned(), json),
+    ]);
     let tensors = tensors.iter().map(|(name, tensor)| (name, tensor));
     let file = safetensors::serialize(tensors, Some(metadata)).map_err(candle_core::Error::from)?;
     write_atomically(path, &file).map_err(at(path))
@@ -66,28 +69,48 @@ pub(super) fn load(
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(at(path)(error)),
     };
-    let corrupt = |why: String| NetError::Corrupt { path: path.to_owned(), why };
-    let (_, metadata) = SafeTensors::read_metadata(&file).map_err(|error| corrupt(error.to_string()))?;
+    let corrupt = |why: String| NetError::Corrupt {
+        path: path.to_owned(),
+        why,
+    };
+    let (_, metadata) =
+        SafeTensors::read_metadata(&file).map_err(|error| corrupt(error.to_string()))?;
     let archive = SafeTensors::deserialize(&file).map_err(|error| corrupt(error.to_string()))?;
-    let entry = |key| metadata.metadata().as_ref().and_then(|metadata| metadata.get(key));
+    let entry = |key| {
+        metadata
+            .metadata()
+            .as_ref()
+            .and_then(|metadata| metadata.get(key))
+    };
     let (Some(json), Some(expected_hash)) = (entry(RECORD), entry(HASH)) else {
         return Err(corrupt("it has no record of a training".to_owned()));
     };
     let mut tensors = Tensors::new();
     for (name, view) in archive.iter() {
         if view.dtype() != safetensors::Dtype::F32 {
-            return Err(corrupt(format!("{name} is {:?}, expected F32", view.dtype())));
+            return Err(corrupt(format!(
+                "{name} is {:?}, expected F32",
+                view.dtype()
+            )));
         }
-        let tensor = Tensor::from_vec(floats(view.data()), view.shape(), &candle_core::Device::Cpu)?;
+        let tensor =
+            Tensor::from_vec(floats(view.data()), view.shape(), &candle_core::Device::Cpu)?;
         tensors.push((name.to_owned(), tensor));
     }
     if &hash(json, &tensors)? != expected_hash {
-        return Err(corrupt("its contents do not have the hash that they were written with".to_owned()));
+        return Err(corrupt(
+            "its contents do not have the hash that they were written with".to_owned(),
+        ));
     }
     let record: Record = serde_json::from_str(json).map_err(|error| corrupt(error.to_string()))?;
     let tensors: HashMap<String, Tensor> = tensors.into_iter().collect();
     let mismatch = |what: String, expected: String, found: String| {
-        Err(NetError::Mismatch { path: path.to_owned(), what, expected, found })
+        Err(NetError::Mismatch {
+            path: path.to_owned(),
+            what,
+            expected,
+            found,
+        })
     };
     // The shapes first: they say what is the matter more plainly than the whole configuration.
     for (name, shape) in shapes {

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::model::{CLASSES, PIXELS, SIDE, Scaling};
 use super::{NetError, check};
-use crate::dataset::Vectors;
+use crate::vectors::Vectors;
 
 /// Images (n × 784 bytes) and their classes (n labels, 0 to 9), borrowed.
 #[derive(Debug, Clone, Copy)]
@@ -25,11 +25,32 @@ impl<'a> Labelled<'a> {
     /// 0 to 9.
     pub fn new(images: &'a Vectors, labels: &'a [u8]) -> Result<Self, NetError> {
         let pixels = pixels(images)?;
-        check("number of images", !images.is_empty(), "at least one", images.len())?;
-        check("number of labels", labels.len() == images.len(), &images.len().to_string(), labels.len())?;
-        let foreign = labels.iter().copied().find(|&label| usize::from(label) >= CLASSES);
-        check("label", foreign.is_none(), "0 to 9", foreign.unwrap_or_default())?;
-        Ok(Self { images: pixels, labels })
+        check(
+            "number of images",
+            !images.is_empty(),
+            "at least one",
+            images.len(),
+        )?;
+        check(
+            "number of labels",
+            labels.len() == images.len(),
+            &images.len().to_string(),
+            labels.len(),
+        )?;
+        let foreign = labels
+            .iter()
+            .copied()
+            .find(|&label| usize::from(label) >= CLASSES);
+        check(
+            "label",
+            foreign.is_none(),
+            "0 to 9",
+            foreign.unwrap_or_default(),
+        )?;
+        Ok(Self {
+            images: pixels,
+            labels,
+        })
     }
 
     /// Number of images.
@@ -48,7 +69,10 @@ impl<'a> Labelled<'a> {
     #[must_use]
     pub fn head(&self, count: usize) -> Self {
         let count = count.min(self.len());
-        Self { images: &self.images[..count * PIXELS], labels: &self.labels[..count] }
+        Self {
+            images: &self.images[..count * PIXELS],
+            labels: &self.labels[..count],
+        }
     }
 
     /// Class of image `row`.
@@ -58,7 +82,13 @@ impl<'a> Labelled<'a> {
 
     /// SHA-256 over images and labels, in hexadecimal: a checkpoint belongs to the data that it was learned from.
     pub(super) fn fingerprint(&self) -> String {
-        format!("{:x}", Sha256::new().chain_update(self.images).chain_update(self.labels).finalize())
+        format!(
+            "{:x}",
+            Sha256::new()
+                .chain_update(self.images)
+                .chain_update(self.labels)
+                .finalize()
+        )
     }
 
     /// Mean and standard deviation of the pixels of the given images.
@@ -75,7 +105,10 @@ impl<'a> Labelled<'a> {
         let deviation = (squares as f64 / count - mean * mean).max(0.0).sqrt();
         // Images of one colour: any deviation does, but zero.
         let deviation = if deviation > 0.0 { deviation } else { 255.0 };
-        Scaling { mean: (mean / 255.0) as f32, deviation: (deviation / 255.0) as f32 }
+        Scaling {
+            mean: (mean / 255.0) as f32,
+            deviation: (deviation / 255.0) as f32,
+        }
     }
 
     /// The given images as inputs (m × 784) and their classes (m). With an `rng` the images are augmented.
@@ -87,7 +120,9 @@ impl<'a> Labelled<'a> {
     ) -> candle_core::Result<(Tensor, Tensor)> {
         let table = scaling.table();
         let mut inputs = vec![table[0]; rows.len() * PIXELS];
-        let images = rows.iter().map(|&row| &self.images[row * PIXELS..][..PIXELS]);
+        let images = rows
+            .iter()
+            .map(|&row| &self.images[row * PIXELS..][..PIXELS]);
         match augment {
             Some((augmentation, rng)) => {
                 for (input, image) in inputs.chunks_exact_mut(PIXELS).zip(images) {
@@ -100,7 +135,10 @@ impl<'a> Labelled<'a> {
                 }
             }
         }
-        let labels: Vec<u32> = rows.iter().map(|&row| u32::from(self.labels[row])).collect();
+        let labels: Vec<u32> = rows
+            .iter()
+            .map(|&row| u32::from(self.labels[row]))
+            .collect();
         let inputs = Tensor::from_vec(inputs, (rows.len(), PIXELS), &Device::Cpu)?;
         Ok((inputs, Tensor::from_vec(labels, rows.len(), &Device::Cpu)?))
     }
@@ -108,10 +146,19 @@ impl<'a> Labelled<'a> {
 
 /// The values of images, if they are 784 bytes each.
 pub(super) fn pixels(images: &Vectors) -> Result<&[u8], NetError> {
-    check("pixels of an image", images.dim() == PIXELS, "784", images.dim())?;
+    check(
+        "pixels of an image",
+        images.dim() == PIXELS,
+        "784",
+        images.dim(),
+    )?;
     match images.bytes() {
         Some(pixels) => Ok(pixels),
-        None => Err(NetError::Invalid { what: "images", expected: "bytes".into(), received: "floats".into() }),
+        None => Err(NetError::Invalid {
+            what: "images",
+            expected: "bytes".into(),
+            received: "floats".into(),
+        }),
     }
 }
 
@@ -146,7 +193,10 @@ pub struct Augmentation {
 
 impl Augmentation {
     /// The images as they are.
-    pub const NONE: Self = Self { shift: 0, flip: false };
+    pub const NONE: Self = Self {
+        shift: 0,
+        flip: false,
+    };
 
     fn draw(self, rng: &mut ChaCha8Rng) -> Change {
         let range = self.shift as i32;
@@ -174,7 +224,11 @@ impl Change {
             let from = &image[(y - self.down) as usize * SIDE..][..SIDE];
             let to = &mut input[y as usize * SIDE..][..SIDE];
             for x in 0.max(self.right)..side.min(side + self.right) {
-                let source = if self.flip { side - 1 - (x - self.right) } else { x - self.right };
+                let source = if self.flip {
+                    side - 1 - (x - self.right)
+                } else {
+                    x - self.right
+                };
                 to[x as usize] = table[usize::from(from[source as usize])];
             }
         }
@@ -194,7 +248,13 @@ mod tests {
     #[test]
     fn a_change_moves_every_pixel_and_lets_black_in() {
         let image: Vec<u8> = (0..PIXELS).map(|i| (1 + i % 251) as u8).collect();
-        for (down, right, flip) in [(0, 0, false), (2, -3, false), (-28, 1, false), (0, 0, true), (-1, 2, true)] {
+        for (down, right, flip) in [
+            (0, 0, false),
+            (2, -3, false),
+            (-28, 1, false),
+            (0, 0, true),
+            (-1, 2, true),
+        ] {
             let mut changed = vec![0.0; PIXELS];
             Change { down, right, flip }.apply(&image, &mut changed, &plain());
             for y in 0..SIDE as isize {
@@ -202,8 +262,16 @@ mod tests {
                     let (from_y, from_x) = (y - down, x - right);
                     let inside = (0..28).contains(&from_y) && (0..28).contains(&from_x);
                     let from_x = if flip { 27 - from_x } else { from_x };
-                    let expected = if inside { f32::from(image[(from_y * 28 + from_x) as usize]) } else { 0.0 };
-                    assert_eq!(changed[(y * 28 + x) as usize], expected, "{down} {right} {flip}: {y}, {x}");
+                    let expected = if inside {
+                        f32::from(image[(from_y * 28 + from_x) as usize])
+                    } else {
+                        0.0
+                    };
+                    assert_eq!(
+                        changed[(y * 28 + x) as usize],
+                        expected,
+                        "{down} {right} {flip}: {y}, {x}"
+                    );
                 }
             }
         }
@@ -212,38 +280,87 @@ mod tests {
     #[test]
     fn draws_cover_what_was_allowed_and_no_more() {
         let mut rng = ChaCha8Rng::seed_from_u64(0);
-        let draws: Vec<Change> = (0..500).map(|_| Augmentation { shift: 2, flip: true }.draw(&mut rng)).collect();
+        let draws: Vec<Change> = (0..500)
+            .map(|_| {
+                Augmentation {
+                    shift: 2,
+                    flip: true,
+                }
+                .draw(&mut rng)
+            })
+            .collect();
         for shift in -2..=2 {
-            assert!(draws.iter().any(|draw| draw.down == shift) && draws.iter().any(|draw| draw.right == shift));
+            assert!(
+                draws.iter().any(|draw| draw.down == shift)
+                    && draws.iter().any(|draw| draw.right == shift)
+            );
         }
-        assert!(draws.iter().all(|draw| draw.down.abs() <= 2 && draw.right.abs() <= 2));
+        assert!(
+            draws
+                .iter()
+                .all(|draw| draw.down.abs() <= 2 && draw.right.abs() <= 2)
+        );
         let flips = draws.iter().filter(|draw| draw.flip).count();
         assert!((200..300).contains(&flips), "{flips} of 500");
-        assert_eq!(Augmentation::NONE.draw(&mut rng), Change { down: 0, right: 0, flip: false });
+        assert_eq!(
+            Augmentation::NONE.draw(&mut rng),
+            Change {
+                down: 0,
+                right: 0,
+                flip: false
+            }
+        );
     }
 
     #[test]
     fn scaled_pixels_have_mean_zero_and_deviation_one() {
         let mut rng = ChaCha8Rng::seed_from_u64(1);
-        let images = Vectors::from_bytes(PIXELS, (0..4 * PIXELS).map(|_| rng.random()).collect::<Vec<u8>>()).unwrap();
+        let images = Vectors::from_bytes(
+            PIXELS,
+            (0..4 * PIXELS).map(|_| rng.random()).collect::<Vec<u8>>(),
+        )
+        .unwrap();
         let data = Labelled::new(&images, &[0, 1, 2, 3]).unwrap();
         let (inputs, labels) = data.batch(&[3, 1], data.scaling(&[1, 3]), None).unwrap();
         let inputs = inputs.flatten_all().unwrap().to_vec1::<f32>().unwrap();
         let mean = inputs.iter().sum::<f32>() / inputs.len() as f32;
         let variance = inputs.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / inputs.len() as f32;
-        assert!(mean.abs() < 1e-4 && (variance - 1.0).abs() < 1e-4, "{mean} {variance}");
+        assert!(
+            mean.abs() < 1e-4 && (variance - 1.0).abs() < 1e-4,
+            "{mean} {variance}"
+        );
         assert_eq!(labels.to_vec1::<u32>().unwrap(), [3, 1]);
     }
 
     #[test]
     fn what_is_no_set_of_labelled_images_is_refused() {
         let images = Vectors::from_bytes(PIXELS, vec![0; 2 * PIXELS]).unwrap();
-        assert!(Labelled::new(&images, &[0]).unwrap_err().to_string().contains("number of labels"));
-        assert!(Labelled::new(&images, &[0, 10]).unwrap_err().to_string().contains("label is 10"));
+        assert!(
+            Labelled::new(&images, &[0])
+                .unwrap_err()
+                .to_string()
+                .contains("number of labels")
+        );
+        assert!(
+            Labelled::new(&images, &[0, 10])
+                .unwrap_err()
+                .to_string()
+                .contains("label is 10")
+        );
         let narrow = Vectors::from_bytes(3, vec![0; 6]).unwrap();
-        assert!(Labelled::new(&narrow, &[0, 1]).unwrap_err().to_string().contains("784"));
+        assert!(
+            Labelled::new(&narrow, &[0, 1])
+                .unwrap_err()
+                .to_string()
+                .contains("784")
+        );
         let floats = Vectors::from_floats(PIXELS, vec![0.0; PIXELS]).unwrap();
-        assert!(Labelled::new(&floats, &[0]).unwrap_err().to_string().contains("bytes"));
+        assert!(
+            Labelled::new(&floats, &[0])
+                .unwrap_err()
+                .to_string()
+                .contains("bytes")
+        );
         assert!(Labelled::new(&images.head(0), &[]).is_err());
     }
 }

@@ -11,8 +11,9 @@ use sha2::{Digest, Sha256};
 use super::data::pixels;
 use super::model::{Model, Output, PIXELS};
 use super::{NetError, at};
-use crate::dataset::Vectors;
-use crate::fashion::{Fashion, write_atomically};
+use crate::fashion::Fashion;
+use crate::files::write_atomically;
+use crate::vectors::Vectors;
 
 /// Images that go through a model at a time: enough for all threads, few enough for the caches.
 const BATCH: usize = 256;
@@ -37,7 +38,14 @@ impl Model {
     pub fn predict(&self, images: &Vectors) -> Result<Vec<u8>, NetError> {
         let mut classes = Vec::with_capacity(images.len());
         self.for_each_batch(pixels(images)?, |output| {
-            classes.extend(output.scores.argmax(D::Minus1)?.to_vec1::<u32>()?.into_iter().map(|class| class as u8));
+            classes.extend(
+                output
+                    .scores
+                    .argmax(D::Minus1)?
+                    .to_vec1::<u32>()?
+                    .into_iter()
+                    .map(|class| class as u8),
+            );
             Ok(())
         })?;
         Ok(classes)
@@ -60,12 +68,22 @@ impl Model {
 
 /// The values of a tensor as little-endian bytes.
 pub(super) fn bytes(tensor: &Tensor) -> candle_core::Result<Vec<u8>> {
-    Ok(tensor.flatten_all()?.to_vec1::<f32>()?.into_iter().flat_map(f32::to_le_bytes).collect())
+    Ok(tensor
+        .flatten_all()?
+        .to_vec1::<f32>()?
+        .into_iter()
+        .flat_map(f32::to_le_bytes)
+        .collect())
 }
 
 /// The reverse of [`bytes`].
 pub(super) fn floats(bytes: &[u8]) -> Vec<f32> {
-    bytes.as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect()
+    bytes
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .map(|&bytes| f32::from_le_bytes(bytes))
+        .collect()
 }
 
 /// The activations of the penultimate layer for each image: n × [`feature_width`](super::ModelConfig::feature_width).
@@ -88,19 +106,36 @@ pub fn features(model: &Model, images: &Vectors) -> Result<Vectors, NetError> {
 ///
 /// # Errors
 /// As [`features`], and if the file cannot be written.
-pub fn cached_features(model: &Model, images: &Vectors, folder: &Path) -> Result<Vectors, NetError> {
+pub fn cached_features(
+    model: &Model,
+    images: &Vectors,
+    folder: &Path,
+) -> Result<Vectors, NetError> {
     let data = pixels(images)?;
-    let key = Sha256::new().chain_update(model.fingerprint()?).chain_update(data).finalize();
+    let key = Sha256::new()
+        .chain_update(model.fingerprint()?)
+        .chain_update(data)
+        .finalize();
     let path = folder.join(format!("features-{:.16}.safetensors", format!("{key:x}")));
     let width = model.config().feature_width();
-    if let Some(values) = fs::read(&path).ok().and_then(|file| read(&file, &[images.len(), width])) {
+    if let Some(values) = fs::read(&path)
+        .ok()
+        .and_then(|file| read(&file, &[images.len(), width]))
+    {
         return Ok(Vectors::from_floats(width, values)?);
     }
     let features = features(model, images)?;
-    let tensor = Tensor::from_vec(features.to_floats(), (features.len(), width), &candle_core::Device::Cpu)?;
+    let tensor = Tensor::from_vec(
+        features.to_floats(),
+        (features.len(), width),
+        &candle_core::Device::Cpu,
+    )?;
     let hash = format!("{:x}", Sha256::digest(bytes(&tensor)?));
-    let file = safetensors::serialize([("features", &tensor)], Some([("sha256".to_owned(), hash)].into()))
-        .map_err(candle_core::Error::from)?;
+    let file = safetensors::serialize(
+        [("features", &tensor)],
+        Some([("sha256".to_owned(), hash)].into()),
+    )
+    .map_err(candle_core::Error::from)?;
     write_atomically(&path, &file).map_err(at(&path))?;
     Ok(features)
 }
@@ -111,7 +146,11 @@ pub fn cached_features(model: &Model, images: &Vectors, folder: &Path) -> Result
 /// As [`cached_features`].
 pub fn encoded(model: &Model, data: &Fashion, folder: &Path) -> Result<Fashion, NetError> {
     let encode = |images: &Vectors| cached_features(model, images, folder).map(Arc::new);
-    Ok(Fashion { train: encode(&data.train)?, test: encode(&data.test)?, ..data.clone() })
+    Ok(Fashion {
+        train: encode(&data.train)?,
+        test: encode(&data.test)?,
+        ..data.clone()
+    })
 }
 
 /// The values in a file of features, if it is whole.

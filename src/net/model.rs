@@ -41,7 +41,10 @@ pub struct MlpConfig {
 
 impl Default for MlpConfig {
     fn default() -> Self {
-        Self { hidden: vec![256, 128], dropout: 0.2 }
+        Self {
+            hidden: vec![256, 128],
+            dropout: 0.2,
+        }
     }
 }
 
@@ -64,7 +67,13 @@ pub struct CnnConfig {
 
 impl Default for CnnConfig {
     fn default() -> Self {
-        Self { channels: [32, 64], kernel: 3, fc1: 128, fc2: 128, dropout: 0.15 }
+        Self {
+            channels: [32, 64],
+            kernel: 3,
+            fc1: 128,
+            fc2: 128,
+            dropout: 0.15,
+        }
     }
 }
 
@@ -127,19 +136,36 @@ impl ModelConfig {
 
     /// An error if a size cannot be.
     pub(super) fn validate(&self) -> Result<(), NetError> {
-        let dropout = |dropout: f32| check("dropout", (0.0..1.0).contains(&dropout), "0 to below 1", dropout);
-        let positive = |name, size: usize| check(name, (1..=1 << 16).contains(&size), "1 to 65,536", size);
+        let dropout = |dropout: f32| {
+            check(
+                "dropout",
+                (0.0..1.0).contains(&dropout),
+                "0 to below 1",
+                dropout,
+            )
+        };
+        let positive =
+            |name, size: usize| check(name, (1..=1 << 16).contains(&size), "1 to 65,536", size);
         match self {
             Self::Logistic | Self::Svm => Ok(()),
             Self::Mlp(mlp) => {
-                mlp.hidden.iter().try_for_each(|&hidden| positive("hidden", hidden))?;
+                mlp.hidden
+                    .iter()
+                    .try_for_each(|&hidden| positive("hidden", hidden))?;
                 dropout(mlp.dropout)
             }
             Self::Cnn(cnn) => {
-                cnn.channels.iter().try_for_each(|&channels| positive("channels", channels))?;
+                cnn.channels
+                    .iter()
+                    .try_for_each(|&channels| positive("channels", channels))?;
                 positive("fc1", cnn.fc1)?;
                 positive("fc2", cnn.fc2)?;
-                check("kernel", cnn.kernel % 2 == 1 && cnn.kernel < SIDE, "an odd number below 28", cnn.kernel)?;
+                check(
+                    "kernel",
+                    cnn.kernel % 2 == 1 && cnn.kernel < SIDE,
+                    "an odd number below 28",
+                    cnn.kernel,
+                )?;
                 dropout(cnn.dropout)
             }
         }
@@ -161,7 +187,12 @@ pub struct Layer {
 
 impl Layer {
     fn linear(name: &str, input: usize, output: usize) -> Self {
-        Self { name: name.to_owned(), input: vec![input], output: vec![output], weight: vec![input, output] }
+        Self {
+            name: name.to_owned(),
+            input: vec![input],
+            output: vec![output],
+            weight: vec![input, output],
+        }
     }
 
     fn conv(name: &str, side: usize, c_in: usize, c_out: usize, kernel: usize) -> Self {
@@ -223,21 +254,31 @@ impl Model {
     ///
     /// # Errors
     /// If a size in `config` cannot be.
-    pub fn random(config: &ModelConfig, scaling: Scaling, rng: &mut ChaCha8Rng) -> Result<Self, NetError> {
+    pub fn random(
+        config: &ModelConfig,
+        scaling: Scaling,
+        rng: &mut ChaCha8Rng,
+    ) -> Result<Self, NetError> {
         config.validate()?;
         let mut parameters = Vec::new();
         let mut names = Vec::new();
         for layer in config.layers() {
             let gain = if layer.name == "out" { 1.0 } else { 2.0 };
             let bound = (3.0 * gain / layer.fan_in() as f32).sqrt();
-            let values: Vec<f32> =
-                (0..layer.weight.iter().product()).map(|_| rng.random_range(-bound..bound)).collect();
+            let values: Vec<f32> = (0..layer.weight.iter().product())
+                .map(|_| rng.random_range(-bound..bound))
+                .collect();
             let weight = Var::from_vec(values, layer.weight.clone(), &Device::Cpu)?;
             let bias = Var::from_vec(vec![0.0f32; layer.biases()], layer.biases(), &Device::Cpu)?;
             parameters.push((weight, bias));
             names.push(layer.name);
         }
-        Ok(Self { config: config.clone(), scaling, parameters, names })
+        Ok(Self {
+            config: config.clone(),
+            scaling,
+            parameters,
+            names,
+        })
     }
 
     /// What the model is made of.
@@ -257,7 +298,12 @@ impl Model {
         self.names
             .iter()
             .zip(&self.parameters)
-            .flat_map(|(name, (weight, bias))| [(format!("{name}.weight"), weight), (format!("{name}.bias"), bias)])
+            .flat_map(|(name, (weight, bias))| {
+                [
+                    (format!("{name}.weight"), weight),
+                    (format!("{name}.bias"), bias),
+                ]
+            })
     }
 
     /// Scores and features of `inputs`, n × 784 scaled pixels. With an `rng` it is a training pass: activations are
@@ -265,15 +311,30 @@ impl Model {
     ///
     /// # Errors
     /// If `inputs` has another shape or type.
-    pub fn forward(&self, inputs: &Tensor, mut rng: Option<&mut ChaCha8Rng>) -> Result<Output, NetError> {
+    pub fn forward(
+        &self,
+        inputs: &Tensor,
+        mut rng: Option<&mut ChaCha8Rng>,
+    ) -> Result<Output, NetError> {
         let count = inputs.dim(0)?;
         // Without a training pass nothing needs to be remembered for the way back.
         let parameters: Vec<(Tensor, Tensor)> = match rng {
-            Some(_) => self.parameters.iter().map(|(w, b)| (w.as_tensor().clone(), b.as_tensor().clone())).collect(),
-            None => self.parameters.iter().map(|(w, b)| (w.as_detached_tensor(), b.as_detached_tensor())).collect(),
+            Some(_) => self
+                .parameters
+                .iter()
+                .map(|(w, b)| (w.as_tensor().clone(), b.as_tensor().clone()))
+                .collect(),
+            None => self
+                .parameters
+                .iter()
+                .map(|(w, b)| (w.as_detached_tensor(), b.as_detached_tensor()))
+                .collect(),
         };
-        let (output, hidden) = parameters.split_last().expect("a model has an output layer");
-        let linear = |x: &Tensor, (weight, bias): &(Tensor, Tensor)| x.matmul(weight)?.broadcast_add(bias);
+        let (output, hidden) = parameters
+            .split_last()
+            .expect("a model has an output layer");
+        let linear =
+            |x: &Tensor, (weight, bias): &(Tensor, Tensor)| x.matmul(weight)?.broadcast_add(bias);
         let mut dropped = |x: Tensor, share: f32| match &mut rng {
             Some(rng) if share > 0.0 => x.mul(&dropout_mask(x.dims(), share, rng)?),
             _ => Ok(x),
@@ -317,9 +378,13 @@ impl Model {
                 let zero = Tensor::zeros((scores.dim(0)?, 1), scores.dtype(), scores.device())?;
                 let margins = ones.scatter(&right, &zero, D::Minus1)?;
                 let best = scores.add(&margins)?.max(D::Minus1)?;
-                best.sub(&scores.gather(&right, D::Minus1)?.squeeze(1)?)?.mean_all()?
+                best.sub(&scores.gather(&right, D::Minus1)?.squeeze(1)?)?
+                    .mean_all()?
             }
-            _ => ops::log_softmax(scores, D::Minus1)?.gather(&right, D::Minus1)?.mean_all()?.neg()?,
+            _ => ops::log_softmax(scores, D::Minus1)?
+                .gather(&right, D::Minus1)?
+                .mean_all()?
+                .neg()?,
         })
     }
 }
@@ -327,7 +392,14 @@ impl Model {
 /// Zeros with probability `share`, else 1 / (1 − share), so that sums keep their expectation (Srivastava et al. 2014).
 fn dropout_mask(shape: &[usize], share: f32, rng: &mut ChaCha8Rng) -> candle_core::Result<Tensor> {
     let kept = 1.0 / (1.0 - share);
-    let values: Vec<f32> =
-        (0..shape.iter().product()).map(|_| if rng.random::<f32>() < share { 0.0 } else { kept }).collect();
+    let values: Vec<f32> = (0..shape.iter().product())
+        .map(|_| {
+            if rng.random::<f32>() < share {
+                0.0
+            } else {
+                kept
+            }
+        })
+        .collect();
     Tensor::from_vec(values, shape, &Device::Cpu)
 }

@@ -35,22 +35,48 @@ pub enum Optimizer {
 impl Default for Optimizer {
     /// AdamW with PyTorch's defaults.
     fn default() -> Self {
-        Self::AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.01 }
+        Self::AdamW {
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            weight_decay: 0.01,
+        }
     }
 }
 
 impl Optimizer {
     pub(super) fn validate(&self) -> std::result::Result<(), NetError> {
-        let share = |name, value: f32| check(name, (0.0..1.0).contains(&value), "0 to below 1", value);
-        let penalty = |value: f32| check("weight_decay", (0.0..1e3).contains(&value), "0 or a little more", value);
+        let share =
+            |name, value: f32| check(name, (0.0..1.0).contains(&value), "0 to below 1", value);
+        let penalty = |value: f32| {
+            check(
+                "weight_decay",
+                (0.0..1e3).contains(&value),
+                "0 or a little more",
+                value,
+            )
+        };
         match *self {
-            Self::AdamW { beta1, beta2, epsilon, weight_decay } => {
+            Self::AdamW {
+                beta1,
+                beta2,
+                epsilon,
+                weight_decay,
+            } => {
                 share("beta1", beta1)?;
                 share("beta2", beta2)?;
-                check("epsilon", epsilon > 0.0 && epsilon.is_finite(), "above 0", epsilon)?;
+                check(
+                    "epsilon",
+                    epsilon > 0.0 && epsilon.is_finite(),
+                    "above 0",
+                    epsilon,
+                )?;
                 penalty(weight_decay)
             }
-            Self::Sgd { momentum, weight_decay } => {
+            Self::Sgd {
+                momentum,
+                weight_decay,
+            } => {
                 share("momentum", momentum)?;
                 penalty(weight_decay)
             }
@@ -77,7 +103,12 @@ pub enum Schedule {
 impl Schedule {
     pub(super) fn validate(&self) -> std::result::Result<(), NetError> {
         match *self {
-            Self::OneCycle { warmup } => check("warmup", (0.0..1.0).contains(&warmup), "0 to below 1", warmup),
+            Self::OneCycle { warmup } => check(
+                "warmup",
+                (0.0..1.0).contains(&warmup),
+                "0 to below 1",
+                warmup,
+            ),
             Self::Constant | Self::Cosine => Ok(()),
         }
     }
@@ -124,7 +155,11 @@ impl State {
                 }
             })
             .collect();
-        Self { optimizer, steps: 0, moments }
+        Self {
+            optimizer,
+            steps: 0,
+            moments,
+        }
     }
 
     /// Moves the parameters by one step. Whether all of them are finite after it.
@@ -137,7 +172,9 @@ impl State {
         self.steps += 1;
         let mut finite = true;
         for (var, (first, second)) in parameters.zip(&mut self.moments) {
-            let Some(gradient) = gradients.get(var) else { continue };
+            let Some(gradient) = gradients.get(var) else {
+                continue;
+            };
             let step = Step {
                 optimizer: self.optimizer,
                 steps: self.steps,
@@ -154,8 +191,14 @@ impl State {
     pub(super) fn tensors(&self, names: &[String]) -> Result<Vec<(String, Tensor)>> {
         let mut tensors = Vec::new();
         for (name, (first, second)) in names.iter().zip(&self.moments) {
-            tensors.push((format!("first.{name}"), Tensor::from_slice(first, first.len(), &Device::Cpu)?));
-            tensors.push((format!("second.{name}"), Tensor::from_slice(second, second.len(), &Device::Cpu)?));
+            tensors.push((
+                format!("first.{name}"),
+                Tensor::from_slice(first, first.len(), &Device::Cpu)?,
+            ));
+            tensors.push((
+                format!("second.{name}"),
+                Tensor::from_slice(second, second.len(), &Device::Cpu)?,
+            ));
         }
         Ok(tensors)
     }
@@ -178,19 +221,39 @@ impl InplaceOp2 for Step<'_> {
         "optimizer step"
     }
 
-    fn cpu_fwd(&self, var: &mut CpuStorage, var_layout: &Layout, gradient: &CpuStorage, layout: &Layout) -> Result<()> {
-        let (Some((start, end)), Some((from, to))) = (var_layout.contiguous_offsets(), layout.contiguous_offsets())
+    fn cpu_fwd(
+        &self,
+        var: &mut CpuStorage,
+        var_layout: &Layout,
+        gradient: &CpuStorage,
+        layout: &Layout,
+    ) -> Result<()> {
+        let (Some((start, end)), Some((from, to))) =
+            (var_layout.contiguous_offsets(), layout.contiguous_offsets())
         else {
             bail!("a parameter or its gradient is not contiguous");
         };
-        let CpuStorage::F32(values) = var else { bail!("a parameter is not f32") };
-        let (values, gradient) = (&mut values[start..end], &gradient.as_slice::<f32>()?[from..to]);
+        let CpuStorage::F32(values) = var else {
+            bail!("a parameter is not f32")
+        };
+        let (values, gradient) = (
+            &mut values[start..end],
+            &gradient.as_slice::<f32>()?[from..to],
+        );
         let mut state = self.state.lock().expect("no thread panicked");
         let (first, second, finite) = &mut *state;
         let rate = self.learning_rate;
-        let values = values.par_chunks_mut(CHUNK).zip(gradient.par_chunks(CHUNK)).zip(first.par_chunks_mut(CHUNK));
+        let values = values
+            .par_chunks_mut(CHUNK)
+            .zip(gradient.par_chunks(CHUNK))
+            .zip(first.par_chunks_mut(CHUNK));
         *finite = match self.optimizer {
-            Optimizer::AdamW { beta1, beta2, epsilon, weight_decay } => {
+            Optimizer::AdamW {
+                beta1,
+                beta2,
+                epsilon,
+                weight_decay,
+            } => {
                 let correction = |beta: f32| (1.0 - f64::from(beta).powi(self.steps as i32)) as f32;
                 let (size, root) = (rate / correction(beta1), correction(beta2).sqrt().recip());
                 let kept = 1.0 - rate * weight_decay;
@@ -198,18 +261,26 @@ impl InplaceOp2 for Step<'_> {
                     .zip(second.par_chunks_mut(CHUNK))
                     .map(|(((values, gradient), first), second)| {
                         let moments = first.iter_mut().zip(second);
-                        for ((value, &gradient), (first, second)) in values.iter_mut().zip(gradient).zip(moments) {
+                        for ((value, &gradient), (first, second)) in
+                            values.iter_mut().zip(gradient).zip(moments)
+                        {
                             *first = beta1 * *first + (1.0 - beta1) * gradient;
                             *second = beta2 * *second + (1.0 - beta2) * gradient * gradient;
-                            *value = kept * *value - size * *first / (second.sqrt() * root + epsilon);
+                            *value =
+                                kept * *value - size * *first / (second.sqrt() * root + epsilon);
                         }
                         are_finite(values)
                     })
                     .reduce(|| true, |a, b| a & b)
             }
-            Optimizer::Sgd { momentum, weight_decay } => values
+            Optimizer::Sgd {
+                momentum,
+                weight_decay,
+            } => values
                 .map(|((values, gradient), velocity)| {
-                    for ((value, &gradient), velocity) in values.iter_mut().zip(gradient).zip(velocity) {
+                    for ((value, &gradient), velocity) in
+                        values.iter_mut().zip(gradient).zip(velocity)
+                    {
                         *velocity = momentum * *velocity + gradient + weight_decay * *value;
                         *value -= rate * *velocity;
                     }

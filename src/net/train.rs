@@ -59,10 +59,20 @@ impl Config {
         };
         match base.model {
             ModelConfig::Logistic | ModelConfig::Svm => base,
-            ModelConfig::Mlp(_) => Self { epochs: 15, learning_rate: 2e-3, ..base },
-            ModelConfig::Cnn(_) => {
-                Self { epochs: 15, learning_rate: 3e-3, augmentation: Augmentation { shift: 1, flip: true }, ..base }
-            }
+            ModelConfig::Mlp(_) => Self {
+                epochs: 15,
+                learning_rate: 2e-3,
+                ..base
+            },
+            ModelConfig::Cnn(_) => Self {
+                epochs: 15,
+                learning_rate: 3e-3,
+                augmentation: Augmentation {
+                    shift: 1,
+                    flip: true,
+                },
+                ..base
+            },
         }
     }
 
@@ -94,19 +104,33 @@ impl Config {
     /// with. Six whole trainings would take half an hour.
     #[must_use]
     pub fn short_cnn(fc2: usize) -> Self {
-        Self { epochs: 5, ..Self::of(ModelConfig::Cnn(CnnConfig { fc2, ..CnnConfig::default() })) }
+        Self {
+            epochs: 5,
+            ..Self::of(ModelConfig::Cnn(CnnConfig {
+                fc2,
+                ..CnnConfig::default()
+            }))
+        }
     }
 
     /// The net that features of the given width are taken from: [`Config::cnn`] for its own, [`Config::short_cnn`] else.
     #[must_use]
     pub fn for_features(width: usize) -> Self {
-        if width == CnnConfig::default().fc2 { Self::cnn() } else { Self::short_cnn(width) }
+        if width == CnnConfig::default().fc2 {
+            Self::cnn()
+        } else {
+            Self::short_cnn(width)
+        }
     }
 
     /// The same for a quick look: at most so many epochs, and at most a twelfth of so many images held out.
     #[must_use]
     pub fn limited(self, epochs: usize, images: usize) -> Self {
-        Self { epochs: self.epochs.min(epochs), validation: self.validation.min((images / 12).max(1)), ..self }
+        Self {
+            epochs: self.epochs.min(epochs),
+            validation: self.validation.min((images / 12).max(1)),
+            ..self
+        }
     }
 
     /// The file in `folder` for the checkpoint of this training on these data: trainings that differ in anything have
@@ -115,7 +139,11 @@ impl Config {
     pub fn checkpoint_in(&self, folder: &Path, train: Labelled<'_>, test: Labelled<'_>) -> PathBuf {
         let key = format!("{self:?} {} {}", train.fingerprint(), test.fingerprint());
         let hash = format!("{:x}", Sha256::digest(key));
-        folder.join(format!("{}-{}-{hash:.8}.safetensors", self.model.name(), self.model.feature_width()))
+        folder.join(format!(
+            "{}-{}-{hash:.8}.safetensors",
+            self.model.name(),
+            self.model.feature_width()
+        ))
     }
 
     /// Which of so many images are learned from and which held out, both shuffled.
@@ -132,12 +160,32 @@ impl Config {
         self.schedule.validate()?;
         self.optimizer.validate()?;
         check("epochs", self.epochs >= 1, "at least 1", self.epochs)?;
-        check("batch_size", self.batch_size >= 1, "at least 1", self.batch_size)?;
+        check(
+            "batch_size",
+            self.batch_size >= 1,
+            "at least 1",
+            self.batch_size,
+        )?;
         let rate = self.learning_rate;
-        check("learning_rate", rate > 0.0 && rate.is_finite(), "above 0", rate)?;
-        check("augmentation.shift", self.augmentation.shift < 28, "below 28", self.augmentation.shift)?;
+        check(
+            "learning_rate",
+            rate > 0.0 && rate.is_finite(),
+            "above 0",
+            rate,
+        )?;
+        check(
+            "augmentation.shift",
+            self.augmentation.shift < 28,
+            "below 28",
+            self.augmentation.shift,
+        )?;
         let expected = format!("1 to below {images}, the training images");
-        check("validation", (1..images).contains(&self.validation), &expected, self.validation)
+        check(
+            "validation",
+            (1..images).contains(&self.validation),
+            &expected,
+            self.validation,
+        )
     }
 
     /// A generator of its own for each purpose and epoch: a resumed training needs no state of it.
@@ -204,7 +252,9 @@ mod exact {
     }
 
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(de::Error::custom)
     }
 }
 
@@ -255,7 +305,12 @@ impl Trained {
     /// Training images a second, mean over the epochs (harmonic: all images by all seconds).
     #[must_use]
     pub fn images_per_s(&self) -> f64 {
-        self.history.len() as f64 / self.history.iter().map(|epoch| epoch.images_per_s.recip()).sum::<f64>()
+        self.history.len() as f64
+            / self
+                .history
+                .iter()
+                .map(|epoch| epoch.images_per_s.recip())
+                .sum::<f64>()
     }
 }
 
@@ -280,7 +335,12 @@ pub fn train(
     if let (Some(path), false) = (&options.checkpoint, options.again)
         && let Some((record, tensors)) = checkpoint::load(path, config, &data, &training.shapes())?
     {
-        training.restore(&record, &tensors).map_err(|why| NetError::Corrupt { path: path.clone(), why })?;
+        training
+            .restore(&record, &tensors)
+            .map_err(|why| NetError::Corrupt {
+                path: path.clone(),
+                why,
+            })?;
         if let Some(test_accuracy) = record.test_accuracy {
             return Ok(training.finish(test_accuracy, true));
         }
@@ -288,7 +348,11 @@ pub fn train(
     while training.history.len() < config.epochs {
         training.epoch(train)?;
         if let Some(path) = &options.checkpoint {
-            checkpoint::save(path, &training.record(&data, None), &training.tensors(true)?)?;
+            checkpoint::save(
+                path,
+                &training.record(&data, None),
+                &training.tensors(true)?,
+            )?;
         }
         each(training.history.last().expect("an epoch has just ended"));
     }
@@ -296,7 +360,11 @@ pub fn train(
     let rows: Vec<usize> = (0..test.len()).collect();
     let (_, test_accuracy) = score(&training.model, test, &rows)?;
     if let Some(path) = &options.checkpoint {
-        checkpoint::save(path, &training.record(&data, Some(test_accuracy)), &training.tensors(false)?)?;
+        checkpoint::save(
+            path,
+            &training.record(&data, Some(test_accuracy)),
+            &training.tensors(false)?,
+        )?;
     }
     Ok(training.finish(test_accuracy, false))
 }
@@ -305,10 +373,18 @@ pub fn train(
 ///
 /// # Errors
 /// As [`train`].
-pub fn learned(config: &Config, data: &Fashion, folder: &Path, each: impl FnMut(&Epoch)) -> Result<Trained, NetError> {
+pub fn learned(
+    config: &Config,
+    data: &Fashion,
+    folder: &Path,
+    each: impl FnMut(&Epoch),
+) -> Result<Trained, NetError> {
     let train_set = Labelled::new(&data.train, &data.train_labels)?;
     let test = Labelled::new(&data.test, &data.test_labels)?;
-    let options = Options { checkpoint: Some(config.checkpoint_in(folder, train_set, test)), again: false };
+    let options = Options {
+        checkpoint: Some(config.checkpoint_in(folder, train_set, test)),
+        again: false,
+    };
     train(config, train_set, test, &options, each)
 }
 
@@ -328,9 +404,22 @@ struct Training<'a> {
 impl<'a> Training<'a> {
     fn begin(config: &'a Config, train: Labelled<'_>) -> Result<Self, NetError> {
         let (rows, held_out) = config.split(train.len());
-        let model = Model::random(&config.model, train.scaling(&rows), &mut config.rng(Purpose::Weights, 0))?;
+        let model = Model::random(
+            &config.model,
+            train.scaling(&rows),
+            &mut config.rng(Purpose::Weights, 0),
+        )?;
         let optimizer = State::new(config.optimizer, model.parameters().map(|(_, var)| var));
-        Ok(Self { config, model, optimizer, rows, held_out, history: Vec::new(), best: 0, best_parameters: Vec::new() })
+        Ok(Self {
+            config,
+            model,
+            optimizer,
+            rows,
+            held_out,
+            history: Vec::new(),
+            best: 0,
+            best_parameters: Vec::new(),
+        })
     }
 
     /// One time through the training images, and the validation after it.
@@ -345,14 +434,20 @@ impl<'a> Training<'a> {
         let augment = config.augmentation != Augmentation::NONE;
         let (mut loss_sum, mut right, mut learning_rate) = (0.0, 0, 0.0);
         for (batch, rows) in order.chunks(config.batch_size).enumerate() {
-            learning_rate =
-                config.learning_rate * config.schedule.factor((epoch - 1) * batches + batch, config.epochs * batches);
+            learning_rate = config.learning_rate
+                * config
+                    .schedule
+                    .factor((epoch - 1) * batches + batch, config.epochs * batches);
             let augmentation = augment.then_some((config.augmentation, &mut rng));
             let (inputs, labels) = train.batch(rows, self.model.scaling(), augmentation)?;
             let output = self.model.forward(&inputs, Some(&mut rng))?;
             let loss = self.model.loss(&output.scores, &labels)?;
             let value = f64::from(loss.to_scalar::<f32>()?);
-            let diverged = |what| NetError::NotFinite { what, epoch, batch: batch + 1 };
+            let diverged = |what| NetError::NotFinite {
+                what,
+                epoch,
+                batch: batch + 1,
+            };
             if !value.is_finite() {
                 return Err(diverged(format!("the loss ({value})")));
             }
@@ -379,7 +474,8 @@ impl<'a> Training<'a> {
         });
         // Among equals the lower loss, then the earlier epoch.
         let best = &self.history[self.best];
-        let better = (validation_accuracy, -validation_loss) > (best.validation_accuracy, -best.validation_loss);
+        let better = (validation_accuracy, -validation_loss)
+            > (best.validation_accuracy, -best.validation_loss);
         if epoch == 1 || better {
             self.best = epoch - 1;
             self.best_parameters = copies(&self.model)?;
@@ -388,7 +484,10 @@ impl<'a> Training<'a> {
     }
 
     fn shapes(&self) -> Vec<(String, Vec<usize>)> {
-        self.model.parameters().map(|(name, var)| (name, var.dims().to_vec())).collect()
+        self.model
+            .parameters()
+            .map(|(name, var)| (name, var.dims().to_vec()))
+            .collect()
     }
 
     fn record(&self, data: &str, test_accuracy: Option<f64>) -> Record {
@@ -405,10 +504,16 @@ impl<'a> Training<'a> {
 
     /// What a checkpoint keeps: the best parameters, and what it takes to go on.
     fn tensors(&self, to_go_on: bool) -> Result<Tensors, NetError> {
-        let best = self.best_parameters.iter().map(|(name, tensor)| (format!("best.{name}"), tensor.clone()));
+        let best = self
+            .best_parameters
+            .iter()
+            .map(|(name, tensor)| (format!("best.{name}"), tensor.clone()));
         let mut tensors: Tensors = best.collect();
         if to_go_on {
-            let now = self.model.parameters().map(|(name, var)| (format!("now.{name}"), var.as_detached_tensor()));
+            let now = self
+                .model
+                .parameters()
+                .map(|(name, var)| (format!("now.{name}"), var.as_detached_tensor()));
             tensors.extend(now);
             let names: Vec<String> = self.model.parameters().map(|(name, _)| name).collect();
             tensors.extend(self.optimizer.tensors(&names)?);
@@ -417,22 +522,46 @@ impl<'a> Training<'a> {
     }
 
     /// Takes over what a checkpoint holds; or says what it lacks.
-    fn restore(&mut self, record: &Record, tensors: &HashMap<String, Tensor>) -> Result<(), String> {
-        let get = |part: &str, name: &str, shape: &[usize]| match tensors.get(&format!("{part}.{name}")) {
+    fn restore(
+        &mut self,
+        record: &Record,
+        tensors: &HashMap<String, Tensor>,
+    ) -> Result<(), String> {
+        let get = |part: &str, name: &str, shape: &[usize]| match tensors
+            .get(&format!("{part}.{name}"))
+        {
             Some(tensor) if tensor.dims() == shape => Ok(tensor),
-            Some(tensor) => Err(format!("{part}.{name} has shape {:?}, expected {shape:?}", tensor.dims())),
+            Some(tensor) => Err(format!(
+                "{part}.{name} has shape {:?}, expected {shape:?}",
+                tensor.dims()
+            )),
             None => Err(format!("{part}.{name} is missing")),
         };
         let finished = record.test_accuracy.is_some();
-        if record.best >= record.history.len() || (finished && record.history.len() != self.config.epochs) {
-            return Err(format!("epoch {} of {} is called the best", record.best + 1, record.history.len()));
+        if record.best >= record.history.len()
+            || (finished && record.history.len() != self.config.epochs)
+        {
+            return Err(format!(
+                "epoch {} of {} is called the best",
+                record.best + 1,
+                record.history.len()
+            ));
         }
         let set = |var: &Var, tensor: &Tensor| var.set(tensor).map_err(|error| error.to_string());
         let values = |tensor: &Tensor| tensor.to_vec1::<f32>().map_err(|error| error.to_string());
         self.best_parameters.clear();
-        for ((name, var), (first, second)) in self.model.parameters().zip(&mut self.optimizer.moments) {
+        for ((name, var), (first, second)) in
+            self.model.parameters().zip(&mut self.optimizer.moments)
+        {
             let best = get("best", &name, var.dims())?;
-            set(var, if finished { best } else { get("now", &name, var.dims())? })?;
+            set(
+                var,
+                if finished {
+                    best
+                } else {
+                    get("now", &name, var.dims())?
+                },
+            )?;
             if !finished {
                 *first = values(get("first", &name, &[first.len()])?)?;
                 *second = values(get("second", &name, &[second.len()])?)?;
@@ -453,13 +582,22 @@ impl<'a> Training<'a> {
     }
 
     fn finish(self, test_accuracy: f64, loaded: bool) -> Trained {
-        Trained { model: self.model, history: self.history, best: self.best, test_accuracy, loaded }
+        Trained {
+            model: self.model,
+            history: self.history,
+            best: self.best,
+            test_accuracy,
+            loaded,
+        }
     }
 }
 
 /// The parameters as they are now.
 fn copies(model: &Model) -> Result<Tensors, NetError> {
-    model.parameters().map(|(name, var)| Ok((name, var.as_tensor().copy()?.detach()))).collect()
+    model
+        .parameters()
+        .map(|(name, var)| Ok((name, var.as_tensor().copy()?.detach())))
+        .collect()
 }
 
 /// Mean loss and accuracy on the given images.
@@ -468,7 +606,8 @@ fn score(model: &Model, data: Labelled<'_>, rows: &[usize]) -> Result<(f64, f64)
     for rows in rows.chunks(256) {
         let (inputs, labels) = data.batch(rows, model.scaling(), None)?;
         let output = model.forward(&inputs, None)?;
-        loss += f64::from(model.loss(&output.scores, &labels)?.to_scalar::<f32>()?) * rows.len() as f64;
+        loss +=
+            f64::from(model.loss(&output.scores, &labels)?.to_scalar::<f32>()?) * rows.len() as f64;
         right += count_right(&output.scores, rows.iter().map(|&row| data.label(row)))?;
     }
     Ok((loss / rows.len() as f64, right as f64 / rows.len() as f64))
@@ -477,5 +616,9 @@ fn score(model: &Model, data: Labelled<'_>, rows: &[usize]) -> Result<(f64, f64)
 /// How many of the highest scores are at the right class.
 fn count_right(scores: &Tensor, labels: impl Iterator<Item = u8>) -> Result<usize, NetError> {
     let classes = scores.argmax(candle_core::D::Minus1)?.to_vec1::<u32>()?;
-    Ok(classes.into_iter().zip(labels).filter(|&(class, label)| class == u32::from(label)).count())
+    Ok(classes
+        .into_iter()
+        .zip(labels)
+        .filter(|&(class, label)| class == u32::from(label))
+        .count())
 }

@@ -6,7 +6,9 @@ use rand_chacha::rand_core::SeedableRng;
 use super::conv_relu_pool;
 
 fn random(rng: &mut ChaCha8Rng, shape: &[usize]) -> Tensor {
-    let values: Vec<f32> = (0..shape.iter().product()).map(|_| rng.random_range(-1.0..1.0)).collect();
+    let values: Vec<f32> = (0..shape.iter().product())
+        .map(|_| rng.random_range(-1.0..1.0))
+        .collect();
     Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
 }
 
@@ -14,7 +16,11 @@ fn random(rng: &mut ChaCha8Rng, shape: &[usize]) -> Tensor {
 fn problem(seed: u64, [n, h, w, c_in, c_out, k]: [usize; 6]) -> (Var, Var, Var, Tensor) {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut var = |shape: &[usize]| Var::from_tensor(&random(&mut rng, shape)).unwrap();
-    let (images, weight, bias) = (var(&[n, h, w, c_in]), var(&[c_out, k, k, c_in]), var(&[c_out]));
+    let (images, weight, bias) = (
+        var(&[n, h, w, c_in]),
+        var(&[c_out, k, k, c_in]),
+        var(&[c_out]),
+    );
     let outer = random(&mut rng, &[n, h / 2, w / 2, c_out]);
     (images, weight, bias, outer)
 }
@@ -23,8 +29,13 @@ fn problem(seed: u64, [n, h, w, c_in, c_out, k]: [usize; 6]) -> (Var, Var, Var, 
 fn candles_conv(images: &Tensor, weight: &Tensor, bias: &Tensor) -> Tensor {
     let to_nchw = |tensor: &Tensor| tensor.permute((0, 3, 1, 2)).unwrap().contiguous().unwrap();
     let (weight, c_out) = (to_nchw(weight), weight.dim(0).unwrap());
-    let sums = to_nchw(images).conv2d(&weight, weight.dim(2).unwrap() / 2, 1, 1, 1).unwrap();
-    sums.broadcast_add(&bias.reshape((1, c_out, 1, 1)).unwrap()).unwrap().relu().unwrap()
+    let sums = to_nchw(images)
+        .conv2d(&weight, weight.dim(2).unwrap() / 2, 1, 1, 1)
+        .unwrap();
+    sums.broadcast_add(&bias.reshape((1, c_out, 1, 1)).unwrap())
+        .unwrap()
+        .relu()
+        .unwrap()
 }
 
 fn to_nhwc(tensor: &Tensor) -> Tensor {
@@ -36,12 +47,27 @@ fn to_nhwc(tensor: &Tensor) -> Tensor {
 /// to divide by the number.
 fn pool_by_axes(tensor: &Tensor) -> Tensor {
     let (n, c, h, w) = tensor.dims4().unwrap();
-    tensor.reshape((n, c, h / 2, 2, w / 2, 2)).unwrap().max(5).unwrap().max(3).unwrap()
+    tensor
+        .reshape((n, c, h / 2, 2, w / 2, 2))
+        .unwrap()
+        .max(5)
+        .unwrap()
+        .max(3)
+        .unwrap()
 }
 
 fn largest_difference(a: &Tensor, b: &Tensor) -> f32 {
     assert_eq!(a.dims(), b.dims());
-    (a - b).unwrap().abs().unwrap().flatten_all().unwrap().max(0).unwrap().to_scalar().unwrap()
+    (a - b)
+        .unwrap()
+        .abs()
+        .unwrap()
+        .flatten_all()
+        .unwrap()
+        .max(0)
+        .unwrap()
+        .to_scalar()
+        .unwrap()
 }
 
 /// Images, rows, columns, channels in, channels out, kernel: the net's own, and odd ones in every respect.
@@ -61,30 +87,60 @@ fn values_and_gradients_are_candles_own() {
         let ours = conv_relu_pool(&images, &weight, &bias).unwrap();
         let activations = candles_conv(&images, &weight, &bias);
         let theirs = to_nhwc(&activations.max_pool2d(2).unwrap());
-        assert!(largest_difference(&ours, &theirs) < 1e-4, "{shape:?}: {}", largest_difference(&ours, &theirs));
+        assert!(
+            largest_difference(&ours, &theirs) < 1e-4,
+            "{shape:?}: {}",
+            largest_difference(&ours, &theirs)
+        );
         let even = |side: usize| side / 2 * 2;
-        let cropped = activations.narrow(2, 0, even(shape[1])).unwrap().narrow(3, 0, even(shape[2])).unwrap();
+        let cropped = activations
+            .narrow(2, 0, even(shape[1]))
+            .unwrap()
+            .narrow(3, 0, even(shape[2]))
+            .unwrap();
         let theirs = to_nhwc(&pool_by_axes(&cropped.contiguous().unwrap()));
-        let gradients = |result: &Tensor| (result * &outer).unwrap().sum_all().unwrap().backward().unwrap();
+        let gradients = |result: &Tensor| {
+            (result * &outer)
+                .unwrap()
+                .sum_all()
+                .unwrap()
+                .backward()
+                .unwrap()
+        };
         let (ours, theirs) = (gradients(&ours), gradients(&theirs));
         for (name, var) in [("images", &images), ("weight", &weight), ("bias", &bias)] {
             let difference = largest_difference(ours.get(var).unwrap(), theirs.get(var).unwrap());
-            assert!(difference < 1e-3, "{shape:?}, gradient of {name}: {difference}");
+            assert!(
+                difference < 1e-3,
+                "{shape:?}, gradient of {name}: {difference}"
+            );
         }
     }
 }
 
 #[test]
 fn gradients_are_what_finite_differences_say() {
-    for (seed, shape) in [[2, 7, 5, 3, 17, 5], [1, 4, 6, 2, 9, 3], [10, 5, 4, 1, 3, 3]].into_iter().enumerate() {
+    for (seed, shape) in [[2, 7, 5, 3, 17, 5], [1, 4, 6, 2, 9, 3], [10, 5, 4, 1, 3, 3]]
+        .into_iter()
+        .enumerate()
+    {
         let (images, weight, bias, outer) = problem(10 + seed as u64, shape);
         let loss = |images: &Tensor, weight: &Tensor, bias: &Tensor| {
-            (conv_relu_pool(images, weight, bias).unwrap() * &outer).unwrap().sum_all().unwrap()
+            (conv_relu_pool(images, weight, bias).unwrap() * &outer)
+                .unwrap()
+                .sum_all()
+                .unwrap()
         };
         let gradients = loss(&images, &weight, &bias).backward().unwrap();
         let vars = [&images, &weight, &bias];
         for (place, var) in vars.into_iter().enumerate() {
-            let gradient: Vec<f32> = gradients.get(var).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+            let gradient: Vec<f32> = gradients
+                .get(var)
+                .unwrap()
+                .flatten_all()
+                .unwrap()
+                .to_vec1()
+                .unwrap();
             let values: Vec<f32> = var.flatten_all().unwrap().to_vec1().unwrap();
             let moved = |i: usize, by: f32| {
                 let mut values = values.clone();
@@ -92,7 +148,11 @@ fn gradients_are_what_finite_differences_say() {
                 let moved = Tensor::from_vec(values, var.shape(), &Device::Cpu).unwrap();
                 let mut args = vars.map(|var| var.as_tensor().clone());
                 args[place] = moved;
-                f64::from(loss(&args[0], &args[1], &args[2]).to_scalar::<f32>().unwrap())
+                f64::from(
+                    loss(&args[0], &args[1], &args[2])
+                        .to_scalar::<f32>()
+                        .unwrap(),
+                )
             };
             // The function is piecewise linear: a difference that crosses a kink is wrong, and says so itself, by
             // the slopes to the left and to the right.
@@ -100,7 +160,10 @@ fn gradients_are_what_finite_differences_say() {
             let mut smooth = 0;
             for i in (0..values.len()).step_by(values.len().div_ceil(60)) {
                 let (down, here, up) = (moved(i, -step), moved(i, 0.0), moved(i, step));
-                let (left, right) = ((here - down) / f64::from(step), (up - here) / f64::from(step));
+                let (left, right) = (
+                    (here - down) / f64::from(step),
+                    (up - here) / f64::from(step),
+                );
                 if (left - right).abs() > 0.05 {
                     continue;
                 }
@@ -112,7 +175,11 @@ fn gradients_are_what_finite_differences_say() {
                     gradient[i]
                 );
             }
-            assert!(smooth >= values.len().min(60) / 2, "{smooth} of {} places are smooth", values.len());
+            assert!(
+                smooth >= values.len().min(60) / 2,
+                "{smooth} of {} places are smooth",
+                values.len()
+            );
         }
     }
 }
@@ -126,17 +193,28 @@ fn the_gradient_of_images_is_left_out_only_where_none_is_wanted() {
     };
     let (all, data) = (of(&images), of(&images.as_detached_tensor()));
     assert!(all.get(&images).is_some() && data.get(&images).is_none());
-    assert_eq!(largest_difference(all.get(&weight).unwrap(), data.get(&weight).unwrap()), 0.0);
+    assert_eq!(
+        largest_difference(all.get(&weight).unwrap(), data.get(&weight).unwrap()),
+        0.0
+    );
 }
 
 #[test]
 fn results_do_not_depend_on_the_number_of_threads() {
     let (images, weight, bias, outer) = problem(4, [37, 14, 14, 8, 20, 3]);
     let run = |threads: usize| {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .unwrap();
         pool.install(|| {
             let result = conv_relu_pool(&images, &weight, &bias).unwrap();
-            let gradients = (&result * &outer).unwrap().sum_all().unwrap().backward().unwrap();
+            let gradients = (&result * &outer)
+                .unwrap()
+                .sum_all()
+                .unwrap()
+                .backward()
+                .unwrap();
             [&images, &weight, &bias]
                 .map(|var| gradients.get(var).unwrap().clone())
                 .into_iter()
@@ -157,7 +235,12 @@ fn a_value_that_is_not_a_number_comes_out_again() {
         let images = Tensor::from_slice(&values, (1, 2, 2, 1), &Device::Cpu).unwrap();
         let weight = Tensor::ones((1, 1, 1, 1), DType::F32, &Device::Cpu).unwrap();
         let bias = Tensor::zeros(1, DType::F32, &Device::Cpu).unwrap();
-        let out: Vec<f32> = conv_relu_pool(&images, &weight, &bias).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+        let out: Vec<f32> = conv_relu_pool(&images, &weight, &bias)
+            .unwrap()
+            .flatten_all()
+            .unwrap()
+            .to_vec1()
+            .unwrap();
         assert!(out[0].is_nan(), "NaN at {place} became {}", out[0]);
     }
 }
@@ -166,7 +249,11 @@ fn a_value_that_is_not_a_number_comes_out_again() {
 fn wrong_shapes_types_and_layouts_are_errors() {
     let zeros = |shape: &[usize], dtype| Tensor::zeros(shape, dtype, &Device::Cpu).unwrap();
     let of = |images: &[usize], weight: &[usize], bias: &[usize]| {
-        conv_relu_pool(&zeros(images, DType::F32), &zeros(weight, DType::F32), &zeros(bias, DType::F32))
+        conv_relu_pool(
+            &zeros(images, DType::F32),
+            &zeros(weight, DType::F32),
+            &zeros(bias, DType::F32),
+        )
     };
     assert!(of(&[1, 4, 4, 2], &[3, 3, 3, 2], &[3]).is_ok());
     for (images, weight, bias) in [
@@ -178,11 +265,24 @@ fn wrong_shapes_types_and_layouts_are_errors() {
         (vec![0, 4, 4, 2], [3, 3, 3, 2], 3),
         (vec![4, 4, 2], [3, 3, 3, 2], 3),
     ] {
-        assert!(of(&images, &weight, &[bias]).is_err(), "{images:?} {weight:?} {bias}");
+        assert!(
+            of(&images, &weight, &[bias]).is_err(),
+            "{images:?} {weight:?} {bias}"
+        );
     }
-    let (images, weight, bias) =
-        (zeros(&[1, 4, 4, 2], DType::F64), zeros(&[3, 3, 3, 2], DType::F64), zeros(&[3], DType::F64));
+    let (images, weight, bias) = (
+        zeros(&[1, 4, 4, 2], DType::F64),
+        zeros(&[3, 3, 3, 2], DType::F64),
+        zeros(&[3], DType::F64),
+    );
     assert!(conv_relu_pool(&images, &weight, &bias).is_err());
     let transposed = zeros(&[1, 4, 2, 4], DType::F32).transpose(2, 3).unwrap();
-    assert!(conv_relu_pool(&transposed, &zeros(&[3, 3, 3, 2], DType::F32), &zeros(&[3], DType::F32)).is_err());
+    assert!(
+        conv_relu_pool(
+            &transposed,
+            &zeros(&[3, 3, 3, 2], DType::F32),
+            &zeros(&[3], DType::F32)
+        )
+        .is_err()
+    );
 }

@@ -1,0 +1,60 @@
+//! Why an index could not be built, and why a query could not be answered.
+
+use thiserror::Error;
+
+use crate::math::pca::PcaError;
+
+/// Why an index could not be built.
+#[derive(Debug, Clone, PartialEq, Error)]
+pub enum BuildError {
+    /// There is nothing to search in.
+    #[error("an index needs at least one vector")]
+    Empty,
+    /// A parameter is outside its range.
+    #[error("{name} is {received}; expected {expected}")]
+    InvalidParameter {
+        /// The parameter's name, as in `Params`.
+        name: &'static str,
+        /// What was given.
+        received: f64,
+        /// What is accepted.
+        expected: &'static str,
+    },
+}
+
+/// Why a query could not be answered.
+#[derive(Debug, Clone, PartialEq, Error)]
+pub enum QueryError {
+    /// k is zero.
+    #[error("k is 0; expected at least 1")]
+    ZeroK,
+    /// The query does not have the dimension of the index.
+    #[error("the query has {received} dimensions; the index has {expected}")]
+    WrongDimension {
+        /// Dimension of the index.
+        expected: usize,
+        /// Dimension of the query.
+        received: usize,
+    },
+    /// A value of the query is NaN or infinite.
+    #[error("value {position} of the query is {value}: queries must be finite")]
+    NotFinite {
+        /// Where it stands in the query.
+        position: usize,
+        /// The value itself.
+        value: f32,
+    },
+}
+
+impl From<PcaError> for BuildError {
+    fn from(error: PcaError) -> Self {
+        match error {
+            PcaError::Empty => Self::Empty,
+            PcaError::NoRows => Self::InvalidParameter {
+                name: "max_rows",
+                received: 0.0,
+                expected: "at least 1",
+            },
+        }
+    }
+}

@@ -1,0 +1,396 @@
+//! Exhaustive search: every vector is compared with every query.
+//!
+//! Three ways to the same answer, all of which decide every row:
+//! - one query (or two, or three): a scan of half a byte of each value, whose rounding is known, which makes memory bandwidth the
+//!   limit; or of the rows themselves, where half bytes leave too much in doubt, and for Manhattan;
+//! - many queries: tiles of products of values rounded to 6 and 7 bits, whose rounding is known;
+//! - or, where that leaves too much in doubt, tiles of products in f32.
+//!
+//! What rounding leaves in doubt is compared again, exactly.
+
+mod rounding;
+mod scan;
+mod tiles;
+
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use self::scan::{Halves, Scan};
+use crate::distance::Metric;
+use crate::index::{BuildError, Index, QueryError, check_base, check_query, check_shape};
+use crate::neighbor::{Neighbor, Neighbors, TopK};
+use crate::simd::tiles::{POINTS, QUERIES};
+use crate::vectors::{Row, Vectors};
+
+/// Queries that go over the base together, at most: the base is then read from memory once for all of them.
+const TILE: usize = 2048;
+/// With fewer queries than this, a tile, made for [`QUERIES`] at least, costs more than a scan for each.
+const FEW: usize = 4;
+/// Points that all queries of a tile go over before the next come, to share the second-level cache; and those that a scan bounds
+/// before it compares what is left of them.
+const BLOCK: usize = 16 * POINTS;
+
+/// Exhaustive search (*brute force*, FAISS `Flat`): exact, next to nothing to build, O(n·d) a query.
+#[derive(Debug, Clone)]
+pub struct BruteForce {
+    base: Arc<Vectors>,
+    metric: Metric,
+    /// About the middle of the base: f32 products are taken from here, since their error grows with the length of
+    /// the factors.
+    centre: Arc<[f32]>,
+    /// The least and the greatest value.
+    range: (f32, f32),
+    /// What single queries scan, if that leaves little in doubt.
+    halves: Option<Arc<Halves>>,
+}
+
+impl BruteForce {
+    /// Keeps the vectors and, for the Euclidean metric and if that will speed single queries up, half a byte of each value.
+    ///
+    /// # Errors
+    /// If `base` is empty.
+    pub fn build(base: Arc<Vectors>, metric: Metric) -> Result<Self, BuildError> {
+        let index = Self::new(base, metric)?;
+        Ok(if index.halves_pay() {
+            index
+        } else {
+            index.without_halves()
+        })
+    }
+
+    /// With half a byte of each value wherever they can be had.
+    fn new(base: Arc<Vectors>, metric: Metric) -> Result<Self, BuildError> {
+        check_base(&base)?;
+        let (centre, range) = (centre(&base), rounding::range(&base));
+        base.in_huge_pages();
+        let halves = (metric == Metric::Euclidean)
+            .then(|| Halves::new(&base, range))
+            .flatten()
+            .map(Arc::new);
+        Ok(Self {
+            base,
+            metric,
+            centre,
+            range,
+            halves,
+        })
+    }
+
+    /// Whether a scan of half bytes decides of nearly all rows, for some of them as queries.
+    fn halves_pay(&self) -> bool {
+        const SAMPLE: usize = 8;
+        const K: usize = 10;
+        /// A row that is compared exactly costs some times as much as one that is scanned, and a scan that is twice as fast saves
+        /// half of it.
+        const IN_DOUBT: usize = 16;
+        let len = self.base.len();
+        let rows = (0..len).step_by(len.div_ceil(SAMPLE));
+        // One more, since a row finds itself.
+        let compared =
+            |row| Scan::new(self, self.base.row(row)).rows(0..len, &mut self.collector(K + 1));
+        self.halves.is_some()
+            && rows.clone().map(compared).sum::<usize>() * IN_DOUBT <= len * rows.len()
+    }
+
+    /// Whether single queries scan half bytes.
+    pub(crate) fn has_halves(&self) -> bool {
+        self.halves.is_some()
+    }
+
+    /// The same index in the least memory.
+    pub(crate) fn without_halves(self) -> Self {
+        Self {
+            halves: None,
+            ..self
+        }
+    }
+
+    /// The metric in which it searches.
+    #[must_use]
+    pub fn metric(&self) -> Metric {
+        self.metric
+    }
+
+    /// The vectors that it searches.
+    #[must_use]
+    pub fn base(&self) -> &Arc<Vectors> {
+        &self.base
+    }
+
+    fn collector(&self, k: usize) -> TopK {
+        TopK::new(k.min(self.base.len()))
+    }
+
+    fn scan(&self, query: Row<'_>, k: usize) -> Vec<Neighbor> {
+        let mut top = self.collector(k);
+        Scan::new(self, query).rows(0..self.base.len(), &mut top);
+        top.into_neighbors(self.metric)
+    }
+
+    /// Scans for some queries at once, block by block, so that a block is read from memory once for all of them.
+    fn scan_all(&self, queries: &[Row<'_>], k: usize) -> Vec<Vec<Neighbor>> {
+        let scans: Vec<_> = queries
+            .iter()
+            .map(|&query| Scan::new(self, query))
+            .collect();
+        let mut tops = vec![self.collector(k); queries.len()];
+        for start in (0..self.base.len()).step_by(BLOCK) {
+            for (scan, top) in scans.iter().zip(&mut tops) {
+                scan.rows(start..(start + BLOCK).min(self.base.len()), top);
+            }
+        }
+        tops.into_iter()
+            .map(|top| top.into_neighbors(self.metric))
+            .collect()
+    }
+
+    fn search(&self, queries: &[Row<'_>], k: usize) -> Vec<Vec<Neighbor>> {
+        if queries.len() < FEW || self.metric != Metric::Euclidean {
+            return self.scan_all(queries, k);
+        }
+        let mut tops = vec![self.collector(k); queries.len()];
+        self.tiles(queries, &mut tops);
+        tops.into_iter()
+            .map(|top| top.into_neighbors(self.metric))
+            .collect()
+    }
+}
+
+impl Index for BruteForce {
+    fn name(&self) -> &'static str {
+        "Brute force"
+    }
+
+    fn params(&self) -> Vec<(&'static str, f64)> {
+        Vec::new()
+    }
+
+    fn len(&self) -> usize {
+        self.base.len()
+    }
+
+    fn dim(&self) -> usize {
+        self.base.dim()
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.base.memory_bytes()
+            + size_of_val(&*self.centre)
+            + self
+                .halves
+                .as_ref()
+                .map_or(0, |halves| halves.memory_bytes())
+    }
+
+    fn query(&self, query: &[f32], k: usize) -> Result<Vec<Neighbor>, QueryError> {
+        check_query(query, k, self.dim())?;
+        Ok(self.scan(Row::Floats(query), k))
+    }
+
+    fn query_batch(&self, queries: &Vectors, k: usize) -> Result<Neighbors, QueryError> {
+        check_shape(queries.dim(), k, self.dim())?;
+        let rows: Vec<_> = (0..queries.len()).map(|row| queries.row(row)).collect();
+        let share = rows
+            .len()
+            .div_ceil(rayon::current_num_threads())
+            .next_multiple_of(QUERIES)
+            .clamp(QUERIES, TILE);
+        let found: Vec<_> = rows
+            .par_chunks(share)
+            .map(|queries| self.search(queries, k))
+            .collect();
+        Ok(found.into_iter().flatten().collect())
+    }
+}
+
+/// The mean of some rows spread over the base.
+fn centre(base: &Vectors) -> Arc<[f32]> {
+    const ENOUGH: usize = 1_000;
+    let rows: Vec<usize> = (0..base.len())
+        .step_by(base.len().div_ceil(ENOUGH))
+        .collect();
+    let mut sums = vec![0.0f64; base.dim()];
+    for &row in &rows {
+        match base.row(row) {
+            Row::Bytes(row) => sums
+                .iter_mut()
+                .zip(row)
+                .for_each(|(sum, &value)| *sum += f64::from(value)),
+            Row::Floats(row) => sums
+                .iter_mut()
+                .zip(row)
+                .for_each(|(sum, &value)| *sum += f64::from(value)),
+        }
+    }
+    sums.into_iter()
+        .map(|sum| (sum / rows.len() as f64) as f32)
+        .collect()
+}
+
+/// The least f32 that is not below `value`.
+fn round_up(value: f64) -> f32 {
+    let nearest = value as f32;
+    if f64::from(nearest) < value {
+        nearest.next_up()
+    } else {
+        nearest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::distance::Ranker;
+    use proptest::prelude::*;
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    /// The k nearest by the definition.
+    fn oracle(base: &Vectors, metric: Metric, query: Row<'_>, k: usize) -> Vec<Neighbor> {
+        let ranker = Ranker::new(base, metric, query);
+        let mut top = TopK::new(k.min(base.len()));
+        (0..base.len()).for_each(|id| _ = top.push(id as u32, ranker.rank(id)));
+        top.into_neighbors(metric)
+    }
+
+    fn check(base: &Vectors, queries: &Vectors, k: usize) {
+        for metric in [Metric::Euclidean, Metric::Manhattan] {
+            let index = BruteForce::new(Arc::new(base.clone()), metric).unwrap();
+            let batch = index.query_batch(queries, k).unwrap();
+            assert_eq!(batch.len(), queries.len());
+            let plain = index.clone().without_halves();
+            for row in 0..queries.len() {
+                let expected = oracle(base, metric, queries.row(row), k);
+                assert_eq!(
+                    batch.row(row),
+                    expected,
+                    "query {row} of a batch, {metric:?}"
+                );
+                let query = queries.row_to_floats(row);
+                assert_eq!(
+                    index.query(&query, k).unwrap(),
+                    expected,
+                    "query {row}, {metric:?}"
+                );
+                assert_eq!(
+                    plain.query(&query, k).unwrap(),
+                    expected,
+                    "query {row} without halves, {metric:?}"
+                );
+            }
+        }
+    }
+
+    /// A table of few distinct values, so that there are ties, at one of the magnitudes that f32 has.
+    fn floats(dim: usize, rows: std::ops::Range<usize>) -> impl Strategy<Value = Vec<f32>> {
+        let scales = prop::sample::select(vec![
+            1e-45f32, 1e-38, 1e-22, 1e-3, 1.0, 255.0, 1e18, 1e20, 1e38,
+        ]);
+        let offsets = prop::sample::select(vec![0.0f32, 1.0, -1e6, 1e10, 3e38]);
+        let steps = rows.prop_flat_map(move |rows| prop::collection::vec(-3i8..=3, rows * dim));
+        (steps, scales, offsets).prop_map(|(steps, scale, offset)| {
+            steps
+                .into_iter()
+                .map(|step| (offset + scale * f32::from(step)).clamp(f32::MIN, f32::MAX))
+                .collect()
+        })
+    }
+
+    /// Narrow ones, whose floats are multiplied as floats, and wide ones.
+    fn dimensions() -> impl Strategy<Value = usize> {
+        prop_oneof![3 => 1usize..40, 1 => 48usize..70]
+    }
+
+    fn bytes(dim: usize, rows: std::ops::Range<usize>) -> impl Strategy<Value = Vec<u8>> {
+        rows.prop_flat_map(move |rows| prop::collection::vec(any::<u8>(), rows * dim))
+    }
+
+    proptest! {
+        #[test]
+        fn floats_of_every_magnitude_are_exact((dim, base, queries) in dimensions().prop_flat_map(|dim| {
+            (Just(dim), floats(dim, 1..250), floats(dim, 1..40))
+        }), k in 1usize..20) {
+            check(&Vectors::from_floats(dim, base).unwrap(), &Vectors::from_floats(dim, queries).unwrap(), k);
+        }
+
+        #[test]
+        fn bytes_are_exact_and_so_are_floats_over_bytes((dim, base, queries, others) in dimensions().prop_flat_map(|dim| {
+            (Just(dim), bytes(dim, 1..250), bytes(dim, 1..40), floats(dim, 1..20))
+        }), k in 1usize..20) {
+            let base = Vectors::from_bytes(dim, base).unwrap();
+            let queries = Vectors::from_bytes(dim, queries).unwrap();
+            check(&base, &queries, k);
+            check(&base, &Vectors::from_floats(dim, queries.to_floats()).unwrap(), k);
+            check(&base, &Vectors::from_floats(dim, others).unwrap(), k);
+        }
+    }
+
+    fn normal(dim: usize, rows: usize, seed: u64) -> Vec<f32> {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        // Of twelve uniform ones, the variance of which is 1.
+        (0..dim * rows)
+            .map(|_| (0..12).map(|_| rng.random_range(-0.5f32..0.5)).sum())
+            .collect()
+    }
+
+    #[test]
+    fn floats_are_exact_whatever_their_rounding_leaves_in_doubt() {
+        let (base, queries) = (
+            normal(60, 3_000, 1),
+            Vectors::from_floats(60, normal(60, 20, 2)).unwrap(),
+        );
+        check(
+            &Vectors::from_floats(60, base.clone()).unwrap(),
+            &queries,
+            10,
+        );
+        // One value takes the grid so far apart that all other rows are one point of it.
+        let mut apart = base;
+        apart[1_000] = 1e9;
+        let apart = Vectors::from_floats(60, apart).unwrap();
+        check(&apart, &queries, 10);
+        let index = BruteForce::build(Arc::new(apart), Metric::Euclidean).unwrap();
+        assert!(!index.has_halves(), "which decide nothing");
+    }
+
+    #[test]
+    fn half_bytes_are_kept_where_they_decide_of_most_rows() {
+        // Four hidden variables, mixed: distances differ widely.
+        let (hidden, mixing) = (normal(4, 10_000, 3), normal(40, 4, 4));
+        let mix = |hidden: &[f32]| -> Vec<f32> {
+            (0..40)
+                .map(|at| (0..4).map(|i| hidden[i] * mixing[40 * i + at]).sum())
+                .collect()
+        };
+        let base = Arc::new(
+            Vectors::from_floats(40, hidden.chunks(4).flat_map(mix).collect::<Vec<_>>()).unwrap(),
+        );
+        let index = BruteForce::build(Arc::clone(&base), Metric::Euclidean).unwrap();
+        assert!(index.has_halves());
+        assert!(index.memory_bytes() < base.memory_bytes() * 6 / 5);
+        assert!(
+            !BruteForce::build(base, Metric::Manhattan)
+                .unwrap()
+                .has_halves()
+        );
+    }
+
+    #[test]
+    fn rows_too_long_for_31_bits_and_more_queries_than_a_tile_are_exact() {
+        let long = Vectors::from_bytes(
+            20_000,
+            [vec![255u8; 20_000], vec![0; 20_000], vec![7; 20_000]].concat(),
+        )
+        .unwrap();
+        check(&long, &long.select(&[0, 1, 2, 0, 1]).unwrap(), 3);
+        let many = Vectors::from_bytes(
+            3,
+            (0..9_000u32)
+                .map(|i| (i * i % 253) as u8)
+                .collect::<Vec<_>>(),
+        )
+        .unwrap();
+        check(&many, &many.head(2 * TILE + 5), 4);
+    }
+}

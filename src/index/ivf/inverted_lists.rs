@@ -1,0 +1,102 @@
+//! [`InvertedLists`]: the coarse quantiser and the inverted lists that `IvfFlat`, `IvfPq` and `Scann` stand on.
+
+use crate::error::BuildError;
+use crate::math::kmeans::{KMeans, KMeansParams, group};
+use crate::simd::pairwise::squared_euclidean_f32_rows;
+use crate::vectors::Vectors;
+
+/// A k-means partition of the base into lists. A *position* is a place in the order of the lists, an *id* a row of the base.
+#[derive(Debug)]
+pub(crate) struct InvertedLists {
+    /// nlist × dim.
+    centroids: Vec<f32>,
+    dim: usize,
+    starts: Vec<usize>,
+    ids: Vec<u32>,
+}
+
+impl InvertedLists {
+    pub(crate) fn train(base: &Vectors, nlist: usize, seed: u64) -> Self {
+        let params = KMeansParams {
+            k: nlist,
+            seed,
+            ..Default::default()
+        };
+        let clusters =
+            KMeans::fit(base, &params).expect("the base is not empty and nlist is positive");
+        let (starts, ids) = group(&clusters.assign(base), clusters.centroids().nrows());
+        let centroids = clusters.centroids().iter().copied().collect();
+        Self {
+            centroids,
+            dim: base.dim(),
+            starts,
+            ids,
+        }
+    }
+
+    /// The number of lists.
+    pub(crate) fn nlist(&self) -> usize {
+        self.starts.len() - 1
+    }
+
+    /// All centroids, nlist × dim.
+    pub(crate) fn centroids(&self) -> &[f32] {
+        &self.centroids
+    }
+
+    /// The centroid of a list.
+    pub(crate) fn centroid(&self, list: usize) -> &[f32] {
+        &self.centroids[list * self.dim..][..self.dim]
+    }
+
+    /// The positions of a list.
+    pub(crate) fn list(&self, list: usize) -> std::ops::Range<usize> {
+        self.starts[list]..self.starts[list + 1]
+    }
+
+    /// The ids in the order of their positions.
+    pub(crate) fn ids(&self) -> &[u32] {
+        &self.ids
+    }
+
+    /// The base's rows in the order of their positions.
+    pub(crate) fn in_list_order(&self, base: &Vectors) -> Vectors {
+        let rows: Vec<usize> = self.ids.iter().map(|&id| id as usize).collect();
+        base.select(&rows).expect("ids are rows of the base")
+    }
+
+    /// The `nprobe` lists of nearest centroid with their squared distances, nearest first.
+    pub(crate) fn nearest(&self, query: &[f32], nprobe: usize) -> Vec<(f32, u32)> {
+        let mut distances = vec![0.0; self.centroids.len() / self.dim];
+        squared_euclidean_f32_rows(query, &self.centroids, &mut distances);
+        least(distances.into_iter(), nprobe)
+    }
+
+    pub(crate) fn memory_bytes(&self) -> usize {
+        size_of_val(&*self.centroids) + size_of_val(&*self.starts) + size_of_val(&*self.ids)
+    }
+}
+
+/// The `nprobe` lists of least distance with their distances, nearest first.
+pub(crate) fn least(distances: impl Iterator<Item = f32>, nprobe: usize) -> Vec<(f32, u32)> {
+    let mut order: Vec<(f32, u32)> = distances.zip(0..).collect();
+    let key = |a: &(f32, u32), b: &(f32, u32)| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1));
+    if nprobe < order.len() {
+        order.select_nth_unstable_by(nprobe, key);
+        order.truncate(nprobe);
+    }
+    order.sort_unstable_by(key);
+    order
+}
+
+/// `value`, if it is at least one.
+pub(crate) fn positive(name: &'static str, value: usize) -> Result<usize, BuildError> {
+    if value == 0 {
+        return Err(BuildError::InvalidParameter {
+            name,
+            received: 0.0,
+            expected: "at least 1",
+        });
+    }
+    Ok(value)
+}

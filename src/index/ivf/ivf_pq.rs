@@ -1,0 +1,317 @@
+//! Inverted file with product-quantised residuals: FAISS's `IVFn,PQm`.
+
+use std::sync::Arc;
+
+use super::pq_lists::{Plan, PqLists};
+use crate::index::ivf::inverted_lists::positive;
+use crate::index::ivf::product_quantizer::{Loss, Subspaces};
+use crate::index::{BuildError, Index, QueryError, check_base, check_query};
+use crate::neighbor::Neighbor;
+use crate::simd::pq_scan::MOST_SUBQUANTIZERS;
+use crate::vectors::Vectors;
+
+/// How an [`IvfPq`] is built.
+#[derive(Debug, Clone, PartialEq)]
+pub struct IvfPqParams {
+    /// The number of lists; no more than there are vectors are made.
+    pub nlist: usize,
+    /// The number of sub-quantisers, at most 257; no more than there are dimensions are made.
+    pub m: usize,
+    /// Bits of a sub-quantiser's code: 4 or 8. A vector's code takes `m` · `nbits` / 8 bytes.
+    pub nbits: usize,
+    /// Whether the vectors are kept beside their codes, to rank what the codes bring up by true distances.
+    pub keep_vectors: bool,
+    /// Decides the sample of the principal components and the k-means of lists and codebooks.
+    pub seed: u64,
+}
+
+impl Default for IvfPqParams {
+    fn default() -> Self {
+        Self {
+            nlist: 256,
+            m: 64,
+            nbits: 4,
+            keep_vectors: true,
+            seed: 0,
+        }
+    }
+}
+
+/// Inverted file with product quantisation (*IVFADC*; Jégou, Douze & Schmid 2011): k-means parts the vectors into `nlist` lists, each vector
+/// is kept as a short code of its difference to the list's centroid, and a query is compared with the codes in the `nprobe`
+/// nearest lists. The `refine` · k that seem nearest are then ranked by their vectors. Euclidean.
+///
+/// Codes of four bits are scored 32 at a time by shuffles (FastScan; André et al. 2015). Before anything else the vectors are turned to
+/// their m · nbits / 2 leading principal components, dealt to the sub-quantisers so that each carries as much
+/// (parametric OPQ; Ge et al. 2013): FAISS would write the default `OPQ64_128,IVF256,PQ64x4fs,RFlat`. The length of what the components leave out
+/// is part of the estimate.
+///
+/// **Without the vectors** (`keep_vectors` false) the index takes `m` · `nbits` / 8 + 6 bytes a vector and what the map, the centroids and the
+/// codebooks take; the distances that it returns are then *estimates*, in ascending order, and not the true ones that
+/// [`Index::query`] promises otherwise.
+#[derive(Debug, Clone)]
+pub struct IvfPq {
+    built: Arc<PqLists>,
+    params: IvfPqParams,
+    nprobe: usize,
+    refine: usize,
+}
+
+impl IvfPq {
+    /// Projects, clusters and encodes the vectors. 16 lists are probed until [`with_search`](Self::with_search) says otherwise, and 10 times k
+    /// candidates ranked, if the vectors are kept.
+    ///
+    /// # Errors
+    /// If `base` is empty or a parameter is outside its range.
+    pub fn build(base: Arc<Vectors>, params: &IvfPqParams) -> Result<Self, BuildError> {
+        check_base(&base)?;
+        let IvfPqParams {
+            nlist,
+            m,
+            nbits,
+            keep_vectors,
+            seed,
+        } = *params;
+        positive("nlist", nlist)?;
+        if !(1..=MOST_SUBQUANTIZERS).contains(&m) {
+            return Err(BuildError::InvalidParameter {
+                name: "m",
+                received: m as f64,
+                expected: "1 to 257",
+            });
+        }
+        if ![4, 8].contains(&nbits) {
+            return Err(BuildError::InvalidParameter {
+                name: "nbits",
+                received: nbits as f64,
+                expected: "4 or 8",
+            });
+        }
+        let subspaces = Subspaces::deal((m * nbits / 2).min(base.dim()), m);
+        let plan = Plan {
+            nlist,
+            subspaces,
+            nbits,
+            loss: Loss::PLAIN,
+            keep_vectors,
+            seed,
+        };
+        let refine = if keep_vectors { 10 } else { 0 };
+        Ok(Self {
+            built: Arc::new(PqLists::build(&base, &plan)),
+            params: params.clone(),
+            nprobe: 16,
+            refine,
+        })
+    }
+
+    /// The same lists, `nprobe` of them searched by a query (more, if they hold fewer than k), and `refine` · k candidates ranked by
+    /// their vectors. With `refine` 0 the k that seem nearest by their codes are returned.
+    ///
+    /// # Errors
+    /// If `nprobe` is zero, or candidates are to be ranked by vectors that were not kept.
+    pub fn with_search(&self, nprobe: usize, refine: usize) -> Result<Self, BuildError> {
+        if refine > 0 && !self.params.keep_vectors {
+            let expected = "0, as the vectors were not kept";
+            return Err(BuildError::InvalidParameter {
+                name: "refine",
+                received: refine as f64,
+                expected,
+            });
+        }
+        Ok(Self {
+            nprobe: positive("nprobe", nprobe)?,
+            refine,
+            ..self.clone()
+        })
+    }
+}
+
+impl Index for IvfPq {
+    fn name(&self) -> &'static str {
+        "IVF PQ"
+    }
+
+    fn params(&self) -> Vec<(&'static str, f64)> {
+        let params = &self.params;
+        vec![
+            ("nlist", params.nlist as f64),
+            ("m", params.m as f64),
+            ("nbits", params.nbits as f64),
+            ("keep_vectors", f64::from(params.keep_vectors)),
+            ("seed", params.seed as f64),
+            ("nprobe", self.nprobe as f64),
+            ("refine", self.refine as f64),
+        ]
+    }
+
+    fn len(&self) -> usize {
+        self.built.len()
+    }
+
+    fn dim(&self) -> usize {
+        self.built.dim()
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.built.memory_bytes()
+    }
+
+    /// As [`Index::query`] says, but that the distances are estimates if the vectors were not kept.
+    fn query(&self, query: &[f32], k: usize) -> Result<Vec<Neighbor>, QueryError> {
+        check_query(query, k, self.dim())?;
+        Ok(self
+            .built
+            .search(query, k, self.nprobe, k.saturating_mul(self.refine)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::distance::Metric;
+    use crate::index::BruteForce;
+    use crate::index::support::test_data::{clustered, recall, rounded};
+
+    #[test]
+    fn all_candidates_ranked_is_exhaustive_search() {
+        let floats = clustered(500, 20, 1);
+        for base in [rounded(&floats), floats] {
+            let (base, queries) = (Arc::new(base), clustered(30, 20, 2));
+            let exact = BruteForce::build(base.clone(), Metric::Euclidean)
+                .unwrap()
+                .query_batch(&queries, 7)
+                .unwrap();
+            for nbits in [4, 8] {
+                let params = IvfPqParams {
+                    nlist: 9,
+                    m: 5,
+                    nbits,
+                    ..Default::default()
+                };
+                let ivf = IvfPq::build(base.clone(), &params).unwrap();
+                let all = ivf.with_search(1_000, usize::MAX).unwrap();
+                assert_eq!(all.query_batch(&queries, 7).unwrap(), exact);
+            }
+        }
+    }
+
+    #[test]
+    fn candidates_and_code_length_buy_recall() {
+        let (base, queries) = (Arc::new(clustered(5_000, 40, 1)), clustered(100, 40, 2));
+        let build = |m, nbits| {
+            let params = IvfPqParams {
+                nlist: 50,
+                m,
+                nbits,
+                ..Default::default()
+            };
+            IvfPq::build(base.clone(), &params).unwrap()
+        };
+        let of = |ivf: &IvfPq, refine| {
+            recall(&ivf.with_search(20, refine).unwrap(), &base, &queries, 10)
+        };
+        let (short, long) = (build(4, 4), build(20, 4));
+        assert!(
+            of(&short, 0) + 0.1 < of(&long, 0),
+            "{} {}",
+            of(&short, 0),
+            of(&long, 0)
+        );
+        assert!(
+            of(&long, 0) + 0.05 < of(&long, 5) && of(&long, 5) > 0.95,
+            "{} {}",
+            of(&long, 0),
+            of(&long, 5)
+        );
+        assert!(
+            of(&build(4, 8), 0) > of(&short, 0) + 0.1,
+            "{} {}",
+            of(&build(4, 8), 0),
+            of(&short, 0)
+        );
+    }
+
+    #[test]
+    fn without_vectors_it_is_small_and_estimates() {
+        let (base, queries) = (Arc::new(clustered(5_000, 40, 1)), clustered(50, 40, 2));
+        let params = IvfPqParams {
+            nlist: 50,
+            m: 20,
+            keep_vectors: false,
+            ..Default::default()
+        };
+        let small = IvfPq::build(base.clone(), &params).unwrap();
+        let whole = IvfPq::build(
+            base.clone(),
+            &IvfPqParams {
+                keep_vectors: true,
+                ..params.clone()
+            },
+        )
+        .unwrap();
+        assert_eq!(
+            whole.memory_bytes() - small.memory_bytes(),
+            base.memory_bytes()
+        );
+        // Codes, biases and ids; blocks of 32 leave the last one partly empty.
+        assert!(small.built.vector_bytes() <= 5_000 * (10 + 6) + 32 * 10);
+        let whole = whole.with_search(16, 0).unwrap();
+        let mut errors = Vec::new();
+        for query in (0..queries.len()).map(|row| queries.row_to_floats(row)) {
+            let (found, truth) = (
+                small.query(&query, 10).unwrap(),
+                whole.query(&query, 10).unwrap(),
+            );
+            errors.extend(found.iter().map(|neighbor| {
+                let same = truth
+                    .iter()
+                    .find(|other| other.id == neighbor.id)
+                    .expect("the same candidates");
+                (neighbor.distance / same.distance - 1.0).abs()
+            }));
+        }
+        let mean = errors.iter().sum::<f64>() / errors.len() as f64;
+        assert!(errors.len() == 500 && mean < 0.2, "{mean}");
+        let refused = BuildError::InvalidParameter {
+            name: "refine",
+            received: 2.0,
+            expected: "0, as the vectors were not kept",
+        };
+        assert_eq!(small.with_search(3, 2).unwrap_err(), refused);
+    }
+
+    #[test]
+    fn refuses_parameters_outside_their_range() {
+        let base = Arc::new(clustered(10, 3, 1));
+        let with = |nlist, m, nbits| {
+            IvfPq::build(
+                base.clone(),
+                &IvfPqParams {
+                    nlist,
+                    m,
+                    nbits,
+                    ..Default::default()
+                },
+            )
+        };
+        let error = |name, received, expected| BuildError::InvalidParameter {
+            name,
+            received,
+            expected,
+        };
+        assert_eq!(
+            with(0, 1, 4).unwrap_err(),
+            error("nlist", 0.0, "at least 1")
+        );
+        assert_eq!(with(1, 0, 4).unwrap_err(), error("m", 0.0, "1 to 257"));
+        assert_eq!(with(1, 258, 4).unwrap_err(), error("m", 258.0, "1 to 257"));
+        assert_eq!(with(1, 1, 5).unwrap_err(), error("nbits", 5.0, "4 or 8"));
+        let ivf = with(99, 257, 8).unwrap();
+        assert_eq!(ivf.query(&[0.0; 3], 10).unwrap().len(), 10);
+        assert_eq!(
+            ivf.with_search(0, 1).unwrap_err(),
+            error("nprobe", 0.0, "at least 1")
+        );
+    }
+}

@@ -1,0 +1,366 @@
+//! [`Sketch`]: a short vector for each row whose distances never exceed the true ones.
+//!
+//! A map φ with ‖φ(x) − φ(y)‖ ≤ ‖x − y‖ (a *contraction*) lets a tree reject a row without looking at it: where the
+//! distance of the sketches is above the k-th best so far, that of the rows is too. There is one for each metric:
+//!
+//! - Euclidean: the first m principal components, and as last coordinate the norm of what they leave out. In an
+//!   orthonormal basis ‖x − y‖² = ‖Pₘx − Pₘy‖² + ‖x⊥ − y⊥‖² ≥ ‖Pₘx − Pₘy‖² + (‖x⊥‖ − ‖y⊥‖)², the lower bound of
+//!   the VA⁺-file (Ferhatosmanoglu et al., *Vector Approximation based Indexing for Non-uniform High Dimensional Data
+//!   Sets*, CIKM 2000) without its quantisation.
+//! - Manhattan: sums over m runs of neighbouring coordinates, since |Σ(xᵢ − yᵢ)| ≤ Σ|xᵢ − yᵢ|. It tells much where
+//!   neighbouring coordinates go together, as pixels do (Yi and Faloutsos, *Fast Time Sequence Indexing for Arbitrary
+//!   Lp Norms*, VLDB 2000).
+//!
+//! Sketches are f32 and rounded. [`SketchedQuery::radius`] widens the k-th best distance by all that rounding can do,
+//! so that a true neighbour is never rejected.
+
+use rayon::prelude::*;
+
+use crate::distance::Metric;
+use crate::error::BuildError;
+use crate::math::pca::{Pca, PcaOptions};
+use crate::simd::lower_bound::{self as kernels, LANES};
+use crate::vectors::{Row, Vectors};
+
+/// Half a unit in the last place, relative: what rounding to the nearest f32 or f64 can do.
+const HALF_ULP_32: f64 = f32::EPSILON as f64 / 2.0;
+const HALF_ULP_64: f64 = f64::EPSILON / 2.0;
+
+/// Beyond so many times the radius of the data, a query's rounding error leaves nothing to prune with.
+const FARTHEST_QUERY: f64 = 1e6;
+
+/// The map from rows to sketches.
+#[derive(Debug, Clone)]
+pub struct Sketch {
+    metric: Metric,
+    mean: Vec<f64>,
+    /// m × d, the first principal components; empty for Manhattan.
+    components: Vec<f64>,
+    /// Coordinates of a sketch.
+    width: usize,
+    /// Sketches are multiplied by this power of two, so that they lie in the unit ball whatever the data's magnitude.
+    scale: f64,
+    /// How much the map may expand a distance after all, relatively: the components are orthonormal but for rounding.
+    expansion: f64,
+    /// The most that rounding moved a sketch of the base, in the metric.
+    slack: f64,
+}
+
+/// The sketches of a base, one after the other.
+#[derive(Debug, Clone)]
+pub struct Sketched {
+    /// The map that made them.
+    pub sketch: Sketch,
+    /// n × width.
+    pub rows: Vec<f32>,
+}
+
+/// The sketch of a query.
+#[derive(Debug, Clone)]
+pub struct SketchedQuery {
+    metric: Metric,
+    /// `width` values.
+    pub values: Vec<f32>,
+    scale: f64,
+    /// Relative and absolute error between a distance of stored sketches and one of true sketches.
+    expansion: f64,
+    slack: f64,
+}
+
+/// The k-th best distance in the space of the sketches: what is beyond cannot be a neighbour.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Radius {
+    /// As a distance.
+    pub distance: f32,
+    /// As a rank value: squared for Euclidean.
+    pub rank: f32,
+}
+
+impl Radius {
+    /// Nothing is beyond.
+    pub const INFINITE: Self = Self {
+        distance: f32::INFINITY,
+        rank: f32::INFINITY,
+    };
+}
+
+impl Sketch {
+    /// Fits the map to `base` and applies it to all rows. At most d components are kept.
+    pub fn fit(base: &Vectors, metric: Metric, components: usize) -> Result<Sketched, BuildError> {
+        if components == 0 {
+            return Err(BuildError::InvalidParameter {
+                name: "components",
+                received: 0.0,
+                expected: "at least 1",
+            });
+        }
+        let dim = base.dim();
+        let kept = components.min(dim);
+        let mut sketch = match metric {
+            Metric::Euclidean => {
+                let pca = Pca::fit(base, &PcaOptions::default())?;
+                Self {
+                    metric,
+                    mean: pca.mean().to_vec(),
+                    components: pca
+                        .rotation()
+                        .rows()
+                        .into_iter()
+                        .take(kept)
+                        .flatten()
+                        .copied()
+                        .collect(),
+                    // All of the components leave nothing out.
+                    width: if kept < dim { kept + 1 } else { kept },
+                    scale: 1.0,
+                    expansion: pca.orthonormality_error(),
+                    slack: 0.0,
+                }
+            }
+            Metric::Manhattan => {
+                let mean = crate::math::pca::mean(base).to_vec();
+                Self {
+                    metric,
+                    mean,
+                    components: Vec::new(),
+                    width: kept,
+                    scale: 1.0,
+                    expansion: 0.0,
+                    slack: 0.0,
+                }
+            }
+        };
+        sketch.scale = sketch.scale_for(base);
+        let mut rows = vec![0.0; base.len() * sketch.width];
+        sketch.slack = rows
+            .par_chunks_mut(sketch.width)
+            .enumerate()
+            .map(|(row, out)| sketch.embed(base.row(row), sketch.scale, out))
+            .reduce(|| 0.0, f64::max);
+        Ok(Sketched { sketch, rows })
+    }
+
+    /// Coordinates of a sketch.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Coordinates of a sketch without the norm of what they leave out.
+    pub fn components(&self) -> usize {
+        self.width.min(if self.components.is_empty() {
+            self.width
+        } else {
+            self.components.len() / self.mean.len()
+        })
+    }
+
+    /// The data's plane normal·x + shift = 0 that is `normal`·φ(x) = 0 in the components (Euclidean).
+    pub fn plane(&self, normal: &[f32]) -> (Vec<f64>, f64) {
+        let mut turned = vec![0.0; self.mean.len()];
+        for (component, &value) in self.components.chunks_exact(self.mean.len()).zip(normal) {
+            turned
+                .iter_mut()
+                .zip(component)
+                .for_each(|(t, c)| *t += c * f64::from(value) * self.scale);
+        }
+        let shift = -turned
+            .iter()
+            .zip(&self.mean)
+            .map(|(t, m)| t * m)
+            .sum::<f64>();
+        (turned, shift)
+    }
+
+    /// Bytes that the map takes.
+    pub fn memory_bytes(&self) -> usize {
+        (self.mean.len() + self.components.len()) * size_of::<f64>()
+    }
+
+    /// The point of the data's space whose sketch this is, if nothing was left out; else the nearest to the mean.
+    pub fn locate(&self, values: &[f32]) -> Vec<f64> {
+        let dim = self.mean.len();
+        let mut place = self.mean.clone();
+        match self.metric {
+            Metric::Euclidean => {
+                for (component, &value) in self.components.chunks_exact(dim).zip(values) {
+                    place
+                        .iter_mut()
+                        .zip(component)
+                        .for_each(|(p, c)| *p += c * f64::from(value) / self.scale);
+                }
+            }
+            Metric::Manhattan => {
+                for (run, &value) in values.iter().enumerate() {
+                    let (start, end) = self.run(run);
+                    let share = f64::from(value) / self.scale / (end - start) as f64;
+                    place[start..end].iter_mut().for_each(|p| *p += share);
+                }
+            }
+        }
+        place
+    }
+
+    /// A distance of sketches, in units of the data.
+    pub fn length(&self, distance: f32) -> f64 {
+        f64::from(distance) / self.scale
+    }
+
+    /// The coordinates that sketch coordinate `run` sums (Manhattan).
+    fn run(&self, run: usize) -> (usize, usize) {
+        (
+            run * self.mean.len() / self.width,
+            (run + 1) * self.mean.len() / self.width,
+        )
+    }
+
+    /// The power of two that brings the farthest row to between a half and one from the mean.
+    fn scale_for(&self, base: &Vectors) -> f64 {
+        let farthest = (0..base.len())
+            .into_par_iter()
+            .map(|row| kernels::norm(self.metric, &kernels::centre(base.row(row), &self.mean)))
+            .reduce(|| 0.0, f64::max);
+        if farthest == 0.0 {
+            1.0
+        } else {
+            2f64.powi(-(farthest.log2().ceil() as i32))
+        }
+    }
+
+    /// Writes the sketch of `row`, multiplied by `scale`; returns the most that rounding has moved it, in the metric.
+    fn embed(&self, row: Row<'_>, scale: f64, out: &mut [f32]) -> f64 {
+        let centred = kernels::centre(row, &self.mean);
+        let norm = kernels::norm(self.metric, &centred) * scale;
+        let dim = centred.len() as f64;
+        // The dot products round: at most d + 2 roundings of values that sum to no more than the norm, each component;
+        // then every coordinate rounds to f32, once more where a tree sums some up, and may vanish below its smallest number.
+        let rounding = (HALF_ULP_64 * (dim + 4.0) * (self.width as f64).sqrt() + 4.0 * HALF_ULP_32)
+            * norm
+            + 1e-40;
+        match self.metric {
+            Metric::Euclidean => {
+                let kept = self.components.len() / self.mean.len();
+                let mut carried = 0.0;
+                for (out, component) in out
+                    .iter_mut()
+                    .zip(self.components.chunks_exact(self.mean.len()))
+                {
+                    let value = kernels::dot(component, &centred) * scale;
+                    carried += value * value;
+                    *out = value as f32;
+                }
+                if self.width == kept {
+                    return rounding;
+                }
+                let rest = (norm * norm - carried).max(0.0);
+                // √ is steep at 0: an error e of its argument moves it by √e there, by e/√rest further out.
+                let error =
+                    norm * norm * (self.expansion + 8.0 * HALF_ULP_64 * (dim + self.width as f64));
+                let rest_rounding = if rest > 0.0 {
+                    error.sqrt().min(error / rest.sqrt())
+                } else {
+                    error.sqrt()
+                };
+                out[kept] = rest.sqrt() as f32;
+                rounding + rest_rounding
+            }
+            Metric::Manhattan => {
+                for (run, out) in out.iter_mut().enumerate() {
+                    let (start, end) = self.run(run);
+                    *out = (centred[start..end].iter().sum::<f64>() * scale) as f32;
+                }
+                // Here the norm is the sum of all absolute values, and the error the sum over all coordinates.
+                HALF_ULP_64 * (dim + 4.0) * norm
+                    + 2.0 * HALF_ULP_32 * norm
+                    + 1e-40 * self.width as f64
+            }
+        }
+    }
+
+    /// The sketch of a query of dimension d.
+    pub fn query(&self, query: Row<'_>) -> SketchedQuery {
+        let mut values = vec![0.0; self.width];
+        let norm = kernels::norm(self.metric, &kernels::centre(query, &self.mean)) * self.scale;
+        // From too far away only the direction counts.
+        let nearer = if norm > FARTHEST_QUERY {
+            FARTHEST_QUERY / norm
+        } else {
+            1.0
+        };
+        let slack = self.embed(query, self.scale * nearer, &mut values);
+        let slack = if nearer < 1.0 {
+            f64::INFINITY
+        } else {
+            slack + self.slack
+        };
+        // Distances of sketches are summed in f32, by our kernels and by kiddo (whose tree adds two roundings a level).
+        let summing = (self.width as f64 + 256.0) * 2.0 * HALF_ULP_32;
+        SketchedQuery {
+            metric: self.metric,
+            values,
+            scale: self.scale,
+            expansion: (1.0 + self.expansion + 1e-9) * (1.0 + summing),
+            slack,
+        }
+    }
+}
+
+impl SketchedQuery {
+    /// How far sketches of neighbours can be, if the k-th best so far has this rank value.
+    #[inline]
+    pub fn radius(&self, rank: f64) -> Radius {
+        if rank == f64::INFINITY || self.slack == f64::INFINITY {
+            return Radius::INFINITE;
+        }
+        let distance =
+            (self.metric.distance_of_rank(rank) * self.scale + self.slack) * self.expansion;
+        let ranked = match self.metric {
+            Metric::Euclidean => distance * distance,
+            Metric::Manhattan => distance,
+        };
+        Radius {
+            distance: (distance as f32).next_up(),
+            rank: (ranked as f32).next_up(),
+        }
+    }
+}
+
+/// Sketches in groups of [`LANES`], coordinate by coordinate within a group, so that one register holds the same
+/// coordinate of eight rows.
+#[derive(Debug, Clone)]
+pub struct Lanes {
+    width: usize,
+    values: Vec<f32>,
+}
+
+impl Lanes {
+    /// Rearranges the sketches of the rows `order`, in that order.
+    pub fn new(sketched: &Sketched, order: &[u32]) -> Self {
+        let width = sketched.sketch.width;
+        let mut values = vec![0.0; order.len().div_ceil(LANES) * LANES * width];
+        for (group, rows) in values
+            .chunks_exact_mut(LANES * width)
+            .zip(order.chunks(LANES))
+        {
+            for (lane, &row) in rows.iter().enumerate() {
+                for (i, &value) in sketched.rows[row as usize * width..][..width]
+                    .iter()
+                    .enumerate()
+                {
+                    group[i * LANES + lane] = value;
+                }
+            }
+        }
+        Self { width, values }
+    }
+
+    /// The groups with the rows `start..end` of the order; `start` is a multiple of [`LANES`].
+    pub fn groups(&self, start: usize, end: usize) -> &[f32] {
+        debug_assert!(start.is_multiple_of(LANES));
+        &self.values[start * self.width..end.next_multiple_of(LANES) * self.width]
+    }
+
+    /// Bytes that they take.
+    pub fn memory_bytes(&self) -> usize {
+        self.values.len() * size_of::<f32>()
+    }
+}

@@ -1,0 +1,178 @@
+//! [`PrunedRows`]: rows that a query is compared with by a bound first, and by their true distance only if that leaves it
+//! open. What forests and graphs of near neighbours search in.
+
+use crate::distance::{Metric, Ranker};
+use crate::index::Visits;
+use crate::index::support::lower_bound::{Radius, Sketch, Sketched, SketchedQuery};
+use crate::simd;
+use crate::simd::lower_bound as kernels;
+use crate::simd::tiles::Line;
+use crate::vectors::{Row, Vectors};
+
+/// Principal components of a sketch: with the norm of the rest, two cache lines of `f32`.
+pub const COMPONENTS: usize = 31;
+
+/// Rows whose values are asked for from memory while one is compared.
+const AHEAD: usize = 4;
+
+/// Rows and their sketches in an order of the index's own, their *positions*; near ones should be near in it.
+#[derive(Debug)]
+pub struct PrunedRows {
+    sketch: Sketch,
+    /// A whole number of cache lines a row, filled up with zeros.
+    sketches: Vec<Line<f32>>,
+    rows: Vectors,
+    ids: Vec<u32>,
+}
+
+impl PrunedRows {
+    /// Copies the rows `ids` of the base, and their sketches, in that order.
+    pub fn new(base: &Vectors, sketched: Sketched, ids: Vec<u32>) -> Self {
+        let width = sketched.sketch.width();
+        let sketches: Vec<_> = ids
+            .iter()
+            .flat_map(|&id| lines(&sketched.rows[id as usize * width..][..width]))
+            .collect();
+        let rows = base
+            .select(&ids.iter().map(|&id| id as usize).collect::<Vec<_>>())
+            .expect("rows of the base");
+        simd::in_huge_pages(&sketches);
+        rows.in_huge_pages();
+        Self {
+            sketch: sketched.sketch,
+            sketches,
+            rows,
+            ids,
+        }
+    }
+
+    /// The map to sketches.
+    pub fn sketch(&self) -> &Sketch {
+        &self.sketch
+    }
+
+    /// The rows by position.
+    pub fn rows(&self) -> &Vectors {
+        &self.rows
+    }
+
+    /// The base's row numbers by position.
+    pub fn ids(&self) -> &[u32] {
+        &self.ids
+    }
+
+    /// Bytes that they take.
+    pub fn memory_bytes(&self) -> usize {
+        self.rows.memory_bytes()
+            + self.sketch.memory_bytes()
+            + size_of_val(&*self.sketches)
+            + size_of_val(&*self.ids)
+    }
+
+    /// Begins to compare a query of dimension d with the rows.
+    pub fn comparison<'a>(&'a self, query: Row<'a>) -> Comparison<'a> {
+        let sketched = self.sketch.query(query);
+        Comparison {
+            rows: self,
+            ranker: Ranker::new(&self.rows, Metric::Euclidean, query),
+            lines: lines(&sketched.values).collect(),
+            query: sketched,
+            met: vec![0; self.ids.len().div_ceil(64)],
+            fresh: Vec::new(),
+            bounds: Vec::new(),
+            limit: f64::INFINITY,
+            radius: Radius::INFINITE,
+            visits: Visits::default(),
+        }
+    }
+}
+
+/// The values in cache lines, the last one filled up with zeros.
+fn lines(values: &[f32]) -> impl Iterator<Item = Line<f32>> {
+    values.chunks(16).map(|values| {
+        let mut line = Line::default();
+        line.0[..values.len()].copy_from_slice(values);
+        line
+    })
+}
+
+/// One query on its way through the rows.
+#[derive(Debug)]
+pub struct Comparison<'a> {
+    rows: &'a PrunedRows,
+    ranker: Ranker<'a>,
+    query: SketchedQuery,
+    /// The query's sketch.
+    lines: Vec<Line<f32>>,
+    /// A bit a position.
+    met: Vec<u64>,
+    fresh: Vec<u32>,
+    bounds: Vec<f32>,
+    /// What is of a larger rank value matters no more, and how far its sketch can be.
+    limit: f64,
+    radius: Radius,
+    /// What has been looked at.
+    pub visits: Visits,
+}
+
+impl Comparison<'_> {
+    /// The query's sketch.
+    pub fn sketch(&self) -> &[f32] {
+        &self.query.values
+    }
+
+    /// Forgets which positions were met and what the limit was.
+    pub fn start_again(&mut self) {
+        self.met.fill(0);
+        (self.limit, self.radius) = (f64::INFINITY, Radius::INFINITE);
+    }
+
+    /// Offers each of `positions` that was not met before, with its rank value, unless that is sure to be above the limit. `offer` returns
+    /// the limit from there on.
+    pub fn compare(&mut self, positions: &[u32], mut offer: impl FnMut(u32, f64) -> f64) {
+        let PrunedRows { sketches, rows, .. } = self.rows;
+        let width = self.lines.len();
+        self.fresh.resize(positions.len(), 0);
+        let mut count = 0;
+        for &position in positions {
+            // No branch on what was met before, which would be guessed wrong as often as not.
+            let (word, bit) = (&mut self.met[position as usize / 64], 1 << (position % 64));
+            self.fresh[count] = position;
+            count += usize::from(*word & bit == 0);
+            *word |= bit;
+        }
+        self.fresh.truncate(count);
+        for &position in &self.fresh {
+            simd::prefetch(&sketches[position as usize * width..][..width]);
+        }
+        kernels::bounds(&self.lines, sketches, &self.fresh, &mut self.bounds);
+        self.visits.bounds += count;
+
+        let mut kept = 0;
+        for i in 0..count {
+            (self.fresh[kept], self.bounds[kept]) = (self.fresh[i], self.bounds[i]);
+            kept += usize::from(self.bounds[i] <= self.radius.rank);
+        }
+        let fetch = |&position: &u32| kernels::prefetch_row(rows.row(position as usize));
+        self.fresh[..kept].iter().take(AHEAD).for_each(fetch);
+        for i in 0..kept {
+            self.fresh[..kept]
+                .get(i + AHEAD)
+                .into_iter()
+                .for_each(fetch);
+            // The limit may have fallen since.
+            if self.bounds[i] > self.radius.rank {
+                continue;
+            }
+            self.visits.distances += 1;
+            let position = self.fresh[i];
+            if let Some(rank) = self.ranker.rank_within(position as usize, self.limit) {
+                let limit = offer(position, rank);
+                if limit < self.limit {
+                    self.limit = limit;
+                    self.radius = self.query.radius(limit);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,504 @@
+//! A forest of random-hyperplane trees.
+
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+use std::sync::Arc;
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
+
+use crate::distance::Metric;
+use crate::index::support::lower_bound::Sketch;
+use crate::index::support::pruned_rows::{COMPONENTS, PrunedRows};
+use crate::index::{BuildError, Index, QueryError, Visits, check_base, check_query, check_shape};
+use crate::neighbor::{Neighbor, Neighbors, TopK};
+use crate::simd::lower_bound as kernels;
+use crate::vectors::{Row, Vectors};
+
+/// What an [`Annoy`] is built with.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AnnoyParams {
+    /// Trees of the forest, each of which costs build time and memory. The `search_k` rows of a query are spread over them; what
+    /// several trees find counts for each.
+    pub n_trees: usize,
+    /// Seed of the splits: the same seed gives the same forest on any number of threads.
+    pub seed: u64,
+}
+
+impl Default for AnnoyParams {
+    fn default() -> Self {
+        Self {
+            n_trees: 50,
+            seed: 0,
+        }
+    }
+}
+
+/// The most rows that a leaf holds.
+const LEAF_SIZE: usize = 64;
+/// Rows that two-means looks at, as in the original.
+const SAMPLES: usize = 200;
+/// A split that leaves less than this share on one side is tried again, so many times.
+const SMALLEST_SHARE: f64 = 0.05;
+const ATTEMPTS: usize = 3;
+
+/// Annoy (*Approximate Nearest Neighbors Oh Yeah*), after Erik Bernhardsson's library: each tree halves the rows by
+/// hyperplanes midway between two centres that a short two-means run finds; a query goes down to its own leaf of each tree
+/// and then, over all trees, where the margin to the planes crossed is smallest, until it has collected `search_k` rows.
+/// Approximate, Euclidean.
+///
+/// The hyperplanes lie in the space of the leading principal components, where a margin costs 32 products rather than
+/// d, and where the centres of clusters differ most anyway. The true distance is computed only for those of the rows
+/// collected whose bound in that space is below the k-th best so far: the answer is that of comparing all of them.
+#[derive(Debug, Clone)]
+pub struct Annoy {
+    forest: Arc<Forest>,
+    search_k: usize,
+}
+
+#[derive(Debug)]
+struct Forest {
+    params: AnnoyParams,
+    trees: Vec<Tree>,
+    /// In the order of the first tree's leaves, near ones together.
+    rows: PrunedRows,
+}
+
+/// One tree. A node is a split, or if negative a leaf.
+#[derive(Debug)]
+struct Tree {
+    splits: Vec<Split>,
+    /// splits × (components of the hyperplanes).
+    normals: Vec<f32>,
+    /// The positions of the rows, leaf after leaf, and where each leaf ends.
+    rows: Vec<u32>,
+    ends: Vec<u32>,
+    root: Node,
+}
+
+/// The hyperplane normal·x + offset = 0, and what lies on its negative and positive side.
+#[derive(Debug, Clone, Copy)]
+struct Split {
+    offset: f32,
+    sides: [Node; 2],
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Node {
+    Split(u32),
+    Leaf(u32),
+}
+
+/// A node still to be visited: the smallest margin by which the query is on its side of the planes above it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Pending {
+    margin: f32,
+    tree: u32,
+    node: Node,
+}
+
+impl Eq for Pending {}
+
+impl Ord for Pending {
+    fn cmp(&self, other: &Self) -> Ordering {
+        // Equal margins: the first tree first, whatever the order they came in.
+        self.margin
+            .total_cmp(&other.margin)
+            .then((other.tree, other.node).cmp(&(self.tree, self.node)))
+    }
+}
+
+impl PartialOrd for Pending {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// A hyperplane of an [`Annoy`] tree, in the space of the data: normal·x + offset = 0.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Hyperplane {
+    /// Zero for the first split.
+    pub depth: usize,
+    /// d values, not of unit length.
+    pub normal: Vec<f64>,
+    /// What to add to normal·x.
+    pub offset: f64,
+    /// The rows that it parts.
+    pub ids: Vec<u32>,
+}
+
+impl Annoy {
+    /// Builds the forest, a tree a task on the current rayon pool, O(`n_trees`·n·log n).
+    ///
+    /// # Errors
+    /// If `base` is empty or `n_trees` is zero.
+    pub fn build(base: Arc<Vectors>, params: AnnoyParams) -> Result<Self, BuildError> {
+        check_base(&base)?;
+        if params.n_trees == 0 {
+            return Err(BuildError::InvalidParameter {
+                name: "n_trees",
+                received: 0.0,
+                expected: "at least 1",
+            });
+        }
+        let sketched = Sketch::fit(&base, Metric::Euclidean, COMPONENTS)?;
+        let grow = |tree| Grower::grow(&sketched.sketch, &sketched.rows, params.seed, tree);
+        let mut trees: Vec<Tree> = (0..params.n_trees as u64)
+            .into_par_iter()
+            .map(grow)
+            .collect();
+
+        // Rows take the order of the first tree's leaves: what a query looks at is then near in memory.
+        let ids = trees[0].rows.clone();
+        let mut position = vec![0u32; ids.len()];
+        ids.iter()
+            .zip(0..)
+            .for_each(|(&id, at)| position[id as usize] = at);
+        trees.par_iter_mut().for_each(|tree| {
+            tree.rows
+                .iter_mut()
+                .for_each(|row| *row = position[*row as usize])
+        });
+        let rows = PrunedRows::new(&base, sketched, ids);
+        Ok(Self {
+            forest: Arc::new(Forest {
+                params,
+                trees,
+                rows,
+            }),
+            search_k: 0,
+        })
+    }
+
+    /// What it was built with.
+    #[must_use]
+    pub fn build_params(&self) -> &AnnoyParams {
+        &self.forest.params
+    }
+
+    /// Another index over the same forest, which collects at least `search_k` rows a query (a row counts once for each
+    /// tree in which it is met), and never fewer than k different ones. Zero: `n_trees` × k, the original's default.
+    #[must_use]
+    pub fn with_search_k(&self, search_k: usize) -> Self {
+        Self {
+            forest: Arc::clone(&self.forest),
+            search_k,
+        }
+    }
+
+    /// [`Index::query`], and what the search looked at.
+    ///
+    /// # Errors
+    /// As [`Index::query`].
+    pub fn query_counted(
+        &self,
+        query: &[f32],
+        k: usize,
+    ) -> Result<(Vec<Neighbor>, Visits), QueryError> {
+        check_query(query, k, self.dim())?;
+        Ok(self.search(Row::Floats(query), k))
+    }
+
+    /// The hyperplanes of one tree, parents before children; none if there is no such tree.
+    #[must_use]
+    pub fn hyperplanes(&self, tree: usize) -> Vec<Hyperplane> {
+        let Some(tree) = self.forest.trees.get(tree) else {
+            return Vec::new();
+        };
+        let mut planes = Vec::new();
+        let mut pending = vec![(tree.root, 0)];
+        while let Some((node, depth)) = pending.pop() {
+            let Node::Split(number) = node else { continue };
+            let Split { offset, sides } = tree.splits[number as usize];
+            let (normal, shift) = self.forest.rows.sketch().plane(tree.normal(number));
+            let ids = tree
+                .rows_below(node)
+                .iter()
+                .map(|&row| self.forest.rows.ids()[row as usize])
+                .collect();
+            planes.push(Hyperplane {
+                depth,
+                normal,
+                offset: f64::from(offset) + shift,
+                ids,
+            });
+            pending.extend(sides.map(|side| (side, depth + 1)));
+        }
+        planes
+    }
+
+    fn search(&self, query: Row<'_>, k: usize) -> (Vec<Neighbor>, Visits) {
+        let Forest {
+            params,
+            trees,
+            rows,
+        } = &*self.forest;
+        let ids = rows.ids();
+        let k = k.min(ids.len());
+        let search_k = if self.search_k == 0 {
+            params.n_trees.saturating_mul(k)
+        } else {
+            self.search_k
+        };
+        let mut comparison = rows.comparison(query);
+        // The hyperplanes lie in the components alone.
+        let place = comparison.sketch()[..rows.sketch().components()].to_vec();
+        let mut top = TopK::new(k);
+        let mut collected = 0;
+        let root = |(tree, root): (u32, &Tree)| Pending {
+            margin: f32::INFINITY,
+            tree,
+            node: root.root,
+        };
+        let mut pending: BinaryHeap<_> = (0..).zip(trees).map(root).collect();
+        while let Some(Pending {
+            mut margin,
+            tree: number,
+            mut node,
+        }) = pending.pop()
+        {
+            if collected >= search_k && comparison.visits.bounds >= k {
+                break;
+            }
+            let tree = &trees[number as usize];
+            let leaf = loop {
+                match node {
+                    Node::Leaf(leaf) => break leaf,
+                    Node::Split(split) => {
+                        let Split { offset, sides } = tree.splits[split as usize];
+                        let side = kernels::dot_f32(tree.normal(split), &place) + offset;
+                        let (near, far) = if side > 0.0 {
+                            (sides[1], sides[0])
+                        } else {
+                            (sides[0], sides[1])
+                        };
+                        pending.push(Pending {
+                            margin: margin.min(-side.abs()),
+                            tree: number,
+                            node: far,
+                        });
+                        margin = margin.min(side.abs());
+                        node = near;
+                    }
+                }
+            };
+            let positions = tree.leaf(leaf);
+            collected += positions.len();
+            comparison.visits.leaves += 1;
+            comparison.compare(positions, |position, rank| {
+                top.push(ids[position as usize], rank);
+                top.threshold()
+            });
+        }
+        (top.into_neighbors(Metric::Euclidean), comparison.visits)
+    }
+}
+
+impl Tree {
+    fn normal(&self, split: u32) -> &[f32] {
+        let components = self.normals.len() / self.splits.len();
+        &self.normals[split as usize * components..][..components]
+    }
+
+    fn leaf(&self, leaf: u32) -> &[u32] {
+        let start = if leaf == 0 {
+            0
+        } else {
+            self.ends[leaf as usize - 1]
+        };
+        &self.rows[start as usize..self.ends[leaf as usize] as usize]
+    }
+
+    /// The rows of all leaves below a node; leaves are numbered from left to right.
+    fn rows_below(&self, node: Node) -> &[u32] {
+        let end = |side: usize| {
+            let mut node = node;
+            while let Node::Split(split) = node {
+                node = self.splits[split as usize].sides[side];
+            }
+            let Node::Leaf(leaf) = node else {
+                unreachable!("splits end in leaves")
+            };
+            leaf as usize
+        };
+        let (first, last) = (end(0), end(1));
+        let start = if first == 0 { 0 } else { self.ends[first - 1] };
+        &self.rows[start as usize..self.ends[last] as usize]
+    }
+
+    fn memory_bytes(&self) -> usize {
+        size_of_val(&*self.splits)
+            + size_of_val(&*self.normals)
+            + size_of_val(&*self.rows)
+            + size_of_val(&*self.ends)
+    }
+}
+
+/// Grows one tree.
+struct Grower<'a> {
+    sketches: &'a [f32],
+    width: usize,
+    components: usize,
+    rng: ChaCha8Rng,
+    tree: Tree,
+}
+
+impl<'a> Grower<'a> {
+    fn grow(sketch: &Sketch, sketches: &'a [f32], seed: u64, tree: u64) -> Tree {
+        // A stream a tree: which thread grows it makes no difference.
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        rng.set_stream(tree);
+        let mut rows: Vec<u32> = (0..(sketches.len() / sketch.width()) as u32).collect();
+        let tree = Tree {
+            splits: Vec::new(),
+            normals: Vec::new(),
+            rows: Vec::new(),
+            ends: Vec::new(),
+            root: Node::Leaf(0),
+        };
+        let mut grower = Self {
+            sketches,
+            width: sketch.width(),
+            components: sketch.components(),
+            rng,
+            tree,
+        };
+        grower.tree.root = grower.branch(&mut rows);
+        grower.tree.rows = rows;
+        grower.tree
+    }
+
+    fn at(&self, row: u32) -> &'a [f32] {
+        &self.sketches[row as usize * self.width..][..self.components]
+    }
+
+    fn branch(&mut self, rows: &mut [u32]) -> Node {
+        if rows.len() <= LEAF_SIZE {
+            self.tree
+                .ends
+                .push(self.tree.ends.last().unwrap_or(&0) + rows.len() as u32);
+            return Node::Leaf(self.tree.ends.len() as u32 - 1);
+        }
+        let (normal, offset, middle) = self.split(rows);
+        let number = self.tree.splits.len();
+        self.tree.splits.push(Split {
+            offset,
+            sides: [Node::Leaf(0); 2],
+        });
+        self.tree.normals.extend_from_slice(&normal);
+        let (left, right) = rows.split_at_mut(middle);
+        self.tree.splits[number].sides = [self.branch(left), self.branch(right)];
+        Node::Split(number as u32)
+    }
+
+    /// Parts the rows by a hyperplane; returns it, and how many are on its negative side.
+    fn split(&mut self, rows: &mut [u32]) -> (Vec<f32>, f32, usize) {
+        let smallest = ((rows.len() as f64 * SMALLEST_SHARE) as usize).max(1);
+        for _ in 0..ATTEMPTS {
+            let (normal, offset) = self.two_means(rows);
+            let side = |row| kernels::dot_f32(&normal, self.at(row)) + offset > 0.0;
+            let mut middle = 0;
+            for i in 0..rows.len() {
+                if !side(rows[i]) {
+                    rows.swap(i, middle);
+                    middle += 1;
+                }
+            }
+            if middle >= smallest && rows.len() - middle >= smallest {
+                return (normal, offset, middle);
+            }
+        }
+        // Rows that no plane parts, as equal ones: halves, behind a plane that prefers neither.
+        (vec![0.0; self.components], 0.0, rows.len() / 2)
+    }
+
+    /// The hyperplane midway between two centres: two of the rows at first, then each row of a sample moves the nearer
+    /// one, weighted by the number of rows that it has taken so that both stay in play.
+    fn two_means(&mut self, rows: &[u32]) -> (Vec<f32>, f32) {
+        let first = self.rng.random_range(0..rows.len());
+        let second = (first + self.rng.random_range(1..rows.len())) % rows.len();
+        let mut centres = [
+            self.at(rows[first]).to_vec(),
+            self.at(rows[second]).to_vec(),
+        ];
+        let mut taken = [1.0f32; 2];
+        for _ in 0..SAMPLES {
+            let drawn = self.rng.random_range(0..rows.len());
+            let row = self.at(rows[drawn]);
+            let [a, b] =
+                [0, 1].map(|i| taken[i] * kernels::rank(Metric::Euclidean, &centres[i], row));
+            let nearer = if a < b {
+                0
+            } else if b < a {
+                1
+            } else {
+                continue;
+            };
+            let weight = taken[nearer];
+            centres[nearer]
+                .iter_mut()
+                .zip(row)
+                .for_each(|(c, v)| *c = (*c * weight + v) / (weight + 1.0));
+            taken[nearer] += 1.0;
+        }
+        let normal: Vec<f32> = centres[1]
+            .iter()
+            .zip(&centres[0])
+            .map(|(b, a)| b - a)
+            .collect();
+        let length = kernels::dot_f32(&normal, &normal).sqrt();
+        let normal: Vec<f32> = normal
+            .iter()
+            .map(|v| if length > 0.0 { v / length } else { 0.0 })
+            .collect();
+        let middle: Vec<f32> = centres[1]
+            .iter()
+            .zip(&centres[0])
+            .map(|(b, a)| 0.5 * (a + b))
+            .collect();
+        let offset = -kernels::dot_f32(&normal, &middle);
+        (normal, offset)
+    }
+}
+
+impl Index for Annoy {
+    fn name(&self) -> &'static str {
+        "Annoy"
+    }
+
+    fn params(&self) -> Vec<(&'static str, f64)> {
+        let AnnoyParams { n_trees, seed } = self.forest.params;
+        vec![
+            ("n_trees", n_trees as f64),
+            ("seed", seed as f64),
+            ("search_k", self.search_k as f64),
+        ]
+    }
+
+    fn len(&self) -> usize {
+        self.forest.rows.ids().len()
+    }
+
+    fn dim(&self) -> usize {
+        self.forest.rows.rows().dim()
+    }
+
+    fn memory_bytes(&self) -> usize {
+        let Forest { trees, rows, .. } = &*self.forest;
+        rows.memory_bytes() + trees.iter().map(Tree::memory_bytes).sum::<usize>()
+    }
+
+    fn query(&self, query: &[f32], k: usize) -> Result<Vec<Neighbor>, QueryError> {
+        Ok(self.query_counted(query, k)?.0)
+    }
+
+    fn query_batch(&self, queries: &Vectors, k: usize) -> Result<Neighbors, QueryError> {
+        check_shape(queries.dim(), k, self.dim())?;
+        let rows: Vec<_> = (0..queries.len())
+            .into_par_iter()
+            .map(|row| self.search(queries.row(row), k).0)
+            .collect();
+        Ok(rows.into_iter().collect())
+    }
+}

@@ -1,0 +1,112 @@
+//! How hard data are to search: the intrinsic dimension and the contrast of distances.
+
+use crate::neighbor::Neighbors;
+
+/// The intrinsic dimension by maximum likelihood (Levina & Bickel 2004), averaged over the queries as MacKay & Ghahramani
+/// (2005) correct it: 1 / mean of ln(Tₖ / Tⱼ) over all neighbours j < k of all queries, T being the distances. Neighbours at
+/// distance zero say nothing and are left out.
+///
+/// Nothing if no query has two neighbours at different distances.
+#[must_use]
+pub fn intrinsic_dimension(neighbors: &Neighbors) -> Option<f64> {
+    let (mut sum, mut count) = (0.0, 0usize);
+    for row in neighbors.iter() {
+        let Some((last, nearer)) = row.split_last() else {
+            continue;
+        };
+        for neighbor in nearer.iter().filter(|neighbor| neighbor.distance > 0.0) {
+            sum += (last.distance / neighbor.distance).ln();
+            count += 1;
+        }
+    }
+    (sum > 0.0).then(|| count as f64 / sum)
+}
+
+/// The relative contrast (He, Kumar & Chang 2012): the mean distance of a query to a row of the base, divided by the mean
+/// distance to its nearest one. 1 means that the nearest is no nearer than any other.
+///
+/// `distances` are to rows of the base, all or a random sample, of any queries of the same kind. Nothing if there are none or
+/// all nearest neighbours are at distance zero.
+#[must_use]
+pub fn relative_contrast(neighbors: &Neighbors, distances: &[f64]) -> Option<f64> {
+    let nearest: Vec<f64> = neighbors
+        .iter()
+        .filter_map(|row| row.first())
+        .map(|neighbor| neighbor.distance)
+        .collect();
+    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+    let contrast = mean(distances) / mean(&nearest);
+    contrast.is_finite().then_some(contrast)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    use crate::distance::Metric;
+    use crate::index::{BruteForce, Index};
+    use crate::neighbor::Neighbor;
+    use crate::vectors::Vectors;
+
+    /// Points of a cube of `inner` dimensions, turned into `outer` ones by random directions.
+    fn plane(rows: usize, inner: usize, outer: usize, seed: u64) -> Vectors {
+        let mut directions = ChaCha8Rng::seed_from_u64(1);
+        let axes: Vec<f32> = (0..inner * outer)
+            .map(|_| directions.random_range(-1.0..1.0))
+            .collect();
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut values = Vec::with_capacity(rows * outer);
+        for _ in 0..rows {
+            let place: Vec<f32> = (0..inner).map(|_| rng.random()).collect();
+            values.extend((0..outer).map(|at| {
+                (0..inner)
+                    .map(|axis| place[axis] * axes[axis * outer + at])
+                    .sum::<f32>()
+            }));
+        }
+        Vectors::from_floats(outer, values).unwrap()
+    }
+
+    #[test]
+    fn a_plane_in_many_dimensions_has_the_dimension_of_the_plane() {
+        let measure = |inner| {
+            let base = Arc::new(plane(4_000, inner, 50, 2));
+            let exact = BruteForce::build(base, Metric::Euclidean).unwrap();
+            intrinsic_dimension(&exact.query_batch(&plane(200, inner, 50, 3), 20).unwrap()).unwrap()
+        };
+        // Near the border of a cube there are fewer neighbours than the estimate supposes, the more so in more dimensions.
+        assert!((measure(2) - 2.0).abs() < 0.2, "{}", measure(2));
+        assert!((measure(6) - 6.0).abs() < 0.9, "{}", measure(6));
+    }
+
+    #[test]
+    fn without_different_distances_there_is_no_dimension() {
+        let row = |distances: &[f64]| -> Vec<Neighbor> {
+            distances
+                .iter()
+                .zip(0..)
+                .map(|(&distance, id)| Neighbor { id, distance })
+                .collect()
+        };
+        let neighbors = |rows: &[&[f64]]| {
+            rows.iter()
+                .map(|distances| row(distances))
+                .collect::<Neighbors>()
+        };
+        assert_eq!(intrinsic_dimension(&neighbors(&[])), None);
+        assert_eq!(
+            intrinsic_dimension(&neighbors(&[&[0.0, 0.0], &[1.0, 1.0]])),
+            None
+        );
+        assert_eq!(
+            relative_contrast(&neighbors(&[&[2.0, 5.0], &[4.0]]), &[9.0, 3.0]),
+            Some(2.0)
+        );
+        assert_eq!(relative_contrast(&neighbors(&[&[0.0]]), &[1.0]), None);
+        assert_eq!(relative_contrast(&neighbors(&[&[1.0]]), &[]), None);
+    }
+}

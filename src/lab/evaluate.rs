@@ -1,0 +1,302 @@
+//! How good and how fast: recall, accuracy, the confusion matrix, queries per second and latency.
+
+use std::time::Instant;
+
+use ndarray::Array2;
+
+use crate::index::{Index, QueryError};
+use crate::neighbor::Neighbors;
+use crate::vectors::Vectors;
+
+/// How much farther than the true k-th neighbour a hit may be, as ann-benchmarks has it (`metrics.py`, `knn`).
+const TOLERANCE: f64 = 1e-3;
+
+/// recall@k: of the true `k` nearest, the share found. A hit is counted by distance, as ann-benchmarks does: a returned
+/// vector as near as the true k-th is one, so that ties are hits whichever was returned.
+///
+/// # Panics
+/// If there are not as many rows in `found` as in `truth`.
+#[must_use]
+pub fn recall(found: &Neighbors, truth: &Neighbors, k: usize) -> f64 {
+    assert_eq!(found.len(), truth.len(), "one row a query in both");
+    let (mut hits, mut wanted) = (0, 0);
+    for (found, truth) in found.iter().zip(truth.iter()) {
+        let truth = &truth[..k.min(truth.len())];
+        let Some(last) = truth.last() else { continue };
+        let within = found
+            .iter()
+            .take(k)
+            .filter(|neighbor| neighbor.distance <= last.distance + TOLERANCE);
+        hits += within.count();
+        wanted += truth.len();
+    }
+    if wanted == 0 {
+        1.0
+    } else {
+        hits as f64 / wanted as f64
+    }
+}
+
+/// The share of predictions that are the true label; an absent prediction is a wrong one.
+///
+/// # Panics
+/// If there are not as many predictions as labels.
+#[must_use]
+pub fn accuracy(predicted: &[Option<u8>], labels: &[u8]) -> f64 {
+    assert_eq!(predicted.len(), labels.len(), "one prediction a label");
+    let right = predicted
+        .iter()
+        .zip(labels)
+        .filter(|&(&predicted, &label)| predicted == Some(label))
+        .count();
+    right as f64 / labels.len().max(1) as f64
+}
+
+/// How often class i (row) was taken for class j (column).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfusionMatrix(Array2<u32>);
+
+/// One class's scores.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ClassScores {
+    /// Of what was taken for the class, the share that is of it.
+    pub precision: f64,
+    /// Of what is of the class, the share that was taken for it.
+    pub recall: f64,
+    /// Their harmonic mean.
+    pub f1: f64,
+    /// How many are of the class.
+    pub support: u32,
+}
+
+impl ConfusionMatrix {
+    /// Counts each pair of label and prediction, both below `classes`; absent predictions count nowhere.
+    ///
+    /// # Panics
+    /// If there are not as many predictions as labels, or a class is not below `classes`.
+    #[must_use]
+    pub fn new(predicted: &[Option<u8>], labels: &[u8], classes: usize) -> Self {
+        assert_eq!(predicted.len(), labels.len(), "one prediction a label");
+        let mut counts = Array2::zeros((classes, classes));
+        for (&predicted, &label) in predicted.iter().zip(labels) {
+            if let Some(predicted) = predicted {
+                counts[(usize::from(label), usize::from(predicted))] += 1;
+            }
+        }
+        Self(counts)
+    }
+
+    /// The counts: classes × classes, a row a true class.
+    #[must_use]
+    pub fn counts(&self) -> &Array2<u32> {
+        &self.0
+    }
+
+    /// The scores of each class. Where a share has no denominator it is 0, as in scikit-learn.
+    #[must_use]
+    pub fn class_scores(&self) -> Vec<ClassScores> {
+        let share = |part: u32, whole: u32| {
+            if whole == 0 {
+                0.0
+            } else {
+                f64::from(part) / f64::from(whole)
+            }
+        };
+        (0..self.0.nrows())
+            .map(|class| {
+                let (right, support) = (self.0[(class, class)], self.0.row(class).sum());
+                let precision = share(right, self.0.column(class).sum());
+                let recall = share(right, support);
+                let f1 = if precision + recall == 0.0 {
+                    0.0
+                } else {
+                    2.0 * precision * recall / (precision + recall)
+                };
+                ClassScores {
+                    precision,
+                    recall,
+                    f1,
+                    support,
+                }
+            })
+            .collect()
+    }
+
+    /// The pairs of classes confused most: (true, predicted, how often), descending, ties by class.
+    #[must_use]
+    pub fn most_confused(&self, pairs: usize) -> Vec<(usize, usize, u32)> {
+        let off_diagonal = self
+            .0
+            .indexed_iter()
+            .filter(|((label, predicted), _)| label != predicted);
+        let mut all: Vec<_> = off_diagonal
+            .map(|((label, predicted), &count)| (label, predicted, count))
+            .collect();
+        all.sort_by_key(|&(label, predicted, count)| (std::cmp::Reverse(count), label, predicted));
+        all.truncate(pairs);
+        all
+    }
+}
+
+/// What a timed run of queries found and how long it took.
+#[derive(Debug, Clone)]
+pub struct Timed {
+    /// The neighbours, a row a query.
+    pub neighbors: Neighbors,
+    /// Seconds of each call, ascending: one a query, or a single one for a batch.
+    pub seconds: Vec<f64>,
+}
+
+impl Timed {
+    /// Queries answered per second.
+    #[must_use]
+    pub fn queries_per_second(&self) -> f64 {
+        self.neighbors.len() as f64 / self.seconds.iter().sum::<f64>()
+    }
+
+    /// The latency in microseconds that a share `quantile` (0 to 1) of the calls does not exceed (nearest rank).
+    #[must_use]
+    pub fn latency_us(&self, quantile: f64) -> f64 {
+        let rank = (quantile * self.seconds.len() as f64).ceil() as usize;
+        self.seconds
+            .get(rank.max(1) - 1)
+            .map_or(0.0, |seconds| seconds * 1e6)
+    }
+}
+
+/// Runs `work` with a rayon pool of `threads` threads (0: one a core), so that a batch can be timed on one.
+///
+/// # Errors
+/// If the system gives no threads.
+pub fn on_threads<T: Send>(
+    threads: usize,
+    work: impl FnOnce() -> T + Send,
+) -> Result<T, rayon::ThreadPoolBuildError> {
+    Ok(rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build()?
+        .install(work))
+}
+
+/// Answers each query with a call of its own, on the calling thread, and times each.
+///
+/// # Errors
+/// As [`Index::query`].
+pub fn time_queries(index: &dyn Index, queries: &Vectors, k: usize) -> Result<Timed, QueryError> {
+    let rows: Vec<Vec<f32>> = (0..queries.len())
+        .map(|row| queries.row_to_floats(row))
+        .collect();
+    let mut seconds = Vec::with_capacity(rows.len());
+    let found: Result<Vec<_>, _> = rows
+        .iter()
+        .map(|row| {
+            let start = Instant::now();
+            let found = index.query(row, k);
+            seconds.push(start.elapsed().as_secs_f64());
+            found
+        })
+        .collect();
+    seconds.sort_by(f64::total_cmp);
+    Ok(Timed {
+        neighbors: found?.into_iter().collect(),
+        seconds,
+    })
+}
+
+/// Answers all queries in one call, on the threads of the current rayon pool, and times it.
+///
+/// # Errors
+/// As [`Index::query_batch`].
+pub fn time_batch(index: &dyn Index, queries: &Vectors, k: usize) -> Result<Timed, QueryError> {
+    let start = Instant::now();
+    let neighbors = index.query_batch(queries, k)?;
+    Ok(Timed {
+        neighbors,
+        seconds: vec![start.elapsed().as_secs_f64()],
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::neighbor::Neighbor;
+
+    fn rows(distances: &[&[f64]]) -> Neighbors {
+        let row = |row: &&[f64]| {
+            row.iter()
+                .zip(0..)
+                .map(|(&distance, id)| Neighbor { id, distance })
+                .collect()
+        };
+        distances.iter().map(row).collect()
+    }
+
+    #[test]
+    fn recall_counts_ties_as_hits_and_missing_rows_as_misses() {
+        let truth = rows(&[&[1.0, 2.0], &[1.0, 1.0]]);
+        assert_eq!(recall(&rows(&[&[1.0, 2.0], &[1.0, 1.0]]), &truth, 2), 1.0);
+        assert_eq!(recall(&rows(&[&[2.0, 2.0], &[1.0, 1.5]]), &truth, 2), 0.75);
+        assert_eq!(recall(&rows(&[&[], &[1.0]]), &truth, 2), 0.25);
+        assert_eq!(recall(&rows(&[&[1.0, 2.0], &[1.0, 1.0]]), &truth, 1), 1.0);
+    }
+
+    // Worked by hand from the definitions.
+    #[test]
+    fn scores_are_those_of_the_textbook() {
+        let labels = [0, 0, 0, 0, 1, 1];
+        let predicted = [0, 0, 0, 1, 1, 0].map(Some);
+        let matrix = ConfusionMatrix::new(&predicted, &labels, 3);
+        assert_eq!(
+            matrix.counts(),
+            ndarray::array![[3, 1, 0], [1, 1, 0], [0, 0, 0]]
+        );
+        assert_eq!(accuracy(&predicted, &labels), 4.0 / 6.0);
+        let scores = matrix.class_scores();
+        assert_eq!(
+            scores[0],
+            ClassScores {
+                precision: 0.75,
+                recall: 0.75,
+                f1: 0.75,
+                support: 4
+            }
+        );
+        assert_eq!(
+            scores[1],
+            ClassScores {
+                precision: 0.5,
+                recall: 0.5,
+                f1: 0.5,
+                support: 2
+            }
+        );
+        assert_eq!(
+            scores[2],
+            ClassScores {
+                precision: 0.0,
+                recall: 0.0,
+                f1: 0.0,
+                support: 0
+            }
+        );
+        assert_eq!(matrix.most_confused(1), [(0, 1, 1)]);
+        assert_eq!(accuracy(&[None, Some(1)], &[0, 1]), 0.5);
+    }
+
+    #[test]
+    fn work_runs_on_as_many_threads_as_asked_for() {
+        assert_eq!(on_threads(1, rayon::current_num_threads).unwrap(), 1);
+        assert_eq!(on_threads(3, rayon::current_num_threads).unwrap(), 3);
+    }
+
+    #[test]
+    fn percentiles_are_nearest_rank() {
+        let timed = Timed {
+            neighbors: Neighbors::default(),
+            seconds: (1..=100).map(|us| f64::from(us) * 1e-6).collect(),
+        };
+        assert!((timed.latency_us(0.5) - 50.0).abs() < 1e-9);
+        assert!((timed.latency_us(0.99) - 99.0).abs() < 1e-9);
+        assert!((timed.latency_us(1.0) - 100.0).abs() < 1e-9);
+    }
+}

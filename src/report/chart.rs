@@ -1,0 +1,227 @@
+//! Charts: what is drawn, apart from what was measured. Generic over plotters' drawing backend; [`svg`] makes the figure
+//! of a notebook.
+//!
+//! Series can be told apart without colour (marker and dash), the colours are those of Okabe & Ito (2008), which the
+//! colour-blind tell apart, and ink and paper follow the reader's light or dark theme ([`themed`]).
+
+use plotters::coord::Shift;
+use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
+use thiserror::Error;
+
+use crate::report::notebook::Figure;
+
+mod bars;
+mod heatmap;
+mod interactive;
+mod lines;
+mod plane;
+
+pub use bars::BarChart;
+pub use heatmap::Heatmap;
+pub use interactive::{Interactive, accuracy_by_k, recall_and_speed};
+pub use lines::{LineChart, Series};
+pub use plane::{Plane, Point};
+
+/// Where the charts draw.
+pub type Area<DB> = DrawingArea<DB, Shift>;
+
+/// Why a chart could not be drawn.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ChartError {
+    /// There is nothing to draw.
+    #[error("the chart {title:?} has nothing to draw")]
+    Empty {
+        /// Its title.
+        title: String,
+    },
+    /// A value is not finite, or not positive on a logarithmic axis.
+    #[error("the chart {title:?} cannot place the value {value}")]
+    Value {
+        /// Its title.
+        title: String,
+        /// The value.
+        value: String,
+    },
+    /// The backend failed.
+    #[error("the chart could not be drawn: {message}")]
+    Backend {
+        /// What it said.
+        message: String,
+    },
+}
+
+impl<E: std::error::Error + Send + Sync> From<DrawingAreaErrorKind<E>> for ChartError {
+    fn from(error: DrawingAreaErrorKind<E>) -> Self {
+        Self::Backend {
+            message: error.to_string(),
+        }
+    }
+}
+
+/// Text, axes and frames.
+const INK: RGBColor = RGBColor(0x11, 0x11, 0x11);
+/// Secondary text.
+const PALE_INK: RGBColor = RGBColor(0x55, 0x55, 0x55);
+/// Grid lines.
+const GRID: RGBColor = RGBColor(0xDD, 0xDD, 0xDD);
+/// The background.
+const PAPER: RGBColor = RGBColor(0xFF, 0xFF, 0xFF);
+
+/// The colours of the series, in their order.
+pub const PALETTE: [RGBColor; 7] = [
+    RGBColor(0x00, 0x72, 0xB2),
+    RGBColor(0xD5, 0x5E, 0x00),
+    RGBColor(0x00, 0x9E, 0x73),
+    RGBColor(0xCC, 0x79, 0xA7),
+    RGBColor(0xE6, 0x9F, 0x00),
+    RGBColor(0x56, 0xB4, 0xE9),
+    RGBColor(0x80, 0x80, 0x80),
+];
+
+/// Draws an SVG figure of the given size in pixels; it scales to the page's width.
+///
+/// # Errors
+/// What `draw` returns.
+pub fn svg<F>(size: (u32, u32), draw: F) -> Result<Figure, ChartError>
+where
+    F: for<'a> FnOnce(&Area<SVGBackend<'a>>) -> Result<(), ChartError>,
+{
+    let mut text = String::new();
+    {
+        let area = SVGBackend::with_string(&mut text, size).into_drawing_area();
+        area.fill(&PAPER)?;
+        draw(&area)?;
+        area.present()?;
+    }
+    Ok(Figure::from_svg(themed(&text)))
+}
+
+/// The `<svg>` with a style that turns ink, grid and paper over where the reader's theme is dark: a rule outweighs the
+/// colours that stand in the elements' attributes.
+#[must_use]
+pub fn themed(svg: &str) -> String {
+    const STYLE: &str = "<style>.fk{max-width:100%;height:auto}@media (prefers-color-scheme:dark){\
+        .fk [fill=\"#FFFFFF\"]{fill:#1B1E23}.fk [fill=\"#111111\"]{fill:#ECECEC}.fk [stroke=\"#111111\"]{stroke:#ECECEC}\
+        .fk [fill=\"#555555\"]{fill:#B4B4B4}.fk [stroke=\"#555555\"]{stroke:#B4B4B4}\
+        .fk [stroke=\"#DDDDDD\"]{stroke:#3A3F47}.fk [fill=\"#DDDDDD\"]{fill:#3A3F47}\
+        .fk [fill=\"#0072B2\"]{fill:#4FA8DC}.fk [stroke=\"#0072B2\"]{stroke:#4FA8DC}}</style>";
+    match svg
+        .find("<svg")
+        .and_then(|open| svg[open..].find('>').map(|close| (open, open + close)))
+    {
+        Some((open, close)) => {
+            format!(
+                "<svg class=\"fk\"{}{STYLE}{}",
+                &svg[open + 4..=close],
+                &svg[close + 1..]
+            )
+        }
+        None => svg.to_owned(),
+    }
+}
+
+/// Sans-serif text of a size and colour, anchored.
+fn text_style(size: i32, color: RGBColor, horizontal: HPos, vertical: VPos) -> TextStyle<'static> {
+    ("sans-serif", size)
+        .into_font()
+        .color(&color)
+        .pos(Pos::new(horizontal, vertical))
+}
+
+/// Writes `text` with its anchor at `at`.
+fn write_text<DB: DrawingBackend>(
+    area: &Area<DB>,
+    text: &str,
+    at: (i32, i32),
+    style: &TextStyle<'_>,
+) -> Result<(), DrawingAreaErrorKind<DB::ErrorType>> {
+    area.draw(&Text::new(text.to_owned(), at, style.clone()))
+}
+
+/// The title over a chart; what is left below it.
+fn titled<DB: DrawingBackend>(
+    area: &Area<DB>,
+    title: &str,
+) -> Result<Area<DB>, DrawingAreaErrorKind<DB::ErrorType>> {
+    write_text(
+        area,
+        title,
+        (12, 10),
+        &text_style(17, INK, HPos::Left, VPos::Top),
+    )?;
+    Ok(area.margin(34, 0, 0, 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_figure_is_themed_and_empty_charts_are_errors() {
+        let chart = LineChart::new("buit", "x", "y");
+        assert_eq!(
+            svg((300, 200), |area| chart.draw(area)).unwrap_err(),
+            ChartError::Empty {
+                title: "buit".into()
+            }
+        );
+        let chart = chart.with(Series::new("s", [(1.0, 2.0), (2.0, 3.0)]));
+        let figure = svg((300, 200), |area| chart.draw(area)).unwrap();
+        assert!(
+            figure.svg().starts_with("<svg class=\"fk\""),
+            "{}",
+            figure.svg()
+        );
+        assert!(figure.svg().contains("prefers-color-scheme:dark"));
+    }
+
+    #[test]
+    fn a_long_legend_fits() {
+        let names: Vec<String> = (0..30).map(|at| format!("corba {at}")).collect();
+        let all = |chart: LineChart, name: &String| {
+            chart.with(Series::new(name, [(1.0, 2.0), (2.0, 3.0)]))
+        };
+        let chart = names.iter().fold(LineChart::new("moltes", "x", "y"), all);
+        let figure = svg((600, 420), |area| chart.draw(area)).unwrap();
+        let height = |name: &String| -> f64 {
+            let text = figure
+                .svg()
+                .split("<text")
+                .find(|text| text.contains(&format!("\n{name}\n")))
+                .unwrap();
+            text.split("y=\"")
+                .nth(1)
+                .unwrap()
+                .split('"')
+                .next()
+                .unwrap()
+                .parse()
+                .unwrap()
+        };
+        let heights: Vec<f64> = names.iter().map(height).collect();
+        assert!(
+            heights.windows(2).all(|pair| pair[1] - pair[0] > 10.0),
+            "{heights:?}"
+        );
+        assert!(heights[29] < 420.0);
+    }
+
+    #[test]
+    fn what_no_axis_can_hold_is_an_error() {
+        for (value, log) in [
+            (f64::NAN, false),
+            (f64::INFINITY, false),
+            (0.0, true),
+            (-1.0, true),
+        ] {
+            let chart = LineChart::new("t", "x", "y").with(Series::new("s", [(1.0, value)]));
+            let chart = if log { chart.log_y() } else { chart };
+            let error = svg((300, 200), |area| chart.draw(area)).unwrap_err();
+            assert!(
+                matches!(error, ChartError::Value { .. }),
+                "{value} {log} {error}"
+            );
+        }
+    }
+}

@@ -1,0 +1,369 @@
+//! [`LineChart`]: one or more curves over two axes, each linear or logarithmic.
+
+use std::ops::Range;
+
+use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged};
+use plotters::coord::types::RangedCoordf64;
+use plotters::element::DashedPathElement;
+use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, VPos};
+
+use super::{Area, ChartError, GRID, INK, PALE_INK, PALETTE, text_style, titled, write_text};
+use crate::report::notebook::{decimal, integer};
+
+/// A named curve: points in the order in which they are joined.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Series {
+    name: String,
+    points: Vec<(f64, f64)>,
+    dashed: bool,
+}
+
+impl Series {
+    /// A curve drawn with a full line.
+    #[must_use]
+    pub fn new(name: impl Into<String>, points: impl IntoIterator<Item = (f64, f64)>) -> Self {
+        Self {
+            name: name.into(),
+            points: points.into_iter().collect(),
+            dashed: false,
+        }
+    }
+
+    /// The same, dashed.
+    #[must_use]
+    pub fn dashed(mut self) -> Self {
+        self.dashed = true;
+        self
+    }
+}
+
+/// Curves with markers, and a legend on the right.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LineChart {
+    title: String,
+    x_label: String,
+    y_label: String,
+    log_x: bool,
+    log_y: bool,
+    series: Vec<Series>,
+}
+
+impl LineChart {
+    /// A chart without curves.
+    #[must_use]
+    pub fn new(
+        title: impl Into<String>,
+        x_label: impl Into<String>,
+        y_label: impl Into<String>,
+    ) -> Self {
+        Self {
+            title: title.into(),
+            x_label: x_label.into(),
+            y_label: y_label.into(),
+            log_x: false,
+            log_y: false,
+            series: Vec::new(),
+        }
+    }
+
+    /// Adds a curve.
+    #[must_use]
+    pub fn with(mut self, series: Series) -> Self {
+        self.series.push(series);
+        self
+    }
+
+    /// Makes the x axis logarithmic.
+    #[must_use]
+    pub fn log_x(mut self) -> Self {
+        self.log_x = true;
+        self
+    }
+
+    /// Makes the y axis logarithmic.
+    #[must_use]
+    pub fn log_y(mut self) -> Self {
+        self.log_y = true;
+        self
+    }
+
+    /// Draws the chart over the whole area.
+    ///
+    /// # Errors
+    /// If there is no point, a value that its axis cannot hold, or the backend fails.
+    pub fn draw<DB: DrawingBackend>(&self, area: &Area<DB>) -> Result<(), ChartError> {
+        let x = self.span(self.log_x, |point| point.0)?;
+        let y = self.span(self.log_y, |point| point.1)?;
+        let body = titled(area, &self.title)?;
+        let legend_width = 40
+            + 7 * self
+                .series
+                .iter()
+                .map(|series| series.name.chars().count())
+                .max()
+                .unwrap_or(0) as i32;
+        let (plot, legend) = body.split_horizontally(body.dim_in_pixel().0 as i32 - legend_width);
+        self.plot(
+            &plot,
+            Axis {
+                range: x,
+                log: self.log_x,
+            },
+            Axis {
+                range: y,
+                log: self.log_y,
+            },
+        )?;
+        // Closer where the chart is too low for all of them.
+        let step = (legend.dim_in_pixel().1 as i32 / (self.series.len() as i32 + 1)).min(22);
+        for (at, series) in self.series.iter().enumerate() {
+            let y = step * (at as i32 + 1);
+            draw_line(&legend, &[(4, y), (28, y)], at, series.dashed)?;
+            draw_marker(&legend, at, (16, y))?;
+            write_text(
+                &legend,
+                &series.name,
+                (34, y),
+                &text_style(13, INK, HPos::Left, VPos::Center),
+            )?;
+        }
+        Ok(())
+    }
+
+    /// The range that an axis covers: the values and a little more.
+    fn span(
+        &self,
+        log: bool,
+        value: impl Fn(&(f64, f64)) -> f64,
+    ) -> Result<Range<f64>, ChartError> {
+        let values = || {
+            self.series
+                .iter()
+                .flat_map(|series| &series.points)
+                .map(&value)
+        };
+        if let Some(bad) = values().find(|value| !value.is_finite() || (log && *value <= 0.0)) {
+            return Err(ChartError::Value {
+                title: self.title.clone(),
+                value: bad.to_string(),
+            });
+        }
+        let (low, high) = values().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| {
+            (low.min(v), high.max(v))
+        });
+        if low > high {
+            return Err(ChartError::Empty {
+                title: self.title.clone(),
+            });
+        }
+        Ok(if log {
+            low / 1.15..high * 1.15
+        } else {
+            let margin = if high > low {
+                0.05 * (high - low)
+            } else {
+                0.5 * high.abs().max(1.0)
+            };
+            low - margin..high + margin
+        })
+    }
+
+    fn plot<DB: DrawingBackend>(
+        &self,
+        area: &Area<DB>,
+        x: Axis,
+        y: Axis,
+    ) -> Result<(), ChartError> {
+        let mut chart = ChartBuilder::on(area)
+            .margin(6)
+            .margin_right(14)
+            .x_label_area_size(42)
+            .y_label_area_size(66)
+            .build_cartesian_2d(x, y)?;
+        chart
+            .configure_mesh()
+            .light_line_style(TRANSPARENT)
+            .bold_line_style(GRID)
+            .axis_style(PALE_INK)
+            .x_desc(&self.x_label)
+            .y_desc(&self.y_label)
+            .x_label_formatter(&|value| tick(*value))
+            .y_label_formatter(&|value| tick(*value))
+            .label_style(text_style(13, INK, HPos::Left, VPos::Top))
+            .axis_desc_style(text_style(13, INK, HPos::Left, VPos::Top))
+            .x_labels(9)
+            .y_labels(8)
+            .draw()?;
+        let (plane, origin) = (chart.plotting_area(), area.get_base_pixel());
+        for (at, series) in self.series.iter().enumerate() {
+            let place = |point| plane.map_coordinate(point);
+            let pixels: Vec<_> = series
+                .points
+                .iter()
+                .map(place)
+                .map(|(x, y)| (x - origin.0, y - origin.1))
+                .collect();
+            draw_line(area, &pixels, at, series.dashed)?;
+            for &pixel in &pixels {
+                draw_marker(area, at, pixel)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A tick's label, as short as it can be.
+fn tick(value: f64) -> String {
+    if value.abs() >= 1_000.0 {
+        return integer(value.round() as i64);
+    }
+    let text = decimal(value, 4);
+    text.trim_end_matches('0').trim_end_matches(',').to_owned()
+}
+
+/// The line of series `at` through pixels.
+fn draw_line<DB: DrawingBackend>(
+    area: &Area<DB>,
+    pixels: &[(i32, i32)],
+    at: usize,
+    dashed: bool,
+) -> Result<(), ChartError> {
+    let style = PALETTE[at % PALETTE.len()].stroke_width(2);
+    if dashed {
+        area.draw(&DashedPathElement::new(pixels.iter().copied(), 6, 4, style))?;
+    } else {
+        area.draw(&PathElement::new(pixels, style))?;
+    }
+    Ok(())
+}
+
+/// The outlines of the markers, within ±5 pixels; the first is a circle.
+const MARKERS: [&[(i32, i32)]; 8] = [
+    &[],
+    &[(-4, -4), (4, -4), (4, 4), (-4, 4)],
+    &[(0, -5), (5, 4), (-5, 4)],
+    &[(0, -6), (5, 0), (0, 6), (-5, 0)],
+    &[(0, 5), (5, -4), (-5, -4)],
+    &[
+        (-2, -5),
+        (2, -5),
+        (2, -2),
+        (5, -2),
+        (5, 2),
+        (2, 2),
+        (2, 5),
+        (-2, 5),
+        (-2, 2),
+        (-5, 2),
+        (-5, -2),
+        (-2, -2),
+    ],
+    &[(-5, -5), (5, -5), (-5, 5), (5, 5)],
+    &[(-5, -5), (-5, 5), (5, -5), (5, 5)],
+];
+
+/// The marker of series `at`, centred on a pixel: a shape of [`MARKERS`], hollow when those are used up.
+fn draw_marker<DB: DrawingBackend>(
+    area: &Area<DB>,
+    at: usize,
+    (x, y): (i32, i32),
+) -> Result<(), ChartError> {
+    let color = PALETTE[at % PALETTE.len()];
+    let corners = MARKERS[at % MARKERS.len()];
+    let outline: Vec<_> = corners
+        .iter()
+        .chain(corners.first())
+        .map(|corner| (x + corner.0, y + corner.1))
+        .collect();
+    let hollow = at / MARKERS.len() % 2 == 1;
+    match (corners.is_empty(), hollow) {
+        (true, false) => area.draw(&Circle::new((x, y), 4, color.filled()))?,
+        (true, true) => area.draw(&Circle::new((x, y), 4, color.stroke_width(2)))?,
+        (false, false) => area.draw(&Polygon::new(outline, color.filled()))?,
+        (false, true) => area.draw(&PathElement::new(outline, color.stroke_width(2)))?,
+    }
+    Ok(())
+}
+
+/// A linear or logarithmic axis. The logarithmic one has its ticks at 1, 2 and 5 of each decade, or at the decades
+/// alone where there are many.
+#[derive(Debug, Clone)]
+struct Axis {
+    range: Range<f64>,
+    log: bool,
+}
+
+impl Ranged for Axis {
+    type FormatOption = DefaultFormatting;
+    type ValueType = f64;
+
+    fn map(&self, value: &f64, limit: (i32, i32)) -> i32 {
+        let Range { start, end } = self.range;
+        let share = if self.log {
+            (value / start).ln() / (end / start).ln()
+        } else {
+            (value - start) / (end - start)
+        };
+        limit.0 + (share * f64::from(limit.1 - limit.0)).round() as i32
+    }
+
+    fn key_points<Hint: KeyPointHint>(&self, hint: Hint) -> Vec<f64> {
+        if !self.log {
+            return RangedCoordf64::from(self.range.clone()).key_points(hint);
+        }
+        let (low, high) = (
+            self.range.start.log10().floor() as i32,
+            self.range.end.log10().ceil() as i32,
+        );
+        let steps: &[f64] = if high - low > 4 {
+            &[1.0]
+        } else {
+            &[1.0, 2.0, 5.0]
+        };
+        (low..=high)
+            .flat_map(|decade| steps.iter().map(move |step| step * 10f64.powi(decade)))
+            .filter(|tick| self.range.contains(tick))
+            .collect()
+    }
+
+    fn range(&self) -> Range<f64> {
+        self.range.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use plotters::coord::ranged1d::BoldPoints;
+
+    #[test]
+    fn logarithmic_ticks_are_round_and_inside() {
+        let axis = |range| Axis { range, log: true };
+        assert_eq!(
+            axis(8.0..120.0).key_points(BoldPoints(9)),
+            [10.0, 20.0, 50.0, 100.0]
+        );
+        assert_eq!(
+            axis(1.0..200_000.0).key_points(BoldPoints(9)),
+            [1.0, 10.0, 100.0, 1e3, 1e4, 1e5]
+        );
+        let axis = axis(1.0..100.0);
+        assert_eq!(
+            (
+                axis.map(&1.0, (0, 200)),
+                axis.map(&10.0, (0, 200)),
+                axis.map(&100.0, (0, 200))
+            ),
+            (0, 100, 200)
+        );
+    }
+
+    #[test]
+    fn ticks_are_short() {
+        assert_eq!(
+            ["0,85", "60.000", "7", "−0,5"],
+            [tick(0.85), tick(60_000.0), tick(7.0), tick(-0.5)].map(String::from)
+        );
+    }
+}

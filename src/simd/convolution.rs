@@ -1,0 +1,525 @@
+//! The loops of `net::conv_relu_pool`, one image at a time, on plain slices.
+//!
+//! Images are height × width × channels, so that the patch under a kernel is `kernel` runs of `kernel · c_in` values,
+//! each contiguous in the (zero-padded) image: no im2col matrix is ever written. The two passes are then
+//!
+//! - forward: a register tile of a few neighbouring pixels × 16 channels, as in a matrix product, whose left side is
+//!   read straight out of the image;
+//! - backward: after 2 × 2 max-pooling at most one pixel in four has a gradient, and after the ReLU fewer still. Both
+//!   gradients are sums of contiguous runs over these hits only: for the weights of a channel, the runs of the image
+//!   under its hits; for the image under a pixel, the runs of the weights of the channels that hit it.
+//!
+//! The code is written once, in a shape that compilers turn into SIMD, and compiled for what the machine turns out to
+//! have. Sums are taken in an order that depends on the data's shape alone.
+
+/// Output channels a register tile.
+pub const TILE: usize = 16;
+/// Values that the backward sums take at a time: one AVX register.
+const LANES: usize = 8;
+/// Winner of a pooling window whose output the ReLU cut off: nothing flows back.
+const DEAD: u8 = 4;
+
+/// The shape of one convolution with stride 1, zero padding that keeps the size, and 2 × 2 max-pooling after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Geometry {
+    /// Rows of the image.
+    pub height: usize,
+    /// Columns of the image.
+    pub width: usize,
+    /// Channels of the image.
+    pub c_in: usize,
+    /// Channels that come out.
+    pub c_out: usize,
+    /// Side of the kernel, odd.
+    pub kernel: usize,
+}
+
+impl Geometry {
+    /// Values of an image.
+    pub fn image_len(&self) -> usize {
+        self.height * self.width * self.c_in
+    }
+
+    /// Rows and columns after pooling (an odd last row or column is dropped).
+    pub fn pooled(&self) -> (usize, usize) {
+        (self.height / 2, self.width / 2)
+    }
+
+    /// Values that come out of an image.
+    pub fn output_len(&self) -> usize {
+        let (rows, columns) = self.pooled();
+        rows * columns * self.c_out
+    }
+
+    /// Values of a weight tensor, `c_out × kernel × kernel × c_in`.
+    pub fn weight_len(&self) -> usize {
+        self.c_out * self.kernel * self.run()
+    }
+
+    /// Contiguous values under one row of the kernel.
+    fn run(&self) -> usize {
+        self.kernel * self.c_in
+    }
+
+    /// [`Geometry::run`] in whole registers.
+    fn wide_run(&self) -> usize {
+        self.run().next_multiple_of(LANES)
+    }
+
+    /// Values of a row of the padded image.
+    fn padded_row(&self) -> usize {
+        (self.width + self.kernel - 1) * self.c_in
+    }
+
+    /// Values of the padded image, and room for the last run to be read in whole registers.
+    fn padded_len(&self) -> usize {
+        (self.height + self.kernel - 1) * self.padded_row() + LANES
+    }
+
+    /// Copies an image into the middle of `padded`, whose border is zero.
+    fn pad(&self, image: &[f32], padded: &mut [f32]) {
+        let (margin, row) = (self.kernel / 2, self.width * self.c_in);
+        for (y, image) in image.chunks_exact(row).enumerate() {
+            padded[(y + margin) * self.padded_row() + margin * self.c_in..][..row]
+                .copy_from_slice(image);
+        }
+    }
+
+    /// The reverse of [`Geometry::pad`]: the image in the middle of `padded`.
+    fn unpad(&self, padded: &[f32], image: &mut [f32]) {
+        let (margin, row) = (self.kernel / 2, self.width * self.c_in);
+        for (y, image) in image.chunks_exact_mut(row).enumerate() {
+            image.copy_from_slice(
+                &padded[(y + margin) * self.padded_row() + margin * self.c_in..][..row],
+            );
+        }
+    }
+
+    /// The weights as the forward pass reads them: tiles of [`TILE`] channels (zeros beyond `c_out`), in each one row
+    /// of channels for every value under the kernel.
+    pub fn pack(&self, weight: &[f32]) -> Vec<[f32; TILE]> {
+        let patch = self.kernel * self.run();
+        let mut packed = vec![[0.0; TILE]; self.c_out.div_ceil(TILE) * patch];
+        for (channel, weight) in weight.chunks_exact(patch).enumerate() {
+            for (tile, &value) in packed[channel / TILE * patch..][..patch]
+                .iter_mut()
+                .zip(weight)
+            {
+                tile[channel % TILE] = value;
+            }
+        }
+        packed
+    }
+
+    /// The weights as the backward pass reads them: every run in whole registers, zeros beyond its end.
+    pub fn widen(&self, weight: &[f32]) -> Vec<f32> {
+        let mut wide = vec![0.0; self.c_out * self.kernel * self.wide_run()];
+        for (wide, run) in wide
+            .chunks_exact_mut(self.wide_run())
+            .zip(weight.chunks_exact(self.run()))
+        {
+            wide[..run.len()].copy_from_slice(run);
+        }
+        wide
+    }
+
+    /// The reverse of [`Geometry::widen`].
+    pub fn narrow(&self, wide: &[f32]) -> Vec<f32> {
+        wide.chunks_exact(self.wide_run())
+            .flat_map(|wide| &wide[..self.run()])
+            .copied()
+            .collect()
+    }
+}
+
+/// What the forward pass of an image needs beside it; one for each thread.
+#[derive(Debug)]
+pub struct Forward {
+    padded: Vec<f32>,
+    /// Two rows of pixels before pooling, [`TILE`] channels.
+    rows: Vec<[f32; TILE]>,
+}
+
+impl Forward {
+    /// Room for images of this shape.
+    pub fn new(geometry: &Geometry) -> Self {
+        let (_, columns) = geometry.pooled();
+        Self {
+            padded: vec![0.0; geometry.padded_len()],
+            rows: vec![[0.0; TILE]; 4 * columns],
+        }
+    }
+}
+
+/// Where the gradient of one window of one channel goes: the place of a run, and the gradient.
+type Hit = (u32, f32);
+
+/// What the backward pass of an image needs beside it, and the sums over a chunk of images; one for each chunk.
+#[derive(Debug)]
+pub struct Backward {
+    padded: Vec<f32>,
+    d_padded: Vec<f32>,
+    /// For each channel: its hits, by place in the padded image. Room for all windows.
+    by_channel: Vec<Hit>,
+    channel_hits: Vec<u32>,
+    /// For each pixel of a window and for the dead: the channels that hit it, by place in the wide weights.
+    by_pixel: Vec<Hit>,
+    /// The gradients, added up.
+    pub sums: Sums,
+}
+
+/// Gradients of the parameters, summed over images.
+#[derive(Debug)]
+pub struct Sums {
+    /// Of the weights, wide.
+    pub d_weight: Vec<f32>,
+    /// Of the bias.
+    pub d_bias: Vec<f32>,
+}
+
+impl Backward {
+    /// Room for images of this shape, and sums at zero.
+    pub fn new(geometry: &Geometry) -> Self {
+        let (rows, columns) = geometry.pooled();
+        Self {
+            padded: vec![0.0; geometry.padded_len()],
+            d_padded: vec![0.0; geometry.padded_len()],
+            by_channel: vec![(0, 0.0); geometry.c_out * rows * columns],
+            channel_hits: vec![0; geometry.c_out],
+            by_pixel: vec![(0, 0.0); 5 * geometry.c_out],
+            sums: Sums {
+                d_weight: vec![0.0; geometry.c_out * geometry.kernel * geometry.wide_run()],
+                d_bias: vec![0.0; geometry.c_out],
+            },
+        }
+    }
+}
+
+mod portable {
+    use std::array::from_fn;
+
+    use super::{Backward, DEAD, Forward, Geometry, Hit, LANES, Sums, TILE};
+
+    /// a · b + c, fused where the machine has it: elsewhere `mul_add` would be a call into libm.
+    #[inline(always)]
+    fn mul_add<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
+        if FMA { a.mul_add(b, c) } else { a * b + c }
+    }
+
+    #[inline(always)]
+    pub fn forward<const FMA: bool>(
+        geometry: &Geometry,
+        scratch: &mut Forward,
+        packed: &[[f32; TILE]],
+        bias: &[f32],
+        image: &[f32],
+        output: &mut [f32],
+        mut winners: Option<&mut [u8]>,
+    ) {
+        let g = *geometry;
+        let Forward { padded, rows } = scratch;
+        g.pad(image, padded);
+        let (pooled_rows, pooled_columns) = g.pooled();
+        for (tile, weights) in packed.chunks_exact(g.kernel * g.run()).enumerate() {
+            let channels = tile * TILE..g.c_out.min((tile + 1) * TILE);
+            let mut tile_bias = [0.0; TILE];
+            tile_bias[..channels.len()].copy_from_slice(&bias[channels.clone()]);
+            for pooled_row in 0..pooled_rows {
+                for (y, row) in rows.chunks_exact_mut(2 * pooled_columns).enumerate() {
+                    convolve::<FMA>(
+                        &g,
+                        &padded[(2 * pooled_row + y) * g.padded_row()..],
+                        weights,
+                        row,
+                    );
+                }
+                let (upper, lower) = rows.split_at(2 * pooled_columns);
+                for (column, (upper, lower)) in
+                    upper.chunks_exact(2).zip(lower.chunks_exact(2)).enumerate()
+                {
+                    let (best, winner) =
+                        pool([&upper[0], &upper[1], &lower[0], &lower[1]], &tile_bias);
+                    let at = (pooled_row * pooled_columns + column) * g.c_out;
+                    let span = at + channels.start..at + channels.end;
+                    output[span.clone()].copy_from_slice(&best[..span.len()]);
+                    if let Some(winners) = &mut winners {
+                        winners[span.clone()].copy_from_slice(&winner[..span.len()]);
+                    }
+                }
+            }
+        }
+    }
+
+    /// One row of pixels × [`TILE`] channels.
+    #[inline(always)]
+    fn convolve<const FMA: bool>(
+        g: &Geometry,
+        padded: &[f32],
+        weights: &[[f32; TILE]],
+        row: &mut [[f32; TILE]],
+    ) {
+        // Tiles of at most six pixels, as equal as may be: 6 × 16 sums are 12 of the 16 registers of AVX.
+        let (count, tiles) = (row.len(), row.len().div_ceil(6));
+        let mut rest = row;
+        for tile in 0..tiles {
+            let x = count - rest.len();
+            let (sums, others) = rest.split_at_mut((count - x).div_ceil(tiles - tile));
+            let padded = &padded[x * g.c_in..];
+            match sums.len() {
+                6 => tile_of::<FMA, 6>(g, padded, weights, sums),
+                5 => tile_of::<FMA, 5>(g, padded, weights, sums),
+                4 => tile_of::<FMA, 4>(g, padded, weights, sums),
+                3 => tile_of::<FMA, 3>(g, padded, weights, sums),
+                2 => tile_of::<FMA, 2>(g, padded, weights, sums),
+                _ => tile_of::<FMA, 1>(g, padded, weights, sums),
+            }
+            rest = others;
+        }
+    }
+
+    /// `P` neighbouring pixels × [`TILE`] channels, in registers.
+    #[inline(always)]
+    fn tile_of<const FMA: bool, const P: usize>(
+        g: &Geometry,
+        padded: &[f32],
+        weights: &[[f32; TILE]],
+        out: &mut [[f32; TILE]],
+    ) {
+        let run = g.run();
+        let mut sums = [[0.0f32; TILE]; P];
+        for (ky, weights) in weights.chunks_exact(run).enumerate() {
+            let runs: [&[f32]; P] = from_fn(|p| &padded[ky * g.padded_row() + p * g.c_in..][..run]);
+            for (i, weights) in weights.iter().enumerate() {
+                for p in 0..P {
+                    let value = runs[p][i];
+                    for lane in 0..TILE {
+                        sums[p][lane] = mul_add::<FMA>(value, weights[lane], sums[p][lane]);
+                    }
+                }
+            }
+        }
+        out.copy_from_slice(&sums);
+    }
+
+    /// The largest of four, the bias added, cut at zero; and which it was. A NaN stays one: a diverged training must
+    /// not look like a dead unit.
+    #[inline(always)]
+    fn pool(window: [&[f32; TILE]; 4], bias: &[f32; TILE]) -> ([f32; TILE], [u8; TILE]) {
+        let mut best = *window[0];
+        let mut winner = [0u32; TILE];
+        #[expect(
+            clippy::needless_range_loop,
+            reason = "iterators are compiled apart here, without SIMD"
+        )]
+        for place in 1..4 {
+            let values = window[place];
+            for lane in 0..TILE {
+                let better = (values[lane] > best[lane]) | values[lane].is_nan();
+                best[lane] = if better { values[lane] } else { best[lane] };
+                winner[lane] = if better { place as u32 } else { winner[lane] };
+            }
+        }
+        for lane in 0..TILE {
+            best[lane] += bias[lane];
+            let dead = best[lane] <= 0.0;
+            best[lane] = if dead { 0.0 } else { best[lane] };
+            winner[lane] = if dead { u32::from(DEAD) } else { winner[lane] };
+        }
+        let mut places = [0; TILE];
+        for lane in 0..TILE {
+            places[lane] = winner[lane] as u8;
+        }
+        (best, places)
+    }
+
+    #[inline(always)]
+    pub fn backward<const FMA: bool>(
+        geometry: &Geometry,
+        scratch: &mut Backward,
+        wide: &[f32],
+        image: &[f32],
+        winners: &[u8],
+        gradient: &[f32],
+        d_image: Option<&mut [f32]>,
+    ) {
+        let g = *geometry;
+        let Backward {
+            padded,
+            d_padded,
+            by_channel,
+            channel_hits,
+            by_pixel,
+            sums,
+        } = scratch;
+        let Sums { d_weight, d_bias } = sums;
+        let (pooled_rows, pooled_columns) = g.pooled();
+        let windows = pooled_rows * pooled_columns;
+        let (run, filter) = (g.wide_run(), g.kernel * g.wide_run());
+        g.pad(image, padded);
+        channel_hits.fill(0);
+        d_padded.fill(0.0);
+        for (window, (gradient, winners)) in gradient
+            .chunks_exact(g.c_out)
+            .zip(winners.chunks_exact(g.c_out))
+            .enumerate()
+        {
+            let corner =
+                window / pooled_columns * 2 * g.padded_row() + window % pooled_columns * 2 * g.c_in;
+            let places = [
+                corner,
+                corner + g.c_in,
+                corner + g.padded_row(),
+                corner + g.padded_row() + g.c_in,
+                0,
+            ];
+            // Without branches, which would be mispredicted half the time: the dead are written where the next hit
+            // overwrites them, or into a list of their own.
+            for (channel, (&gradient, &winner)) in gradient.iter().zip(winners).enumerate() {
+                let hits = &mut channel_hits[channel];
+                by_channel[channel * windows + *hits as usize] =
+                    (places[usize::from(winner.min(DEAD))] as u32, gradient);
+                *hits += u32::from(winner < DEAD);
+            }
+            for ((sum, &gradient), &winner) in d_bias.iter_mut().zip(gradient).zip(winners) {
+                *sum += if winner < DEAD { gradient } else { 0.0 };
+            }
+            if d_image.is_none() {
+                continue;
+            }
+            let mut pixel_hits = [0; DEAD as usize + 1];
+            for (channel, (&gradient, &winner)) in gradient.iter().zip(winners).enumerate() {
+                let winner = usize::from(winner.min(DEAD));
+                by_pixel[winner * g.c_out + pixel_hits[winner]] =
+                    ((channel * filter) as u32, gradient);
+                pixel_hits[winner] += 1;
+            }
+            for winner in 0..usize::from(DEAD) {
+                let hits = &by_pixel[winner * g.c_out..][..pixel_hits[winner]];
+                for ky in 0..g.kernel {
+                    let to = &mut d_padded[places[winner] + ky * g.padded_row()..][..run];
+                    add_runs::<FMA>(to, hits, wide, ky * run);
+                }
+            }
+        }
+        for channel in 0..g.c_out {
+            let hits = &by_channel[channel * windows..][..channel_hits[channel] as usize];
+            for ky in 0..g.kernel {
+                let to = &mut d_weight[channel * filter + ky * run..][..run];
+                add_runs::<FMA>(to, hits, padded, ky * g.padded_row());
+            }
+        }
+        if let Some(d_image) = d_image {
+            g.unpad(d_padded, d_image);
+        }
+    }
+
+    /// `to += Σ gradient · from[place + offset..]` over the hits.
+    #[inline(always)]
+    fn add_runs<const FMA: bool>(
+        mut to: &mut [f32],
+        hits: &[Hit],
+        from: &[f32],
+        mut offset: usize,
+    ) {
+        loop {
+            // As many registers of sums as fit, and at least eight in flight: an FMA takes four cycles, two start in each.
+            let (now, rest) = match to.len() / LANES {
+                0 => return,
+                1 => add_block::<FMA, 1, 8>(to, hits, from, offset),
+                2 | 3 => add_block::<FMA, 2, 4>(to, hits, from, offset),
+                4..8 => add_block::<FMA, 4, 2>(to, hits, from, offset),
+                8..12 => add_block::<FMA, 8, 1>(to, hits, from, offset),
+                12.. => add_block::<FMA, 12, 1>(to, hits, from, offset),
+            };
+            (to, offset) = (rest, offset + now);
+        }
+    }
+
+    /// [`add_runs`] for the first `N` registers, `U` hits at a time. How many values that was, and the rest.
+    #[inline(always)]
+    fn add_block<'a, const FMA: bool, const N: usize, const U: usize>(
+        to: &'a mut [f32],
+        hits: &[Hit],
+        from: &[f32],
+        offset: usize,
+    ) -> (usize, &'a mut [f32]) {
+        let (to, rest) = to.split_at_mut(N * LANES);
+        let mut sums = [[[0.0f32; LANES]; N]; U];
+        for (sum, to) in sums[0].iter_mut().zip(to.chunks_exact(LANES)) {
+            sum.copy_from_slice(to);
+        }
+        let mut groups = hits.chunks_exact(U);
+        let add = |sums: &mut [[f32; LANES]; N], &(place, gradient): &Hit| {
+            let values = &from[place as usize + offset..][..N * LANES];
+            for n in 0..N {
+                for lane in 0..LANES {
+                    sums[n][lane] =
+                        mul_add::<FMA>(gradient, values[n * LANES + lane], sums[n][lane]);
+                }
+            }
+        };
+        for group in &mut groups {
+            for u in 0..U {
+                add(&mut sums[u], &group[u]);
+            }
+        }
+        for hit in groups.remainder() {
+            add(&mut sums[0], hit);
+        }
+        let (first, others) = sums.split_first_mut().expect("U is at least one");
+        for other in others {
+            for n in 0..N {
+                for lane in 0..LANES {
+                    first[n][lane] += other[n][lane];
+                }
+            }
+        }
+        for (to, sum) in to.chunks_exact_mut(LANES).zip(first) {
+            to.copy_from_slice(sum);
+        }
+        (N * LANES, rest)
+    }
+}
+
+macro_rules! twice {
+    ($($(#[$doc:meta])* $name:ident($($arg:ident: $type:ty),* $(,)?);)*) => {$(
+        $(#[$doc])*
+        pub fn $name($($arg: $type),*) {
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx2,fma")]
+                fn avx2($($arg: $type),*) {
+                    portable::$name::<true>($($arg),*);
+                }
+                if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
+                    // SAFETY: the function needs AVX2 and FMA, which have just been found.
+                    return unsafe { avx2($($arg),*) };
+                }
+            }
+            portable::$name::<{ cfg!(target_arch = "aarch64") }>($($arg),*);
+        }
+    )*};
+}
+
+twice! {
+    /// max-pool(ReLU(conv(image) + bias)) into `output`, and into `winners` which of its four pixels each window took.
+    forward(
+        geometry: &Geometry,
+        scratch: &mut Forward,
+        packed: &[[f32; TILE]],
+        bias: &[f32],
+        image: &[f32],
+        output: &mut [f32],
+        winners: Option<&mut [u8]>,
+    );
+    /// Adds the gradients of weights and bias to the sums in `scratch`; writes that of the image if it is wanted.
+    backward(
+        geometry: &Geometry,
+        scratch: &mut Backward,
+        wide: &[f32],
+        image: &[f32],
+        winners: &[u8],
+        gradient: &[f32],
+        d_image: Option<&mut [f32]>,
+    );
+}

@@ -1,0 +1,485 @@
+//! Codes of the quantised graph: coordinates of seven bits in whole cache lines, and in the last four bytes, the *tail*, a number of
+//! their own. What these kernels give guides a search; it is never returned.
+
+/// A cache line of a code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(align(64))]
+pub(crate) struct Line(pub [u8; 64]);
+
+impl Default for Line {
+    fn default() -> Self {
+        Self([0; 64])
+    }
+}
+
+/// Bytes of the tail.
+pub(crate) const TAIL: usize = 4;
+
+/// Largest value of a coordinate.
+pub(crate) const LARGEST: u8 = 127;
+
+/// Half the range of a coordinate: what a [`Query`] is shifted by, so that it has a sign and products of bytes can be taken.
+const SHIFT: i32 = 64;
+
+/// The number in a code's tail.
+#[inline(always)]
+fn tail(code: &[Line]) -> i32 {
+    i32::from_le_bytes(
+        *code[code.len() - 1]
+            .0
+            .last_chunk()
+            .expect("a line is longer"),
+    )
+}
+
+/// The coordinates of a code: all but the tail.
+fn coordinates(code: &[Line]) -> impl Iterator<Item = i32> {
+    code.iter()
+        .flat_map(|line| line.0)
+        .take(64 * code.len() - TAIL)
+        .map(i32::from)
+}
+
+/// Writes the tail of a code c whose coordinates are there: ‖c‖² − 128·Σc + `rest`, the squared length of what the code leaves out.
+pub(crate) fn finish(code: &mut [Line], rest: u32) {
+    let tail = coordinates(code)
+        .map(|value| value * (value - 2 * SHIFT))
+        .sum::<i32>()
+        + rest as i32;
+    *code[code.len() - 1]
+        .0
+        .last_chunk_mut()
+        .expect("a line is longer") = tail.to_le_bytes();
+}
+
+/// A code in the form in which others are compared with it, by one product a coordinate:
+/// ‖q − c‖² = ‖q‖² + (‖c‖² − 128·Σc) − 2·(q − 64)·c.
+#[derive(Debug)]
+pub(crate) struct Query<const LINES: usize> {
+    /// q − 64 in two's complement; the tail is zero.
+    shifted: [Line; LINES],
+    /// ‖q‖² and the squared length of what q leaves out.
+    squares: i32,
+}
+
+impl<const LINES: usize> Query<LINES> {
+    /// Of a code with its tail.
+    pub(crate) fn new(code: &[Line; LINES]) -> Self {
+        let mut shifted =
+            code.map(|line| Line(line.0.map(|value| value.wrapping_sub(SHIFT as u8))));
+        shifted[LINES - 1].0[64 - TAIL..].fill(0);
+        Self {
+            shifted,
+            squares: tail(code) + 2 * SHIFT * coordinates(code).sum::<i32>(),
+        }
+    }
+
+    /// The squared distance to `code`, both rests included.
+    #[inline(always)]
+    fn distance(
+        &self,
+        code: &[Line; LINES],
+        product: impl FnOnce(&[Line; LINES], &[Line; LINES]) -> i32,
+    ) -> u32 {
+        (self.squares + tail(code) - 2 * product(code, &self.shifted)) as u32
+    }
+}
+
+/// Appends the squared distance of each code of `run` to `query`, with what both leave out.
+pub(crate) fn scan<const LINES: usize>(
+    query: &Query<LINES>,
+    run: &[[Line; LINES]],
+    distances: &mut Vec<u32>,
+) {
+    let start = distances.len();
+    distances.resize(start + run.len(), 0);
+    let distances = &mut distances[start..];
+    #[cfg(target_arch = "x86_64")]
+    if super::has_avx2() {
+        // SAFETY: AVX2 has just been found.
+        return unsafe { avx2::scan(query, run, distances) };
+    }
+    portable::scan(query, run, distances);
+}
+
+/// The same for the codes numbered `ids`, in place of what `distances` held.
+///
+/// # Panics
+/// If there is no such code.
+pub(crate) fn score<const LINES: usize>(
+    query: &Query<LINES>,
+    codes: &[[Line; LINES]],
+    ids: &[u32],
+    distances: &mut Vec<u32>,
+) {
+    distances.resize(ids.len(), 0);
+    #[cfg(target_arch = "x86_64")]
+    if super::has_avx2() {
+        // SAFETY: AVX2 has just been found.
+        return unsafe { avx2::score(query, codes, ids, distances) };
+    }
+    portable::score(query, codes, ids, distances);
+}
+
+/// Adds to `sums` the values 2i and 2i + 1 times their coefficients in row i of `pairs`, where the two's coefficients alternate.
+/// `sums` are a multiple of 64; rows of two zeros are not read.
+pub(crate) fn add_weighted_pairs(sums: &mut [i32], pairs: &[i16], values: &[i16]) {
+    assert!(
+        sums.len().is_multiple_of(64) && pairs.len() == values.len() * sums.len(),
+        "a row of pairs for each two values"
+    );
+    #[cfg(target_arch = "x86_64")]
+    if super::has_avx2() {
+        // SAFETY: AVX2 has just been found.
+        return unsafe { avx2::add_weighted_pairs(sums, pairs, values) };
+    }
+    portable::add_weighted_pairs(sums, pairs, values);
+}
+
+/// Largest size of a number that [`to_whole`] writes.
+pub(crate) const MOST_WHOLE: f32 = 2_047.0;
+
+/// Writes `values` as whole multiples of a unit and returns it: one, if they are whole numbers of no more than
+/// [`MOST_WHOLE`] (so that pixels stay exact), otherwise what the largest calls for.
+pub(crate) fn to_whole(values: &[f32], whole: &mut Vec<i16>) -> f32 {
+    whole.resize(values.len(), 0);
+    #[cfg(target_arch = "x86_64")]
+    if super::has_avx2() {
+        // SAFETY: AVX2 has just been found.
+        return unsafe { avx2::to_whole(values, whole) };
+    }
+    portable::to_whole(values, whole)
+}
+
+/// The unit of [`to_whole`], and its inverse: zero for numbers so small that it overflows.
+fn unit(largest: f32, exact: bool) -> (f32, f32) {
+    let unit = if exact && largest <= MOST_WHOLE {
+        1.0
+    } else {
+        largest / MOST_WHOLE
+    };
+    (
+        unit,
+        if unit.recip().is_finite() {
+            unit.recip()
+        } else {
+            0.0
+        },
+    )
+}
+
+mod portable {
+    use super::{Line, Query, unit};
+
+    fn product<const LINES: usize>(code: &[Line; LINES], query: &[Line; LINES]) -> i32 {
+        let line = |(code, query): (&Line, &Line)| {
+            let pairs = code.0.iter().zip(&query.0);
+            pairs
+                .map(|(&code, &query)| i32::from(code) * i32::from(query.cast_signed()))
+                .sum::<i32>()
+        };
+        code.iter().zip(query).map(line).sum()
+    }
+
+    pub fn scan<const LINES: usize>(
+        query: &Query<LINES>,
+        run: &[[Line; LINES]],
+        distances: &mut [u32],
+    ) {
+        for (distance, code) in distances.iter_mut().zip(run) {
+            *distance = query.distance(code, product);
+        }
+    }
+
+    pub fn score<const LINES: usize>(
+        query: &Query<LINES>,
+        codes: &[[Line; LINES]],
+        ids: &[u32],
+        distances: &mut [u32],
+    ) {
+        for (distance, &id) in distances.iter_mut().zip(ids) {
+            *distance = query.distance(&codes[id as usize], product);
+        }
+    }
+
+    pub fn add_weighted_pairs(sums: &mut [i32], pairs: &[i16], values: &[i16]) {
+        for (row, values) in pairs
+            .chunks_exact(2 * sums.len())
+            .zip(values.as_chunks::<2>().0)
+        {
+            for (sum, pair) in sums.iter_mut().zip(row.as_chunks::<2>().0) {
+                *sum += i32::from(pair[0]) * i32::from(values[0])
+                    + i32::from(pair[1]) * i32::from(values[1]);
+            }
+        }
+    }
+
+    #[inline(always)]
+    pub fn to_whole(values: &[f32], whole: &mut [i16]) -> f32 {
+        // Sizes are ordered as their bits are; and the maximum of integers is SIMD, where that of floats is not.
+        let (mut largest, mut exact) = (0, true);
+        for &value in values {
+            largest = value.abs().to_bits().max(largest);
+            exact &= (value as i32) as f32 == value;
+        }
+        let (unit, per_unit) = unit(f32::from_bits(largest), exact);
+        round(values, per_unit, whole);
+        unit
+    }
+
+    #[inline(always)]
+    pub fn round(values: &[f32], per_unit: f32, whole: &mut [i16]) {
+        for (whole, &value) in whole.iter_mut().zip(values) {
+            *whole = (value * per_unit).round_ties_even() as i32 as i16;
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx2 {
+    use std::arch::x86_64::*;
+
+    use super::{Line, Query, portable, unit};
+
+    /// Of coordinates up to 127 and others from −64 to 63: four products fit in 16 bits.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn product<const LINES: usize>(code: &[Line; LINES], query: &[Line; LINES]) -> i32 {
+        let mut sums = _mm256_setzero_si256();
+        for (code, query) in code.iter().zip(query) {
+            let (code, query) = (
+                code.0.as_ptr().cast::<__m256i>(),
+                query.0.as_ptr().cast::<__m256i>(),
+            );
+            let half = |half| {
+                // SAFETY: a line is two registers, and aligned to them.
+                let (code, query) = unsafe {
+                    (
+                        _mm256_load_si256(code.add(half)),
+                        _mm256_load_si256(query.add(half)),
+                    )
+                };
+                _mm256_maddubs_epi16(code, query)
+            };
+            let products = _mm256_add_epi16(half(0), half(1));
+            sums = _mm256_add_epi32(sums, _mm256_madd_epi16(products, _mm256_set1_epi16(1)));
+        }
+        let sums = _mm_add_epi32(
+            _mm256_castsi256_si128(sums),
+            _mm256_extracti128_si256::<1>(sums),
+        );
+        let sums = _mm_add_epi32(sums, _mm_unpackhi_epi64(sums, sums));
+        _mm_cvtsi128_si32(_mm_add_epi32(sums, _mm_shuffle_epi32::<1>(sums)))
+    }
+
+    #[target_feature(enable = "avx2")]
+    pub fn scan<const LINES: usize>(
+        query: &Query<LINES>,
+        run: &[[Line; LINES]],
+        distances: &mut [u32],
+    ) {
+        for (distance, code) in distances.iter_mut().zip(run) {
+            *distance = query.distance(code, |code, query| product(code, query));
+        }
+    }
+
+    #[target_feature(enable = "avx2")]
+    pub fn score<const LINES: usize>(
+        query: &Query<LINES>,
+        codes: &[[Line; LINES]],
+        ids: &[u32],
+        distances: &mut [u32],
+    ) {
+        for (distance, &id) in distances.iter_mut().zip(ids) {
+            *distance = query.distance(&codes[id as usize], |code, query| product(code, query));
+        }
+    }
+
+    #[target_feature(enable = "avx2")]
+    pub fn add_weighted_pairs(sums: &mut [i32], pairs: &[i16], values: &[i16]) {
+        let stride = 2 * sums.len();
+        for (block, sums) in sums.as_chunks_mut::<64>().0.iter_mut().enumerate() {
+            let mut local = [_mm256_setzero_si256(); 8];
+            for (row, values) in pairs.chunks_exact(stride).zip(values.as_chunks::<2>().0) {
+                let both = (values[0] as u16 as u32 | (values[1] as u16 as u32) << 16) as i32;
+                if both != 0 {
+                    let both = _mm256_set1_epi32(both);
+                    let row = &row[128 * block..][..128];
+                    for (part, local) in local.iter_mut().enumerate() {
+                        // SAFETY: the row's 128 coefficients are eight registers.
+                        let coefficients =
+                            unsafe { _mm256_loadu_si256(row.as_ptr().cast::<__m256i>().add(part)) };
+                        *local = _mm256_add_epi32(*local, _mm256_madd_epi16(coefficients, both));
+                    }
+                }
+            }
+            for (part, local) in local.into_iter().enumerate() {
+                // SAFETY: 64 sums are eight registers.
+                unsafe {
+                    let at = sums.as_mut_ptr().cast::<__m256i>().add(part);
+                    _mm256_storeu_si256(at, _mm256_add_epi32(_mm256_loadu_si256(at), local));
+                }
+            }
+        }
+    }
+
+    /// Whole numbers as they are, or, where there are others or larger ones, in a second pass.
+    #[target_feature(enable = "avx2")]
+    pub fn to_whole(values: &[f32], whole: &mut [i16]) -> f32 {
+        let (wide, rest) = values.as_chunks::<16>();
+        let (wide_whole, rest_whole) = whole.as_chunks_mut::<16>();
+        let size = _mm256_castsi256_ps(_mm256_set1_epi32(i32::MAX));
+        let (mut largest, mut exact) = (
+            _mm256_setzero_ps(),
+            _mm256_castsi256_ps(_mm256_set1_epi32(-1)),
+        );
+        for (values, whole) in wide.iter().zip(&mut *wide_whole) {
+            // SAFETY: sixteen floats are two registers.
+            let halves = unsafe {
+                [
+                    _mm256_loadu_ps(values.as_ptr()),
+                    _mm256_loadu_ps(values.as_ptr().add(8)),
+                ]
+            };
+            let rounded = halves.map(|half| _mm256_cvtps_epi32(half));
+            for i in 0..2 {
+                largest = _mm256_max_ps(largest, _mm256_and_ps(halves[i], size));
+                exact = _mm256_and_ps(
+                    exact,
+                    _mm256_cmp_ps::<_CMP_EQ_OQ>(_mm256_cvtepi32_ps(rounded[i]), halves[i]),
+                );
+            }
+            // Packing goes by halves of the registers.
+            let packed = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(
+                rounded[0], rounded[1],
+            ));
+            // SAFETY: sixteen 16-bit numbers are a register.
+            unsafe { _mm256_storeu_si256(whole.as_mut_ptr().cast(), packed) };
+        }
+        let (sizes, exact) = (lanes(largest), _mm256_movemask_ps(exact) == 0xff);
+        let largest = sizes
+            .into_iter()
+            .chain(rest.iter().map(|value| value.abs()))
+            .fold(0.0, f32::max);
+        let (unit, per_unit) = unit(
+            largest,
+            exact && rest.iter().all(|&value| (value as i32) as f32 == value),
+        );
+        if unit != 1.0 {
+            let per_unit = _mm256_set1_ps(per_unit);
+            for (values, whole) in wide.iter().zip(wide_whole) {
+                // SAFETY: as above.
+                let halves = unsafe {
+                    [
+                        _mm256_loadu_ps(values.as_ptr()),
+                        _mm256_loadu_ps(values.as_ptr().add(8)),
+                    ]
+                };
+                let rounded = halves.map(|half| _mm256_cvtps_epi32(_mm256_mul_ps(half, per_unit)));
+                let packed = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(
+                    rounded[0], rounded[1],
+                ));
+                // SAFETY: as above.
+                unsafe { _mm256_storeu_si256(whole.as_mut_ptr().cast(), packed) };
+            }
+        }
+        portable::round(rest, per_unit, rest_whole);
+        unit
+    }
+
+    #[target_feature(enable = "avx2")]
+    fn lanes(values: __m256) -> [f32; 8] {
+        // SAFETY: eight floats, any bits of which are valid.
+        unsafe { std::mem::transmute(values) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Codes of any coordinates, the extreme ones among them, and the squared lengths of what they leave out.
+    fn codes(count: usize) -> impl Strategy<Value = Vec<([Line; 2], u32)>> {
+        let values = prop_oneof![
+            prop::collection::vec(0..=LARGEST, 128 - TAIL),
+            prop::collection::vec(prop_oneof![Just(0), Just(LARGEST)], 128 - TAIL),
+        ];
+        let code = (values, 0..1_000_000_000u32).prop_map(|(values, rest)| {
+            let mut code = [Line::default(); 2];
+            code.iter_mut()
+                .zip(values.chunks(64))
+                .for_each(|(line, values)| line.0[..values.len()].copy_from_slice(values));
+            finish(&mut code, rest);
+            (code, rest)
+        });
+        prop::collection::vec(code, count)
+    }
+
+    /// The definition.
+    fn distance(a: &([Line; 2], u32), b: &([Line; 2], u32)) -> u32 {
+        let values = |code: &[Line; 2]| code.map(|line| line.0.map(i32::from)).concat();
+        let squares: i32 = values(&a.0)
+            .iter()
+            .zip(values(&b.0))
+            .take(128 - TAIL)
+            .map(|(a, b)| (a - b).pow(2))
+            .sum();
+        squares as u32 + a.1 + b.1
+    }
+
+    proptest! {
+        #[test]
+        fn distances_are_those_of_the_definition(all in codes(9)) {
+            let expected: Vec<u32> = all.iter().map(|other| distance(&all[0], other)).collect();
+            let codes: Vec<_> = all.iter().map(|code| code.0).collect();
+            let query = Query::new(&codes[0]);
+            let (mut scanned, mut scored) = (vec![5], vec![7; 20]);
+            scan(&query, &codes, &mut scanned);
+            prop_assert_eq!(&scanned[1..], &expected[..]);
+            score(&query, &codes, &[8, 0, 3], &mut scored);
+            prop_assert_eq!(&scored, &[expected[8], expected[0], expected[3]]);
+            portable::scan(&query, &codes, &mut scanned[1..]);
+            prop_assert_eq!(&scanned[1..], &expected[..]);
+            portable::score(&query, &codes, &[8, 0, 3], &mut scored);
+            prop_assert_eq!(&scored, &[expected[8], expected[0], expected[3]]);
+        }
+
+        #[test]
+        fn weighted_pairs_are_a_matrix_product(
+            values in prop::collection::vec(prop_oneof![Just(0i16), -2_047..2_047i16], 6),
+            pairs in prop::collection::vec(any::<i16>(), 6 * 128),
+        ) {
+            let expected: Vec<i32> = (0..128)
+                .map(|column| {
+                    let term = |i: usize| i32::from(values[i]) * i32::from(pairs[(i / 2 * 128 + column) * 2 + i % 2]);
+                    1 + (0..6).map(term).sum::<i32>()
+                })
+                .collect();
+            let (mut sums, mut portable) = (vec![1; 128], vec![1; 128]);
+            add_weighted_pairs(&mut sums, &pairs, &values);
+            portable::add_weighted_pairs(&mut portable, &pairs, &values);
+            prop_assert_eq!(&sums, &expected);
+            prop_assert_eq!(&portable, &expected);
+        }
+
+        #[test]
+        fn whole_numbers_are_near_and_pixels_are_exact(values in prop::collection::vec(-1e9f32..1e9, 1..50), pixels: Vec<u8>) {
+            let mut whole = Vec::new();
+            let unit = to_whole(&values, &mut whole);
+            for (&whole, value) in whole.iter().zip(&values) {
+                prop_assert!((f32::from(whole) * unit - value).abs() <= 0.501 * unit);
+            }
+            let pixels: Vec<f32> = pixels.iter().map(|&value| value.into()).collect();
+            prop_assert_eq!(to_whole(&pixels, &mut whole), 1.0);
+            prop_assert!(whole.iter().zip(&pixels).all(|(&whole, &value)| f32::from(whole) == value));
+        }
+    }
+
+    #[test]
+    fn numbers_too_small_to_divide_by_become_zero() {
+        let mut whole = Vec::new();
+        to_whole(&[1e-44, 0.0], &mut whole);
+        assert_eq!(whole, [0, 0]);
+    }
+}

@@ -1,0 +1,219 @@
+//! One vector against many of which half a byte a value is kept: what single queries scan, as fast as memory delivers it.
+//!
+//! Sixteen rows stand side by side, four bytes of each in a cache line: eight values, of which the first four are the low halves of
+//! the bytes and the other four the high ones. So products need no sum across a register.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::tiles::{Line, QUERIES};
+
+/// Rows side by side.
+pub(crate) const ROWS: usize = QUERIES;
+/// Values of a row in a line.
+const VALUES: usize = 8;
+/// How many lines ahead of those that it multiplies a scan asks the memory for: the processor's own prefetching stops at every
+/// page.
+const AHEAD: usize = 128;
+
+/// Rows of values 0..=15.
+#[derive(Debug)]
+pub(crate) struct Nibbles {
+    /// Lines of a group of rows.
+    words: usize,
+    lines: Vec<Line<[u8; 4]>>,
+}
+
+/// A query's codes, laid out for [`Nibbles::products`]: what the low and the high halves of a line are multiplied by.
+#[derive(Debug)]
+pub(crate) struct Codes(Vec<[[u8; 4]; 2]>);
+
+impl Codes {
+    /// Two's complement codes; no more than 2¹⁴, so that sums fit in 31 bits.
+    pub(crate) fn new(codes: &[u8]) -> Self {
+        let mut words = vec![[[0; 4]; 2]; codes.len().div_ceil(VALUES)];
+        words.as_flattened_mut().as_flattened_mut()[..codes.len()].copy_from_slice(codes);
+        Self(words)
+    }
+}
+
+impl Nibbles {
+    /// `rows` rows of `dim` zeros.
+    pub(crate) fn zeros(rows: usize, dim: usize) -> Self {
+        let words = dim.div_ceil(VALUES);
+        let lines = vec![Line::default(); rows.div_ceil(ROWS) * words];
+        super::in_huge_pages(&lines);
+        Self { words, lines }
+    }
+
+    /// The rows by blocks of `rows`, a multiple of [`ROWS`], to be written.
+    pub(crate) fn blocks(&mut self, rows: usize) -> impl IndexedParallelIterator<Item = Block<'_>> {
+        debug_assert!(rows.is_multiple_of(ROWS));
+        let words = self.words;
+        self.lines
+            .par_chunks_mut(rows / ROWS * words)
+            .map(move |lines| Block { words, lines })
+    }
+
+    /// Bytes of memory.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        size_of_val(&*self.lines)
+    }
+
+    /// Writes the products of the query and some rows, from a multiple of [`ROWS`] on; `out` may end within a group.
+    pub(crate) fn products(&self, rows: Range<usize>, query: &Codes, out: &mut [i32]) {
+        debug_assert!(
+            rows.start.is_multiple_of(ROWS)
+                && out.len() == rows.len()
+                && query.0.len() == self.words
+        );
+        for (group, out) in (rows.start / ROWS..).zip(out.chunks_mut(ROWS)) {
+            let from = group * self.words;
+            let lines = &self.lines[from..from + self.words];
+            let ahead = (from + AHEAD).min(self.lines.len())
+                ..(from + AHEAD + self.words).min(self.lines.len());
+            let sums = group_products(lines, &self.lines[ahead], query);
+            out.copy_from_slice(&sums.0[..out.len()]);
+        }
+    }
+}
+
+/// Some rows of [`Nibbles`].
+pub(crate) struct Block<'a> {
+    words: usize,
+    lines: &'a mut [Line<[u8; 4]>],
+}
+
+impl Block<'_> {
+    /// Overwrites a row of the block.
+    pub(crate) fn set(&mut self, row: usize, values: &[u8]) {
+        let group = row / ROWS * self.words;
+        for (line, values) in self.lines[group..group + self.words]
+            .iter_mut()
+            .zip(values.chunks(VALUES))
+        {
+            let mut eight = [0; VALUES];
+            eight[..values.len()].copy_from_slice(values);
+            line.0[row % ROWS] = std::array::from_fn(|at| eight[at] | eight[at + 4] << 4);
+        }
+    }
+}
+
+fn group_products(lines: &[Line<[u8; 4]>], ahead: &[Line<[u8; 4]>], query: &Codes) -> Line<i32> {
+    #[cfg(target_arch = "x86_64")]
+    if super::has_avx2() {
+        // SAFETY: AVX2 has just been found.
+        return unsafe { avx2::products(lines, ahead, query) };
+    }
+    super::prefetch(ahead);
+    portable::products(lines, query)
+}
+
+mod portable {
+    use super::{Codes, Line};
+
+    pub fn products(lines: &[Line<[u8; 4]>], Codes(query): &Codes) -> Line<i32> {
+        let mut sums = Line::default();
+        for (line, [low, high]) in lines.iter().zip(query) {
+            for (sum, word) in sums.0.iter_mut().zip(line.0) {
+                for at in 0..4 {
+                    let [low, high] = [low[at], high[at]].map(|code| i32::from(code.cast_signed()));
+                    *sum += i32::from(word[at] & 15) * low + i32::from(word[at] >> 4) * high;
+                }
+            }
+        }
+        sums
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx2 {
+    use std::arch::x86_64::*;
+
+    use super::{Codes, Line};
+
+    /// Lines whose products are added in 16 bits: 4 · 4 · 15 · 128 < 2¹⁵.
+    const SHORT: usize = 4;
+
+    #[target_feature(enable = "avx2")]
+    pub fn products(
+        lines: &[Line<[u8; 4]>],
+        ahead: &[Line<[u8; 4]>],
+        Codes(query): &Codes,
+    ) -> Line<i32> {
+        let ones = _mm256_set1_epi16(1);
+        let mut sums = [_mm256_setzero_si256(); 2];
+        let mut at = 0;
+        for (lines, query) in lines.chunks(SHORT).zip(query.chunks(SHORT)) {
+            let mut short = [_mm256_setzero_si256(); 2];
+            for (line, query) in lines.iter().zip(query) {
+                if let Some(line) = ahead.get(at) {
+                    _mm_prefetch::<_MM_HINT_T0>((&raw const *line).cast());
+                }
+                at += 1;
+                add_products(line, query, &mut short);
+            }
+            for half in 0..2 {
+                sums[half] = _mm256_add_epi32(sums[half], _mm256_madd_epi16(short[half], ones));
+            }
+        }
+        let mut out = Line([0i32; super::ROWS]);
+        for (half, sum) in sums.into_iter().enumerate() {
+            // SAFETY: a line is sixteen aligned words of four bytes.
+            unsafe { _mm256_store_si256(out.0.as_mut_ptr().cast::<__m256i>().add(half), sum) };
+        }
+        out
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn add_products(line: &Line<[u8; 4]>, query: &[[u8; 4]; 2], short: &mut [__m256i; 2]) {
+        let mask = _mm256_set1_epi8(15);
+        let [low, high] = query.map(|codes| _mm256_set1_epi32(i32::from_le_bytes(codes)));
+        for (half, short) in short.iter_mut().enumerate() {
+            // SAFETY: a line is sixteen aligned words of four bytes.
+            let bytes = unsafe { _mm256_load_si256(line.0.as_ptr().cast::<__m256i>().add(half)) };
+            let lows = _mm256_maddubs_epi16(_mm256_and_si256(bytes, mask), low);
+            let highs =
+                _mm256_maddubs_epi16(_mm256_and_si256(_mm256_srli_epi16::<4>(bytes), mask), high);
+            *short = _mm256_add_epi16(*short, _mm256_add_epi16(lows, highs));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn products_are_exact(
+            (values, codes, rows) in (1usize..70, 1usize..40).prop_flat_map(|(dim, rows)| {
+                let value = prop_oneof![Just(15u8), 0u8..16];
+                let code = prop_oneof![Just(-128i8), Just(127), any::<i8>()];
+                (prop::collection::vec(value, dim * rows), prop::collection::vec(code, dim), Just(rows))
+            })
+        ) {
+            let dim = codes.len();
+            let mut nibbles = Nibbles::zeros(rows, dim);
+            nibbles.blocks(ROWS).zip(values.par_chunks(dim * ROWS)).for_each(|(mut block, rows)| {
+                rows.chunks(dim).enumerate().for_each(|(row, values)| block.set(row, values));
+            });
+            let query = Codes::new(&codes.iter().map(|code| code.cast_unsigned()).collect::<Vec<_>>());
+            let product = |row: &[u8]| row.iter().zip(&codes).map(|(&v, &c)| i32::from(v) * i32::from(c)).sum::<i32>();
+            let expected: Vec<i32> = values.chunks(dim).map(product).collect();
+            let mut found = vec![7; rows];
+            nibbles.products(0..rows, &query, &mut found);
+            prop_assert_eq!(&found, &expected);
+            if rows > ROWS {
+                nibbles.products(ROWS..rows, &query, &mut found[ROWS..]);
+                prop_assert_eq!(&found[ROWS..], &expected[ROWS..]);
+            }
+            for (lines, expected) in nibbles.lines.chunks(nibbles.words).zip(expected.chunks(ROWS)) {
+                prop_assert_eq!(&portable::products(lines, &query).0[..expected.len()], expected);
+            }
+        }
+    }
+}

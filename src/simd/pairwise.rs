@@ -1,0 +1,455 @@
+//! One vector against one vector: what single queries scan with, and what candidates are verified with.
+
+/// Σ(aᵢ − bᵢ)², exact.
+#[inline]
+pub(crate) fn squared_euclidean_bytes(a: &[u8], b: &[u8]) -> u64 {
+    #[cfg(target_arch = "x86_64")]
+    if super::has_avx2() {
+        // SAFETY: AVX2 has just been found.
+        return unsafe { avx2::squared_euclidean_bytes(a, b) };
+    }
+    portable::squared_euclidean_bytes(a, b)
+}
+
+/// Σ|aᵢ − bᵢ|, exact.
+#[inline]
+pub(crate) fn manhattan_bytes(a: &[u8], b: &[u8]) -> u64 {
+    #[cfg(target_arch = "x86_64")]
+    if super::has_avx2() {
+        // SAFETY: AVX2 has just been found.
+        return unsafe { avx2::manhattan_bytes(a, b) };
+    }
+    portable::manhattan_bytes(a, b)
+}
+
+/// Writes the values as bytes; returns whether every one is an integer 0..=255 (otherwise the bytes mean nothing).
+#[inline]
+pub(crate) fn to_bytes(values: &[f32], bytes: &mut [u8]) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    if super::has_avx2() {
+        // SAFETY: AVX2 has just been found.
+        return unsafe { avx2::to_bytes(values, bytes) };
+    }
+    portable::to_bytes(values, bytes)
+}
+
+/// Σ(aᵢ − bᵢ)² in f32 arithmetic: off by at most the share [`relative_error`] of the true value, and [`UNDERFLOW`]
+/// for each value. Infinite where f32 overflows.
+#[inline]
+pub(crate) fn squared_euclidean_f32(a: &[f32], b: &[f32]) -> f32 {
+    #[cfg(target_arch = "x86_64")]
+    if super::has_avx2() {
+        // SAFETY: AVX2 and FMA have just been found.
+        return unsafe { avx2::squared_euclidean_f32(a, b) };
+    }
+    portable::squared_euclidean_f32(a, b)
+}
+
+/// Σ|aᵢ − bᵢ| in f32 arithmetic: as [`squared_euclidean_f32`].
+#[inline]
+pub(crate) fn manhattan_f32(a: &[f32], b: &[f32]) -> f32 {
+    #[cfg(target_arch = "x86_64")]
+    if super::has_avx2() {
+        // SAFETY: AVX2 and FMA have just been found.
+        return unsafe { avx2::manhattan_f32(a, b) };
+    }
+    portable::manhattan_f32(a, b)
+}
+
+/// For each of `rows`, as long as `a`, the value of [`squared_euclidean_f32`], in `out`.
+pub(crate) fn squared_euclidean_f32_rows(a: &[f32], rows: &[f32], out: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if super::has_avx2() {
+        // SAFETY: AVX2 and FMA have just been found.
+        return unsafe { avx2::squared_euclidean_f32_rows(a, rows, out) };
+    }
+    each_row(a, rows, out, portable::squared_euclidean_f32);
+}
+
+/// The same of [`manhattan_f32`].
+pub(crate) fn manhattan_f32_rows(a: &[f32], rows: &[f32], out: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if super::has_avx2() {
+        // SAFETY: AVX2 and FMA have just been found.
+        return unsafe { avx2::manhattan_f32_rows(a, rows, out) };
+    }
+    each_row(a, rows, out, portable::manhattan_f32);
+}
+
+#[inline(always)]
+fn each_row(a: &[f32], rows: &[f32], out: &mut [f32], distance: impl Fn(&[f32], &[f32]) -> f32) {
+    for (out, row) in out.iter_mut().zip(rows.chunks_exact(a.len())) {
+        *out = distance(a, row);
+    }
+}
+
+/// The partial sums in which the f32 kernels add, value `i` to sum `i mod LANES`.
+const LANES: usize = 32;
+
+/// What an underflowing product can lose.
+pub(crate) const UNDERFLOW: f64 = 1.5e-45;
+
+/// Bound of the relative error of a sum of `dim` terms by the f32 kernels of this module.
+///
+/// A term takes a subtraction and a square, the latter perhaps unrounded (FMA); it then goes through ⌈dim/LANES⌉
+/// additions of its lane and 5 that join the lanes: with u = 2⁻²⁴ each, at most n·u/(1 − n·u) in all (Higham,
+/// *Accuracy and Stability of Numerical Algorithms*, 2nd ed., §3.1), all terms being of one sign.
+pub(crate) fn relative_error(dim: usize) -> f64 {
+    gamma(dim.div_ceil(LANES) + 10)
+}
+
+/// γₙ = n·u/(1 − n·u) for f32's unit roundoff u = 2⁻²⁴; infinite where it stops making sense.
+pub(crate) fn gamma(roundings: usize) -> f64 {
+    let nu = roundings as f64 * f64::from(f32::EPSILON) / 2.0;
+    if nu < 0.5 {
+        nu / (1.0 - nu)
+    } else {
+        f64::INFINITY
+    }
+}
+
+/// Bytes go in pieces whose sum fits in 32 bits: 255² · 2¹⁵ < 2³².
+const PIECE: usize = 1 << 15;
+
+mod portable {
+    use super::{LANES, PIECE};
+
+    pub fn squared_euclidean_bytes(a: &[u8], b: &[u8]) -> u64 {
+        let piece = |(a, b): (&[u8], &[u8])| {
+            a.iter()
+                .zip(b)
+                .map(|(&a, &b)| u32::from(a.abs_diff(b)).pow(2))
+                .sum::<u32>()
+        };
+        a.chunks(PIECE)
+            .zip(b.chunks(PIECE))
+            .map(|pair| u64::from(piece(pair)))
+            .sum()
+    }
+
+    pub fn manhattan_bytes(a: &[u8], b: &[u8]) -> u64 {
+        let piece = |(a, b): (&[u8], &[u8])| {
+            a.iter()
+                .zip(b)
+                .map(|(&a, &b)| u32::from(a.abs_diff(b)))
+                .sum::<u32>()
+        };
+        a.chunks(PIECE)
+            .zip(b.chunks(PIECE))
+            .map(|pair| u64::from(piece(pair)))
+            .sum()
+    }
+
+    pub fn to_bytes(values: &[f32], bytes: &mut [u8]) -> bool {
+        values.iter().zip(bytes).fold(true, |all, (&value, byte)| {
+            // The cast saturates and sends NaN to 0, so that comparing back finds all that is not a byte.
+            *byte = value as u8;
+            all & (value == f32::from(*byte))
+        })
+    }
+
+    pub fn squared_euclidean_f32(a: &[f32], b: &[f32]) -> f32 {
+        sum_f32(a, b, |sum, a, b| sum + (a - b) * (a - b))
+    }
+
+    pub fn manhattan_f32(a: &[f32], b: &[f32]) -> f32 {
+        sum_f32(a, b, |sum, a, b| sum + (a - b).abs())
+    }
+
+    #[inline(always)]
+    pub fn sum_f32(a: &[f32], b: &[f32], add: impl Fn(f32, f32, f32) -> f32) -> f32 {
+        let mut sums = [0.0f32; LANES];
+        let (mut chunks_a, mut chunks_b) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+        for (a, b) in (&mut chunks_a).zip(&mut chunks_b) {
+            for lane in 0..LANES {
+                sums[lane] = add(sums[lane], a[lane], b[lane]);
+            }
+        }
+        for (sum, (&a, &b)) in sums
+            .iter_mut()
+            .zip(chunks_a.remainder().iter().zip(chunks_b.remainder()))
+        {
+            *sum = add(*sum, a, b);
+        }
+        let mut half = LANES / 2;
+        while half > 0 {
+            for lane in 0..half {
+                sums[lane] += sums[lane + half];
+            }
+            half /= 2;
+        }
+        sums[0]
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx2 {
+    use std::arch::x86_64::*;
+
+    use super::{LANES, PIECE, each_row, portable};
+
+    /// Sum of the eight lanes, as unsigned numbers.
+    #[target_feature(enable = "avx2")]
+    fn sum_u32(v: __m256i) -> u64 {
+        let low = _mm256_and_si256(v, _mm256_set1_epi64x(0xffff_ffff));
+        sum_u64(_mm256_add_epi64(low, _mm256_srli_epi64::<32>(v)))
+    }
+
+    #[target_feature(enable = "avx2")]
+    fn sum_u64(v: __m256i) -> u64 {
+        let half = _mm_add_epi64(_mm256_castsi256_si128(v), _mm256_extracti128_si256::<1>(v));
+        (_mm_cvtsi128_si64(half) + _mm_extract_epi64::<1>(half)) as u64
+    }
+
+    #[target_feature(enable = "avx2")]
+    fn load32(bytes: &[u8; 32]) -> __m256i {
+        // SAFETY: an unaligned load of exactly the bytes that the reference covers.
+        unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
+    }
+
+    #[target_feature(enable = "avx2")]
+    fn load16(bytes: &[u8; 16]) -> __m128i {
+        // SAFETY: an unaligned load of exactly the bytes that the reference covers.
+        unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
+    }
+
+    #[target_feature(enable = "avx2")]
+    pub fn squared_euclidean_bytes(a: &[u8], b: &[u8]) -> u64 {
+        let zero = _mm256_setzero_si256();
+        let mut total = 0;
+        for (a, b) in a.chunks(PIECE).zip(b.chunks(PIECE)) {
+            let ((wide_a, a), (wide_b, b)) = (a.as_chunks(), b.as_chunks());
+            let ((half_a, a), (half_b, b)) = (a.as_chunks(), b.as_chunks());
+            let (mut low, mut high) = (zero, zero);
+            for (a, b) in wide_a.iter().zip(wide_b) {
+                let (a, b) = (load32(a), load32(b));
+                // |a − b| in a byte, widened to 16 bits, squared and added in pairs to 32.
+                let difference = _mm256_or_si256(_mm256_subs_epu8(a, b), _mm256_subs_epu8(b, a));
+                let (l, h) = (
+                    _mm256_unpacklo_epi8(difference, zero),
+                    _mm256_unpackhi_epi8(difference, zero),
+                );
+                low = _mm256_add_epi32(low, _mm256_madd_epi16(l, l));
+                high = _mm256_add_epi32(high, _mm256_madd_epi16(h, h));
+            }
+            for (a, b) in half_a.iter().zip(half_b) {
+                let difference = _mm256_sub_epi16(
+                    _mm256_cvtepu8_epi16(load16(a)),
+                    _mm256_cvtepu8_epi16(load16(b)),
+                );
+                low = _mm256_add_epi32(low, _mm256_madd_epi16(difference, difference));
+            }
+            total += sum_u32(_mm256_add_epi32(low, high)) + portable::squared_euclidean_bytes(a, b);
+        }
+        total
+    }
+
+    #[target_feature(enable = "avx2")]
+    pub fn manhattan_bytes(a: &[u8], b: &[u8]) -> u64 {
+        let ((wide_a, a), (wide_b, b)) = (a.as_chunks(), b.as_chunks());
+        let ((half_a, a), (half_b, b)) = (a.as_chunks(), b.as_chunks());
+        let mut sums = _mm256_setzero_si256();
+        for (a, b) in wide_a.iter().zip(wide_b) {
+            sums = _mm256_add_epi64(sums, _mm256_sad_epu8(load32(a), load32(b)));
+        }
+        for (a, b) in half_a.iter().zip(half_b) {
+            sums = _mm256_add_epi64(
+                sums,
+                _mm256_zextsi128_si256(_mm_sad_epu8(load16(a), load16(b))),
+            );
+        }
+        sum_u64(sums) + portable::manhattan_bytes(a, b)
+    }
+
+    #[target_feature(enable = "avx2")]
+    pub fn to_bytes(values: &[f32], bytes: &mut [u8]) -> bool {
+        let ((wide, values), (wide_bytes, bytes)) =
+            (values.as_chunks::<8>(), bytes.as_chunks_mut::<8>());
+        let mut same = _mm256_castsi256_ps(_mm256_set1_epi32(-1));
+        for (values, bytes) in wide.iter().zip(wide_bytes) {
+            let values = load8(values);
+            let whole = _mm256_cvtps_epi32(values);
+            let words = _mm_packus_epi32(
+                _mm256_castsi256_si128(whole),
+                _mm256_extracti128_si256::<1>(whole),
+            );
+            let eight = _mm_packus_epi16(words, words);
+            *bytes = _mm_cvtsi128_si64(eight).to_le_bytes();
+            let back = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(eight));
+            same = _mm256_and_ps(same, _mm256_cmp_ps::<_CMP_EQ_OQ>(back, values));
+        }
+        _mm256_movemask_ps(same) == 0xff && portable::to_bytes(values, bytes)
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    pub fn squared_euclidean_f32_rows(a: &[f32], rows: &[f32], out: &mut [f32]) {
+        each_row(a, rows, out, |a, b| squared_euclidean_f32(a, b));
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    pub fn manhattan_f32_rows(a: &[f32], rows: &[f32], out: &mut [f32]) {
+        each_row(a, rows, out, |a, b| manhattan_f32(a, b));
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    pub fn squared_euclidean_f32(a: &[f32], b: &[f32]) -> f32 {
+        sum_f32(a, b, |sum, difference| {
+            _mm256_fmadd_ps(difference, difference, sum)
+        })
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    pub fn manhattan_f32(a: &[f32], b: &[f32]) -> f32 {
+        let sign = _mm256_set1_ps(-0.0);
+        sum_f32(a, b, |sum, difference| {
+            _mm256_add_ps(sum, _mm256_andnot_ps(sign, difference))
+        })
+    }
+
+    /// Adds what `add` makes of the differences, eight at a time in four sums by turns.
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    fn sum_f32(a: &[f32], b: &[f32], add: impl Fn(__m256, __m256) -> __m256) -> f32 {
+        let (wide_a, a) = a.as_chunks::<LANES>();
+        let (wide_b, b) = b.as_chunks::<LANES>();
+        let mut sums = [_mm256_setzero_ps(); 4];
+        for (a, b) in wide_a.iter().zip(wide_b) {
+            let (a, b) = (a.as_chunks::<8>().0, b.as_chunks::<8>().0);
+            for i in 0..4 {
+                sums[i] = add(sums[i], _mm256_sub_ps(load8(&a[i]), load8(&b[i])));
+            }
+        }
+        let ((eights_a, a), (eights_b, b)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
+        for ((a, b), sum) in eights_a.iter().zip(eights_b).zip(&mut sums) {
+            *sum = add(*sum, _mm256_sub_ps(load8(a), load8(b)));
+        }
+        let last = a.len().min(b.len());
+        if last > 0 {
+            let lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+            let mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(last as i32), lanes);
+            // SAFETY: reads the first `last` values alone, which both slices have; the others are zero.
+            let (a, b) = unsafe {
+                (
+                    _mm256_maskload_ps(a.as_ptr(), mask),
+                    _mm256_maskload_ps(b.as_ptr(), mask),
+                )
+            };
+            sums[3] = add(sums[3], _mm256_sub_ps(a, b));
+        }
+        let sum = _mm256_add_ps(
+            _mm256_add_ps(sums[0], sums[1]),
+            _mm256_add_ps(sums[2], sums[3]),
+        );
+        let four = _mm_add_ps(_mm256_castps256_ps128(sum), _mm256_extractf128_ps::<1>(sum));
+        let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+        _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
+    }
+
+    #[target_feature(enable = "avx2")]
+    fn load8(values: &[f32; 8]) -> __m256 {
+        // SAFETY: an unaligned load of exactly the values that the reference covers.
+        unsafe { _mm256_loadu_ps(values.as_ptr()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Finite floats of every magnitude, denormals and the largest included.
+    fn any_float() -> impl Strategy<Value = f32> {
+        prop_oneof![
+            -1e3f32..1e3,
+            any::<f32>().prop_filter("finite", |v| v.is_finite()),
+            Just(f32::MAX),
+            Just(f32::MIN_POSITIVE),
+            Just(1e-45)
+        ]
+    }
+
+    /// That `approximate` is within the promised bound of the f64 sum.
+    fn check(approximate: f32, exact: f64, dim: usize) -> Result<(), TestCaseError> {
+        let slack = exact * relative_error(dim) + dim as f64 * UNDERFLOW;
+        if approximate.is_infinite() {
+            prop_assert!(exact + slack >= f64::from(f32::MAX), "{exact} overflowed");
+        } else {
+            prop_assert!(
+                (f64::from(approximate) - exact).abs() <= slack,
+                "{approximate} {exact} {slack}"
+            );
+        }
+        Ok(())
+    }
+
+    proptest! {
+        #[test]
+        fn bytes_are_exact(pairs in prop::collection::vec(any::<(u8, u8)>(), 0..300)) {
+            let (a, b): (Vec<u8>, Vec<u8>) = pairs.iter().copied().unzip();
+            let differences = || pairs.iter().map(|&(a, b)| (i64::from(a) - i64::from(b)).unsigned_abs());
+            let (squared, absolute) = (differences().map(|d| d * d).sum::<u64>(), differences().sum::<u64>());
+            prop_assert_eq!(squared_euclidean_bytes(&a, &b), squared);
+            prop_assert_eq!(portable::squared_euclidean_bytes(&a, &b), squared);
+            prop_assert_eq!(manhattan_bytes(&a, &b), absolute);
+            prop_assert_eq!(portable::manhattan_bytes(&a, &b), absolute);
+        }
+
+        #[test]
+        fn only_bytes_become_bytes(
+            bytes in prop::collection::vec(any::<u8>(), 0..60),
+            others in prop::collection::vec((0usize..60, prop_oneof![any::<f32>(), -300.0f32..300.0, Just(0.5), Just(256.0), Just(-1.0), Just(65_536.0), Just(f32::NAN)]), 0..2),
+        ) {
+            let mut values: Vec<f32> = bytes.iter().map(|&byte| byte.into()).collect();
+            for &(at, other) in others.iter().filter(|(at, _)| *at < bytes.len()) {
+                values[at] = other;
+            }
+            let expected = values.iter().all(|&value| (0.0..=255.0).contains(&value) && value.fract() == 0.0);
+            for to_bytes in [to_bytes, portable::to_bytes] {
+                let mut found = vec![7; values.len()];
+                prop_assert_eq!(to_bytes(&values, &mut found), expected);
+                prop_assert!(!expected || found.iter().map(|&byte| f32::from(byte)).eq(values.iter().copied()));
+            }
+        }
+
+        #[test]
+        fn floats_are_within_their_bound(pairs in prop::collection::vec((any_float(), any_float()), 0..300)) {
+            let (a, b): (Vec<f32>, Vec<f32>) = pairs.iter().copied().unzip();
+            let differences = || pairs.iter().map(|&(a, b)| f64::from(a) - f64::from(b));
+            let (squared, absolute) = (differences().map(|d| d * d).sum(), differences().map(f64::abs).sum());
+            check(squared_euclidean_f32(&a, &b), squared, pairs.len())?;
+            check(portable::squared_euclidean_f32(&a, &b), squared, pairs.len())?;
+            check(manhattan_f32(&a, &b), absolute, pairs.len())?;
+            check(portable::manhattan_f32(&a, &b), absolute, pairs.len())?;
+        }
+
+        #[test]
+        fn many_rows_are_as_one_and_one(pairs in prop::collection::vec((any_float(), any_float()), 1..80)) {
+            let (a, b): (Vec<f32>, Vec<f32>) = pairs.iter().copied().unzip();
+            let rows = [&*b, &*a, &*b].concat();
+            let mut out = [7.0; 3];
+            squared_euclidean_f32_rows(&a, &rows, &mut out);
+            prop_assert_eq!(out, [&b, &a, &b].map(|row| squared_euclidean_f32(&a, row)));
+            manhattan_f32_rows(&a, &rows, &mut out);
+            prop_assert_eq!(out, [&b, &a, &b].map(|row| manhattan_f32(&a, row)));
+        }
+    }
+
+    #[test]
+    fn long_rows_do_not_overflow() {
+        let (black, white) = (vec![0u8; 100_001], vec![255u8; 100_001]);
+        for sum in [
+            squared_euclidean_bytes(&black, &white),
+            portable::squared_euclidean_bytes(&black, &white),
+        ] {
+            assert_eq!(sum, 65_025 * 100_001);
+        }
+        for sum in [
+            manhattan_bytes(&black, &white),
+            portable::manhattan_bytes(&black, &white),
+        ] {
+            assert_eq!(sum, 255 * 100_001);
+        }
+    }
+}

@@ -1,0 +1,410 @@
+//! Scans of product-quantised codes: sums of table entries, one a sub-quantiser.
+//!
+//! Codes of four bits are scored 32 vectors at a time by shuffles, with the tables of eight-bit entries in registers (FastScan:
+//! André, Kermarrec & Le Scouarnec, *Cache locality is not enough*, VLDB 2015, and *Quicker ADC*, 2019). What these kernels
+//! give chooses candidates; it is an estimate, not a distance.
+
+use std::ops::Range;
+
+/// Vectors of a block.
+pub(crate) const BLOCK: usize = 32;
+
+/// Two sub-quantisers of a block of codes, or of the tables: the first 16 bytes belong to one, the last 16 to the other.
+/// Byte i of a half has the code of vector i in its low four bits and that of vector i + 16 in the high ones; of a table, the
+/// entry of centroid i.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(align(32))]
+pub(crate) struct Pair(pub [u8; 32]);
+
+/// A vector that a scan found.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Candidate {
+    /// Its estimated squared distance.
+    pub estimate: f32,
+    /// Its position.
+    pub position: u32,
+}
+
+/// Takes a vector's sum of table entries and its bias to its estimate: sum · `per_entry` + (bias · `per_bias` + `offset`).
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Linear {
+    pub per_entry: f32,
+    pub per_bias: f32,
+    pub offset: f32,
+}
+
+impl Linear {
+    #[inline(always)]
+    fn estimate(&self, sum: f32, bias: u16) -> f32 {
+        sum * self.per_entry + (f32::from(bias) * self.per_bias + self.offset)
+    }
+}
+
+/// Most sub-quantisers whose entries can be added in 16 bits.
+pub(crate) const MOST_SUBQUANTIZERS: usize = u16::MAX as usize / u8::MAX as usize;
+
+/// The codes of n vectors (n × `m`, row by row, below 16) in blocks of [`BLOCK`], `m.div_ceil(2)` pairs each.
+pub(crate) fn pack(codes: &[u8], m: usize) -> Vec<Pair> {
+    let pairs = m.div_ceil(2);
+    let rows = codes.len() / m;
+    let mut packed = vec![Pair::default(); rows.div_ceil(BLOCK) * pairs];
+    for (row, code) in codes.chunks_exact(m).enumerate() {
+        let (block, lane) = (row / BLOCK, row % BLOCK);
+        for (j, &value) in code.iter().enumerate() {
+            packed[block * pairs + j / 2].0[j % 2 * 16 + lane % 16] |= value << (lane / 16 * 4);
+        }
+    }
+    packed
+}
+
+/// Writes a query's tables (16 products a sub-quantiser) in eight bits: entry = (largest of the table − product) / step. The step is that with which the
+/// steepest table just fits. Returns it, and the sum of the largest, from which entries · step are to be taken.
+pub(crate) fn quantize(products: &[[f32; 16]], tables: &mut Vec<Pair>) -> (f32, f32) {
+    tables.clear();
+    tables.resize(products.len().div_ceil(2), Pair::default());
+    #[cfg(target_arch = "x86_64")]
+    if super::has_avx2() {
+        // SAFETY: AVX2 has just been found.
+        return unsafe { avx2::quantize(products, tables) };
+    }
+    portable::quantize(products, tables)
+}
+
+/// Appends the vectors at `positions` whose estimate is at most `limit`, in order. `codes` are as [`pack`] makes them, with as many pairs a
+/// block as there are `tables`, at most [`MOST_SUBQUANTIZERS`] / 2; `biases` are one a vector.
+///
+/// # Panics
+/// If there is no such position.
+pub(crate) fn scan(
+    codes: &[Pair],
+    tables: &[Pair],
+    biases: &[u16],
+    positions: Range<usize>,
+    linear: Linear,
+    limit: f32,
+    found: &mut Vec<Candidate>,
+) {
+    assert!(
+        positions.end.div_ceil(BLOCK) * tables.len() <= codes.len()
+            && positions.end <= biases.len()
+    );
+    #[cfg(target_arch = "x86_64")]
+    if super::has_avx2() {
+        // SAFETY: AVX2 has just been found.
+        return unsafe { avx2::scan(codes, tables, biases, positions, linear, limit, found) };
+    }
+    portable::scan(codes, tables, biases, positions, linear, limit, found);
+}
+
+/// The same for codes of eight bits, which lie row by row: `tables` has the entries of one sub-quantiser after the other.
+pub(crate) fn scan_bytes(
+    codes: &[u8],
+    tables: &[[f32; 256]],
+    biases: &[u16],
+    positions: Range<usize>,
+    linear: Linear,
+    limit: f32,
+    found: &mut Vec<Candidate>,
+) {
+    let rows = codes[positions.start * tables.len()..positions.end * tables.len()]
+        .chunks_exact(tables.len());
+    for ((position, code), &bias) in (positions.start as u32..).zip(rows).zip(&biases[positions]) {
+        // Four sums, so that an addition need not wait for the one before.
+        let mut sums = [0.0f32; 4];
+        for (code, tables) in code.chunks(4).zip(tables.chunks(4)) {
+            for ((sum, &code), table) in sums.iter_mut().zip(code).zip(tables) {
+                *sum += table[usize::from(code)];
+            }
+        }
+        let estimate = linear.estimate((sums[0] + sums[1]) + (sums[2] + sums[3]), bias);
+        if estimate <= limit {
+            found.push(Candidate { estimate, position });
+        }
+    }
+}
+
+mod portable {
+    use super::*;
+
+    /// The larger of each two lanes, until one is left: no lane waits for its neighbour.
+    #[inline(always)]
+    fn fold(mut lanes: [f32; 16], pick: impl Fn(f32, f32) -> f32) -> f32 {
+        let mut half = lanes.len() / 2;
+        while half > 0 {
+            for lane in 0..half {
+                lanes[lane] = pick(lanes[lane], lanes[lane + half]);
+            }
+            half /= 2;
+        }
+        lanes[0]
+    }
+
+    #[inline(always)]
+    pub fn quantize(products: &[[f32; 16]], tables: &mut [Pair]) -> (f32, f32) {
+        let largest = |table: &[f32; 16]| fold(*table, |a, b| if a > b { a } else { b });
+        let (mut steepest, mut sum) = (0.0f32, 0.0);
+        for table in products {
+            let most = largest(table);
+            steepest = steepest.max(most - fold(*table, |a, b| if a < b { a } else { b }));
+            sum += most;
+        }
+        let step = steepest / 255.0;
+        let per_product = if step > 0.0 {
+            step.recip().min(f32::MAX)
+        } else {
+            0.0
+        };
+        let halves = tables
+            .iter_mut()
+            .flat_map(|pair| pair.0.as_chunks_mut::<16>().0);
+        for (half, table) in halves.zip(products) {
+            let most = largest(table);
+            for (entry, product) in half.iter_mut().zip(table) {
+                *entry = ((most - product) * per_product + 0.5).min(255.0) as i32 as u8;
+            }
+        }
+        (step, sum)
+    }
+
+    pub fn scan(
+        codes: &[Pair],
+        tables: &[Pair],
+        biases: &[u16],
+        positions: Range<usize>,
+        linear: Linear,
+        limit: f32,
+        found: &mut Vec<Candidate>,
+    ) {
+        for position in positions {
+            let (block, lane) = (position / BLOCK, position % BLOCK);
+            let mut sum = 0u16;
+            for (codes, table) in codes[block * tables.len()..].iter().zip(tables) {
+                for half in [0, 16] {
+                    let code = codes.0[half + lane % 16] >> (lane / 16 * 4) & 15;
+                    sum += u16::from(table.0[half + usize::from(code)]);
+                }
+            }
+            let estimate = linear.estimate(sum.into(), biases[position]);
+            if estimate <= limit {
+                found.push(Candidate {
+                    estimate,
+                    position: position as u32,
+                });
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx2 {
+    use std::arch::x86_64::*;
+
+    use super::*;
+
+    #[target_feature(enable = "avx2")]
+    pub fn quantize(products: &[[f32; 16]], tables: &mut [Pair]) -> (f32, f32) {
+        portable::quantize(products, tables)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn load(pair: &Pair) -> __m256i {
+        // SAFETY: a pair is a register, and aligned to it.
+        unsafe { _mm256_load_si256(pair.0.as_ptr().cast()) }
+    }
+
+    /// The sums of a block's 32 vectors, eight a register.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn sums(block: &[Pair], tables: &[Pair]) -> [__m128i; 4] {
+        let low = _mm256_set1_epi8(15);
+        // Entries are added as 16 bits, two bytes at once: `both` counts the upper byte 256-fold, `upper` counts it alone.
+        let mut both = [_mm256_setzero_si256(); 2];
+        let mut upper = both;
+        for (codes, table) in block.iter().zip(tables) {
+            let (codes, table) = (load(codes), load(table));
+            let nibbles = [
+                _mm256_and_si256(codes, low),
+                _mm256_and_si256(_mm256_srli_epi16::<4>(codes), low),
+            ];
+            for half in 0..2 {
+                let entries = _mm256_shuffle_epi8(table, nibbles[half]);
+                both[half] = _mm256_add_epi16(both[half], entries);
+                upper[half] = _mm256_add_epi16(upper[half], _mm256_srli_epi16::<8>(entries));
+            }
+        }
+        let join = |sums| {
+            _mm_add_epi16(
+                _mm256_castsi256_si128(sums),
+                _mm256_extracti128_si256::<1>(sums),
+            )
+        };
+        let [first, last] = [0, 1].map(|half| {
+            let even = join(_mm256_sub_epi16(
+                both[half],
+                _mm256_slli_epi16::<8>(upper[half]),
+            ));
+            let odd = join(upper[half]);
+            [_mm_unpacklo_epi16(even, odd), _mm_unpackhi_epi16(even, odd)]
+        });
+        [first[0], first[1], last[0], last[1]]
+    }
+
+    #[target_feature(enable = "avx2")]
+    pub fn scan(
+        codes: &[Pair],
+        tables: &[Pair],
+        biases: &[u16],
+        positions: Range<usize>,
+        linear: Linear,
+        limit: f32,
+        found: &mut Vec<Candidate>,
+    ) {
+        if positions.is_empty() {
+            return;
+        }
+        let per_entry = _mm256_set1_ps(linear.per_entry);
+        let per_bias = _mm256_set1_ps(linear.per_bias);
+        let offset = _mm256_set1_ps(linear.offset);
+        let most = _mm256_set1_ps(limit);
+        let blocks = positions.start / BLOCK..positions.end.div_ceil(BLOCK);
+        let mut padded = [0; BLOCK];
+        for block in blocks {
+            let start = block * BLOCK;
+            let biases = match biases[start..].first_chunk::<BLOCK>() {
+                Some(biases) => biases,
+                None => {
+                    padded[..biases.len() - start].copy_from_slice(&biases[start..]);
+                    &padded
+                }
+            };
+            let sums = sums(&codes[block * tables.len()..][..tables.len()], tables);
+            let mut estimates = [0.0f32; BLOCK];
+            let mut within = 0u32;
+            for (eight, &sums) in sums.iter().enumerate() {
+                // SAFETY: eight of the block's 32 biases and estimates, unaligned.
+                let bias = unsafe { _mm_loadu_si128(biases.as_ptr().add(8 * eight).cast()) };
+                let float = |values| _mm256_cvtepi32_ps(_mm256_cvtepu16_epi32(values));
+                let bias = _mm256_add_ps(_mm256_mul_ps(float(bias), per_bias), offset);
+                let estimate = _mm256_add_ps(_mm256_mul_ps(float(sums), per_entry), bias);
+                // SAFETY: as above.
+                unsafe { _mm256_storeu_ps(estimates.as_mut_ptr().add(8 * eight), estimate) };
+                within |= (_mm256_movemask_ps(_mm256_cmp_ps::<_CMP_LE_OQ>(estimate, most)) as u32)
+                    << (8 * eight);
+            }
+            within &= u32::MAX << positions.start.saturating_sub(start);
+            within &= u32::MAX >> (start + BLOCK).saturating_sub(positions.end);
+            while within != 0 {
+                let lane = within.trailing_zeros() as usize;
+                found.push(Candidate {
+                    estimate: estimates[lane],
+                    position: (start + lane) as u32,
+                });
+                within &= within - 1;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Codes, tables and biases of a few blocks, and a range of positions.
+    fn tasks() -> impl Strategy<Value = (usize, Vec<u8>, Vec<u8>, Vec<u16>, Range<usize>)> {
+        (1usize..20, 1usize..100).prop_flat_map(|(m, rows)| {
+            (
+                Just(m),
+                prop::collection::vec(0..16u8, m * rows),
+                prop::collection::vec(any::<u8>(), m * 16),
+                prop::collection::vec(any::<u16>(), rows),
+                (0..=rows, 0..=rows).prop_map(|(a, b)| a.min(b)..a.max(b)),
+            )
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn every_form_agrees_with_the_definition((m, codes, tables, biases, positions) in tasks(), limit in 0f32..1e4) {
+            let linear = Linear { per_entry: 0.7, per_bias: 0.1, offset: -300.0 };
+            let expected: Vec<Candidate> = positions
+                .clone()
+                .map(|position| {
+                    let entry = |j: usize| u32::from(tables[j * 16 + usize::from(codes[position * m + j])]);
+                    let sum = (0..m).map(entry).sum::<u32>() as f32;
+                    Candidate { estimate: linear.estimate(sum, biases[position]), position: position as u32 }
+                })
+                .filter(|candidate| candidate.estimate <= limit)
+                .collect();
+            let packed = pack(&codes, m);
+            let mut pairs = vec![Pair::default(); m.div_ceil(2)];
+            tables.chunks(16).enumerate().for_each(|(j, table)| pairs[j / 2].0[j % 2 * 16..][..16].copy_from_slice(table));
+            let (mut fast, mut slow, mut bytes) = (Vec::new(), Vec::new(), Vec::new());
+            scan(&packed, &pairs, &biases, positions.clone(), linear, limit, &mut fast);
+            portable::scan(&packed, &pairs, &biases, positions.clone(), linear, limit, &mut slow);
+            prop_assert_eq!(&fast, &expected);
+            prop_assert_eq!(&slow, &expected);
+
+            let wide = |table: &[u8]| std::array::from_fn(|i| f32::from(table[i % 16]));
+            let wide: Vec<[f32; 256]> = tables.chunks(16).map(wide).collect();
+            scan_bytes(&codes, &wide, &biases, positions, linear, limit, &mut bytes);
+            prop_assert_eq!(&bytes, &expected);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn quantized_tables_are_within_half_a_step(products in prop::collection::vec(-1e3f32..1e3, 1..200)) {
+            let products: Vec<[f32; 16]> = products.chunks_exact(16).map(|table| table.try_into().unwrap()).collect();
+            let (mut tables, mut portable) = (Vec::new(), vec![Pair::default(); products.len().div_ceil(2)]);
+            let (step, sum) = quantize(&products, &mut tables);
+            prop_assert_eq!(portable::quantize(&products, &mut portable), (step, sum));
+            prop_assert_eq!(&portable, &tables);
+            let largest = |table: &[f32; 16]| table.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            prop_assert!((products.iter().map(largest).sum::<f32>() - sum).abs() < 0.01);
+            for (j, table) in products.iter().enumerate() {
+                for (i, product) in table.iter().enumerate() {
+                    let entry = tables[j / 2].0[j % 2 * 16 + i];
+                    prop_assert!((largest(table) - f32::from(entry) * step - product).abs() <= 0.51 * step);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn equal_products_are_entries_of_zero() {
+        let mut tables = Vec::new();
+        assert_eq!(quantize(&[[2.5; 16]; 3], &mut tables), (0.0, 7.5));
+        assert_eq!(tables, [Pair::default(); 2]);
+    }
+
+    #[test]
+    fn the_largest_sums_do_not_overflow() {
+        let m = MOST_SUBQUANTIZERS;
+        let (codes, tables) = (
+            pack(&vec![3; m * 40], m),
+            vec![Pair([255; 32]); m.div_ceil(2)],
+        );
+        let linear = Linear {
+            per_entry: 1.0,
+            per_bias: 0.0,
+            offset: 0.0,
+        };
+        // An odd number of sub-quantisers leaves half a pair unused, and its table empty.
+        let mut tables = tables;
+        tables.last_mut().unwrap().0[16..].fill(0);
+        let mut found = Vec::new();
+        scan(
+            &codes,
+            &tables,
+            &[0; 40],
+            0..40,
+            linear,
+            f32::INFINITY,
+            &mut found,
+        );
+        assert_eq!(found.len(), 40);
+        assert!(found.iter().all(|candidate| candidate.estimate == 65_535.0));
+    }
+}

@@ -1,0 +1,736 @@
+//! Many vectors against many: scalar products of tiles of 6 points × 16 queries, the way matrix products are made fast.
+//!
+//! The queries are packed into panels of 16, dimension by dimension, so that one register holds one dimension of eight
+//! queries; the points are packed by sixes likewise and are broadcast value by value. A tile's sums fill 12 of the 16 registers and are
+//! touched by nothing else, a panel's chunk stays in the caches while all points of a block pass by, and the
+//! block stays in the second level while all panels pass by (Goto and van de Geijn, *Anatomy of High-Performance Matrix
+//! Multiplication*, ACM TOMS 34(3), 2008, with the selection of neighbours in place of the stored product).
+
+/// Queries of a panel.
+pub(crate) const QUERIES: usize = 16;
+/// Points of a tile.
+pub(crate) const POINTS: usize = 6;
+/// Lines of a panel that are multiplied at once: 50 KiB. They are read in order, and the second-level cache delivers them faster
+/// than they are used; what a second chunk costs is partial sums, which go through memory.
+const CHUNK: usize = 800;
+
+/// One word of each query of a panel: a cache line.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[repr(C, align(64))]
+pub(crate) struct Line<T>(pub [T; QUERIES]);
+
+/// Four bytes of a vector: one dimension as `f32`, or four as `[u8; 4]`.
+pub(crate) trait Word: Copy + Default + Send + Sync {
+    /// What products are added in.
+    type Sum: Copy + Default;
+
+    /// Adds to `sums[p].0[q]` the product of point p and query q of the panel, over the words that both slices have.
+    fn accumulate(
+        points: &[[Self; POINTS]],
+        panel: &[Line<Self>],
+        sums: &mut [Line<Self::Sum>; POINTS],
+    );
+
+    /// The first row from `from` on with a query for which `norm − 2·sum > limit` does **not** hold (which a NaN makes
+    /// so as well), and these queries as a bit mask.
+    fn next_near(
+        sums: &[Line<Self::Sum>],
+        norms: &[Self::Sum],
+        limits: &Line<Self::Sum>,
+        from: usize,
+    ) -> Option<(usize, u32)>;
+}
+
+impl Word for f32 {
+    type Sum = f32;
+
+    fn accumulate(points: &[[f32; POINTS]], panel: &[Line<f32>], sums: &mut [Line<f32>; POINTS]) {
+        #[cfg(target_arch = "x86_64")]
+        if super::has_avx2() {
+            // SAFETY: AVX2 and FMA have just been found.
+            return unsafe { avx2::accumulate_f32(points, panel, sums) };
+        }
+        portable::accumulate(points, panel, sums, |sum, a, b| sum + a * b);
+    }
+
+    fn next_near(
+        sums: &[Line<f32>],
+        norms: &[f32],
+        limits: &Line<f32>,
+        from: usize,
+    ) -> Option<(usize, u32)> {
+        #[cfg(target_arch = "x86_64")]
+        if super::has_avx2() {
+            // SAFETY: AVX2 and FMA have just been found.
+            return unsafe { avx2::next_near_f32(sums, norms, limits, from) };
+        }
+        // Not the same as `<=`: a NaN is near.
+        #[expect(clippy::neg_cmp_op_on_partial_ord)]
+        portable::next_near(sums, norms, limits, from, |sum, norm, limit| {
+            !(norm - 2.0 * sum > limit)
+        })
+    }
+}
+
+/// The values of points are at most 64; those of queries are two's complement, −64..=63. So four products and again four
+/// fit in 16 bits, and only one addition in four has to be made in 32.
+impl Word for [u8; 4] {
+    type Sum = i32;
+
+    fn accumulate(points: &[[Self; POINTS]], panel: &[Line<Self>], sums: &mut [Line<i32>; POINTS]) {
+        #[cfg(target_arch = "x86_64")]
+        if super::has_avx2() {
+            // SAFETY: AVX2 has just been found.
+            return unsafe { avx2::accumulate_bytes(points, panel, sums) };
+        }
+        portable::accumulate(points, panel, sums, |sum, point: Self, query: Self| {
+            sum + (0..4)
+                .map(|i| i32::from(point[i]) * i32::from(query[i].cast_signed()))
+                .sum::<i32>()
+        });
+    }
+
+    fn next_near(
+        sums: &[Line<i32>],
+        norms: &[i32],
+        limits: &Line<i32>,
+        from: usize,
+    ) -> Option<(usize, u32)> {
+        #[cfg(target_arch = "x86_64")]
+        if super::has_avx2() {
+            // SAFETY: AVX2 has just been found.
+            return unsafe { avx2::next_near_i32(sums, norms, limits, from) };
+        }
+        portable::next_near(sums, norms, limits, from, |sum, norm, limit| {
+            norm - 2 * sum <= limit
+        })
+    }
+}
+
+/// What [`round`] or [`round_floats`] made of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Rounded<L> {
+    /// Sum of the codes.
+    pub sum: i32,
+    /// Sum of their squares.
+    pub squares: i32,
+    /// Squared distance of the row from what its codes stand for: of floats, as f32 has it.
+    pub lost: L,
+}
+
+/// The partial sums in which [`round_floats`] adds.
+pub(crate) const LANES: usize = 8;
+
+/// Writes codes that stand for `low + step · code`, each about the nearest to the value that is at most `most`.
+pub(crate) fn round(row: &[u8], low: u8, step: u8, most: u8, codes: &mut [u8]) -> Rounded<i32> {
+    #[cfg(target_arch = "x86_64")]
+    if super::has_avx2() {
+        // SAFETY: AVX2 has just been found.
+        return unsafe { avx2::round(row, low, step, most, codes) };
+    }
+    portable::round(row, low, step, most, codes)
+}
+
+/// The same of floats, in f32 arithmetic.
+pub(crate) fn round_floats(
+    row: &[f32],
+    low: f32,
+    step: f32,
+    most: u8,
+    codes: &mut [u8],
+) -> Rounded<f32> {
+    #[cfg(target_arch = "x86_64")]
+    if super::has_avx2() {
+        // SAFETY: AVX2 and FMA have just been found.
+        return unsafe { avx2::round_floats(row, low, step, most, codes) };
+    }
+    portable::round_floats(row, low, step, most, codes)
+}
+
+/// Queries packed for [`Word::accumulate`]: panels of 16, the last one filled up with zeros.
+#[derive(Debug)]
+pub(crate) struct Panels<W> {
+    words: usize,
+    lines: Vec<Line<W>>,
+}
+
+impl<W: Word> Panels<W> {
+    /// Packs rows of `words` words each.
+    pub(crate) fn pack(rows: &[W], words: usize) -> Self {
+        let mut lines = vec![Line::default(); (rows.len() / words).div_ceil(QUERIES) * words];
+        for (row, values) in rows.chunks_exact(words).enumerate() {
+            let panel = row / QUERIES * words;
+            for (line, &value) in lines[panel..panel + words].iter_mut().zip(values) {
+                line.0[row % QUERIES] = value;
+            }
+        }
+        Self { words, lines }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.lines.len() / self.words
+    }
+
+    /// `sums[p].0[q]` = the product of point p and query q of panel `panel`; `points` and `sums` have equal numbers of
+    /// tiles.
+    pub(crate) fn products(&self, panel: usize, points: &Tiles<W>, sums: &mut [Line<W::Sum>]) {
+        let lines = &self.lines[panel * self.words..(panel + 1) * self.words];
+        sums.fill(Line::default());
+        let sums = sums.as_chunks_mut::<POINTS>().0;
+        for (chunk, lines) in lines.chunks(CHUNK).enumerate() {
+            for (tile, sums) in points.values.chunks_exact(self.words).zip(&mut *sums) {
+                W::accumulate(&tile[chunk * CHUNK..], lines, sums);
+            }
+        }
+    }
+}
+
+/// Points packed for [`Word::accumulate`]: tiles of 6, word by word.
+#[derive(Debug)]
+pub(crate) struct Tiles<W> {
+    words: usize,
+    values: Vec<[W; POINTS]>,
+}
+
+impl<W: Word> Tiles<W> {
+    /// `count` tiles of points of `words` words each, all zero.
+    pub(crate) fn zeros(count: usize, words: usize) -> Self {
+        Self {
+            words,
+            values: vec![[W::default(); POINTS]; count * words],
+        }
+    }
+
+    /// Overwrites point `point`.
+    pub(crate) fn set(&mut self, point: usize, values: &[W]) {
+        let tile = point / POINTS * self.words;
+        for (out, &value) in self.values[tile..tile + self.words].iter_mut().zip(values) {
+            out[point % POINTS] = value;
+        }
+    }
+}
+
+mod portable {
+    use super::{LANES, Line, POINTS, QUERIES, Rounded};
+
+    #[inline(always)]
+    pub fn round(row: &[u8], low: u8, step: u8, most: u8, codes: &mut [u8]) -> Rounded<i32> {
+        let inverse = 256 / u16::from(step);
+        let mut all = Rounded::default();
+        for (out, &value) in codes.iter_mut().zip(row) {
+            let code =
+                ((u16::from(value.saturating_sub(low)) * inverse + 128) >> 8).min(u16::from(most));
+            let lost = i32::from(value) - i32::from(low) - i32::from(step) * i32::from(code);
+            *out = code as u8;
+            all.sum += i32::from(code);
+            all.squares += i32::from(code) * i32::from(code);
+            all.lost += lost * lost;
+        }
+        all
+    }
+
+    #[inline(always)]
+    pub fn round_floats(
+        row: &[f32],
+        low: f32,
+        step: f32,
+        most: u8,
+        codes: &mut [u8],
+    ) -> Rounded<f32> {
+        /// Beyond it f32 has no fractions: adding it rounds to the nearest integer, which the last bits then are.
+        const WHOLE: f32 = (1 << 23) as f32;
+        let (inverse, most) = (1.0 / step, f32::from(most));
+        let (mut sum, mut squares, mut lost) = ([0u32; LANES], [0u32; LANES], [0.0; LANES]);
+        let mut add = |codes: &mut [u8], values: &[f32]| {
+            for (lane, (out, &value)) in codes.iter_mut().zip(values).enumerate() {
+                let value = value - low;
+                let whole = (value * inverse).clamp(0.0, most) + WHOLE;
+                let code = whole.to_bits() & 0xff;
+                let rest = value - (whole - WHOLE) * step;
+                *out = code as u8;
+                sum[lane] += code;
+                squares[lane] += code * code;
+                lost[lane] += rest * rest;
+            }
+        };
+        let ((wide_codes, codes), (wide, row)) =
+            (codes.as_chunks_mut::<LANES>(), row.as_chunks::<LANES>());
+        wide_codes
+            .iter_mut()
+            .zip(wide)
+            .for_each(|(codes, values)| add(codes, values));
+        add(codes, row);
+        let total = |lanes: [u32; LANES]| lanes.iter().sum::<u32>() as i32;
+        Rounded {
+            sum: total(sum),
+            squares: total(squares),
+            lost: lost.iter().sum(),
+        }
+    }
+
+    pub fn accumulate<W: Copy, S: Copy>(
+        points: &[[W; POINTS]],
+        panel: &[Line<W>],
+        sums: &mut [Line<S>; POINTS],
+        add: impl Fn(S, W, W) -> S,
+    ) {
+        for (values, line) in points.iter().zip(panel) {
+            for (&value, sums) in values.iter().zip(&mut *sums) {
+                for query in 0..QUERIES {
+                    sums.0[query] = add(sums.0[query], value, line.0[query]);
+                }
+            }
+        }
+    }
+
+    pub fn next_near<S: Copy>(
+        sums: &[Line<S>],
+        norms: &[S],
+        limits: &Line<S>,
+        from: usize,
+        near: impl Fn(S, S, S) -> bool,
+    ) -> Option<(usize, u32)> {
+        sums.iter()
+            .zip(norms)
+            .enumerate()
+            .skip(from)
+            .find_map(|(row, (sums, &norm))| {
+                let mask = (0..QUERIES).fold(0, |mask, query| {
+                    mask | u32::from(near(sums.0[query], norm, limits.0[query])) << query
+                });
+                (mask != 0).then_some((row, mask))
+            })
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx2 {
+    use std::arch::x86_64::*;
+
+    use super::{Line, POINTS, Rounded, portable};
+
+    /// Words whose products are added in 16 bits: 4 · 2 · 64 · 64 ≤ 2¹⁵, and where it is equal, it is negative.
+    const SHORT: usize = 4;
+
+    #[target_feature(enable = "avx2,fma")]
+    pub fn accumulate_f32(
+        points: &[[f32; POINTS]],
+        panel: &[Line<f32>],
+        sums: &mut [Line<f32>; POINTS],
+    ) {
+        let mut tile = [[_mm256_setzero_ps(); 2]; POINTS];
+        for (values, line) in points.iter().zip(panel) {
+            let line = line.0.as_ptr();
+            // SAFETY: a line is sixteen aligned floats.
+            let (left, right) = unsafe { (_mm256_load_ps(line), _mm256_load_ps(line.add(8))) };
+            for (&value, tile) in values.iter().zip(&mut tile) {
+                let value = _mm256_set1_ps(value);
+                tile[0] = _mm256_fmadd_ps(value, left, tile[0]);
+                tile[1] = _mm256_fmadd_ps(value, right, tile[1]);
+            }
+        }
+        for (sums, tile) in sums.iter_mut().zip(&tile) {
+            let sums = sums.0.as_mut_ptr();
+            // SAFETY: a line is sixteen aligned floats.
+            unsafe {
+                _mm256_store_ps(sums, _mm256_add_ps(_mm256_load_ps(sums), tile[0]));
+                _mm256_store_ps(
+                    sums.add(8),
+                    _mm256_add_ps(_mm256_load_ps(sums.add(8)), tile[1]),
+                );
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx2")]
+    pub fn round(row: &[u8], low: u8, step: u8, most: u8, codes: &mut [u8]) -> Rounded<i32> {
+        portable::round(row, low, step, most, codes)
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    pub fn round_floats(
+        row: &[f32],
+        low: f32,
+        step: f32,
+        most: u8,
+        codes: &mut [u8],
+    ) -> Rounded<f32> {
+        portable::round_floats(row, low, step, most, codes)
+    }
+
+    #[target_feature(enable = "avx2")]
+    pub fn accumulate_bytes(
+        points: &[[[u8; 4]; POINTS]],
+        panel: &[Line<[u8; 4]>],
+        sums: &mut [Line<i32>; POINTS],
+    ) {
+        three::<0>(points, panel, sums);
+        three::<3>(points, panel, sums);
+    }
+
+    /// Three points of the tile: six sums of 32 bits and six of 16 are what the registers hold.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn three<const FIRST: usize>(
+        points: &[[[u8; 4]; POINTS]],
+        panel: &[Line<[u8; 4]>],
+        sums: &mut [Line<i32>; POINTS],
+    ) {
+        let zero = [[_mm256_setzero_si256(); 2]; 3];
+        let ones = _mm256_set1_epi16(1);
+        let mut tile = zero;
+        let len = points.len().min(panel.len());
+        let (points, rest_points) = points[..len].as_chunks::<SHORT>();
+        let (panel, rest_panel) = panel[..len].as_chunks::<SHORT>();
+        for (points, panel) in points.iter().zip(panel) {
+            let mut short = zero;
+            (0..SHORT).for_each(|i| add_products::<FIRST>(&points[i], &panel[i], &mut short));
+            // Counted, so that it is unrolled and all stays in registers.
+            for point in 0..3 {
+                for half in 0..2 {
+                    let sums = _mm256_madd_epi16(short[point][half], ones);
+                    tile[point][half] = _mm256_add_epi32(tile[point][half], sums);
+                }
+            }
+        }
+        let mut short = zero;
+        rest_points
+            .iter()
+            .zip(rest_panel)
+            .for_each(|(p, line)| add_products::<FIRST>(p, line, &mut short));
+        for ((sums, tile), short) in sums[FIRST..].iter_mut().zip(&tile).zip(&short) {
+            let sums = sums.0.as_mut_ptr().cast::<__m256i>();
+            for half in 0..2 {
+                let more = _mm256_add_epi32(tile[half], _mm256_madd_epi16(short[half], ones));
+                // SAFETY: a line is sixteen aligned words of four bytes.
+                unsafe {
+                    _mm256_store_si256(
+                        sums.add(half),
+                        _mm256_add_epi32(_mm256_load_si256(sums.add(half)), more),
+                    )
+                };
+            }
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn add_products<const FIRST: usize>(
+        points: &[[u8; 4]; POINTS],
+        line: &Line<[u8; 4]>,
+        short: &mut [[__m256i; 2]; 3],
+    ) {
+        let line = line.0.as_ptr().cast::<__m256i>();
+        // SAFETY: a line is sixteen aligned words of four bytes.
+        let (left, right) = unsafe { (_mm256_load_si256(line), _mm256_load_si256(line.add(1))) };
+        for (&point, short) in points[FIRST..].iter().zip(short) {
+            let point = _mm256_set1_epi32(i32::from_le_bytes(point));
+            short[0] = _mm256_add_epi16(short[0], _mm256_maddubs_epi16(point, left));
+            short[1] = _mm256_add_epi16(short[1], _mm256_maddubs_epi16(point, right));
+        }
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    pub fn next_near_f32(
+        sums: &[Line<f32>],
+        norms: &[f32],
+        limits: &Line<f32>,
+        from: usize,
+    ) -> Option<(usize, u32)> {
+        let limit = limits.0.as_ptr();
+        // SAFETY: a line is sixteen aligned floats.
+        let limit = unsafe { [_mm256_load_ps(limit), _mm256_load_ps(limit.add(8))] };
+        let two = _mm256_set1_ps(2.0);
+        for (row, (sums, &norm)) in sums.iter().zip(norms).enumerate().skip(from) {
+            let norm = _mm256_set1_ps(norm);
+            let mut mask = 0;
+            for (half, &limit) in limit.iter().enumerate() {
+                // SAFETY: as above.
+                let sum = unsafe { _mm256_load_ps(sums.0.as_ptr().add(8 * half)) };
+                let key = _mm256_fnmadd_ps(two, sum, norm);
+                let near = _mm256_cmp_ps::<_CMP_NGT_UQ>(key, limit);
+                mask |= (_mm256_movemask_ps(near) as u32) << (8 * half);
+            }
+            if mask != 0 {
+                return Some((row, mask));
+            }
+        }
+        None
+    }
+
+    #[target_feature(enable = "avx2")]
+    pub fn next_near_i32(
+        sums: &[Line<i32>],
+        norms: &[i32],
+        limits: &Line<i32>,
+        from: usize,
+    ) -> Option<(usize, u32)> {
+        let limit = limits.0.as_ptr().cast::<__m256i>();
+        // SAFETY: a line is sixteen aligned words of four bytes.
+        let limit = unsafe { [_mm256_load_si256(limit), _mm256_load_si256(limit.add(1))] };
+        for (row, (sums, &norm)) in sums.iter().zip(norms).enumerate().skip(from) {
+            let norm = _mm256_set1_epi32(norm);
+            let mut mask = 0;
+            for (half, &limit) in limit.iter().enumerate() {
+                // SAFETY: as above.
+                let sum = unsafe { _mm256_load_si256(sums.0.as_ptr().cast::<__m256i>().add(half)) };
+                let key = _mm256_sub_epi32(norm, _mm256_slli_epi32::<1>(sum));
+                let far = _mm256_castsi256_ps(_mm256_cmpgt_epi32(key, limit));
+                mask |= (!_mm256_movemask_ps(far) as u32 & 0xff) << (8 * half);
+            }
+            if mask != 0 {
+                return Some((row, mask));
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    /// Row-major products by the definition, in f64.
+    fn naive<W: Copy>(
+        rows: &[W],
+        queries: &[W],
+        words: usize,
+        product: impl Fn(W, W) -> f64,
+    ) -> Vec<Vec<f64>> {
+        let dot = |a: &[W], b: &[W]| a.iter().zip(b).map(|(&a, &b)| product(a, b)).sum();
+        rows.chunks(words)
+            .map(|row| queries.chunks(words).map(|query| dot(row, query)).collect())
+            .collect()
+    }
+
+    fn products<W: Word>(rows: &[W], queries: &[W], words: usize) -> Vec<Vec<W::Sum>> {
+        let panels = Panels::pack(queries, words);
+        assert_eq!(panels.len(), (queries.len() / words).div_ceil(QUERIES));
+        let mut out = vec![Vec::new(); rows.len() / words];
+        for panel in 0..panels.len() {
+            let mut sums = vec![Line::default(); rows.len() / words];
+            let mut points = Tiles::zeros(rows.len() / words / POINTS, words);
+            rows.chunks_exact(words)
+                .enumerate()
+                .for_each(|(point, row)| points.set(point, row));
+            panels.products(panel, &points, &mut sums);
+            out.iter_mut()
+                .zip(&sums)
+                .for_each(|(out, sums)| out.extend(sums.0));
+        }
+        out.iter_mut()
+            .for_each(|row| row.truncate(queries.len() / words));
+        out
+    }
+
+    fn product([a, b, c, d]: [u8; 4], [e, f, g, h]: [u8; 4]) -> f64 {
+        [(a, e), (b, f), (c, g), (d, h)]
+            .iter()
+            .map(|&(a, b)| f64::from(a) * f64::from(b.cast_signed()))
+            .sum()
+    }
+
+    #[test]
+    fn integer_products_are_exact() {
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        for words in [1, 2, 7, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 3] {
+            let mut table = |rows: usize, low: i8, high: i8, extreme: bool| -> Vec<[u8; 4]> {
+                let mut value = |_| {
+                    if extreme {
+                        low
+                    } else {
+                        rng.random_range(low..=high)
+                    }
+                    .cast_unsigned()
+                };
+                (0..rows * words)
+                    .map(|_| [0u8; 4].map(&mut value))
+                    .collect()
+            };
+            // The largest values that are allowed, of either sign, and anything below.
+            let [rows, full] = [false, true]
+                .map(|extreme| table(2 * POINTS, if extreme { 64 } else { 0 }, 64, extreme));
+            let [queries, lowest] =
+                [false, true].map(|extreme| table(QUERIES + 3, -64, 63, extreme));
+            for (rows, queries) in [
+                (&rows, &queries),
+                (&full, &lowest),
+                (&full, &queries),
+                (&rows, &lowest),
+            ] {
+                let expected = naive(rows, queries, words, product);
+                for (got, expected) in products(rows, queries, words).iter().zip(&expected) {
+                    assert_eq!(
+                        got.iter().map(|&v| f64::from(v)).collect::<Vec<_>>(),
+                        *expected,
+                        "{words} words"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rounding_loses_what_it_says() {
+        let row: Vec<u8> = (0..=255).collect();
+        for (low, step, most) in [
+            (0, 4, 64),
+            (0, 2, 127),
+            (100, 1, 64),
+            (17, 3, 64),
+            (255, 1, 0),
+            (0, 255, 1),
+        ] {
+            let (mut codes, mut twin) = (vec![0; 256], vec![0; 256]);
+            let rounded = round(&row, low, step, most, &mut codes);
+            assert_eq!(rounded, portable::round(&row, low, step, most, &mut twin));
+            assert_eq!(codes, twin);
+            let mut expected = Rounded::<i32>::default();
+            for (&value, &code) in row.iter().zip(&codes) {
+                assert!(code <= most);
+                let lost = i32::from(value) - i32::from(low) - i32::from(step) * i32::from(code);
+                let inside = value >= low
+                    && i32::from(value) <= i32::from(low) + i32::from(step) * i32::from(most);
+                assert!(
+                    !inside || lost.abs() <= i32::from(step).div_euclid(2) + 1,
+                    "{value} as {code}, step {step}"
+                );
+                expected.sum += i32::from(code);
+                expected.squares += i32::from(code).pow(2);
+                expected.lost += lost * lost;
+            }
+            assert_eq!(rounded, expected);
+        }
+    }
+
+    #[test]
+    fn rounding_of_floats_loses_what_it_says() {
+        let mut rng = ChaCha8Rng::seed_from_u64(5);
+        for (low, step, most) in [
+            (-1.0f32, 0.03, 64),
+            (0.0, 2.0, 127),
+            (1e6, 1e4, 15),
+            (-5.0, 1e-3, 255),
+        ] {
+            let row: Vec<f32> = (0..203)
+                .map(|_| low + step * rng.random_range(-3.0..f32::from(most) + 3.0))
+                .collect();
+            let (mut codes, mut twin) = (vec![0; 203], vec![0; 203]);
+            let rounded = round_floats(&row, low, step, most, &mut codes);
+            assert_eq!(
+                rounded,
+                portable::round_floats(&row, low, step, most, &mut twin)
+            );
+            assert_eq!(codes, twin);
+            let mut lost = 0.0;
+            for (&value, &code) in row.iter().zip(&codes) {
+                let exact = (f64::from(value) - f64::from(low)) / f64::from(step);
+                let nearest = exact.clamp(0.0, f64::from(most));
+                assert!(
+                    code <= most && (f64::from(code) - nearest).abs() < 0.5001,
+                    "{value} as {code}"
+                );
+                lost += ((exact - f64::from(code)) * f64::from(step)).powi(2);
+            }
+            assert!((f64::from(rounded.lost) - lost).abs() < 1e-4 * lost);
+            assert_eq!(
+                rounded.sum,
+                codes.iter().map(|&code| i32::from(code)).sum::<i32>()
+            );
+            assert_eq!(
+                rounded.squares,
+                codes
+                    .iter()
+                    .map(|&code| i32::from(code).pow(2))
+                    .sum::<i32>()
+            );
+        }
+    }
+
+    #[test]
+    fn float_products_are_within_the_bound_of_sequential_summation() {
+        let mut rng = ChaCha8Rng::seed_from_u64(2);
+        for words in [1, 3, CHUNK + 1, 3 * CHUNK] {
+            let mut table = |rows: usize| {
+                (0..rows * words)
+                    .map(|_| rng.random_range(-1.0f32..1.0))
+                    .collect()
+            };
+            let (rows, queries): (Vec<f32>, Vec<f32>) = (table(POINTS), table(QUERIES + 1));
+            let expected = naive(&rows, &queries, words, |a, b| f64::from(a) * f64::from(b));
+            let sizes = naive(&rows, &queries, words, |a, b| {
+                (f64::from(a) * f64::from(b)).abs()
+            });
+            for (row, got) in products(&rows, &queries, words).iter().enumerate() {
+                for (query, &got) in got.iter().enumerate() {
+                    let bound = crate::simd::pairwise::gamma(words + 1) * sizes[row][query];
+                    assert!(
+                        (f64::from(got) - expected[row][query]).abs() <= bound,
+                        "{words} words"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_portable_form_agrees() {
+        let mut rng = ChaCha8Rng::seed_from_u64(3);
+        let words = 50;
+        let rows: Vec<[[u8; 4]; POINTS]> = (0..words)
+            .map(|_| [(); POINTS].map(|()| [(); 4].map(|()| rng.random_range(0..=64))))
+            .collect();
+        let panel: Vec<Line<[u8; 4]>> = (0..words)
+            .map(|_| Line([[rng.random_range(0..64), 7, 200, 255]; QUERIES]))
+            .collect();
+        let (mut fast, mut slow) = ([Line([5; QUERIES]); POINTS], [Line([5; QUERIES]); POINTS]);
+        Word::accumulate(&rows, &panel, &mut fast);
+        portable::accumulate(&rows, &panel, &mut slow, |sum, a, b| {
+            sum + product(a, b) as i32
+        });
+        assert_eq!(fast, slow);
+    }
+
+    #[test]
+    fn finds_the_near_ones_and_takes_a_nan_for_near() {
+        let mut rng = ChaCha8Rng::seed_from_u64(4);
+        let sums: Vec<Line<i32>> = (0..50)
+            .map(|_| Line([(); QUERIES].map(|()| rng.random_range(-100..100))))
+            .collect();
+        let norms: Vec<i32> = (0..50).map(|_| rng.random_range(-100..100)).collect();
+        let limits = Line([(); QUERIES].map(|()| rng.random_range(-250..-150)));
+        let mut expected = Vec::new();
+        for row in 0..50 {
+            let near = (0..QUERIES).filter(|&q| norms[row] - 2 * sums[row].0[q] <= limits.0[q]);
+            let mask = near.fold(0, |mask, q| mask | 1 << q);
+            expected.extend((mask != 0).then_some((row, mask)));
+        }
+        assert!((10..45).contains(&expected.len()), "both kinds of row");
+        let floats: Vec<Line<f32>> = sums
+            .iter()
+            .map(|line| Line(line.0.map(|v| v as f32)))
+            .collect();
+        let float_norms: Vec<f32> = norms.iter().map(|&v| v as f32).collect();
+        let float_limits = Line(limits.0.map(|v| v as f32));
+        let (mut integers, mut reals, mut from) = (Vec::new(), Vec::new(), 0);
+        while let Some((row, mask)) = <[u8; 4]>::next_near(&sums, &norms, &limits, from) {
+            integers.push((row, mask));
+            from = row + 1;
+        }
+        from = 0;
+        while let Some((row, mask)) = f32::next_near(&floats, &float_norms, &float_limits, from) {
+            reals.push((row, mask));
+            from = row + 1;
+        }
+        assert_eq!(integers, expected);
+        assert_eq!(reals, expected);
+
+        let nan = Line([f32::NAN; QUERIES]);
+        assert_eq!(
+            f32::next_near(&[nan], &[0.0], &Line([0.0; QUERIES]), 0),
+            Some((0, 0xffff))
+        );
+    }
+}

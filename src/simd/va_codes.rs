@@ -1,0 +1,540 @@
+//! The VA+-file's passes: squared distances between small integers, in three layouts.
+//!
+//! All codes are 16-bit, or become so by a factor, and all sums fit in 31 bits (the index scales its codes so). A
+//! difference beyond 16 bits saturates, which can only make a sum smaller: a lower bound stays one.
+
+/// Points of a block, boxes of a group.
+pub(crate) const BLOCK: usize = 32;
+/// Components of a [`Segment`].
+pub(crate) const WIDTH: usize = 62;
+
+/// Two codes of each point of a block.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[repr(C, align(64))]
+pub(crate) struct Pairs(pub [[i16; 2]; BLOCK]);
+
+/// Some further components of a point, in a cache line: a code of 8 bits stands for its product with a step of the
+/// component's own.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[repr(C, align(64))]
+pub(crate) struct Segment {
+    pub codes: [i8; WIDTH],
+    /// The norm of what all components so far leave out.
+    pub rest: i16,
+}
+
+impl Default for Segment {
+    fn default() -> Self {
+        Self {
+            codes: [0; WIDTH],
+            rest: 0,
+        }
+    }
+}
+
+/// The same components of a query, and the steps of the points' codes; what is beyond [`WIDTH`] is zero.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[repr(C, align(64))]
+pub(crate) struct Sought {
+    pub steps: [i16; WIDTH + 2],
+    pub values: [i16; WIDTH + 2],
+    pub rest: i16,
+}
+
+impl Default for Sought {
+    fn default() -> Self {
+        Self {
+            steps: [0; WIDTH + 2],
+            values: [0; WIDTH + 2],
+            rest: 0,
+        }
+    }
+}
+
+/// A candidate on its way through the passes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Candidate {
+    /// The lower bound so far.
+    pub bound: i32,
+    /// The part of it that is components alone, without the norms of the rest.
+    pub partial: i32,
+    /// Where the point is stored.
+    pub position: u32,
+}
+
+/// Squared distance of a query to boxes: `low` and `high` hold, pair by pair, the limits of a group of [`BLOCK`] boxes.
+pub(crate) fn boxes(low: &[Pairs], high: &[Pairs], query: &[[i16; 2]], out: &mut Vec<i32>) {
+    out.clear();
+    #[cfg(target_arch = "x86_64")]
+    if super::has_avx2() {
+        // SAFETY: AVX2 has just been found.
+        return unsafe { avx2::boxes(low, high, query, out) };
+    }
+    portable::boxes(low, high, query, out);
+}
+
+/// Appends the positions of the values that are not above `limit`.
+pub(crate) fn within(values: &[i32], limit: i32, out: &mut Vec<u32>) {
+    #[cfg(target_arch = "x86_64")]
+    if super::has_avx2() {
+        // SAFETY: AVX2 has just been found.
+        return unsafe { avx2::within(values, limit, out) };
+    }
+    portable::within(values, limit, 0, out);
+}
+
+/// Scores the points of the named blocks by their heads and appends those whose bound is not above `limit`. A head's
+/// last pair is the norm of the rest and a zero. `fetch` is called with the position of each, to ask the memory for what
+/// will be read of it next.
+pub(crate) fn heads(
+    heads: &[Pairs],
+    query: &[[i16; 2]],
+    blocks: &[u32],
+    limit: i32,
+    out: &mut Vec<Candidate>,
+    fetch: impl Fn(u32),
+) {
+    #[cfg(target_arch = "x86_64")]
+    if super::has_avx2() {
+        // SAFETY: AVX2 has just been found.
+        return unsafe { avx2::heads(heads, query, blocks, limit, out, fetch) };
+    }
+    let start = out.len();
+    portable::heads(heads, query, blocks, limit, out);
+    out[start..]
+        .iter()
+        .for_each(|candidate| fetch(candidate.position));
+}
+
+/// Adds a segment to the bounds of the candidates and keeps those that are not above `limit`. `at` tells where the segment
+/// of a position is; `fetch` as in [`heads`].
+pub(crate) fn segments(
+    segments: &[Segment],
+    sought: &Sought,
+    limit: i32,
+    candidates: &mut Vec<Candidate>,
+    at: impl Fn(u32) -> usize,
+    fetch: impl Fn(u32),
+) {
+    #[cfg(target_arch = "x86_64")]
+    if super::has_avx2() {
+        // SAFETY: AVX2 has just been found.
+        return unsafe { avx2::segments(segments, sought, limit, candidates, at, fetch) };
+    }
+    portable::segments(segments, sought, limit, candidates, at);
+    candidates
+        .iter()
+        .for_each(|candidate| fetch(candidate.position));
+}
+
+fn square(difference: i16) -> i32 {
+    i32::from(difference) * i32::from(difference)
+}
+
+mod portable {
+    use super::{BLOCK, Candidate, Pairs, Segment, Sought, square};
+
+    pub fn boxes(low: &[Pairs], high: &[Pairs], query: &[[i16; 2]], out: &mut Vec<i32>) {
+        for (low, high) in low
+            .chunks_exact(query.len())
+            .zip(high.chunks_exact(query.len()))
+        {
+            let mut sums = [0; BLOCK];
+            for ((low, high), query) in low.iter().zip(high).zip(query) {
+                for (lane, sum) in sums.iter_mut().enumerate() {
+                    for (side, &query) in query.iter().enumerate() {
+                        let below = low.0[lane][side].saturating_sub(query);
+                        let above = query.saturating_sub(high.0[lane][side]);
+                        *sum += square(below.max(above).max(0));
+                    }
+                }
+            }
+            out.extend(sums);
+        }
+    }
+
+    pub fn within(values: &[i32], limit: i32, first: u32, out: &mut Vec<u32>) {
+        out.extend(
+            values
+                .iter()
+                .zip(first..)
+                .filter(|&(&value, _)| value <= limit)
+                .map(|(_, at)| at),
+        );
+    }
+
+    pub fn heads(
+        heads: &[Pairs],
+        query: &[[i16; 2]],
+        blocks: &[u32],
+        limit: i32,
+        out: &mut Vec<Candidate>,
+    ) {
+        for &block in blocks {
+            let head = &heads[block as usize * query.len()..][..query.len()];
+            for lane in 0..BLOCK {
+                let squares = |(pairs, query): (&Pairs, &[i16; 2])| -> i32 {
+                    (0..2)
+                        .map(|side| square(pairs.0[lane][side].saturating_sub(query[side])))
+                        .sum()
+                };
+                let bound = head.iter().zip(query).map(squares).sum();
+                if bound <= limit {
+                    let rest = head.iter().zip(query).next_back().map_or(0, squares);
+                    out.push(Candidate {
+                        bound,
+                        partial: bound - rest,
+                        position: block * BLOCK as u32 + lane as u32,
+                    });
+                }
+            }
+        }
+    }
+
+    pub fn segments(
+        segments: &[Segment],
+        sought: &Sought,
+        limit: i32,
+        candidates: &mut Vec<Candidate>,
+        at: impl Fn(u32) -> usize,
+    ) {
+        candidates.retain_mut(|candidate| {
+            let segment = &segments[at(candidate.position)];
+            let components = segment.codes.iter().zip(&sought.steps).zip(&sought.values);
+            let squares = components.map(|((&code, &step), &value)| {
+                square((i16::from(code) * step).saturating_sub(value))
+            });
+            candidate.partial += squares.sum::<i32>();
+            candidate.bound = candidate.partial + square(segment.rest.saturating_sub(sought.rest));
+            candidate.bound <= limit
+        });
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx2 {
+    use std::arch::x86_64::*;
+
+    use super::{BLOCK, Candidate, Pairs, Segment, Sought, WIDTH, portable, square};
+
+    /// Registers of a [`Pairs`].
+    const WIDE: usize = BLOCK / 8;
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn load(pairs: &Pairs) -> [__m256i; WIDE] {
+        let start = pairs.0.as_ptr().cast::<__m256i>();
+        // SAFETY: aligned loads of exactly the codes that the reference covers.
+        std::array::from_fn(|i| unsafe { _mm256_load_si256(start.add(i)) })
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn broadcast([a, b]: [i16; 2]) -> __m256i {
+        _mm256_set1_epi32(i32::from(a) & 0xffff | i32::from(b) << 16)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn store(sums: [__m256i; WIDE]) -> [i32; BLOCK] {
+        // SAFETY: four registers of eight sums are thirty-two sums; any bits are valid.
+        unsafe { std::mem::transmute(sums) }
+    }
+
+    #[target_feature(enable = "avx2")]
+    pub fn boxes(low: &[Pairs], high: &[Pairs], query: &[[i16; 2]], out: &mut Vec<i32>) {
+        let zero = _mm256_setzero_si256();
+        for (low, high) in low
+            .chunks_exact(query.len())
+            .zip(high.chunks_exact(query.len()))
+        {
+            let mut sums = [zero; WIDE];
+            for ((low, high), &query) in low.iter().zip(high).zip(query) {
+                let (low, high, query) = (load(low), load(high), broadcast(query));
+                for i in 0..WIDE {
+                    let (below, above) = (
+                        _mm256_subs_epi16(low[i], query),
+                        _mm256_subs_epi16(query, high[i]),
+                    );
+                    let outside = _mm256_max_epi16(_mm256_max_epi16(below, above), zero);
+                    sums[i] = _mm256_add_epi32(sums[i], _mm256_madd_epi16(outside, outside));
+                }
+            }
+            out.extend(store(sums));
+        }
+    }
+
+    #[target_feature(enable = "avx2")]
+    pub fn within(values: &[i32], limit: i32, out: &mut Vec<u32>) {
+        let limits = _mm256_set1_epi32(limit);
+        let (eights, rest) = values.as_chunks::<8>();
+        for (eight, first) in eights.iter().zip((0..).step_by(8)) {
+            // SAFETY: an unaligned load of exactly the eight values that the reference covers.
+            let values = unsafe { _mm256_loadu_si256(eight.as_ptr().cast()) };
+            let far = _mm256_castsi256_ps(_mm256_cmpgt_epi32(values, limits));
+            let mut near = !_mm256_movemask_ps(far) as u32 & 0xff;
+            while near != 0 {
+                out.push(first + near.trailing_zeros());
+                near &= near - 1;
+            }
+        }
+        portable::within(rest, limit, (values.len() - rest.len()) as u32, out);
+    }
+
+    #[target_feature(enable = "avx2")]
+    pub fn heads(
+        heads: &[Pairs],
+        query: &[[i16; 2]],
+        blocks: &[u32],
+        limit: i32,
+        out: &mut Vec<Candidate>,
+        fetch: impl Fn(u32),
+    ) {
+        let zero = _mm256_setzero_si256();
+        let limits = _mm256_set1_epi32(limit);
+        let Some((&rest, query)) = query.split_last() else {
+            return;
+        };
+        for (at, &block) in blocks.iter().enumerate() {
+            let head = &heads[block as usize * (query.len() + 1)..][..query.len() + 1];
+            if let Some(&next) = blocks.get(at + 2) {
+                for line in &heads[next as usize * (query.len() + 1)..][..query.len() + 1] {
+                    let start = std::ptr::from_ref(line).cast::<i8>();
+                    // SAFETY: a prefetch reads nothing; the addresses are inside the line's two cache lines.
+                    unsafe {
+                        _mm_prefetch::<_MM_HINT_T0>(start);
+                        _mm_prefetch::<_MM_HINT_T0>(start.add(64));
+                    }
+                }
+            }
+            let mut sums = [zero; WIDE];
+            for (pairs, &query) in head.iter().zip(query) {
+                let (pairs, query) = (load(pairs), broadcast(query));
+                for i in 0..WIDE {
+                    let difference = _mm256_subs_epi16(pairs[i], query);
+                    sums[i] = _mm256_add_epi32(sums[i], _mm256_madd_epi16(difference, difference));
+                }
+            }
+            let (pairs, rest) = (load(&head[query.len()]), broadcast(rest));
+            let mut bounds = sums;
+            let mut near = 0;
+            for i in 0..WIDE {
+                let difference = _mm256_subs_epi16(pairs[i], rest);
+                bounds[i] = _mm256_add_epi32(sums[i], _mm256_madd_epi16(difference, difference));
+                let far = _mm256_castsi256_ps(_mm256_cmpgt_epi32(bounds[i], limits));
+                near |= (!_mm256_movemask_ps(far) as u32 & 0xff) << (8 * i);
+            }
+            if near != 0 {
+                let (bounds, partials) = (store(bounds), store(sums));
+                while near != 0 {
+                    let lane = near.trailing_zeros() as usize;
+                    near &= near - 1;
+                    let position = block * BLOCK as u32 + lane as u32;
+                    fetch(position);
+                    out.push(Candidate {
+                        bound: bounds[lane % BLOCK],
+                        partial: partials[lane % BLOCK],
+                        position,
+                    });
+                }
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx2")]
+    fn sixteens(values: &[i16; WIDTH + 2]) -> [__m256i; 4] {
+        // SAFETY: sixty-four numbers are four registers of sixteen; any bits are valid.
+        unsafe { std::mem::transmute(*values) }
+    }
+
+    #[target_feature(enable = "avx2")]
+    pub fn segments(
+        segments: &[Segment],
+        sought: &Sought,
+        limit: i32,
+        candidates: &mut Vec<Candidate>,
+        at: impl Fn(u32) -> usize,
+        fetch: impl Fn(u32),
+    ) {
+        let (steps, values) = (sixteens(&sought.steps), sixteens(&sought.values));
+        let mut kept = 0;
+        for read in 0..candidates.len() {
+            let mut candidate = candidates[read];
+            let segment = &segments[at(candidate.position)];
+            let line = std::ptr::from_ref(segment).cast::<__m128i>();
+            let mut sums = _mm256_setzero_si256();
+            for i in 0..4 {
+                // SAFETY: an aligned load of a quarter of the sixty-four bytes of the segment, which has no padding. The
+                // norm of the rest comes along and is multiplied by zero.
+                let codes = _mm256_cvtepi8_epi16(unsafe { _mm_load_si128(line.add(i)) });
+                let difference = _mm256_subs_epi16(_mm256_mullo_epi16(codes, steps[i]), values[i]);
+                sums = _mm256_add_epi32(sums, _mm256_madd_epi16(difference, difference));
+            }
+            let four = _mm_add_epi32(
+                _mm256_castsi256_si128(sums),
+                _mm256_extracti128_si256::<1>(sums),
+            );
+            let two = _mm_add_epi32(four, _mm_shuffle_epi32::<0b00_00_11_10>(four));
+            candidate.partial +=
+                _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32::<0b00_00_00_01>(two)));
+            candidate.bound = candidate.partial + square(segment.rest.saturating_sub(sought.rest));
+            candidates[kept] = candidate;
+            if candidate.bound <= limit {
+                kept += 1;
+                fetch(candidate.position);
+            }
+        }
+        candidates.truncate(kept);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    /// Codes whose sums stay in 31 bits, and now and then a pair whose difference saturates.
+    fn code(rng: &mut ChaCha8Rng) -> i16 {
+        if rng.random_bool(0.01) {
+            rng.random_range(-8_000..8_000)
+        } else {
+            rng.random_range(-2_000..2_000)
+        }
+    }
+
+    fn pairs(rng: &mut ChaCha8Rng, count: usize) -> Vec<Pairs> {
+        (0..count)
+            .map(|_| Pairs([(); BLOCK].map(|()| [code(rng), code(rng)])))
+            .collect()
+    }
+
+    #[test]
+    fn every_form_agrees_with_the_definition() {
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        for width in [1, 4, 9] {
+            let (a, b) = (pairs(&mut rng, 3 * width), pairs(&mut rng, 3 * width));
+            let query: Vec<[i16; 2]> = (0..width)
+                .map(|_| [code(&mut rng), code(&mut rng)])
+                .collect();
+
+            let sorted = |pick: fn(i16, i16) -> i16| -> Vec<Pairs> {
+                let lines = a.iter().zip(&b);
+                lines
+                    .map(|(a, b)| {
+                        Pairs(std::array::from_fn(|i| {
+                            std::array::from_fn(|j| pick(a.0[i][j], b.0[i][j]))
+                        }))
+                    })
+                    .collect()
+            };
+            let (low, high) = (sorted(i16::min), sorted(i16::max));
+            let (mut fast, mut slow) = (Vec::new(), Vec::new());
+            boxes(&low, &high, &query, &mut fast);
+            portable::boxes(&low, &high, &query, &mut slow);
+            assert_eq!(fast, slow);
+            // A point of the box at the nearest place: the definition.
+            for (at, &bound) in fast.iter().enumerate() {
+                let (group, lane) = (at / BLOCK, at % BLOCK);
+                let nearest = (0..width)
+                    .flat_map(|pair| (0..2).map(move |side| (pair, side)))
+                    .map(|(pair, side)| {
+                        let at = group * width + pair;
+                        let inside =
+                            query[pair][side].clamp(low[at].0[lane][side], high[at].0[lane][side]);
+                        (i64::from(inside) - i64::from(query[pair][side])).pow(2)
+                    });
+                assert_eq!(i64::from(bound), nearest.sum::<i64>());
+            }
+
+            let (mut fast, mut slow) = (Vec::new(), Vec::new());
+            let limit = i32::MAX / 400 * width as i32;
+            heads(&a, &query, &[2, 0], limit, &mut fast, |_| ());
+            portable::heads(&a, &query, &[2, 0], limit, &mut slow);
+            assert_eq!(fast, slow);
+            for block in [2, 0] {
+                for lane in 0..BLOCK {
+                    let square = |pair: usize, side: usize| {
+                        (i64::from(a[block * width + pair].0[lane][side])
+                            - i64::from(query[pair][side]))
+                        .pow(2)
+                    };
+                    let bound: i64 = (0..width)
+                        .map(|pair| square(pair, 0) + square(pair, 1))
+                        .sum();
+                    let partial = bound - square(width - 1, 0) - square(width - 1, 1);
+                    let found = fast
+                        .iter()
+                        .find(|candidate| candidate.position as usize == block * BLOCK + lane);
+                    let expected = (bound <= i64::from(limit)).then_some((bound, partial));
+                    assert_eq!(
+                        found.map(|c| (i64::from(c.bound), i64::from(c.partial))),
+                        expected
+                    );
+                }
+            }
+
+            let segment = |rng: &mut ChaCha8Rng| Segment {
+                codes: [(); WIDTH].map(|()| rng.random_range(-127..=127)),
+                rest: rng.random_range(0..4_000),
+            };
+            let lines: Vec<Segment> = (0..2 * 3 * BLOCK).map(|_| segment(&mut rng)).collect();
+            let mut sought = Sought {
+                rest: rng.random_range(0..4_000),
+                ..Sought::default()
+            };
+            sought.steps[..WIDTH]
+                .iter_mut()
+                .for_each(|step| *step = rng.random_range(1..20));
+            sought.values[..WIDTH]
+                .iter_mut()
+                .for_each(|value| *value = rng.random_range(-2_000..2_000));
+            let at = |position: u32| 2 * position as usize + 1;
+            let (before, mut candidates, limit) = (fast.clone(), fast, 120_000_000);
+            segments(&lines, &sought, limit, &mut candidates, at, |_| ());
+            portable::segments(&lines, &sought, limit, &mut slow, at);
+            assert_eq!(candidates, slow);
+            for old in before {
+                let line = &lines[at(old.position)];
+                let squares = (0..WIDTH).map(|i| {
+                    (i64::from(line.codes[i]) * i64::from(sought.steps[i])
+                        - i64::from(sought.values[i]))
+                    .pow(2)
+                });
+                let partial = i64::from(old.partial) + squares.sum::<i64>();
+                let bound = partial + (i64::from(line.rest) - i64::from(sought.rest)).pow(2);
+                let found = candidates
+                    .iter()
+                    .find(|candidate| candidate.position == old.position);
+                let expected = (bound <= i64::from(limit)).then_some((bound, partial));
+                assert_eq!(
+                    found.map(|c| (i64::from(c.bound), i64::from(c.partial))),
+                    expected
+                );
+            }
+        }
+
+        let values: Vec<i32> = (0..100).map(|_| rng.random_range(-50..50)).collect();
+        for len in [0, 7, 8, 99] {
+            let mut found = Vec::new();
+            within(&values[..len], 3, &mut found);
+            let expected: Vec<u32> = (0..len as u32)
+                .filter(|&at| values[at as usize] <= 3)
+                .collect();
+            assert_eq!(found, expected);
+        }
+    }
+
+    #[test]
+    fn what_saturates_stays_below() {
+        let far = Pairs([[-16_000, 0]; BLOCK]);
+        let mut out = Vec::new();
+        heads(&[far], &[[30_000, 0]], &[0], i32::MAX, &mut out, |_| ());
+        assert_eq!(out.len(), BLOCK);
+        assert!(
+            out.iter()
+                .all(|candidate| candidate.bound == 32_768 * 32_768)
+        );
+        boxes(&[far], &[far], &[[30_000, 0]], &mut Vec::new());
+    }
+}

@@ -1,0 +1,354 @@
+//! [`Vectors`]: the n × d table that every index is built from and queried with.
+
+use std::sync::Arc;
+
+use ndarray::{Array2, ArrayView2};
+use thiserror::Error;
+
+use crate::simd;
+
+#[cfg(feature = "files")]
+mod read;
+
+#[cfg(feature = "files")]
+pub use read::ReadError;
+
+/// What is wrong with the data that a [`Vectors`] was to be made from.
+#[derive(Debug, Clone, PartialEq, Error)]
+pub enum VectorsError {
+    /// The dimension is zero.
+    #[error("vectors need at least one dimension")]
+    ZeroDimension,
+    /// The number of values is not a multiple of the dimension.
+    #[error("{received} values do not make whole rows of {dim}")]
+    Ragged {
+        /// Values given.
+        received: usize,
+        /// Dimension asked for.
+        dim: usize,
+    },
+    /// More rows than a 32-bit id can name.
+    #[error("{received} rows are more than the {} that an id can name", u32::MAX)]
+    TooManyRows {
+        /// Rows given.
+        received: usize,
+    },
+    /// A value is NaN or infinite.
+    #[error("row {row}, column {column} is {value}: vectors must be finite")]
+    NotFinite {
+        /// Row of the value.
+        row: usize,
+        /// Column of the value.
+        column: usize,
+        /// The value itself.
+        value: f32,
+    },
+    /// A row that does not exist was asked for.
+    #[error("row {row} of {rows} was asked for")]
+    NoSuchRow {
+        /// The row asked for.
+        row: usize,
+        /// How many there are.
+        rows: usize,
+    },
+}
+
+/// The values, in the type that they came in.
+#[derive(Debug, Clone)]
+pub enum Storage {
+    /// Bytes 0..=255, as pixels are.
+    Bytes(Arc<[u8]>),
+    /// Finite 32-bit floats.
+    Floats(Arc<[f32]>),
+}
+
+/// One row, borrowed in the type in which it is stored.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Row<'a> {
+    /// A row of bytes.
+    Bytes(&'a [u8]),
+    /// A row of floats.
+    Floats(&'a [f32]),
+}
+
+/// n vectors of d dimensions, row-major, immutable, finite, cheap to clone (the values are shared).
+///
+/// Bytes stay bytes: a pixel row is 784 bytes rather than 3,136, and its distances are exact integers.
+///
+/// ```
+/// use fashion_knn::vectors::Vectors;
+/// let squares = Vectors::from_floats(2, vec![0.0, 0.0, 1.0, 0.0, 0.0, 1.0])?;
+/// assert_eq!((squares.len(), squares.dim()), (3, 2));
+/// # Ok::<(), fashion_knn::vectors::VectorsError>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Vectors {
+    len: usize,
+    dim: usize,
+    storage: Storage,
+}
+
+impl Vectors {
+    /// Rows of `dim` bytes each.
+    ///
+    /// # Errors
+    /// If `dim` is zero, the values do not make whole rows, or there are more than `u32::MAX` rows.
+    pub fn from_bytes(dim: usize, values: impl Into<Arc<[u8]>>) -> Result<Self, VectorsError> {
+        let values = values.into();
+        let len = rows(dim, values.len())?;
+        Ok(Self {
+            len,
+            dim,
+            storage: Storage::Bytes(values),
+        })
+    }
+
+    /// Rows of `dim` floats each.
+    ///
+    /// # Errors
+    /// As [`Vectors::from_bytes`], and if a value is NaN or infinite.
+    pub fn from_floats(dim: usize, values: impl Into<Arc<[f32]>>) -> Result<Self, VectorsError> {
+        let values = values.into();
+        let len = rows(dim, values.len())?;
+        if let Some(at) = values.iter().position(|value| !value.is_finite()) {
+            return Err(VectorsError::NotFinite {
+                row: at / dim,
+                column: at % dim,
+                value: values[at],
+            });
+        }
+        Ok(Self {
+            len,
+            dim,
+            storage: Storage::Floats(values),
+        })
+    }
+
+    /// A copy of an n × d array.
+    ///
+    /// # Errors
+    /// As [`Vectors::from_floats`].
+    pub fn from_array(array: ArrayView2<'_, f32>) -> Result<Self, VectorsError> {
+        Self::from_floats(array.ncols(), array.iter().copied().collect::<Vec<_>>())
+    }
+
+    /// The values as an n × d array of floats (a copy).
+    #[must_use]
+    pub fn to_array(&self) -> Array2<f32> {
+        Array2::from_shape_vec((self.len, self.dim), self.to_floats()).expect("n × d values")
+    }
+
+    /// All values as floats, row-major (a copy).
+    #[must_use]
+    pub fn to_floats(&self) -> Vec<f32> {
+        match &self.storage {
+            Storage::Bytes(values) => values.iter().map(|&value| f32::from(value)).collect(),
+            Storage::Floats(values) => values.to_vec(),
+        }
+    }
+
+    /// n, the number of vectors.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are no vectors.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// d, the number of values in a vector.
+    #[must_use]
+    pub fn dim(&self) -> usize {
+        self.dim
+    }
+
+    /// The values in the type in which they are stored.
+    #[must_use]
+    pub fn storage(&self) -> &Storage {
+        &self.storage
+    }
+
+    /// The values if they are bytes.
+    #[must_use]
+    pub fn bytes(&self) -> Option<&[u8]> {
+        match &self.storage {
+            Storage::Bytes(values) => Some(values),
+            Storage::Floats(_) => None,
+        }
+    }
+
+    /// The values if they are floats.
+    #[must_use]
+    pub fn floats(&self) -> Option<&[f32]> {
+        match &self.storage {
+            Storage::Bytes(_) => None,
+            Storage::Floats(values) => Some(values),
+        }
+    }
+
+    /// Row `row`, as stored.
+    ///
+    /// # Panics
+    /// If `row` is not below [`Vectors::len`], as slices do.
+    #[must_use]
+    pub fn row(&self, row: usize) -> Row<'_> {
+        let span = row * self.dim..(row + 1) * self.dim;
+        match &self.storage {
+            Storage::Bytes(values) => Row::Bytes(&values[span]),
+            Storage::Floats(values) => Row::Floats(&values[span]),
+        }
+    }
+
+    /// Row `row` if it exists and the values are bytes.
+    #[must_use]
+    pub fn row_bytes(&self, row: usize) -> Option<&[u8]> {
+        self.bytes()?.chunks_exact(self.dim).nth(row)
+    }
+
+    /// Row `row` as floats (a copy): the form that [`Index::query`](crate::index::Index::query) takes.
+    ///
+    /// # Panics
+    /// If `row` is not below [`Vectors::len`], as slices do.
+    #[must_use]
+    pub fn row_to_floats(&self, row: usize) -> Vec<f32> {
+        match self.row(row) {
+            Row::Bytes(values) => values.iter().map(|&value| f32::from(value)).collect(),
+            Row::Floats(values) => values.to_vec(),
+        }
+    }
+
+    /// The rows with the given numbers, in that order (a copy).
+    ///
+    /// # Errors
+    /// If there is no such row.
+    pub fn select(&self, rows: &[usize]) -> Result<Self, VectorsError> {
+        if let Some(&row) = rows.iter().find(|&&row| row >= self.len) {
+            return Err(VectorsError::NoSuchRow {
+                row,
+                rows: self.len,
+            });
+        }
+        let spans = rows.iter().map(|&row| row * self.dim..(row + 1) * self.dim);
+        Ok(Self {
+            len: rows.len(),
+            dim: self.dim,
+            storage: match &self.storage {
+                Storage::Bytes(values) => {
+                    Storage::Bytes(spans.flat_map(|span| &values[span]).copied().collect())
+                }
+                Storage::Floats(values) => {
+                    Storage::Floats(spans.flat_map(|span| &values[span]).copied().collect())
+                }
+            },
+        })
+    }
+
+    /// The first `count` rows, or all if there are fewer (a copy).
+    #[must_use]
+    pub fn head(&self, count: usize) -> Self {
+        let len = count.min(self.len);
+        Self {
+            len,
+            dim: self.dim,
+            storage: match &self.storage {
+                Storage::Bytes(values) => Storage::Bytes(values[..len * self.dim].into()),
+                Storage::Floats(values) => Storage::Floats(values[..len * self.dim].into()),
+            },
+        }
+    }
+
+    /// Asks for the values to be kept in huge pages, for rows that are read here and there.
+    pub(crate) fn in_huge_pages(&self) {
+        match &self.storage {
+            Storage::Bytes(values) => simd::in_huge_pages(values),
+            Storage::Floats(values) => simd::in_huge_pages(values),
+        }
+    }
+
+    /// Bytes of memory that the values take.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        match &self.storage {
+            Storage::Bytes(values) => values.len(),
+            Storage::Floats(values) => values.len() * size_of::<f32>(),
+        }
+    }
+}
+
+fn rows(dim: usize, values: usize) -> Result<usize, VectorsError> {
+    if dim == 0 {
+        return Err(VectorsError::ZeroDimension);
+    }
+    if !values.is_multiple_of(dim) {
+        return Err(VectorsError::Ragged {
+            received: values,
+            dim,
+        });
+    }
+    let rows = values / dim;
+    if rows > u32::MAX as usize {
+        return Err(VectorsError::TooManyRows { received: rows });
+    }
+    Ok(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refuses_what_is_not_a_table_of_finite_numbers() {
+        assert_eq!(
+            Vectors::from_bytes(0, vec![1]).unwrap_err(),
+            VectorsError::ZeroDimension
+        );
+        assert_eq!(
+            Vectors::from_bytes(2, vec![1, 2, 3]).unwrap_err(),
+            VectorsError::Ragged {
+                received: 3,
+                dim: 2
+            }
+        );
+        assert_eq!(
+            Vectors::from_floats(2, vec![0.0, 1.0, 2.0, f32::INFINITY]).unwrap_err(),
+            VectorsError::NotFinite {
+                row: 1,
+                column: 1,
+                value: f32::INFINITY
+            }
+        );
+        assert!(matches!(
+            Vectors::from_floats(1, vec![f32::NAN]),
+            Err(VectorsError::NotFinite { .. })
+        ));
+    }
+
+    #[test]
+    fn selects_rows_in_the_order_asked_for() {
+        let table = Vectors::from_bytes(2, vec![1, 2, 3, 4, 5, 6]).unwrap();
+        assert_eq!(
+            table.select(&[2, 0]).unwrap().bytes().unwrap(),
+            [5, 6, 1, 2]
+        );
+        assert_eq!(
+            table.select(&[3]).unwrap_err(),
+            VectorsError::NoSuchRow { row: 3, rows: 3 }
+        );
+        assert_eq!(table.head(1).bytes().unwrap(), [1, 2]);
+        assert_eq!(table.head(9).len(), 3);
+    }
+
+    #[test]
+    fn arrays_go_in_and_come_out() {
+        let array = ndarray::array![[1.0, 2.0], [3.0, 4.0]];
+        assert_eq!(Vectors::from_array(array.view()).unwrap().to_array(), array);
+        // A transposed view is not contiguous: its logical order is what counts.
+        assert_eq!(
+            Vectors::from_array(array.t()).unwrap().row(0),
+            Row::Floats(&[1.0, 3.0])
+        );
+    }
+}
