@@ -91,7 +91,7 @@ fn bandwidth() -> f64 {
     const SIZE: usize = 1 << 28;
     let table = Arc::new(Vectors::from_bytes(1 << 10, vec![1u8; SIZE]).expect("whole rows"));
     // Which puts them in huge pages, like the base.
-    let index = BruteForce::build(Arc::clone(&table), Metric::Euclidean).expect("built");
+    let index = BruteForce::over(Arc::clone(&table), Metric::Euclidean).expect("built");
     let words = index.base().bytes().expect("bytes").as_chunks::<8>().0;
     let pass = |_| {
         let start = Instant::now();
@@ -131,7 +131,7 @@ fn run(args: &Args) {
             Box::new(BruteForce::build(Arc::clone(&base), args.metric).expect("built"))
         }
         "va_file" => {
-            Box::new(VaFile::build(Arc::clone(&base), &VaFileParams::default()).expect("built"))
+            Box::new(VaFile::build(Arc::clone(&base), VaFileParams::default()).expect("built"))
         }
         other => panic!("no index {other:?}"),
     };
@@ -174,7 +174,7 @@ fn run(args: &Args) {
         (0..queries.len()).all(|query| {
             let ranker = Ranker::new(&base, args.metric, queries.row(query));
             let mut top = TopK::new(args.k.min(base.len()));
-            (0..base.len()).for_each(|id| _ = top.push(id as u32, ranker.rank(id)));
+            (0..base.len()).for_each(|id| _ = top.push(id as u32, ranker.reduced(id)));
             found.row(query) == top.into_neighbors(args.metric)
         })
     });

@@ -19,7 +19,7 @@ fn main() {
     };
     let base = Arc::new(Vectors::from_bytes(784, noise(60_000)).expect("60,000 rows of 784"));
     let queries = Vectors::from_bytes(784, noise(1_000)).expect("1,000 rows of 784");
-    let index = BruteForce::build(base, Metric::Euclidean).expect("a base that is not empty");
+    let index = BruteForce::over(base, Metric::Euclidean).expect("a base that is not empty");
     for _ in 0..7 {
         let start = std::time::Instant::now();
         let found = index

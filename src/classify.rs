@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::index::{Index, QueryError};
+use crate::index::{Index, Query, QueryError};
 use crate::lab::evaluate::accuracy;
 use crate::neighbor::{Neighbor, Neighbors};
 use crate::vectors::Vectors;
@@ -265,7 +265,7 @@ mod tests {
     #[test]
     fn classifies_by_what_the_index_finds() {
         let base = Arc::new(Vectors::from_floats(1, vec![0.0, 1.0, 10.0, 11.0]).unwrap());
-        let index = Arc::new(BruteForce::build(base, Metric::Euclidean).unwrap());
+        let index = Arc::new(BruteForce::over(base, Metric::Euclidean).unwrap());
         let queries = Vectors::from_floats(1, vec![0.4, 10.6]).unwrap();
         let knn = KnnClassifier::new(index.clone(), [5, 5, 8, 8].into(), Weights::Uniform).unwrap();
         assert_eq!(knn.predict(&queries, 2).unwrap(), [Some(5), Some(8)]);

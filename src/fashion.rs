@@ -33,7 +33,10 @@ pub use fetch::fetch;
 #[cfg(not(feature = "cli"))]
 pub fn fetch() -> Result<PathBuf, FashionError> {
     let why = "this build has no feature cli".to_owned();
-    find().ok_or(FashionError::Unreachable { folder: fashion_dir(), why })
+    find().ok_or(FashionError::Unreachable {
+        folder: fashion_dir(),
+        why,
+    })
 }
 
 /// The names of the ten classes, by label.

@@ -20,7 +20,7 @@
 //! use fashion_knn::prelude::*;
 //!
 //! let corners = Arc::new(Vectors::from_floats(2, vec![0.0, 0.0, 4.0, 0.0, 0.0, 3.0])?);
-//! let index = BruteForce::build(corners, Metric::Euclidean)?;
+//! let index = BruteForce::over(corners, Metric::Euclidean)?;
 //! let nearest = index.query(&[4.0, 3.0], 2)?;
 //! assert_eq!(nearest, [Neighbor { id: 1, distance: 3.0 }, Neighbor { id: 2, distance: 4.0 }]);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -61,12 +61,7 @@ pub mod prelude {
     pub use crate::fashion::{self, CLASSES, Fashion};
     #[cfg(feature = "files")]
     pub use crate::files;
-    pub use crate::index::registry::{self, Settings};
-    pub use crate::index::{
-        Annoy, AnnoyParams, BallTree, BallTreeParams, BruteForce, Hnsw, HnswParams, Index, IvfFlat,
-        IvfFlatParams, IvfPq, IvfPqParams, KdTree, KdTreeParams, Ngt, NgtParams, QuantizedGraph,
-        QuantizedGraphParams, Scann, ScannParams, VaFile, VaFileParams,
-    };
+    pub use crate::index::*;
     pub use crate::lab::difficulty::{intrinsic_dimension, relative_contrast};
     pub use crate::lab::evaluate::{
         ConfusionMatrix, accuracy, on_threads, recall, time_batch, time_queries,
@@ -87,7 +82,7 @@ pub mod prelude {
     pub use crate::report::notebook::{
         Figure, Gallery, Tile, decimal, integer, parameter, percent, prose, table,
     };
-    pub use crate::vectors::Vectors;
+    pub use crate::vectors::{Row, Vectors};
 }
 
 /// The README's example, so that it is tested with the others.

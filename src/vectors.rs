@@ -1,5 +1,6 @@
 //! [`Vectors`]: the n × d table that every index is built from and queried with.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use ndarray::{Array2, ArrayView2};
@@ -69,6 +70,85 @@ pub enum Row<'a> {
     Bytes(&'a [u8]),
     /// A row of floats.
     Floats(&'a [f32]),
+}
+
+impl<'a> Row<'a> {
+    /// d, the number of values.
+    #[must_use]
+    pub fn len(self) -> usize {
+        match self {
+            Self::Bytes(values) => values.len(),
+            Self::Floats(values) => values.len(),
+        }
+    }
+
+    /// Whether it has no values.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+
+    /// The values as floats: borrowed if they are floats already.
+    #[must_use]
+    pub fn to_floats(self) -> Cow<'a, [f32]> {
+        match self {
+            Self::Bytes(values) => values.iter().map(|&value| f32::from(value)).collect(),
+            Self::Floats(values) => Cow::Borrowed(values),
+        }
+    }
+
+    /// The first value that is NaN or infinite, and where it stands.
+    #[must_use]
+    pub fn first_not_finite(self) -> Option<(usize, f32)> {
+        let Self::Floats(values) = self else {
+            return None;
+        };
+        // All values first, without a branch: that is one pass of SIMD.
+        if values
+            .iter()
+            .fold(true, |finite, value| finite & value.is_finite())
+        {
+            return None;
+        }
+        let position = values.iter().position(|value| !value.is_finite())?;
+        Some((position, values[position]))
+    }
+}
+
+impl<'a> From<&'a [f32]> for Row<'a> {
+    fn from(values: &'a [f32]) -> Self {
+        Self::Floats(values)
+    }
+}
+
+impl<'a> From<&'a [u8]> for Row<'a> {
+    fn from(values: &'a [u8]) -> Self {
+        Self::Bytes(values)
+    }
+}
+
+impl<'a, const D: usize> From<&'a [f32; D]> for Row<'a> {
+    fn from(values: &'a [f32; D]) -> Self {
+        Self::Floats(values)
+    }
+}
+
+impl<'a, const D: usize> From<&'a [u8; D]> for Row<'a> {
+    fn from(values: &'a [u8; D]) -> Self {
+        Self::Bytes(values)
+    }
+}
+
+impl<'a> From<&'a Vec<f32>> for Row<'a> {
+    fn from(values: &'a Vec<f32>) -> Self {
+        Self::Floats(values)
+    }
+}
+
+impl<'a> From<&'a Vec<u8>> for Row<'a> {
+    fn from(values: &'a Vec<u8>) -> Self {
+        Self::Bytes(values)
+    }
 }
 
 /// n vectors of d dimensions, row-major, immutable, finite, cheap to clone (the values are shared).
@@ -208,16 +288,13 @@ impl Vectors {
         self.bytes()?.chunks_exact(self.dim).nth(row)
     }
 
-    /// Row `row` as floats (a copy): the form that [`Index::query`](crate::index::Index::query) takes.
+    /// Row `row` as floats (a copy): the form that [`Query::query`](crate::index::Query::query) takes.
     ///
     /// # Panics
     /// If `row` is not below [`Vectors::len`], as slices do.
     #[must_use]
     pub fn row_to_floats(&self, row: usize) -> Vec<f32> {
-        match self.row(row) {
-            Row::Bytes(values) => values.iter().map(|&value| f32::from(value)).collect(),
-            Row::Floats(values) => values.to_vec(),
-        }
+        self.row(row).to_floats().into_owned()
     }
 
     /// The rows with the given numbers, in that order (a copy).

@@ -131,7 +131,7 @@ fn accuracies_are_those_of_scikit_learn(found: &Neighbors) {
 fn the_classifier_is_the_vote_over_the_index() {
     let data = data();
     let index =
-        Arc::new(BruteForce::build(Arc::new(data.train.head(5_000)), Metric::Manhattan).unwrap());
+        Arc::new(BruteForce::over(Arc::new(data.train.head(5_000)), Metric::Manhattan).unwrap());
     let labels: Arc<[u8]> = data.train_labels[..5_000].into();
     let queries = data.test.head(200);
     let voted = Weights::Distance.vote_rows(&index.query_batch(&queries, 5).unwrap(), 5, &labels);

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use fashion_knn::distance::Metric;
 use fashion_knn::index::{
-    Annoy, AnnoyParams, BallTree, BallTreeParams, Index, KdTree, KdTreeParams,
+    Annoy, AnnoyParams, AnnoySearch, BallTree, BallTreeParams, Build, Index, KdTree, KdTreeParams,
+    Query,
 };
 use fashion_knn::vectors::Vectors;
 use proptest::prelude::*;
@@ -112,7 +113,7 @@ proptest! {
     #[test]
     fn annoy_is_exact_where_it_collects_all(table in tables(), n_trees in 1usize..6, seed in 0u64..9, k in 1usize..20) {
         let rows = table.base().len();
-        let forest = Annoy::build(table.base(), AnnoyParams { n_trees, seed }).unwrap().with_search_k(rows * n_trees);
+        let forest = Annoy::build(table.base(), AnnoyParams { n_trees, seed }).unwrap().with_search(AnnoySearch { search_k: rows * n_trees }).unwrap();
         prop_assert_eq!(found(&forest, &table, k), table.nearest(Metric::Euclidean, k));
     }
 

@@ -14,7 +14,7 @@ use fashion_knn::vectors::Vectors;
 /// For recall .90, .95 and .99: what the tuned index finds of the queries' neighbours is at least that, less .01.
 fn reaches_what_was_asked(base: &Arc<Vectors>, queries: &Vectors) {
     let k = 10;
-    let truth = BruteForce::build(base.clone(), Metric::Euclidean)
+    let truth = BruteForce::over(base.clone(), Metric::Euclidean)
         .unwrap()
         .query_batch(queries, k)
         .unwrap();

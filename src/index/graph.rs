@@ -1,6 +1,10 @@
 //! Indexes that walk along a graph of near neighbours.
 
-pub(crate) mod hnsw;
-pub(crate) mod links;
-pub(crate) mod ngt;
-pub(crate) mod quantized_graph;
+mod hnsw;
+mod links;
+mod ngt;
+mod quantized_graph;
+
+pub use self::hnsw::{Hnsw, HnswParams, HnswSearch};
+pub use self::ngt::{Ngt, NgtParams, NgtSearch};
+pub use self::quantized_graph::{QuantizedGraph, QuantizedGraphParams, QuantizedGraphSearch};

@@ -1,8 +1,12 @@
 //! Indexes of inverted lists: k-means parts the rows, a query searches the lists of the nearest centroids.
 
-pub(crate) mod inverted_lists;
-pub(crate) mod ivf_flat;
-pub(crate) mod ivf_pq;
-pub(crate) mod pq_lists;
-pub(crate) mod product_quantizer;
-pub(crate) mod scann;
+mod inverted_lists;
+mod ivf_flat;
+mod ivf_pq;
+mod pq_lists;
+mod product_quantizer;
+mod scann;
+
+pub use self::ivf_flat::{IvfFlat, IvfFlatParams, IvfFlatSearch};
+pub use self::ivf_pq::{IvfPq, IvfPqParams, IvfPqSearch};
+pub use self::scann::{Scann, ScannParams, ScannSearch};

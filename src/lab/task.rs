@@ -16,7 +16,7 @@ use thiserror::Error;
 use crate::distance::{Metric, Ranker};
 use crate::files::write_atomically;
 use crate::index::registry::{Entry, Settings};
-use crate::index::{BruteForce, BuildError, Index, QueryError};
+use crate::index::{BruteForce, BuildError, Index, Query, QueryError};
 use crate::lab::evaluate::{Timed, on_threads, recall, time_batch, time_queries};
 use crate::neighbor::{Neighbor, Neighbors};
 use crate::vectors::Vectors;
@@ -172,7 +172,7 @@ impl Task {
         }
         let k = ks.iter().copied().max().ok_or(QueryError::ZeroK)?;
         let compute = || -> Result<Neighbors, MeasureError> {
-            let exact = BruteForce::build(base.clone(), Metric::Euclidean).map_err(|source| {
+            let exact = BruteForce::over(base.clone(), Metric::Euclidean).map_err(|source| {
                 MeasureError::Build {
                     index: "brute_force",
                     source,
@@ -294,7 +294,8 @@ impl Task {
     pub fn recall(&self, found: &Neighbors, k: usize) -> f64 {
         let judged = |(query, row): (usize, &[Neighbor])| -> Vec<Neighbor> {
             let ranker = Ranker::new(&self.base, Metric::Euclidean, self.queries.row(query));
-            let distance = |id: u32| Metric::Euclidean.distance_of_rank(ranker.rank(id as usize));
+            let distance =
+                |id: u32| Metric::Euclidean.distance_of_reduced(ranker.reduced(id as usize));
             row.iter()
                 .take(k)
                 .map(|found| Neighbor {
@@ -585,7 +586,11 @@ mod tests {
         let farthest = |query: usize| {
             let ranker = Ranker::new(&task.base, Metric::Euclidean, task.queries.row(query));
             let mut ids: Vec<u32> = (0..task.base.len() as u32).collect();
-            ids.sort_by(|&a, &b| ranker.rank(b as usize).total_cmp(&ranker.rank(a as usize)));
+            ids.sort_by(|&a, &b| {
+                ranker
+                    .reduced(b as usize)
+                    .total_cmp(&ranker.reduced(a as usize))
+            });
             ids.into_iter()
                 .take(2)
                 .map(|id| Neighbor { id, distance: 0.0 })

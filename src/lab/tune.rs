@@ -12,7 +12,7 @@ use thiserror::Error;
 
 use crate::distance::Metric;
 use crate::index::registry::{Built, Entry, Knob, Settings};
-use crate::index::{BruteForce, BuildError, Index, QueryError};
+use crate::index::{BruteForce, BuildError, Query, QueryError};
 use crate::lab::evaluate::{recall, time_queries};
 use crate::neighbor::Neighbors;
 use crate::vectors::{Vectors, VectorsError};
@@ -156,7 +156,7 @@ impl<'a> Tuner<'a> {
             Arc::new(base.select(&rows(false))?),
         );
         let truth =
-            BruteForce::build(rest.clone(), Metric::Euclidean)?.query_batch(&queries, target.k)?;
+            BruteForce::over(rest.clone(), Metric::Euclidean)?.query_batch(&queries, target.k)?;
         let built = (entry.build)(rest, build)?;
         let mut tuner = Self {
             entry,

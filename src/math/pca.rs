@@ -456,7 +456,7 @@ mod tests {
         let projected = pca.project_all(&base, 3);
         for (a, b) in [(0, 1), (2, 3), (700, 1_999)] {
             let true_square = crate::distance::Metric::Euclidean
-                .rank(&base.row_to_floats(a), &base.row_to_floats(b));
+                .reduced(&base.row_to_floats(a), &base.row_to_floats(b));
             let difference = &projected.row(a) - &projected.row(b);
             assert!(
                 (dot(difference.view(), difference.view()) - true_square).abs()

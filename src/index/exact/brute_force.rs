@@ -18,8 +18,9 @@ use rayon::prelude::*;
 
 use self::scan::{Halves, Scan};
 use crate::distance::Metric;
-use crate::index::{BuildError, Index, QueryError, check_base, check_query, check_shape};
-use crate::neighbor::{Neighbor, Neighbors, TopK};
+use crate::index::parameters::parameters;
+use crate::index::{Build, BuildError, Found, Index, NoParameters, Visits, check_base};
+use crate::neighbor::{Candidate, TopK};
 use crate::simd::tiles::{POINTS, QUERIES};
 use crate::vectors::{Row, Vectors};
 
@@ -30,6 +31,15 @@ const FEW: usize = 4;
 /// Points that all queries of a tile go over before the next come, to share the second-level cache; and those that a scan bounds
 /// before it compares what is left of them.
 const BLOCK: usize = 16 * POINTS;
+
+parameters! {
+    /// How a [`BruteForce`] is built.
+    pub struct BruteForceParams {
+    } and {
+        /// The metric in which it searches.
+        metric: Metric = Metric::Euclidean;
+    }
+}
 
 /// Exhaustive search (*brute force*, FAISS `Flat`): exact, next to nothing to build, O(n·d) a query.
 #[derive(Debug, Clone)]
@@ -46,17 +56,12 @@ pub struct BruteForce {
 }
 
 impl BruteForce {
-    /// Keeps the vectors and, for the Euclidean metric and if that will speed single queries up, half a byte of each value.
+    /// [`Build::build`] with a metric: `BruteForce::over(base, Metric::Manhattan)`.
     ///
     /// # Errors
     /// If `base` is empty.
-    pub fn build(base: Arc<Vectors>, metric: Metric) -> Result<Self, BuildError> {
-        let index = Self::new(base, metric)?;
-        Ok(if index.halves_pay() {
-            index
-        } else {
-            index.without_halves()
-        })
+    pub fn over(base: Arc<Vectors>, metric: Metric) -> Result<Self, BuildError> {
+        Self::build(base, BruteForceParams { metric })
     }
 
     /// With half a byte of each value wherever they can be had.
@@ -106,12 +111,6 @@ impl BruteForce {
         }
     }
 
-    /// The metric in which it searches.
-    #[must_use]
-    pub fn metric(&self) -> Metric {
-        self.metric
-    }
-
     /// The vectors that it searches.
     #[must_use]
     pub fn base(&self) -> &Arc<Vectors> {
@@ -122,14 +121,14 @@ impl BruteForce {
         TopK::new(k.min(self.base.len()))
     }
 
-    fn scan(&self, query: Row<'_>, k: usize) -> Vec<Neighbor> {
+    fn scan(&self, query: Row<'_>, k: usize) -> Vec<Candidate> {
         let mut top = self.collector(k);
         Scan::new(self, query).rows(0..self.base.len(), &mut top);
-        top.into_neighbors(self.metric)
+        top.into_candidates()
     }
 
     /// Scans for some queries at once, block by block, so that a block is read from memory once for all of them.
-    fn scan_all(&self, queries: &[Row<'_>], k: usize) -> Vec<Vec<Neighbor>> {
+    fn scan_all(&self, queries: &[Row<'_>], k: usize) -> Vec<Vec<Candidate>> {
         let scans: Vec<_> = queries
             .iter()
             .map(|&query| Scan::new(self, query))
@@ -140,26 +139,48 @@ impl BruteForce {
                 scan.rows(start..(start + BLOCK).min(self.base.len()), top);
             }
         }
-        tops.into_iter()
-            .map(|top| top.into_neighbors(self.metric))
-            .collect()
+        tops.into_iter().map(|top| top.into_candidates()).collect()
     }
 
-    fn search(&self, queries: &[Row<'_>], k: usize) -> Vec<Vec<Neighbor>> {
+    fn search_all(&self, queries: &[Row<'_>], k: usize) -> Vec<Vec<Candidate>> {
         if queries.len() < FEW || self.metric != Metric::Euclidean {
             return self.scan_all(queries, k);
         }
         let mut tops = vec![self.collector(k); queries.len()];
         self.tiles(queries, &mut tops);
-        tops.into_iter()
-            .map(|top| top.into_neighbors(self.metric))
-            .collect()
+        tops.into_iter().map(|top| top.into_candidates()).collect()
+    }
+}
+
+impl Build for BruteForce {
+    const KEY: &'static str = "brute_force";
+    const NAME: &'static str = "Brute force";
+    const EXACT: bool = true;
+    type Params = BruteForceParams;
+    type Search = NoParameters;
+
+    /// Keeps the vectors and, for the Euclidean metric and if that will speed single queries up, half a byte of each
+    /// value.
+    ///
+    /// # Errors
+    /// If `base` is empty.
+    fn build(base: Arc<Vectors>, params: BruteForceParams) -> Result<Self, BuildError> {
+        let index = Self::new(base, params.metric)?;
+        Ok(if index.halves_pay() {
+            index
+        } else {
+            index.without_halves()
+        })
+    }
+
+    fn with_search(&self, _: NoParameters) -> Result<Self, BuildError> {
+        Ok(self.clone())
     }
 }
 
 impl Index for BruteForce {
     fn name(&self) -> &'static str {
-        "Brute force"
+        Self::NAME
     }
 
     fn params(&self) -> Vec<(&'static str, f64)> {
@@ -183,13 +204,23 @@ impl Index for BruteForce {
                 .map_or(0, |halves| halves.memory_bytes())
     }
 
-    fn query(&self, query: &[f32], k: usize) -> Result<Vec<Neighbor>, QueryError> {
-        check_query(query, k, self.dim())?;
-        Ok(self.scan(Row::Floats(query), k))
+    fn metric(&self) -> Metric {
+        self.metric
     }
 
-    fn query_batch(&self, queries: &Vectors, k: usize) -> Result<Neighbors, QueryError> {
-        check_shape(queries.dim(), k, self.dim())?;
+    fn search(&self, query: Row<'_>, k: usize) -> Found {
+        let len = self.base.len();
+        Found {
+            candidates: self.scan(query, k),
+            visits: Visits {
+                leaves: 1,
+                bounds: len,
+                distances: len,
+            },
+        }
+    }
+
+    fn search_batch(&self, queries: &Vectors, k: usize) -> Vec<Vec<Candidate>> {
         let rows: Vec<_> = (0..queries.len()).map(|row| queries.row(row)).collect();
         let share = rows
             .len()
@@ -198,9 +229,9 @@ impl Index for BruteForce {
             .clamp(QUERIES, TILE);
         let found: Vec<_> = rows
             .par_chunks(share)
-            .map(|queries| self.search(queries, k))
+            .map(|queries| self.search_all(queries, k))
             .collect();
-        Ok(found.into_iter().flatten().collect())
+        found.into_iter().flatten().collect()
     }
 }
 
@@ -242,6 +273,8 @@ fn round_up(value: f64) -> f32 {
 mod tests {
     use super::*;
     use crate::distance::Ranker;
+    use crate::index::Query;
+    use crate::neighbor::Neighbor;
     use proptest::prelude::*;
     use rand::{Rng, SeedableRng};
     use rand_chacha::ChaCha8Rng;
@@ -250,7 +283,7 @@ mod tests {
     fn oracle(base: &Vectors, metric: Metric, query: Row<'_>, k: usize) -> Vec<Neighbor> {
         let ranker = Ranker::new(base, metric, query);
         let mut top = TopK::new(k.min(base.len()));
-        (0..base.len()).for_each(|id| _ = top.push(id as u32, ranker.rank(id)));
+        (0..base.len()).for_each(|id| _ = top.push(id as u32, ranker.reduced(id)));
         top.into_neighbors(metric)
     }
 
@@ -350,7 +383,7 @@ mod tests {
         apart[1_000] = 1e9;
         let apart = Vectors::from_floats(60, apart).unwrap();
         check(&apart, &queries, 10);
-        let index = BruteForce::build(Arc::new(apart), Metric::Euclidean).unwrap();
+        let index = BruteForce::over(Arc::new(apart), Metric::Euclidean).unwrap();
         assert!(!index.has_halves(), "which decide nothing");
     }
 
@@ -366,11 +399,11 @@ mod tests {
         let base = Arc::new(
             Vectors::from_floats(40, hidden.chunks(4).flat_map(mix).collect::<Vec<_>>()).unwrap(),
         );
-        let index = BruteForce::build(Arc::clone(&base), Metric::Euclidean).unwrap();
+        let index = BruteForce::over(Arc::clone(&base), Metric::Euclidean).unwrap();
         assert!(index.has_halves());
         assert!(index.memory_bytes() < base.memory_bytes() * 6 / 5);
         assert!(
-            !BruteForce::build(base, Metric::Manhattan)
+            !BruteForce::over(base, Metric::Manhattan)
                 .unwrap()
                 .has_halves()
         );

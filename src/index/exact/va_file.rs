@@ -26,14 +26,13 @@ use ndarray::ArrayView2;
 use rayon::prelude::*;
 
 use crate::distance::{Metric, Ranker};
-use crate::index::{
-    BruteForce, BuildError, Index, QueryError, check_base, check_query, check_shape,
-};
+use crate::index::parameters::parameters;
+use crate::index::{BruteForce, Build, BuildError, Found, Index, NoParameters, Visits, check_base};
 use crate::math::pca::{self, Pca, PcaOptions};
-use crate::neighbor::{Neighbor, Neighbors, TopK};
+use crate::neighbor::{Candidate, TopK};
 use crate::simd::lower_bound::prefetch_row;
 use crate::simd::pairwise::gamma;
-use crate::simd::va_codes::{self, BLOCK, Candidate, Pairs, Segment, Sought, WIDTH};
+use crate::simd::va_codes::{self, BLOCK, Candidate as Survivor, Pairs, Segment, Sought, WIDTH};
 use crate::simd::{self, matvec};
 use crate::vectors::{Row, Storage, Vectors};
 
@@ -84,14 +83,17 @@ impl Plan {
     }
 }
 
-/// Build parameters of [`VaFile`].
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct VaFileParams {
-    /// The division of the components, or `None` to choose it from the data: among those that take no more than half the
-    /// bytes of the vectors themselves, one of least expected work; none, that is a full scan, if that is less.
-    pub plan: Option<Plan>,
-    /// Seed of the sample that the rotation is taken from.
-    pub seed: u64,
+parameters! {
+    /// How a [`VaFile`] is built.
+    pub struct VaFileParams {
+    } and {
+        /// The division of the components, or `None` to choose it from the data.
+        /// Chosen is, among the plans that take no more than half the bytes of the vectors themselves, the one of least
+        /// expected work; none, that is a full scan, if that is less.
+        plan: Option<Plan> = None;
+        /// Seed of the sample that the rotation is taken from.
+        seed: u64 = 0;
+    }
 }
 
 /// Exact Euclidean search by lower bounds from a few quantised principal components.
@@ -108,115 +110,14 @@ pub struct VaFile {
 }
 
 impl VaFile {
-    /// Builds the file: O(s·d² + d³) for the rotation, from a sample of s rows, and O(n·d·m) to rotate n vectors to m
-    /// components. The same on any number of threads.
-    ///
-    /// # Errors
-    /// If `base` is empty, or the plan's head is odd, less than 2 or more than 64 or has no components, or there are more
-    /// than 64 segments.
-    pub fn build(base: Arc<Vectors>, params: &VaFileParams) -> Result<Self, BuildError> {
-        check_base(&base)?;
-        if let Some(plan) = params.plan {
-            if plan.head % 2 != 0 || !(2..=64).contains(&plan.head) {
-                let received = plan.head as f64;
-                return Err(BuildError::InvalidParameter {
-                    name: "head",
-                    received,
-                    expected: "even, 2..=64",
-                });
-            }
-            if plan.segments > 64 {
-                let received = plan.segments as f64;
-                return Err(BuildError::InvalidParameter {
-                    name: "segments",
-                    received,
-                    expected: "at most 64",
-                });
-            }
-        }
-        let full = BruteForce::build(Arc::clone(&base), Metric::Euclidean)?;
-        let plans = match params.plan {
-            Some(plan) => vec![plan],
-            None if base.dim() > WIDEST || base.len() < FEWEST => Vec::new(),
-            None => plans(&base),
-        };
-        let Some(components) = plans
-            .iter()
-            .map(|plan| plan.components().min(base.dim()))
-            .max()
-        else {
-            return Ok(Self {
-                full,
-                file: None,
-                batch_by_scan: true,
-            });
-        };
-
-        let pca = Pca::fit(
-            &base,
-            &PcaOptions {
-                seed: params.seed,
-                ..PcaOptions::default()
-            },
-        )?;
-        let projected = pca.project_all(&base, components);
-        let lengths = squared_lengths(&base, &pca);
-        let order = order(projected.view());
-        let file = |plan| File::new(&base, &pca, projected.view(), &lengths, &order, plan);
-        if let Some(plan) = params.plan {
-            let file = file(plan).map(Arc::new);
-            return Ok(Self {
-                full: full.without_halves(),
-                batch_by_scan: file.is_none(),
-                file,
-            });
-        }
-        let costed = |plan| file(plan).map(|file| (file.expected_cost(&base), file));
-        let mut best: Option<(f64, File)> = None;
-        // With half the segments, which often does as well and takes half the time to try: where few components hold nearly all of the
-        // variance, the rest costs for nothing.
-        let halves = plans.iter().map(|&plan| Plan {
-            segments: plan.segments.div_ceil(2),
-            ..plan
-        });
-        for other in halves.filter_map(costed) {
-            if best.as_ref().is_some_and(|best| best.0 <= other.0) {
-                break;
-            }
-            best = Some(other);
-        }
-        let whole = best
-            .as_ref()
-            .and_then(|(_, file)| plans.iter().find(|plan| plan.head == file.plan.head));
-        let whole = whole
-            .filter(|plan| plan.segments > 1)
-            .and_then(|&plan| costed(plan));
-        let best = best
-            .into_iter()
-            .chain(whole)
-            .min_by(|a, b| a.0.total_cmp(&b.0));
-        let (scan, batch) = scan_cost(&full);
-        Ok(match best {
-            Some((cost, file)) if cost < WORTHWHILE * scan => Self {
-                full: full.without_halves(),
-                file: Some(Arc::new(file)),
-                batch_by_scan: batch < cost,
-            },
-            _ => Self {
-                full,
-                file: None,
-                batch_by_scan: true,
-            },
-        })
-    }
-
     /// How the components are divided, or `None` if every query is a full scan.
     #[must_use]
     pub fn plan(&self) -> Option<Plan> {
         self.file.as_ref().map(|file| file.plan)
     }
 
-    fn search(&self, query: Row<'_>, k: usize) -> Option<Vec<Neighbor>> {
+    /// What the file finds; `None` where there is none, or where it cannot bound the query.
+    fn search_file(&self, query: Row<'_>, k: usize) -> Option<Vec<Candidate>> {
         let file = self.file.as_ref()?;
         SCRATCH.with_borrow_mut(|scratch| file.search(self.full.base(), query, k, scratch))
     }
@@ -341,8 +242,8 @@ struct Scratch {
     boxes: Vec<i32>,
     minima: Vec<i32>,
     blocks: Vec<u32>,
-    candidates: Vec<Candidate>,
-    seeds: Vec<Candidate>,
+    candidates: Vec<Survivor>,
+    seeds: Vec<Survivor>,
     work: Work,
 }
 
@@ -613,7 +514,7 @@ impl File {
         row: Row<'_>,
         k: usize,
         scratch: &mut Scratch,
-    ) -> Option<Vec<Neighbor>> {
+    ) -> Option<Vec<Candidate>> {
         /// Blocks, beyond those that k points need, and candidates, beyond twice k, from which the first threshold comes.
         const FIRST_BLOCKS: usize = 8;
         const SEEDS: usize = 12;
@@ -701,7 +602,7 @@ impl File {
             }
         }
         search.verify(stage, candidates);
-        Some(search.top.into_neighbors(Metric::Euclidean))
+        Some(search.top.into_candidates())
     }
 
     /// Expected nanoseconds of a query, from the work that some rows of the base make as queries.
@@ -766,7 +667,7 @@ struct Search<'a> {
     ranker: Ranker<'a>,
     top: TopK,
     query: &'a mut Query,
-    seeds: &'a mut Vec<Candidate>,
+    seeds: &'a mut Vec<Survivor>,
     most_seeds: usize,
     work: &'a mut Work,
 }
@@ -787,7 +688,7 @@ impl Search<'_> {
     }
 
     /// Appends the points of some blocks that their heads do not exclude.
-    fn heads(&mut self, blocks: &[u32], candidates: &mut Vec<Candidate>) {
+    fn heads(&mut self, blocks: &[u32], candidates: &mut Vec<Survivor>) {
         let file = self.file;
         self.work.blocks += blocks.len();
         let limit = self.limit(0);
@@ -813,7 +714,7 @@ impl Search<'_> {
     }
 
     /// Adds the segment of a stage to the bounds of the candidates, and keeps those within the limit.
-    fn refine(&mut self, stage: usize, candidates: &mut Vec<Candidate>) {
+    fn refine(&mut self, stage: usize, candidates: &mut Vec<Survivor>) {
         let file = self.file;
         while self.query.segments.len() < stage {
             file.encode_segment(self.query, self.work);
@@ -827,7 +728,7 @@ impl Search<'_> {
     }
 
     /// Compares the best candidates exactly, for a better threshold, and keeps those of the others that are within it.
-    fn seed(&mut self, stage: usize, candidates: &mut Vec<Candidate>) {
+    fn seed(&mut self, stage: usize, candidates: &mut Vec<Survivor>) {
         let best = self.most_seeds.min(candidates.len());
         if best < candidates.len() {
             candidates.select_nth_unstable_by_key(best, |candidate| candidate.bound);
@@ -847,7 +748,7 @@ impl Search<'_> {
     }
 
     /// Compares the candidates exactly, nearest bound first, until a bound is beyond the limit.
-    fn verify(&mut self, stage: usize, candidates: &mut [Candidate]) {
+    fn verify(&mut self, stage: usize, candidates: &mut [Survivor]) {
         /// How many candidates ahead rows are fetched.
         const AHEAD: usize = 4;
         candidates.sort_unstable_by_key(|candidate| candidate.bound);
@@ -868,7 +769,9 @@ impl Search<'_> {
             let id = self.file.ids[candidate.position as usize];
             if id != u32::MAX {
                 self.work.verified += 1;
-                if let Some(rank) = self.ranker.rank_within(id as usize, self.top.threshold())
+                if let Some(rank) = self
+                    .ranker
+                    .reduced_within(id as usize, self.top.threshold())
                     && self.top.push(id, rank)
                 {
                     limit = self.limit(stage);
@@ -877,7 +780,7 @@ impl Search<'_> {
         }
     }
 
-    fn fetch(&self, candidate: &Candidate) {
+    fn fetch(&self, candidate: &Survivor) {
         let id = self.file.ids[candidate.position as usize];
         if id != u32::MAX {
             prefetch_row(self.base.row(id as usize));
@@ -943,9 +846,123 @@ fn nearest(value: f64) -> i16 {
     (value + 0.5f64.copysign(value)) as i16
 }
 
+impl Build for VaFile {
+    const KEY: &'static str = "va_file";
+    const NAME: &'static str = "VA+-file";
+    const EXACT: bool = true;
+    type Params = VaFileParams;
+    type Search = NoParameters;
+
+    /// Builds the file: O(s·d² + d³) for the rotation, from a sample of s rows, and O(n·d·m) to rotate n vectors to m
+    /// components. The same on any number of threads.
+    ///
+    /// # Errors
+    /// If `base` is empty, or the plan's head is odd, less than 2 or more than 64 or has no components, or there are more
+    /// than 64 segments.
+    fn build(base: Arc<Vectors>, params: VaFileParams) -> Result<Self, BuildError> {
+        check_base(&base)?;
+        if let Some(plan) = params.plan {
+            if plan.head % 2 != 0 || !(2..=64).contains(&plan.head) {
+                let received = plan.head as f64;
+                return Err(BuildError::InvalidParameter {
+                    name: "head",
+                    received,
+                    expected: "even, 2..=64",
+                });
+            }
+            if plan.segments > 64 {
+                let received = plan.segments as f64;
+                return Err(BuildError::InvalidParameter {
+                    name: "segments",
+                    received,
+                    expected: "at most 64",
+                });
+            }
+        }
+        let full = BruteForce::over(Arc::clone(&base), Metric::Euclidean)?;
+        let plans = match params.plan {
+            Some(plan) => vec![plan],
+            None if base.dim() > WIDEST || base.len() < FEWEST => Vec::new(),
+            None => plans(&base),
+        };
+        let Some(components) = plans
+            .iter()
+            .map(|plan| plan.components().min(base.dim()))
+            .max()
+        else {
+            return Ok(Self {
+                full,
+                file: None,
+                batch_by_scan: true,
+            });
+        };
+
+        let pca = Pca::fit(
+            &base,
+            &PcaOptions {
+                seed: params.seed,
+                ..PcaOptions::default()
+            },
+        )?;
+        let projected = pca.project_all(&base, components);
+        let lengths = squared_lengths(&base, &pca);
+        let order = order(projected.view());
+        let file = |plan| File::new(&base, &pca, projected.view(), &lengths, &order, plan);
+        if let Some(plan) = params.plan {
+            let file = file(plan).map(Arc::new);
+            return Ok(Self {
+                full: full.without_halves(),
+                batch_by_scan: file.is_none(),
+                file,
+            });
+        }
+        let costed = |plan| file(plan).map(|file| (file.expected_cost(&base), file));
+        let mut best: Option<(f64, File)> = None;
+        // With half the segments, which often does as well and takes half the time to try: where few components hold nearly all of the
+        // variance, the rest costs for nothing.
+        let halves = plans.iter().map(|&plan| Plan {
+            segments: plan.segments.div_ceil(2),
+            ..plan
+        });
+        for other in halves.filter_map(costed) {
+            if best.as_ref().is_some_and(|best| best.0 <= other.0) {
+                break;
+            }
+            best = Some(other);
+        }
+        let whole = best
+            .as_ref()
+            .and_then(|(_, file)| plans.iter().find(|plan| plan.head == file.plan.head));
+        let whole = whole
+            .filter(|plan| plan.segments > 1)
+            .and_then(|&plan| costed(plan));
+        let best = best
+            .into_iter()
+            .chain(whole)
+            .min_by(|a, b| a.0.total_cmp(&b.0));
+        let (scan, batch) = scan_cost(&full);
+        Ok(match best {
+            Some((cost, file)) if cost < WORTHWHILE * scan => Self {
+                full: full.without_halves(),
+                file: Some(Arc::new(file)),
+                batch_by_scan: batch < cost,
+            },
+            _ => Self {
+                full,
+                file: None,
+                batch_by_scan: true,
+            },
+        })
+    }
+
+    fn with_search(&self, _: NoParameters) -> Result<Self, BuildError> {
+        Ok(self.clone())
+    }
+}
+
 impl Index for VaFile {
     fn name(&self) -> &'static str {
-        "VA+-file"
+        Self::NAME
     }
 
     fn params(&self) -> Vec<(&'static str, f64)> {
@@ -967,33 +984,30 @@ impl Index for VaFile {
         self.full.memory_bytes() + self.file.as_ref().map_or(0, |file| file.memory_bytes())
     }
 
-    fn query(&self, query: &[f32], k: usize) -> Result<Vec<Neighbor>, QueryError> {
-        check_query(query, k, self.dim())?;
-        match self.search(Row::Floats(query), k) {
-            Some(found) => Ok(found),
-            None => self.full.query(query, k),
+    fn search(&self, query: Row<'_>, k: usize) -> Found {
+        match self.search_file(query, k) {
+            Some(candidates) => Found {
+                candidates,
+                visits: Visits::default(),
+            },
+            None => self.full.search(query, k),
         }
     }
 
-    fn query_batch(&self, queries: &Vectors, k: usize) -> Result<Neighbors, QueryError> {
-        check_shape(queries.dim(), k, self.dim())?;
+    fn search_batch(&self, queries: &Vectors, k: usize) -> Vec<Vec<Candidate>> {
         if self.batch_by_scan {
-            return self.full.query_batch(queries, k);
+            return self.full.search_batch(queries, k);
         }
-        let rows: Result<Vec<_>, _> = (0..queries.len())
-            .into_par_iter()
-            .map(|row| match self.search(queries.row(row), k) {
-                Some(found) => Ok(found),
-                None => self.full.query(&queries.row_to_floats(row), k),
-            })
-            .collect();
-        Ok(rows?.into_iter().collect())
+        let search = |row| self.search(queries.row(row), k).candidates;
+        (0..queries.len()).into_par_iter().map(search).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::index::Query;
+    use crate::neighbor::Neighbor;
     use proptest::prelude::*;
     use rand::{Rng, SeedableRng};
     use rand_chacha::ChaCha8Rng;
@@ -1002,13 +1016,13 @@ mod tests {
     fn oracle(base: &Vectors, query: &[f32], k: usize) -> Vec<Neighbor> {
         let ranker = Ranker::new(base, Metric::Euclidean, Row::Floats(query));
         let mut top = TopK::new(k.min(base.len()));
-        (0..base.len()).for_each(|id| _ = top.push(id as u32, ranker.rank(id)));
+        (0..base.len()).for_each(|id| _ = top.push(id as u32, ranker.reduced(id)));
         top.into_neighbors(Metric::Euclidean)
     }
 
     fn check(base: &Vectors, queries: &Vectors, plan: Option<Plan>, ks: &[usize]) -> VaFile {
         let base = Arc::new(base.clone());
-        let index = VaFile::build(Arc::clone(&base), &VaFileParams { plan, seed: 1 }).unwrap();
+        let index = VaFile::build(Arc::clone(&base), VaFileParams { plan, seed: 1 }).unwrap();
         for &k in ks {
             let batch = index.query_batch(queries, k).unwrap();
             for row in 0..queries.len() {
@@ -1129,7 +1143,7 @@ mod tests {
                 .build()
                 .unwrap();
             pool.install(|| {
-                let index = VaFile::build(Arc::clone(&base), &VaFileParams::default()).unwrap();
+                let index = VaFile::build(Arc::clone(&base), VaFileParams::default()).unwrap();
                 let found = index.query_batch(&queries, 10).unwrap();
                 (
                     index.file.map(|file| {
@@ -1153,7 +1167,7 @@ mod tests {
         let build = |head, segments| {
             VaFile::build(
                 Arc::clone(&base),
-                &VaFileParams {
+                VaFileParams {
                     plan: Some(Plan { head, segments }),
                     seed: 0,
                 },
@@ -1170,7 +1184,7 @@ mod tests {
         assert_eq!(build(2, 65), error("segments", 65.0, "at most 64"));
         let empty = Arc::new(Vectors::from_bytes(3, vec![]).unwrap());
         assert_eq!(
-            VaFile::build(empty, &VaFileParams::default()).unwrap_err(),
+            VaFile::build(empty, VaFileParams::default()).unwrap_err(),
             BuildError::Empty
         );
     }

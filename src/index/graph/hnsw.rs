@@ -3,38 +3,36 @@
 use std::sync::Arc;
 
 use instant_distance::{Builder, Heuristic, Point};
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::links::Links;
 use crate::distance::Metric;
+use crate::index::parameters::{parameters, positive};
 use crate::index::support::lower_bound::Sketch;
 use crate::index::support::pruned_rows::{COMPONENTS, Comparison, PrunedRows};
-use crate::index::{BuildError, Index, QueryError, Visits, check_base, check_query, check_shape};
-use crate::neighbor::{Neighbor, Neighbors, TopK};
+use crate::index::{Build, BuildError, Found, Index, Parameters, check_base};
+use crate::neighbor::TopK;
 use crate::simd::pairwise;
 use crate::vectors::{Row, Vectors};
 
-/// What an [`Hnsw`] is built with. The paper's M is 32 in instant-distance, and 64 on the lowest layer.
-#[derive(Debug, Clone, PartialEq)]
-pub struct HnswParams {
-    /// Candidates among which the links of a new row are chosen. More make a better graph, more slowly.
-    pub ef_construction: usize,
-    /// Seed of the layers and of the order of insertion.
-    pub seed: u64,
-}
-
-impl Default for HnswParams {
-    fn default() -> Self {
-        Self {
-            ef_construction: 100,
-            seed: 0,
-        }
+parameters! {
+    /// How an [`Hnsw`] is built. The paper's M is 32 in instant-distance, and 64 on the lowest layer.
+    pub struct HnswParams {
+        /// Candidates among which the links of a new row are chosen.
+        /// More make a better graph, more slowly.
+        ef_construction: usize = 100;
+        /// Seed of the layers and of the order of insertion.
+        seed: u64 = 0;
     }
 }
 
-/// The ef_search of an index on which none was set.
-const EF_SEARCH: usize = 40;
+parameters! {
+    /// How an [`Hnsw`] is searched.
+    pub struct HnswSearch {
+        /// The best rows met that a search keeps, at least k.
+        ef_search: usize = 40, sweep [10, 15, 20, 30, 40, 60, 80, 120, 200, 400];
+    }
+}
 
 /// HNSW (Malkov and Yashunin, *Efficient and Robust Approximate Nearest Neighbor Search Using Hierarchical Navigable
 /// Small World Graphs*, TPAMI 2020), the graph built by the crate [`instant_distance`]. Approximate, Euclidean.
@@ -49,7 +47,7 @@ const EF_SEARCH: usize = 40;
 #[derive(Debug, Clone)]
 pub struct Hnsw {
     graph: Arc<Graph>,
-    ef_search: usize,
+    search: HnswSearch,
 }
 
 #[derive(Debug)]
@@ -75,7 +73,7 @@ impl Point for Member<'_> {
             other.base.row(other.id as usize),
         ) {
             (Row::Bytes(a), Row::Bytes(b)) => {
-                return (Metric::Euclidean.rank_bytes(a, b) as f32).sqrt();
+                return (Metric::Euclidean.reduced_bytes(a, b) as f32).sqrt();
             }
             (Row::Floats(a), Row::Floats(b)) => {
                 let squared = pairwise::squared_euclidean_f32(a, b);
@@ -83,7 +81,7 @@ impl Point for Member<'_> {
                 if (1e-20..1e30).contains(&squared) {
                     return squared.sqrt();
                 }
-                Metric::Euclidean.rank(a, b)
+                Metric::Euclidean.reduced(a, b)
             }
             _ => unreachable!("rows of one base"),
         };
@@ -106,19 +104,65 @@ struct Exported {
 }
 
 impl Hnsw {
+    /// What it was built with.
+    #[must_use]
+    pub fn build_params(&self) -> &HnswParams {
+        &self.graph.params
+    }
+
+    /// The number of layers.
+    #[must_use]
+    pub fn layers(&self) -> usize {
+        self.graph.layers.len()
+    }
+
+    /// The links of one layer, zero the lowest, as pairs of ids.
+    ///
+    /// # Panics
+    /// If there is no such layer.
+    pub fn links(&self, layer: usize) -> impl Iterator<Item = (u32, u32)> + '_ {
+        self.graph.layers[layer].pairs(self.graph.rows.ids())
+    }
+}
+
+/// The local minimum of a layer below `entry`: algorithm 2 with ef = 1.
+fn descend(layer: &Links, comparison: &mut Comparison<'_>, entry: u32) -> u32 {
+    comparison.start_again();
+    let mut least = f64::INFINITY;
+    let mut compare = |rows: &[u32], nearest: u32| {
+        let mut nearer = nearest;
+        comparison.compare(rows, |row, rank| {
+            if rank < least {
+                (nearer, least) = (row, rank);
+            }
+            least
+        });
+        nearer
+    };
+    let mut nearest = compare(&[entry], entry);
+    loop {
+        let nearer = compare(layer.of(nearest), nearest);
+        if nearer == nearest {
+            return nearest;
+        }
+        nearest = nearer;
+    }
+}
+
+impl Build for Hnsw {
+    const KEY: &'static str = "hnsw";
+    const NAME: &'static str = "HNSW";
+    const EXACT: bool = false;
+    type Params = HnswParams;
+    type Search = HnswSearch;
+
     /// Builds the graph, on one thread (see [`Hnsw`]).
     ///
     /// # Errors
     /// If `base` is empty or `ef_construction` is zero.
-    pub fn build(base: Arc<Vectors>, params: HnswParams) -> Result<Self, BuildError> {
+    fn build(base: Arc<Vectors>, params: HnswParams) -> Result<Self, BuildError> {
         check_base(&base)?;
-        if params.ef_construction == 0 {
-            return Err(BuildError::InvalidParameter {
-                name: "ef_construction",
-                received: 0.0,
-                expected: "at least 1",
-            });
-        }
+        positive("ef_construction", params.ef_construction)?;
         let sketched = Sketch::fit(&base, Metric::Euclidean, COMPONENTS)?;
         let members = (0..base.len() as u32)
             .map(|id| Member { base: &base, id })
@@ -163,118 +207,28 @@ impl Hnsw {
         };
         Ok(Self {
             graph: Arc::new(graph),
-            ef_search: EF_SEARCH,
+            search: HnswSearch::default(),
         })
     }
 
-    /// What it was built with.
-    #[must_use]
-    pub fn build_params(&self) -> &HnswParams {
-        &self.graph.params
-    }
-
-    /// Another index over the same graph, which keeps the `ef_search` best rows met while it searches, or k if that is
-    /// more.
+    /// Free of cost.
     ///
     /// # Errors
     /// If `ef_search` is zero.
-    pub fn with_ef_search(&self, ef_search: usize) -> Result<Self, BuildError> {
-        if ef_search == 0 {
-            return Err(BuildError::InvalidParameter {
-                name: "ef_search",
-                received: 0.0,
-                expected: "at least 1",
-            });
-        }
-        Ok(Self {
-            graph: Arc::clone(&self.graph),
-            ef_search,
-        })
-    }
-
-    /// [`Index::query`], and what the search looked at.
-    ///
-    /// # Errors
-    /// As [`Index::query`].
-    pub fn query_counted(
-        &self,
-        query: &[f32],
-        k: usize,
-    ) -> Result<(Vec<Neighbor>, Visits), QueryError> {
-        check_query(query, k, self.dim())?;
-        Ok(self.search(Row::Floats(query), k))
-    }
-
-    /// The number of layers.
-    #[must_use]
-    pub fn layers(&self) -> usize {
-        self.graph.layers.len()
-    }
-
-    /// The links of one layer, zero the lowest, as pairs of ids.
-    ///
-    /// # Panics
-    /// If there is no such layer.
-    pub fn links(&self, layer: usize) -> impl Iterator<Item = (u32, u32)> + '_ {
-        self.graph.layers[layer].pairs(self.graph.rows.ids())
-    }
-
-    fn search(&self, query: Row<'_>, k: usize) -> (Vec<Neighbor>, Visits) {
-        let Graph { layers, rows, .. } = &*self.graph;
-        let k = k.min(rows.ids().len());
-        let mut comparison = rows.comparison(query);
-        let mut entry = 0;
-        for layer in layers[1..].iter().rev() {
-            entry = descend(layer, &mut comparison, entry);
-        }
-        comparison.start_again();
-        let mut top = TopK::new(self.ef_search.max(k));
-        layers[0].walk(&mut comparison, &[entry], rows.ids(), 1.0, &mut top);
-        let mut neighbors = top.into_neighbors(Metric::Euclidean);
-        neighbors.truncate(k);
-        (neighbors, comparison.visits)
-    }
-}
-
-/// The local minimum of a layer below `entry`: algorithm 2 with ef = 1.
-fn descend(layer: &Links, comparison: &mut Comparison<'_>, entry: u32) -> u32 {
-    comparison.start_again();
-    let mut least = f64::INFINITY;
-    let mut compare = |rows: &[u32], nearest: u32| {
-        let mut nearer = nearest;
-        comparison.compare(rows, |row, rank| {
-            if rank < least {
-                (nearer, least) = (row, rank);
-            }
-            least
-        });
-        nearer
-    };
-    let mut nearest = compare(&[entry], entry);
-    loop {
-        let nearer = compare(layer.of(nearest), nearest);
-        if nearer == nearest {
-            return nearest;
-        }
-        nearest = nearer;
+    fn with_search(&self, search: HnswSearch) -> Result<Self, BuildError> {
+        positive("ef_search", search.ef_search)?;
+        let graph = Arc::clone(&self.graph);
+        Ok(Self { graph, search })
     }
 }
 
 impl Index for Hnsw {
     fn name(&self) -> &'static str {
-        "HNSW"
+        Self::NAME
     }
 
     fn params(&self) -> Vec<(&'static str, f64)> {
-        let HnswParams {
-            ef_construction,
-            seed,
-        } = self.graph.params;
-        vec![
-            ("ef_construction", ef_construction as f64),
-            ("seed", seed as f64),
-            ("ef_search", self.ef_search as f64),
-        ]
+        [self.graph.params.values(), self.search.values()].concat()
     }
 
     fn len(&self) -> usize {
@@ -290,16 +244,22 @@ impl Index for Hnsw {
         rows.memory_bytes() + layers.iter().map(Links::memory_bytes).sum::<usize>()
     }
 
-    fn query(&self, query: &[f32], k: usize) -> Result<Vec<Neighbor>, QueryError> {
-        Ok(self.query_counted(query, k)?.0)
-    }
-
-    fn query_batch(&self, queries: &Vectors, k: usize) -> Result<Neighbors, QueryError> {
-        check_shape(queries.dim(), k, self.dim())?;
-        let rows: Vec<_> = (0..queries.len())
-            .into_par_iter()
-            .map(|row| self.search(queries.row(row), k).0)
-            .collect();
-        Ok(rows.into_iter().collect())
+    fn search(&self, query: Row<'_>, k: usize) -> Found {
+        let Graph { layers, rows, .. } = &*self.graph;
+        let k = k.min(rows.ids().len());
+        let mut comparison = rows.comparison(query);
+        let mut entry = 0;
+        for layer in layers[1..].iter().rev() {
+            entry = descend(layer, &mut comparison, entry);
+        }
+        comparison.start_again();
+        let mut top = TopK::new(self.search.ef_search.max(k));
+        layers[0].walk(&mut comparison, &[entry], rows.ids(), 1.0, &mut top);
+        let mut candidates = top.into_candidates();
+        candidates.truncate(k);
+        Found {
+            candidates,
+            visits: comparison.visits,
+        }
     }
 }

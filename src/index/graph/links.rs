@@ -51,7 +51,7 @@ impl Links {
         size_of_val(&*self.starts) + size_of_val(&*self.targets)
     }
 
-    /// Adds to `top` the nodes found from `starts`, expanding the nearest node not yet expanded until that one's rank value is above `reach`
+    /// Adds to `top` the nodes found from `starts`, expanding the nearest node not yet expanded until that one's reduced distance is above `reach`
     /// times that of the worst in `top`; what lies beyond is not expanded either.
     ///
     /// With the ef best in `top` and a reach of 1 it is algorithm 2 of HNSW; with the k best and (1 + ε)², the range search of NGT.
@@ -63,7 +63,7 @@ impl Links {
         reach: f64,
         top: &mut TopK,
     ) {
-        // Rank values are not negative: their bits order as they do.
+        // Reduced distances are not negative: their bits order as they do.
         let mut pending = BinaryHeap::new();
         let mut expand =
             |nodes: &[u32], pending: &mut BinaryHeap<Reverse<(u64, u32)>>, top: &mut TopK| {

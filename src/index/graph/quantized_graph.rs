@@ -10,37 +10,40 @@ pub(crate) use self::build::near_rows;
 use self::build::{DEGREE, Graph};
 use self::codes::{EncodedQuery, MOST_LINES};
 use crate::distance::{Metric, Ranker};
-use crate::index::ivf::inverted_lists::positive;
-use crate::index::{BuildError, Index, QueryError, check_base, check_query};
-use crate::neighbor::{Neighbor, TopK};
+use crate::index::parameters::{parameters, positive};
+use crate::index::{Build, BuildError, Found, Index, Parameters, Visits, check_base};
+use crate::neighbor::{Candidate, TopK};
 use crate::simd;
 use crate::simd::graph_codes::{self, Query};
 use crate::simd::lower_bound::prefetch_row;
 use crate::vectors::{Row, Vectors};
 
-/// How a [`QuantizedGraph`] is built.
-#[derive(Debug, Clone, PartialEq)]
-pub struct QuantizedGraphParams {
-    /// Bytes of a vector's code: 64, 128, 192 or 256 (no more are used than the dimension calls for). Longer codes say more
-    /// and take longer to fetch and to compare.
-    pub code_bytes: usize,
-    /// Near neighbours from which a node's edges are chosen, at least one.
-    pub candidates: usize,
-    /// An edge is left out if a kept one ends nearer to its end by this factor (of squared distances), at least 1: the α of Vamana. More keeps
-    /// more edges.
-    pub alpha: f64,
-    /// Decides the rotation and the clusters.
-    pub seed: u64,
+parameters! {
+    /// How a [`QuantizedGraph`] is built.
+    pub struct QuantizedGraphParams {
+        /// Bytes of the code that guides the walk: 64, 128, 192 or 256.
+        /// No more are used than the dimension calls for. Longer codes say more and take longer to fetch and to compare.
+        code_bytes: usize = 128, sweep [128, 192];
+        /// Near rows among which a node's edges are chosen, at least one.
+        candidates: usize = 100;
+        /// Vamana's α, at least 1: more keeps more of the longer edges.
+        /// An edge is left out if a kept one ends nearer to its end by this factor (of squared distances).
+        alpha: f64 = 1.2;
+        /// Seed of the rotation and the clusters.
+        seed: u64 = 0;
+    }
 }
 
-impl Default for QuantizedGraphParams {
-    fn default() -> Self {
-        Self {
-            code_bytes: 128,
-            candidates: 100,
-            alpha: 1.2,
-            seed: 0,
-        }
+parameters! {
+    /// How a [`QuantizedGraph`] is searched.
+    pub struct QuantizedGraphSearch {
+        /// Candidates kept while searching, at most; at least k.
+        ef: usize = 400;
+        /// How far beyond the k-th nearest, or less than to it, is searched.
+        /// Out to 1 + `epsilon` times the estimated distance of the k-th, and what a code rounds off. A negative `epsilon`
+        /// leaves the farthest of the k unexpanded.
+        epsilon: f64 = 0.05,
+            sweep [-0.08, -0.05, -0.03, -0.01, 0.0, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2];
     }
 }
 
@@ -56,8 +59,7 @@ impl Default for QuantizedGraphParams {
 #[derive(Debug, Clone)]
 pub struct QuantizedGraph {
     built: Arc<Built>,
-    ef: usize,
-    epsilon: f64,
+    search: QuantizedGraphSearch,
 }
 
 #[derive(Debug)]
@@ -69,18 +71,23 @@ struct Built {
     params: QuantizedGraphParams,
 }
 
-impl QuantizedGraph {
-    /// Builds the graph, in O(n·√n) comparisons of codes, and copies the vectors in its order. Queries use `ef` 400 and `epsilon` 0.05
-    /// until [`with_search`](Self::with_search) says otherwise.
+impl Build for QuantizedGraph {
+    const KEY: &'static str = "quantized_graph";
+    const NAME: &'static str = "Quantized graph";
+    const EXACT: bool = false;
+    type Params = QuantizedGraphParams;
+    type Search = QuantizedGraphSearch;
+
+    /// Builds the graph, in O(n·√n) comparisons of codes, and copies the vectors in its order.
     ///
     /// # Errors
     /// If `base` is empty or a parameter is outside its range.
-    pub fn build(base: Arc<Vectors>, params: &QuantizedGraphParams) -> Result<Self, BuildError> {
+    fn build(base: Arc<Vectors>, params: QuantizedGraphParams) -> Result<Self, BuildError> {
         check_base(&base)?;
         positive("candidates", params.candidates)?;
         let QuantizedGraphParams {
             code_bytes, alpha, ..
-        } = *params;
+        } = params;
         if !code_bytes.is_multiple_of(64) || !(1..=MOST_LINES).contains(&(code_bytes / 64)) {
             let expected = "64, 128, 192 or 256";
             return Err(BuildError::InvalidParameter {
@@ -98,10 +105,10 @@ impl QuantizedGraph {
         }
         let lines = (code_bytes / 64).min((base.dim() + graph_codes::TAIL).div_ceil(64));
         let graph = match lines {
-            1 => build::build::<1>(&base, params),
-            2 => build::build::<2>(&base, params),
-            3 => build::build::<3>(&base, params),
-            _ => build::build::<MOST_LINES>(&base, params),
+            1 => build::build::<1>(&base, &params),
+            2 => build::build::<2>(&base, &params),
+            3 => build::build::<3>(&base, &params),
+            _ => build::build::<MOST_LINES>(&base, &params),
         };
         let order: Vec<usize> = graph.ids.iter().map(|&id| id as usize).collect();
         let rows = base.select(&order).expect("ids are rows of the base");
@@ -113,34 +120,30 @@ impl QuantizedGraph {
             rows,
             graph,
             lines,
-            params: params.clone(),
+            params,
         };
         Ok(Self {
             built: Arc::new(built),
-            ef: 400,
-            epsilon: 0.05,
+            search: QuantizedGraphSearch::default(),
         })
     }
 
-    /// The same graph, searched with up to `ef` candidates (k, if that is more) out to 1 + `epsilon` times the estimated
-    /// distance of the k-th, and what a code rounds off. A negative `epsilon` leaves the farthest of the k unexpanded.
+    /// Free of cost.
     ///
     /// # Errors
     /// If `ef` is zero, or `epsilon` is not finite or no more than −1.
-    pub fn with_search(&self, ef: usize, epsilon: f64) -> Result<Self, BuildError> {
+    fn with_search(&self, search: QuantizedGraphSearch) -> Result<Self, BuildError> {
+        let epsilon = search.epsilon;
         if !(epsilon > -1.0 && epsilon.is_finite()) {
-            let (name, received, expected) = ("epsilon", epsilon, "more than -1");
             return Err(BuildError::InvalidParameter {
-                name,
-                received,
-                expected,
+                name: "epsilon",
+                received: epsilon,
+                expected: "more than -1",
             });
         }
-        Ok(Self {
-            built: self.built.clone(),
-            ef: positive("ef", ef)?,
-            epsilon,
-        })
+        positive("ef", search.ef)?;
+        let built = Arc::clone(&self.built);
+        Ok(Self { built, search })
     }
 }
 
@@ -358,43 +361,36 @@ fn walk<const LINES: usize>(graph: &Graph, ef: usize, k: usize, reach: f32, scra
 
 impl Built {
     /// The `k` best of the pool by exact distance.
-    fn rank(&self, query: &[f32], k: usize, pool: &[Entry]) -> Vec<Neighbor> {
+    fn rank(&self, query: Row<'_>, k: usize, pool: &[Entry]) -> Vec<Candidate> {
         /// Rows asked for ahead of time.
         const AHEAD: usize = 4;
         let fetch = |entry: &Entry| prefetch_row(self.rows.row(entry.position()));
-        let ranker = Ranker::new(&self.rows, Metric::Euclidean, Row::Floats(query));
+        let ranker = Ranker::new(&self.rows, Metric::Euclidean, query);
         let mut top = TopK::new(k.min(self.rows.len()));
         pool.iter().take(AHEAD).for_each(fetch);
         for (i, entry) in pool.iter().enumerate() {
             pool.get(i + AHEAD).into_iter().for_each(fetch);
-            if let Some(rank) = ranker.rank_within(entry.position(), top.threshold()) {
+            if let Some(rank) = ranker.reduced_within(entry.position(), top.threshold()) {
                 top.push(entry.position() as u32, rank);
             }
         }
-        let mut found = top.into_neighbors(Metric::Euclidean);
-        found
-            .iter_mut()
-            .for_each(|neighbor| neighbor.id = self.graph.ids[neighbor.id as usize]);
-        found.sort_unstable_by(|a, b| a.distance.total_cmp(&b.distance).then(a.id.cmp(&b.id)));
+        let mut found = top.into_candidates();
+        for candidate in &mut found {
+            candidate.id = self.graph.ids[candidate.id as usize];
+        }
+        // Ties were in the order of positions; they are to be in that of ids.
+        found.sort_unstable();
         found
     }
 }
 
 impl Index for QuantizedGraph {
     fn name(&self) -> &'static str {
-        "Quantized graph"
+        Self::NAME
     }
 
     fn params(&self) -> Vec<(&'static str, f64)> {
-        let params = &self.built.params;
-        vec![
-            ("code_bytes", params.code_bytes as f64),
-            ("candidates", params.candidates as f64),
-            ("alpha", params.alpha),
-            ("seed", params.seed as f64),
-            ("ef", self.ef as f64),
-            ("epsilon", self.epsilon),
-        ]
+        [self.built.params.values(), self.search.values()].concat()
     }
 
     fn len(&self) -> usize {
@@ -409,20 +405,25 @@ impl Index for QuantizedGraph {
         self.built.rows.memory_bytes() + self.built.graph.memory_bytes()
     }
 
-    fn query(&self, query: &[f32], k: usize) -> Result<Vec<Neighbor>, QueryError> {
-        check_query(query, k, self.dim())?;
+    fn search(&self, query: Row<'_>, k: usize) -> Found {
         let Built { graph, lines, .. } = &*self.built;
-        let reach = (1.0 + self.epsilon) as f32;
-        let ef = self.ef.max(k);
+        let reach = (1.0 + self.search.epsilon) as f32;
+        let ef = self.search.ef.max(k);
         SCRATCH.with_borrow_mut(|scratch| {
-            graph.encoder.encode(query, &mut scratch.query);
+            graph.encoder.encode(&query.to_floats(), &mut scratch.query);
             match lines {
                 1 => walk::<1>(graph, ef, k, reach, scratch),
                 2 => walk::<2>(graph, ef, k, reach, scratch),
                 3 => walk::<3>(graph, ef, k, reach, scratch),
                 _ => walk::<MOST_LINES>(graph, ef, k, reach, scratch),
             }
-            Ok(self.built.rank(query, k, &scratch.pool))
+            Found {
+                candidates: self.built.rank(query, k, &scratch.pool),
+                visits: Visits {
+                    distances: scratch.pool.len(),
+                    ..Visits::default()
+                },
+            }
         })
     }
 }
@@ -430,9 +431,10 @@ impl Index for QuantizedGraph {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::index::Query;
     use crate::index::support::test_data::{clustered, recall, rounded};
 
-    fn build(base: &Arc<Vectors>, params: &QuantizedGraphParams) -> QuantizedGraph {
+    fn build(base: &Arc<Vectors>, params: QuantizedGraphParams) -> QuantizedGraph {
         QuantizedGraph::build(base.clone(), params).unwrap()
     }
 
@@ -444,14 +446,39 @@ mod tests {
             for code_bytes in [64, 128, 192, 256] {
                 let graph = build(
                     &base,
-                    &QuantizedGraphParams {
+                    QuantizedGraphParams {
                         code_bytes,
                         ..Default::default()
                     },
                 );
-                let near = recall(&graph.with_search(200, 0.0).unwrap(), &base, &queries, 10);
-                let far = recall(&graph.with_search(200, 0.1).unwrap(), &base, &queries, 10);
-                let short = graph.with_search(200, -0.1).unwrap();
+                let near = recall(
+                    &graph
+                        .with_search(QuantizedGraphSearch {
+                            ef: 200,
+                            epsilon: 0.0,
+                        })
+                        .unwrap(),
+                    &base,
+                    &queries,
+                    10,
+                );
+                let far = recall(
+                    &graph
+                        .with_search(QuantizedGraphSearch {
+                            ef: 200,
+                            epsilon: 0.1,
+                        })
+                        .unwrap(),
+                    &base,
+                    &queries,
+                    10,
+                );
+                let short = graph
+                    .with_search(QuantizedGraphSearch {
+                        ef: 200,
+                        epsilon: -0.1,
+                    })
+                    .unwrap();
                 assert!(
                     short
                         .query_batch(&queries, 10)
@@ -482,8 +509,18 @@ mod tests {
             Arc::new(shift(clustered(3_000, 30, 1))),
             shift(clustered(100, 30, 2)),
         );
-        let graph = build(&base, &QuantizedGraphParams::default());
-        let recall = recall(&graph.with_search(200, 0.1).unwrap(), &base, &queries, 10);
+        let graph = build(&base, QuantizedGraphParams::default());
+        let recall = recall(
+            &graph
+                .with_search(QuantizedGraphSearch {
+                    ef: 200,
+                    epsilon: 0.1,
+                })
+                .unwrap(),
+            &base,
+            &queries,
+            10,
+        );
         assert!(recall > 0.99, "{recall}");
     }
 
@@ -496,7 +533,7 @@ mod tests {
         let base = Arc::new(Vectors::from_floats(8, values).unwrap());
         let graph = build(
             &base,
-            &QuantizedGraphParams {
+            QuantizedGraphParams {
                 candidates: 3,
                 alpha: 1.0,
                 ..Default::default()
@@ -519,10 +556,13 @@ mod tests {
                 .map(|i| scale * ((i * 7 % 11) as f32 / 11.0 - 0.5))
                 .collect();
             let base = Arc::new(Vectors::from_floats(2, rows).unwrap());
-            let graph = build(&base, &QuantizedGraphParams::default());
+            let graph = build(&base, QuantizedGraphParams::default());
             for row in 0..base.len() {
                 let found = graph
-                    .with_search(50, 1.0)
+                    .with_search(QuantizedGraphSearch {
+                        ef: 50,
+                        epsilon: 1.0,
+                    })
                     .unwrap()
                     .query(&base.row_to_floats(row), 30)
                     .unwrap();
@@ -546,7 +586,7 @@ mod tests {
             let graph = pool.install(|| {
                 build(
                     &base,
-                    &QuantizedGraphParams {
+                    QuantizedGraphParams {
                         seed,
                         ..Default::default()
                     },
@@ -614,13 +654,43 @@ mod tests {
             ),
         ] {
             assert_eq!(
-                name(QuantizedGraph::build(base.clone(), &params).unwrap_err()),
+                name(QuantizedGraph::build(base.clone(), params).unwrap_err()),
                 expected
             );
         }
-        let graph = build(&base, &QuantizedGraphParams::default());
-        assert_eq!(name(graph.with_search(0, 0.1).unwrap_err()), "ef");
-        assert_eq!(name(graph.with_search(9, -1.0).unwrap_err()), "epsilon");
-        assert_eq!(name(graph.with_search(9, f64::NAN).unwrap_err()), "epsilon");
+        let graph = build(&base, QuantizedGraphParams::default());
+        assert_eq!(
+            name(
+                graph
+                    .with_search(QuantizedGraphSearch {
+                        ef: 0,
+                        epsilon: 0.1
+                    })
+                    .unwrap_err()
+            ),
+            "ef"
+        );
+        assert_eq!(
+            name(
+                graph
+                    .with_search(QuantizedGraphSearch {
+                        ef: 9,
+                        epsilon: -1.0
+                    })
+                    .unwrap_err()
+            ),
+            "epsilon"
+        );
+        assert_eq!(
+            name(
+                graph
+                    .with_search(QuantizedGraphSearch {
+                        ef: 9,
+                        epsilon: f64::NAN
+                    })
+                    .unwrap_err()
+            ),
+            "epsilon"
+        );
     }
 }

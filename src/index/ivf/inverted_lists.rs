@@ -1,6 +1,5 @@
 //! [`InvertedLists`]: the coarse quantiser and the inverted lists that `IvfFlat`, `IvfPq` and `Scann` stand on.
 
-use crate::error::BuildError;
 use crate::math::kmeans::{KMeans, KMeansParams, group};
 use crate::simd::pairwise::squared_euclidean_f32_rows;
 use crate::vectors::Vectors;
@@ -87,16 +86,4 @@ pub(crate) fn least(distances: impl Iterator<Item = f32>, nprobe: usize) -> Vec<
     }
     order.sort_unstable_by(key);
     order
-}
-
-/// `value`, if it is at least one.
-pub(crate) fn positive(name: &'static str, value: usize) -> Result<usize, BuildError> {
-    if value == 0 {
-        return Err(BuildError::InvalidParameter {
-            name,
-            received: 0.0,
-            expected: "at least 1",
-        });
-    }
-    Ok(value)
 }

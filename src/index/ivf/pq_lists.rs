@@ -8,7 +8,8 @@ use crate::distance::{Metric, Ranker};
 use crate::index::ivf::inverted_lists::{InvertedLists, least};
 use crate::index::ivf::product_quantizer::{Loss, ProductQuantizer, Subspaces};
 use crate::index::support::projection::{Projected, ProjectedQuery, Projection};
-use crate::neighbor::{Neighbor, TopK};
+use crate::index::{Found, Visits};
+use crate::neighbor::TopK;
 use crate::simd::lower_bound::prefetch_row;
 use crate::simd::matvec;
 use crate::simd::pq_scan::{self, Candidate, Linear, Pair};
@@ -196,20 +197,21 @@ impl PqLists {
 
     /// The `k` best of the `candidates` (k, if that is more) that the codes in the `nprobe` nearest lists bring up, or in more lists if
     /// those hold fewer than k: by true distance if the vectors are kept, by the estimate if not.
-    pub fn search(
-        &self,
-        query: &[f32],
-        k: usize,
-        nprobe: usize,
-        candidates: usize,
-    ) -> Vec<Neighbor> {
+    pub fn search(&self, query: Row<'_>, k: usize, nprobe: usize, candidates: usize) -> Found {
         let k = k.min(self.len());
         let candidates = candidates.clamp(k, self.len());
         SCRATCH.with_borrow_mut(|scratch| {
-            self.scan(query, k, nprobe, candidates, scratch);
-            match &self.rows {
-                Some(rows) => self.rank(rows, query, k, &scratch.found),
+            let mut visits = self.scan(&query.to_floats(), k, nprobe, candidates, scratch);
+            let top = match &self.rows {
+                Some(rows) => {
+                    visits.distances = scratch.found.len();
+                    self.rank(rows, query, k, &scratch.found)
+                }
                 None => self.estimated(k, &scratch.found),
+            };
+            Found {
+                candidates: top.into_candidates(),
+                visits,
             }
         })
     }
@@ -222,7 +224,7 @@ impl PqLists {
         nprobe: usize,
         candidates: usize,
         scratch: &mut Scratch,
-    ) {
+    ) -> Visits {
         let Scratch {
             query: projected,
             products,
@@ -250,7 +252,7 @@ impl PqLists {
         };
         found.clear();
         let mut limit = f32::INFINITY;
-        let mut scanned = 0;
+        let (mut scanned, mut lists_scanned) = (0, 0);
         // Scans lists until so many vectors have been seen.
         let mut scan = |lists: &[(f32, u32)], enough: usize| {
             for &(distance, list) in lists {
@@ -259,6 +261,7 @@ impl PqLists {
                 }
                 let positions = self.partition.list(list as usize);
                 scanned += positions.len();
+                lists_scanned += 1;
                 let offset = distance + projected.rest + self.least_bias + tables.offset;
                 let linear = Linear {
                     per_entry: tables.per_entry,
@@ -303,34 +306,39 @@ impl PqLists {
         if found.len() > candidates {
             keep_least(found, candidates);
         }
+        Visits {
+            leaves: lists_scanned,
+            bounds: scanned,
+            distances: 0,
+        }
     }
 
     /// The `k` best candidates by exact distance.
-    fn rank(&self, rows: &Vectors, query: &[f32], k: usize, found: &[Candidate]) -> Vec<Neighbor> {
+    fn rank(&self, rows: &Vectors, query: Row<'_>, k: usize, found: &[Candidate]) -> TopK {
         /// Rows asked for ahead of time.
         const AHEAD: usize = 6;
         let fetch = |candidate: &Candidate| prefetch_row(rows.row(candidate.position as usize));
-        let ranker = Ranker::new(rows, Metric::Euclidean, Row::Floats(query));
+        let ranker = Ranker::new(rows, Metric::Euclidean, query);
         let mut top = TopK::new(k);
         found.iter().take(AHEAD).for_each(fetch);
         for (i, candidate) in found.iter().enumerate() {
             found.get(i + AHEAD).into_iter().for_each(fetch);
             let position = candidate.position as usize;
-            if let Some(rank) = ranker.rank_within(position, top.threshold()) {
+            if let Some(rank) = ranker.reduced_within(position, top.threshold()) {
                 top.push(self.partition.ids()[position], rank);
             }
         }
-        top.into_neighbors(Metric::Euclidean)
+        top
     }
 
     /// The `k` best candidates by their estimates.
-    fn estimated(&self, k: usize, found: &[Candidate]) -> Vec<Neighbor> {
+    fn estimated(&self, k: usize, found: &[Candidate]) -> TopK {
         let mut top = TopK::new(k);
         for candidate in found {
             let squared = f64::from(candidate.estimate).max(0.0) / self.projection.scale().powi(2);
             top.push(self.partition.ids()[candidate.position as usize], squared);
         }
-        top.into_neighbors(Metric::Euclidean)
+        top
     }
 }
 
@@ -379,6 +387,7 @@ impl Tables {
 mod tests {
     use super::*;
     use crate::index::support::test_data::{clustered, rounded};
+    use crate::neighbor::Neighbor;
 
     fn build(base: &Vectors, nbits: usize, loss: Loss) -> PqLists {
         let subspaces = Subspaces::deal(12, 6);
@@ -426,6 +435,17 @@ mod tests {
         all
     }
 
+    fn search(
+        lists: &PqLists,
+        query: &[f32],
+        k: usize,
+        nprobe: usize,
+        candidates: usize,
+    ) -> Vec<Neighbor> {
+        let found = lists.search(query.into(), k, nprobe, candidates);
+        Metric::Euclidean.neighbors(found.candidates)
+    }
+
     #[test]
     fn estimates_are_those_of_the_definition() {
         let (floats, queries) = (clustered(900, 20, 1), clustered(10, 20, 2));
@@ -435,7 +455,7 @@ mod tests {
                 for query in (0..queries.len()).map(|row| queries.row_to_floats(row)) {
                     let mut expected = by_definition(&base, &lists, &query);
                     expected.sort_by_key(|&(id, _)| id);
-                    let mut found = lists.search(&query, 900, 7, 900);
+                    let mut found = search(&lists, &query, 900, 7, 900);
                     assert!(found.is_sorted_by_key(|neighbor| neighbor.distance));
                     found.sort_by_key(|neighbor| neighbor.id);
                     assert_eq!(found.len(), 900);
@@ -458,9 +478,9 @@ mod tests {
         let (base, queries) = (clustered(900, 20, 1), clustered(10, 20, 2));
         let lists = build(&base, 4, Loss::score_aware(0.5, 12));
         for query in (0..queries.len()).map(|row| queries.row_to_floats(row)) {
-            let all = lists.search(&query, 900, 7, 900);
+            let all = search(&lists, &query, 900, 7, 900);
             for k in [1, 5, 40] {
-                assert_eq!(lists.search(&query, k, 7, k), all[..k]);
+                assert_eq!(search(&lists, &query, k, 7, k), all[..k]);
             }
         }
     }
@@ -469,6 +489,9 @@ mod tests {
     fn more_lists_follow_until_there_are_k() {
         let base = clustered(900, 20, 1);
         let lists = build(&base, 4, Loss::PLAIN);
-        assert_eq!(lists.search(&base.row_to_floats(3), 500, 1, 500).len(), 500);
+        assert_eq!(
+            search(&lists, &base.row_to_floats(3), 500, 1, 500).len(),
+            500
+        );
     }
 }

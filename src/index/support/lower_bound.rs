@@ -72,7 +72,7 @@ pub struct SketchedQuery {
 pub struct Radius {
     /// As a distance.
     pub distance: f32,
-    /// As a rank value: squared for Euclidean.
+    /// As a reduced distance: squared for Euclidean.
     pub rank: f32,
 }
 
@@ -305,14 +305,14 @@ impl Sketch {
 }
 
 impl SketchedQuery {
-    /// How far sketches of neighbours can be, if the k-th best so far has this rank value.
+    /// How far sketches of neighbours can be, if the k-th best so far has this reduced distance.
     #[inline]
     pub fn radius(&self, rank: f64) -> Radius {
         if rank == f64::INFINITY || self.slack == f64::INFINITY {
             return Radius::INFINITE;
         }
         let distance =
-            (self.metric.distance_of_rank(rank) * self.scale + self.slack) * self.expansion;
+            (self.metric.distance_of_reduced(rank) * self.scale + self.slack) * self.expansion;
         let ranked = match self.metric {
             Metric::Euclidean => distance * distance,
             Metric::Manhattan => distance,

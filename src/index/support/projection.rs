@@ -156,7 +156,7 @@ impl Projection {
                 .map(|(&sum, offset)| f64::from(sum) * per_sum + offset)
         };
         let kept: f64 = exact().map(|value| value * value).sum();
-        let total = Metric::Euclidean.rank(query, &self.mean) * self.scale.powi(2);
+        let total = Metric::Euclidean.reduced(query, &self.mean) * self.scale.powi(2);
         let far = total.max(kept).sqrt() / (FARTHEST_QUERY * self.radius.max(f64::MIN_POSITIVE));
         let nearer = if far > 1.0 { far.recip() } else { 1.0 };
         coordinates.clear();
@@ -243,9 +243,9 @@ mod tests {
         for query in (0..queries.len()).map(|row| queries.row_to_floats(row)) {
             projection.apply(&query, &mut out);
             for row in 0..base.len() {
-                let truth = Metric::Euclidean.rank(&query, &base.row_to_floats(row));
+                let truth = Metric::Euclidean.reduced(&query, &base.row_to_floats(row));
                 let coordinates = projected.coordinates.row_to_floats(row);
-                let found = Metric::Euclidean.rank(&out.coordinates, &coordinates)
+                let found = Metric::Euclidean.reduced(&out.coordinates, &coordinates)
                     / projection.scale().powi(2);
                 assert!(
                     (found - truth).abs() <= tolerance * truth,
@@ -287,7 +287,7 @@ mod tests {
             .mean()
             .mapv(|value| value as f32)
             .to_vec();
-        let total = |row: &[f32]| Metric::Euclidean.rank(row, &mean) * few.scale().powi(2);
+        let total = |row: &[f32]| Metric::Euclidean.reduced(row, &mean) * few.scale().powi(2);
         let mut out = ProjectedQuery::default();
         for row in 0..20 {
             let kept = |values: &[f32]| values.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>();

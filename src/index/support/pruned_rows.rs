@@ -108,7 +108,7 @@ pub struct Comparison<'a> {
     met: Vec<u64>,
     fresh: Vec<u32>,
     bounds: Vec<f32>,
-    /// What is of a larger rank value matters no more, and how far its sketch can be.
+    /// What is of a larger reduced distance matters no more, and how far its sketch can be.
     limit: f64,
     radius: Radius,
     /// What has been looked at.
@@ -127,7 +127,7 @@ impl Comparison<'_> {
         (self.limit, self.radius) = (f64::INFINITY, Radius::INFINITE);
     }
 
-    /// Offers each of `positions` that was not met before, with its rank value, unless that is sure to be above the limit. `offer` returns
+    /// Offers each of `positions` that was not met before, with its reduced distance, unless that is sure to be above the limit. `offer` returns
     /// the limit from there on.
     pub fn compare(&mut self, positions: &[u32], mut offer: impl FnMut(u32, f64) -> f64) {
         let PrunedRows { sketches, rows, .. } = self.rows;
@@ -166,7 +166,7 @@ impl Comparison<'_> {
             }
             self.visits.distances += 1;
             let position = self.fresh[i];
-            if let Some(rank) = self.ranker.rank_within(position as usize, self.limit) {
+            if let Some(rank) = self.ranker.reduced_within(position as usize, self.limit) {
                 let limit = offer(position, rank);
                 if limit < self.limit {
                     self.limit = limit;

@@ -6,7 +6,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::distance::Metric;
-use crate::index::{BruteForce, Index};
+use crate::index::{BruteForce, Index, Query};
 use crate::vectors::Vectors;
 
 /// `n` rows of `dim` values in 0..=255 around ten centres, spread along eight directions. Another `seed` gives other rows
@@ -49,7 +49,7 @@ pub fn rounded(data: &Vectors) -> Vectors {
 
 /// The part of the true `k` nearest that `index` finds, by distance; its distances must be true ones.
 pub fn recall(index: &dyn Index, base: &Arc<Vectors>, queries: &Vectors, k: usize) -> f64 {
-    let truth = BruteForce::build(base.clone(), Metric::Euclidean)
+    let truth = BruteForce::over(base.clone(), Metric::Euclidean)
         .unwrap()
         .query_batch(queries, k)
         .unwrap();
@@ -64,7 +64,7 @@ pub fn recall(index: &dyn Index, base: &Arc<Vectors>, queries: &Vectors, k: usiz
         let row = queries.row_to_floats(query);
         for neighbor in found {
             let exact = Metric::Euclidean
-                .rank(&row, &base.row_to_floats(neighbor.id as usize))
+                .reduced(&row, &base.row_to_floats(neighbor.id as usize))
                 .sqrt();
             assert_eq!(neighbor.distance, exact, "true distances");
         }

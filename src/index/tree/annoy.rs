@@ -9,29 +9,35 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 use crate::distance::Metric;
+use crate::index::parameters::{parameters, positive};
 use crate::index::support::lower_bound::Sketch;
 use crate::index::support::pruned_rows::{COMPONENTS, PrunedRows};
-use crate::index::{BuildError, Index, QueryError, Visits, check_base, check_query, check_shape};
-use crate::neighbor::{Neighbor, Neighbors, TopK};
+use crate::index::{Build, BuildError, Found, Index, Parameters, check_base};
+use crate::neighbor::TopK;
 use crate::simd::lower_bound as kernels;
 use crate::vectors::{Row, Vectors};
 
-/// What an [`Annoy`] is built with.
-#[derive(Debug, Clone, PartialEq)]
-pub struct AnnoyParams {
-    /// Trees of the forest, each of which costs build time and memory. The `search_k` rows of a query are spread over them; what
-    /// several trees find counts for each.
-    pub n_trees: usize,
-    /// Seed of the splits: the same seed gives the same forest on any number of threads.
-    pub seed: u64,
+parameters! {
+    /// How an [`Annoy`] is built.
+    pub struct AnnoyParams {
+        /// Trees of the forest.
+        /// Each costs build time and memory. The `search_k` rows of a query are spread over them; a row that several trees
+        /// find counts for each.
+        n_trees: usize = 50, sweep [10, 50, 100];
+        /// Seed of the random splits.
+        /// The same seed gives the same forest on any number of threads.
+        seed: u64 = 0;
+    }
 }
 
-impl Default for AnnoyParams {
-    fn default() -> Self {
-        Self {
-            n_trees: 50,
-            seed: 0,
-        }
+parameters! {
+    /// How an [`Annoy`] is searched.
+    pub struct AnnoySearch {
+        /// Rows that a query collects; 0 for `n_trees` × k.
+        /// A row counts once for each tree in which it is met. Never fewer than k different rows are collected. 0 is the
+        /// original's default.
+        search_k: usize = 4_000,
+            sweep [400, 700, 1_000, 1_400, 2_000, 2_800, 4_000, 7_000, 10_000, 20_000];
     }
 }
 
@@ -54,7 +60,7 @@ const ATTEMPTS: usize = 3;
 #[derive(Debug, Clone)]
 pub struct Annoy {
     forest: Arc<Forest>,
-    search_k: usize,
+    search: AnnoySearch,
 }
 
 #[derive(Debug)]
@@ -129,75 +135,10 @@ pub struct Hyperplane {
 }
 
 impl Annoy {
-    /// Builds the forest, a tree a task on the current rayon pool, O(`n_trees`·n·log n).
-    ///
-    /// # Errors
-    /// If `base` is empty or `n_trees` is zero.
-    pub fn build(base: Arc<Vectors>, params: AnnoyParams) -> Result<Self, BuildError> {
-        check_base(&base)?;
-        if params.n_trees == 0 {
-            return Err(BuildError::InvalidParameter {
-                name: "n_trees",
-                received: 0.0,
-                expected: "at least 1",
-            });
-        }
-        let sketched = Sketch::fit(&base, Metric::Euclidean, COMPONENTS)?;
-        let grow = |tree| Grower::grow(&sketched.sketch, &sketched.rows, params.seed, tree);
-        let mut trees: Vec<Tree> = (0..params.n_trees as u64)
-            .into_par_iter()
-            .map(grow)
-            .collect();
-
-        // Rows take the order of the first tree's leaves: what a query looks at is then near in memory.
-        let ids = trees[0].rows.clone();
-        let mut position = vec![0u32; ids.len()];
-        ids.iter()
-            .zip(0..)
-            .for_each(|(&id, at)| position[id as usize] = at);
-        trees.par_iter_mut().for_each(|tree| {
-            tree.rows
-                .iter_mut()
-                .for_each(|row| *row = position[*row as usize])
-        });
-        let rows = PrunedRows::new(&base, sketched, ids);
-        Ok(Self {
-            forest: Arc::new(Forest {
-                params,
-                trees,
-                rows,
-            }),
-            search_k: 0,
-        })
-    }
-
     /// What it was built with.
     #[must_use]
     pub fn build_params(&self) -> &AnnoyParams {
         &self.forest.params
-    }
-
-    /// Another index over the same forest, which collects at least `search_k` rows a query (a row counts once for each
-    /// tree in which it is met), and never fewer than k different ones. Zero: `n_trees` × k, the original's default.
-    #[must_use]
-    pub fn with_search_k(&self, search_k: usize) -> Self {
-        Self {
-            forest: Arc::clone(&self.forest),
-            search_k,
-        }
-    }
-
-    /// [`Index::query`], and what the search looked at.
-    ///
-    /// # Errors
-    /// As [`Index::query`].
-    pub fn query_counted(
-        &self,
-        query: &[f32],
-        k: usize,
-    ) -> Result<(Vec<Neighbor>, Visits), QueryError> {
-        check_query(query, k, self.dim())?;
-        Ok(self.search(Row::Floats(query), k))
     }
 
     /// The hyperplanes of one tree, parents before children; none if there is no such tree.
@@ -226,72 +167,6 @@ impl Annoy {
             pending.extend(sides.map(|side| (side, depth + 1)));
         }
         planes
-    }
-
-    fn search(&self, query: Row<'_>, k: usize) -> (Vec<Neighbor>, Visits) {
-        let Forest {
-            params,
-            trees,
-            rows,
-        } = &*self.forest;
-        let ids = rows.ids();
-        let k = k.min(ids.len());
-        let search_k = if self.search_k == 0 {
-            params.n_trees.saturating_mul(k)
-        } else {
-            self.search_k
-        };
-        let mut comparison = rows.comparison(query);
-        // The hyperplanes lie in the components alone.
-        let place = comparison.sketch()[..rows.sketch().components()].to_vec();
-        let mut top = TopK::new(k);
-        let mut collected = 0;
-        let root = |(tree, root): (u32, &Tree)| Pending {
-            margin: f32::INFINITY,
-            tree,
-            node: root.root,
-        };
-        let mut pending: BinaryHeap<_> = (0..).zip(trees).map(root).collect();
-        while let Some(Pending {
-            mut margin,
-            tree: number,
-            mut node,
-        }) = pending.pop()
-        {
-            if collected >= search_k && comparison.visits.bounds >= k {
-                break;
-            }
-            let tree = &trees[number as usize];
-            let leaf = loop {
-                match node {
-                    Node::Leaf(leaf) => break leaf,
-                    Node::Split(split) => {
-                        let Split { offset, sides } = tree.splits[split as usize];
-                        let side = kernels::dot_f32(tree.normal(split), &place) + offset;
-                        let (near, far) = if side > 0.0 {
-                            (sides[1], sides[0])
-                        } else {
-                            (sides[0], sides[1])
-                        };
-                        pending.push(Pending {
-                            margin: margin.min(-side.abs()),
-                            tree: number,
-                            node: far,
-                        });
-                        margin = margin.min(side.abs());
-                        node = near;
-                    }
-                }
-            };
-            let positions = tree.leaf(leaf);
-            collected += positions.len();
-            comparison.visits.leaves += 1;
-            comparison.compare(positions, |position, rank| {
-                top.push(ids[position as usize], rank);
-                top.threshold()
-            });
-        }
-        (top.into_neighbors(Metric::Euclidean), comparison.visits)
     }
 }
 
@@ -462,18 +337,63 @@ impl<'a> Grower<'a> {
     }
 }
 
+impl Build for Annoy {
+    const KEY: &'static str = "annoy";
+    const NAME: &'static str = "Annoy";
+    const EXACT: bool = false;
+    type Params = AnnoyParams;
+    type Search = AnnoySearch;
+
+    /// Grows the forest, a tree a task on the current rayon pool, O(`n_trees`·n·log n).
+    ///
+    /// # Errors
+    /// If `base` is empty or `n_trees` is zero.
+    fn build(base: Arc<Vectors>, params: AnnoyParams) -> Result<Self, BuildError> {
+        check_base(&base)?;
+        positive("n_trees", params.n_trees)?;
+        let sketched = Sketch::fit(&base, Metric::Euclidean, COMPONENTS)?;
+        let grow = |tree| Grower::grow(&sketched.sketch, &sketched.rows, params.seed, tree);
+        let mut trees: Vec<Tree> = (0..params.n_trees as u64)
+            .into_par_iter()
+            .map(grow)
+            .collect();
+
+        // Rows take the order of the first tree's leaves: what a query looks at is then near in memory.
+        let ids = trees[0].rows.clone();
+        let mut position = vec![0u32; ids.len()];
+        ids.iter()
+            .zip(0..)
+            .for_each(|(&id, at)| position[id as usize] = at);
+        trees.par_iter_mut().for_each(|tree| {
+            tree.rows
+                .iter_mut()
+                .for_each(|row| *row = position[*row as usize])
+        });
+        let rows = PrunedRows::new(&base, sketched, ids);
+        Ok(Self {
+            forest: Arc::new(Forest {
+                params,
+                trees,
+                rows,
+            }),
+            search: AnnoySearch::default(),
+        })
+    }
+
+    /// Free of cost, and never an error.
+    fn with_search(&self, search: AnnoySearch) -> Result<Self, BuildError> {
+        let forest = Arc::clone(&self.forest);
+        Ok(Self { forest, search })
+    }
+}
+
 impl Index for Annoy {
     fn name(&self) -> &'static str {
-        "Annoy"
+        Self::NAME
     }
 
     fn params(&self) -> Vec<(&'static str, f64)> {
-        let AnnoyParams { n_trees, seed } = self.forest.params;
-        vec![
-            ("n_trees", n_trees as f64),
-            ("seed", seed as f64),
-            ("search_k", self.search_k as f64),
-        ]
+        [self.forest.params.values(), self.search.values()].concat()
     }
 
     fn len(&self) -> usize {
@@ -489,16 +409,72 @@ impl Index for Annoy {
         rows.memory_bytes() + trees.iter().map(Tree::memory_bytes).sum::<usize>()
     }
 
-    fn query(&self, query: &[f32], k: usize) -> Result<Vec<Neighbor>, QueryError> {
-        Ok(self.query_counted(query, k)?.0)
-    }
-
-    fn query_batch(&self, queries: &Vectors, k: usize) -> Result<Neighbors, QueryError> {
-        check_shape(queries.dim(), k, self.dim())?;
-        let rows: Vec<_> = (0..queries.len())
-            .into_par_iter()
-            .map(|row| self.search(queries.row(row), k).0)
-            .collect();
-        Ok(rows.into_iter().collect())
+    fn search(&self, query: Row<'_>, k: usize) -> Found {
+        let Forest {
+            params,
+            trees,
+            rows,
+        } = &*self.forest;
+        let ids = rows.ids();
+        let k = k.min(ids.len());
+        let search_k = if self.search.search_k == 0 {
+            params.n_trees.saturating_mul(k)
+        } else {
+            self.search.search_k
+        };
+        let mut comparison = rows.comparison(query);
+        // The hyperplanes lie in the components alone.
+        let place = comparison.sketch()[..rows.sketch().components()].to_vec();
+        let mut top = TopK::new(k);
+        let mut collected = 0;
+        let root = |(tree, root): (u32, &Tree)| Pending {
+            margin: f32::INFINITY,
+            tree,
+            node: root.root,
+        };
+        let mut pending: BinaryHeap<_> = (0..).zip(trees).map(root).collect();
+        while let Some(Pending {
+            mut margin,
+            tree: number,
+            mut node,
+        }) = pending.pop()
+        {
+            if collected >= search_k && comparison.visits.bounds >= k {
+                break;
+            }
+            let tree = &trees[number as usize];
+            let leaf = loop {
+                match node {
+                    Node::Leaf(leaf) => break leaf,
+                    Node::Split(split) => {
+                        let Split { offset, sides } = tree.splits[split as usize];
+                        let side = kernels::dot_f32(tree.normal(split), &place) + offset;
+                        let (near, far) = if side > 0.0 {
+                            (sides[1], sides[0])
+                        } else {
+                            (sides[0], sides[1])
+                        };
+                        pending.push(Pending {
+                            margin: margin.min(-side.abs()),
+                            tree: number,
+                            node: far,
+                        });
+                        margin = margin.min(side.abs());
+                        node = near;
+                    }
+                }
+            };
+            let positions = tree.leaf(leaf);
+            collected += positions.len();
+            comparison.visits.leaves += 1;
+            comparison.compare(positions, |position, rank| {
+                top.push(ids[position as usize], rank);
+                top.threshold()
+            });
+        }
+        Found {
+            candidates: top.into_candidates(),
+            visits: comparison.visits,
+        }
     }
 }

@@ -7,31 +7,26 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use crate::distance::{Metric, Ranker};
+use crate::index::parameters::{parameters, positive};
 use crate::index::support::lower_bound::{Lanes, Radius, Sketch, Sketched, SketchedQuery};
-use crate::index::{BuildError, Index, QueryError, Visits, check_base, check_query, check_shape};
-use crate::neighbor::{Neighbor, Neighbors, TopK};
+use crate::index::{Build, BuildError, Found, Index, NoParameters, Parameters, Visits, check_base};
+use crate::neighbor::TopK;
 use crate::simd::lower_bound::{self as kernels, LANES};
 use crate::vectors::{Row, Vectors};
 
-/// What a [`BallTree`] is built with.
-#[derive(Debug, Clone, PartialEq)]
-pub struct BallTreeParams {
-    /// The most rows that a leaf holds, rounded up to a multiple of 16 (the rows that are bounded at once).
-    pub leaf_size: usize,
-    /// Coordinates of the space in which the balls lie: principal components for Euclidean, sums over runs of
-    /// neighbouring coordinates for Manhattan. More make tighter bounds that cost more each.
-    pub components: usize,
-    /// The metric in which it searches.
-    pub metric: Metric,
-}
-
-impl Default for BallTreeParams {
-    fn default() -> Self {
-        Self {
-            leaf_size: 64,
-            components: 32,
-            metric: Metric::Euclidean,
-        }
+parameters! {
+    /// How a [`BallTree`] is built.
+    pub struct BallTreeParams {
+        /// The most rows that a leaf holds, rounded up to a multiple of 16.
+        /// 16 rows are bounded at once.
+        leaf_size: usize = 64, sweep [16, 64, 256, 1024];
+        /// Coordinates of the space in which the balls lie.
+        /// Principal components for Euclidean, sums over runs of neighbouring coordinates for Manhattan. More make tighter
+        /// bounds that cost more each.
+        components: usize = 32, sweep [8, 16, 32, 64];
+    } and {
+        /// The metric in which it searches.
+        metric: Metric = Metric::Euclidean;
     }
 }
 
@@ -94,62 +89,6 @@ impl PartialOrd for Pending {
 }
 
 impl BallTree {
-    /// Builds the tree: sketches, then halves along the coordinate of the largest spread, O(n·log n).
-    ///
-    /// # Errors
-    /// If `base` is empty, or `leaf_size` or `components` is zero.
-    pub fn build(base: Arc<Vectors>, params: BallTreeParams) -> Result<Self, BuildError> {
-        check_base(&base)?;
-        if params.leaf_size == 0 {
-            return Err(BuildError::InvalidParameter {
-                name: "leaf_size",
-                received: 0.0,
-                expected: "at least 1",
-            });
-        }
-        let sketched = Sketch::fit(&base, params.metric, params.components)?;
-        let leaf_size = params.leaf_size.next_multiple_of(LANES);
-        let mut ids: Vec<u32> = (0..base.len() as u32).collect();
-        let mut levels = 0;
-        while base.len().div_ceil(1 << levels) > leaf_size {
-            levels += 1;
-        }
-        split(&sketched, &mut ids, levels);
-        let nodes = Self::nodes(base.len(), levels);
-        let stride = sketched.sketch.width().next_multiple_of(LANES);
-        let mut centres = vec![0.0; nodes.len() * stride];
-        let nodes = centres
-            .par_chunks_mut(stride)
-            .zip(nodes)
-            .map(|(centre, node)| {
-                ball(
-                    &sketched,
-                    params.metric,
-                    &ids[node.start as usize..node.end as usize],
-                    centre,
-                    node,
-                )
-            })
-            .collect();
-        let order: Vec<usize> = ids.iter().map(|&id| id as usize).collect();
-        let lanes = Lanes::new(&sketched, &ids);
-        let rows = base.select(&order).expect("rows of the base");
-        rows.in_huge_pages();
-        let sketch = sketched.sketch;
-        Ok(Self {
-            tree: Arc::new(Tree {
-                params,
-                sketch,
-                nodes,
-                centres,
-                stride,
-                lanes,
-                rows,
-                ids,
-            }),
-        })
-    }
-
     /// The spans of the rows, halved `levels` times, in heap order.
     fn nodes(len: usize, levels: u32) -> Vec<Node> {
         let mut nodes = vec![Node {
@@ -178,19 +117,6 @@ impl BallTree {
     #[must_use]
     pub fn build_params(&self) -> &BallTreeParams {
         &self.tree.params
-    }
-
-    /// [`Index::query`], and what the search looked at.
-    ///
-    /// # Errors
-    /// As [`Index::query`].
-    pub fn query_counted(
-        &self,
-        query: &[f32],
-        k: usize,
-    ) -> Result<(Vec<Neighbor>, Visits), QueryError> {
-        check_query(query, k, self.dim())?;
-        Ok(self.tree.search(Row::Floats(query), k))
     }
 
     /// The balls, the widest first. Their centres are placed in the space of the data; over data of no more dimensions
@@ -317,7 +243,7 @@ impl Tree {
         (distance * (1.0 - rounding(width)) - self.nodes[node].radius).max(0.0)
     }
 
-    fn search(&self, query: Row<'_>, k: usize) -> (Vec<Neighbor>, Visits) {
+    fn search(&self, query: Row<'_>, k: usize) -> Found {
         let ranker = Ranker::new(&self.rows, self.params.metric, query);
         let query = self.sketch.query(query);
         let mut top = TopK::new(k.min(self.ids.len()));
@@ -365,7 +291,7 @@ impl Tree {
             for (row, &bound) in (start..end).zip(&ranks) {
                 if bound <= radius.rank {
                     visits.distances += 1;
-                    if let Some(rank) = ranker.rank_within(row, top.threshold())
+                    if let Some(rank) = ranker.reduced_within(row, top.threshold())
                         && top.push(self.ids[row], rank)
                     {
                         radius = query.radius(top.threshold());
@@ -373,25 +299,82 @@ impl Tree {
                 }
             }
         }
-        (top.into_neighbors(self.params.metric), visits)
+        Found {
+            candidates: top.into_candidates(),
+            visits,
+        }
+    }
+}
+
+impl Build for BallTree {
+    const KEY: &'static str = "ball_tree";
+    const NAME: &'static str = "Ball tree";
+    const EXACT: bool = true;
+    type Params = BallTreeParams;
+    type Search = NoParameters;
+
+    /// Builds the tree: sketches, then halves along the coordinate of the largest spread, O(n·log n).
+    ///
+    /// # Errors
+    /// If `base` is empty, or `leaf_size` or `components` is zero.
+    fn build(base: Arc<Vectors>, params: BallTreeParams) -> Result<Self, BuildError> {
+        check_base(&base)?;
+        positive("leaf_size", params.leaf_size)?;
+        let sketched = Sketch::fit(&base, params.metric, params.components)?;
+        let leaf_size = params.leaf_size.next_multiple_of(LANES);
+        let mut ids: Vec<u32> = (0..base.len() as u32).collect();
+        let mut levels = 0;
+        while base.len().div_ceil(1 << levels) > leaf_size {
+            levels += 1;
+        }
+        split(&sketched, &mut ids, levels);
+        let nodes = Self::nodes(base.len(), levels);
+        let stride = sketched.sketch.width().next_multiple_of(LANES);
+        let mut centres = vec![0.0; nodes.len() * stride];
+        let nodes = centres
+            .par_chunks_mut(stride)
+            .zip(nodes)
+            .map(|(centre, node)| {
+                ball(
+                    &sketched,
+                    params.metric,
+                    &ids[node.start as usize..node.end as usize],
+                    centre,
+                    node,
+                )
+            })
+            .collect();
+        let order: Vec<usize> = ids.iter().map(|&id| id as usize).collect();
+        let lanes = Lanes::new(&sketched, &ids);
+        let rows = base.select(&order).expect("rows of the base");
+        rows.in_huge_pages();
+        let sketch = sketched.sketch;
+        Ok(Self {
+            tree: Arc::new(Tree {
+                params,
+                sketch,
+                nodes,
+                centres,
+                stride,
+                lanes,
+                rows,
+                ids,
+            }),
+        })
+    }
+
+    fn with_search(&self, _: NoParameters) -> Result<Self, BuildError> {
+        Ok(self.clone())
     }
 }
 
 impl Index for BallTree {
     fn name(&self) -> &'static str {
-        "Ball tree"
+        Self::NAME
     }
 
     fn params(&self) -> Vec<(&'static str, f64)> {
-        let BallTreeParams {
-            leaf_size,
-            components,
-            ..
-        } = self.tree.params;
-        vec![
-            ("leaf_size", leaf_size as f64),
-            ("components", components as f64),
-        ]
+        self.tree.params.values()
     }
 
     fn len(&self) -> usize {
@@ -420,16 +403,11 @@ impl Index for BallTree {
             + size_of_val(&**ids)
     }
 
-    fn query(&self, query: &[f32], k: usize) -> Result<Vec<Neighbor>, QueryError> {
-        Ok(self.query_counted(query, k)?.0)
+    fn metric(&self) -> Metric {
+        self.tree.params.metric
     }
 
-    fn query_batch(&self, queries: &Vectors, k: usize) -> Result<Neighbors, QueryError> {
-        check_shape(queries.dim(), k, self.dim())?;
-        let rows: Vec<_> = (0..queries.len())
-            .into_par_iter()
-            .map(|row| self.tree.search(queries.row(row), k).0)
-            .collect();
-        Ok(rows.into_iter().collect())
+    fn search(&self, query: Row<'_>, k: usize) -> Found {
+        self.tree.search(query, k)
     }
 }

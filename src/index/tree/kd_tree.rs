@@ -7,30 +7,24 @@ use std::sync::Arc;
 use kiddo::leaf_strategies::VecOfArenas;
 use kiddo::traits::kd_tree::KdTreeAccessor;
 use kiddo::{Eytzinger, LeafStrategy, SquaredEuclidean};
-use rayon::prelude::*;
 
 use crate::distance::{Metric, Ranker};
+use crate::index::parameters::parameters;
 use crate::index::support::lower_bound::{Radius, Sketch};
-use crate::index::{BuildError, Index, QueryError, Visits, check_base, check_query, check_shape};
-use crate::neighbor::{Neighbor, Neighbors, TopK};
+use crate::index::{Build, BuildError, Found, Index, NoParameters, Parameters, Visits, check_base};
+use crate::neighbor::TopK;
 use crate::simd::{lower_bound as kernels, prefetch};
 use crate::vectors::{Row, Vectors};
 
-/// What a [`KdTree`] is built with.
-#[derive(Debug, Clone, PartialEq)]
-pub struct KdTreeParams {
-    /// The most rows that a leaf holds: 16, 32 or 128. More only where rows cannot be told apart.
-    pub leaf_size: usize,
-    /// Principal components in which the tree splits: 4, 8, 16 or 32. More reject more rows and cost more each.
-    pub components: usize,
-}
-
-impl Default for KdTreeParams {
-    fn default() -> Self {
-        Self {
-            leaf_size: 32,
-            components: 16,
-        }
+parameters! {
+    /// How a [`KdTree`] is built.
+    pub struct KdTreeParams {
+        /// The most rows that a leaf holds: 16, 32 or 128.
+        /// More only where rows cannot be told apart.
+        leaf_size: usize = 32, sweep [16, 32, 128];
+        /// Principal components in which the tree splits: 4, 8, 16 or 32.
+        /// More reject more rows and cost more each.
+        components: usize = 16, sweep [4, 8, 16, 32];
     }
 }
 
@@ -188,11 +182,130 @@ fn shortened(sketches: &[f32], width: usize, kept: usize) -> Vec<f32> {
 }
 
 impl KdTree {
+    /// What it was built with.
+    #[must_use]
+    pub fn build_params(&self) -> &KdTreeParams {
+        &self.tree.params
+    }
+
+    /// The ids of the rows in each leaf.
+    #[must_use]
+    pub fn leaves(&self) -> Vec<Vec<u32>> {
+        let order = self.tree.points.order();
+        let mut rest = order
+            .iter()
+            .map(|&position| self.tree.ids[position as usize]);
+        self.tree
+            .points
+            .leaf_lens()
+            .into_iter()
+            .map(|len| rest.by_ref().take(len).collect())
+            .collect()
+    }
+}
+
+impl Tree {
+    fn search(&self, query: Row<'_>, k: usize) -> Found {
+        let ranker = Ranker::new(&self.rows, Metric::Euclidean, query);
+        let query = self.sketch.query(query);
+        let k = k.min(self.ids.len());
+        let short = shortened(
+            &query.values,
+            query.values.len(),
+            self.params.components.min(query.values.len()),
+        );
+        let mut visits = Visits::default();
+
+        let mut top = TopK::new(k);
+        let guesses = k.saturating_mul(GUESSES).min(self.ids.len());
+        let seeds = self.points.nearest(
+            &short,
+            NonZeroUsize::new(guesses).expect("k is at least 1, and so is n"),
+        );
+        for &position in &seeds {
+            top.push(
+                self.ids[position as usize],
+                ranker.reduced(position as usize),
+            );
+        }
+        let mut radius = query.radius(top.threshold());
+
+        visits.distances = seeds.len();
+        let mut compare = |position: u32, top: &mut TopK, radius: &mut Radius| {
+            visits.distances += 1;
+            if let Some(rank) = ranker.reduced_within(position as usize, top.threshold())
+                && !seeds.contains(&position)
+                && top.push(self.ids[position as usize], rank)
+            {
+                *radius = query.radius(top.threshold());
+            }
+        };
+        let bound =
+            |position| kernels::rank(Metric::Euclidean, &query.values, self.sketch(position));
+        let sample = (0..self.ids.len() as u32).step_by(self.ids.len().div_ceil(SAMPLE));
+        if 2 * sample
+            .clone()
+            .filter(|&position| bound(position) <= radius.rank)
+            .count()
+            > sample.len()
+        {
+            // Most are: all rows are compared, in the order of the memory.
+            (0..self.ids.len() as u32)
+                .for_each(|position| compare(position, &mut top, &mut radius));
+            visits.bounds = self.ids.len();
+            return Found {
+                candidates: top.into_candidates(),
+                visits,
+            };
+        }
+
+        let mut within = Vec::new();
+        self.points.within(&short, radius.rank, &mut within);
+        let mut candidates = Vec::with_capacity(within.len());
+        for (i, &position) in within.iter().enumerate() {
+            if let Some(&later) = within.get(i + AHEAD) {
+                prefetch(self.sketch(later));
+            }
+            let bound = bound(position);
+            if bound <= radius.rank {
+                candidates.push((bound, position));
+            }
+        }
+        candidates.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        for (i, &(bound, position)) in candidates.iter().enumerate() {
+            if bound > radius.rank {
+                break;
+            }
+            if let Some(&(_, next)) = candidates.get(i + 1) {
+                kernels::prefetch_row(self.rows.row(next as usize));
+            }
+            compare(position, &mut top, &mut radius);
+        }
+        visits.bounds = within.len();
+        Found {
+            candidates: top.into_candidates(),
+            visits,
+        }
+    }
+
+    fn sketch(&self, position: u32) -> &[f32] {
+        let width = self.sketch.width();
+        &self.sketches[position as usize * width..][..width]
+    }
+}
+
+impl Build for KdTree {
+    const KEY: &'static str = "kd_tree";
+    const NAME: &'static str = "KD-tree";
+    const EXACT: bool = true;
+    type Params = KdTreeParams;
+    type Search = NoParameters;
+
     /// Builds the tree: principal components, then kiddo's halving splits, O(n·log n).
     ///
     /// # Errors
     /// If `base` is empty, or `leaf_size` or `components` is none of those listed at [`KdTreeParams`].
-    pub fn build(base: Arc<Vectors>, params: KdTreeParams) -> Result<Self, BuildError> {
+    fn build(base: Arc<Vectors>, params: KdTreeParams) -> Result<Self, BuildError> {
         check_base(&base)?;
         let KdTreeParams {
             leaf_size,
@@ -237,136 +350,18 @@ impl KdTree {
         })
     }
 
-    /// What it was built with.
-    #[must_use]
-    pub fn build_params(&self) -> &KdTreeParams {
-        &self.tree.params
-    }
-
-    /// [`Index::query`], and what the search looked at.
-    ///
-    /// # Errors
-    /// As [`Index::query`].
-    pub fn query_counted(
-        &self,
-        query: &[f32],
-        k: usize,
-    ) -> Result<(Vec<Neighbor>, Visits), QueryError> {
-        check_query(query, k, self.dim())?;
-        Ok(self.tree.search(Row::Floats(query), k))
-    }
-
-    /// The ids of the rows in each leaf.
-    #[must_use]
-    pub fn leaves(&self) -> Vec<Vec<u32>> {
-        let order = self.tree.points.order();
-        let mut rest = order
-            .iter()
-            .map(|&position| self.tree.ids[position as usize]);
-        self.tree
-            .points
-            .leaf_lens()
-            .into_iter()
-            .map(|len| rest.by_ref().take(len).collect())
-            .collect()
-    }
-}
-
-impl Tree {
-    fn search(&self, query: Row<'_>, k: usize) -> (Vec<Neighbor>, Visits) {
-        let ranker = Ranker::new(&self.rows, Metric::Euclidean, query);
-        let query = self.sketch.query(query);
-        let k = k.min(self.ids.len());
-        let short = shortened(
-            &query.values,
-            query.values.len(),
-            self.params.components.min(query.values.len()),
-        );
-        let mut visits = Visits::default();
-
-        let mut top = TopK::new(k);
-        let guesses = k.saturating_mul(GUESSES).min(self.ids.len());
-        let seeds = self.points.nearest(
-            &short,
-            NonZeroUsize::new(guesses).expect("k is at least 1, and so is n"),
-        );
-        for &position in &seeds {
-            top.push(self.ids[position as usize], ranker.rank(position as usize));
-        }
-        let mut radius = query.radius(top.threshold());
-
-        visits.distances = seeds.len();
-        let mut compare = |position: u32, top: &mut TopK, radius: &mut Radius| {
-            visits.distances += 1;
-            if let Some(rank) = ranker.rank_within(position as usize, top.threshold())
-                && !seeds.contains(&position)
-                && top.push(self.ids[position as usize], rank)
-            {
-                *radius = query.radius(top.threshold());
-            }
-        };
-        let bound =
-            |position| kernels::rank(Metric::Euclidean, &query.values, self.sketch(position));
-        let sample = (0..self.ids.len() as u32).step_by(self.ids.len().div_ceil(SAMPLE));
-        if 2 * sample
-            .clone()
-            .filter(|&position| bound(position) <= radius.rank)
-            .count()
-            > sample.len()
-        {
-            // Most are: all rows are compared, in the order of the memory.
-            (0..self.ids.len() as u32)
-                .for_each(|position| compare(position, &mut top, &mut radius));
-            visits.bounds = self.ids.len();
-            return (top.into_neighbors(Metric::Euclidean), visits);
-        }
-
-        let mut within = Vec::new();
-        self.points.within(&short, radius.rank, &mut within);
-        let mut candidates = Vec::with_capacity(within.len());
-        for (i, &position) in within.iter().enumerate() {
-            if let Some(&later) = within.get(i + AHEAD) {
-                prefetch(self.sketch(later));
-            }
-            let bound = bound(position);
-            if bound <= radius.rank {
-                candidates.push((bound, position));
-            }
-        }
-        candidates.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-        for (i, &(bound, position)) in candidates.iter().enumerate() {
-            if bound > radius.rank {
-                break;
-            }
-            if let Some(&(_, next)) = candidates.get(i + 1) {
-                kernels::prefetch_row(self.rows.row(next as usize));
-            }
-            compare(position, &mut top, &mut radius);
-        }
-        visits.bounds = within.len();
-        (top.into_neighbors(Metric::Euclidean), visits)
-    }
-
-    fn sketch(&self, position: u32) -> &[f32] {
-        let width = self.sketch.width();
-        &self.sketches[position as usize * width..][..width]
+    fn with_search(&self, _: NoParameters) -> Result<Self, BuildError> {
+        Ok(self.clone())
     }
 }
 
 impl Index for KdTree {
     fn name(&self) -> &'static str {
-        "KD-tree"
+        Self::NAME
     }
 
     fn params(&self) -> Vec<(&'static str, f64)> {
-        let KdTreeParams {
-            leaf_size,
-            components,
-        } = self.tree.params;
-        vec![
-            ("leaf_size", leaf_size as f64),
-            ("components", components as f64),
-        ]
+        self.tree.params.values()
     }
 
     fn len(&self) -> usize {
@@ -393,14 +388,7 @@ impl Index for KdTree {
             + size_of_val(&**ids)
     }
 
-    fn query(&self, query: &[f32], k: usize) -> Result<Vec<Neighbor>, QueryError> {
-        Ok(self.query_counted(query, k)?.0)
-    }
-
-    fn query_batch(&self, queries: &Vectors, k: usize) -> Result<Neighbors, QueryError> {
-        check_shape(queries.dim(), k, self.dim())?;
-        let search = |row| self.tree.search(queries.row(row), k).0;
-        let rows: Vec<_> = (0..queries.len()).into_par_iter().map(search).collect();
-        Ok(rows.into_iter().collect())
+    fn search(&self, query: Row<'_>, k: usize) -> Found {
+        self.tree.search(query, k)
     }
 }

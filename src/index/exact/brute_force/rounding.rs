@@ -210,7 +210,7 @@ mod tests {
                 let product: i32 =
                     row_codes.iter().zip(&query_codes).map(|(&x, &q)| i32::from(x) * i32::from(q.cast_signed())).sum();
                 let value = rounding.norm(rounded_row) - 2 * product;
-                let exact = crate::distance::Metric::Euclidean.rank(&query, &row);
+                let exact = crate::distance::Metric::Euclidean.reduced(&query, &row);
                 prop_assert!(value <= rounding.limit(exact, rounded_query, rounded_row.error));
                 let (a, error) = (f64::from(rounding.steps[0]), rounded_row.error);
                 prop_assert!(error <= (dim as f64).sqrt() * (0.5001 * a + 1e-5 * rounding.span), "{error}, steps of {a}");

@@ -158,7 +158,7 @@ impl<'a> Scan<'a> {
             }
             Rough::None => {
                 ids.clone()
-                    .for_each(|id| _ = top.push(id as u32, self.ranker.rank(id)));
+                    .for_each(|id| _ = top.push(id as u32, self.ranker.reduced(id)));
                 ids.len()
             }
         }
@@ -189,7 +189,7 @@ impl<'a> Scan<'a> {
             let near = &near[..count];
             near.iter().for_each(|&id| prefetch_row(self.base.row(id)));
             for &id in near {
-                if let Some(rank) = self.ranker.rank_within(id, top.threshold()) {
+                if let Some(rank) = self.ranker.reduced_within(id, top.threshold()) {
                     top.push(id as u32, rank);
                 }
             }

@@ -77,7 +77,7 @@ impl BruteForce {
                         .filter(|query| some.contains(query))
                     {
                         let id = start + row;
-                        let rank = rankers[query].rank_within(id, tops[query].threshold());
+                        let rank = rankers[query].reduced_within(id, tops[query].threshold());
                         if rank.is_some_and(|rank| tops[query].push(id as u32, rank)) {
                             limits.0[query % QUERIES] =
                                 rounding.limit(tops[query].threshold(), rounded[query], error);
@@ -162,7 +162,7 @@ impl BruteForce {
                         if query < queries.len() {
                             let id = start + row;
                             if let Some(rank) =
-                                rankers[query].rank_within(id, tops[query].threshold())
+                                rankers[query].reduced_within(id, tops[query].threshold())
                                 && tops[query].push(id as u32, rank)
                             {
                                 limits.0[lane] = limit(&tops[query], lengths[query]);

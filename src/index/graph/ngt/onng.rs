@@ -46,7 +46,10 @@ fn edges(rows: &Vectors, position: usize, near: &[u32], positions: &[u32]) -> Ve
     let ranker = Ranker::new(rows, Metric::Euclidean, rows.row(position));
     let edge = |&id: &u32| {
         let other = positions[id as usize];
-        ((ranker.rank(other as usize).sqrt() as f32).to_bits(), other)
+        (
+            (ranker.reduced(other as usize).sqrt() as f32).to_bits(),
+            other,
+        )
     };
     let mut edges: Vec<Edge> = near.iter().map(edge).collect();
     edges.sort_unstable();

@@ -267,7 +267,7 @@ fn error(base: &Vectors, ids: &[u32], near: &[Vec<Near>], scale: f64) -> f32 {
             let ranker = Ranker::new(base, Metric::Euclidean, base.row(ids[position] as usize));
             Some(
                 f64::from(estimate).sqrt()
-                    - ranker.rank(ids[other as usize] as usize).sqrt() * scale,
+                    - ranker.reduced(ids[other as usize] as usize).sqrt() * scale,
             )
         })
         .collect();
