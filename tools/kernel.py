@@ -91,7 +91,8 @@ def lay_out(workspace: Path) -> Path:
     for folder, name, kind in [(cells, "ctx", "cdylib"), (workspace / "pin", "pin", "lib")]:
         (folder / "src").mkdir(parents=True, exist_ok=True)
         write_if_new(folder / "src/lib.rs", "")
-        write_if_new(folder / "Cargo.toml", PACKAGE_TOML.format(name=name, kind=kind, root=json.dumps(str(ROOT))))
+        toml = PACKAGE_TOML.format(name=name, kind=kind, root=json.dumps(str(ROOT)))
+        write_if_new(folder / "Cargo.toml", toml)
     write_if_new(workspace / "Cargo.toml", WORKSPACE_TOML)
     shutil.copyfile(ROOT / "Cargo.lock", workspace / "Cargo.lock")
     return cells
@@ -107,7 +108,7 @@ def build() -> int:
 
 
 def share_compiled(target: Path) -> None:
-    """Fills a kernel's target folder: cargo's notes as copies, because cargo writes to them; libraries as links."""
+    """Fills a kernel's target folder. Cargo writes to its notes, so these are copies; libraries are links."""
     shutil.rmtree(target, ignore_errors=True)
     for profile in ["debug", f"{host()}/debug"]:
         source = target_dir() / profile
