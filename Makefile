@@ -1,7 +1,7 @@
 # make report: the notebooks, executed and exported to notebooks/html/. `make help` lists the rest.
 #
-# What is stale is told by files outside git, so that the timestamps of a fresh clone mean nothing: .stamps/ says what was
-# done, notebooks/html/ holds what came of it.
+# What is stale is told by files outside git, so that the timestamps of a fresh clone mean nothing:
+# .stamps/ says what was done, notebooks/html/ holds what came of it.
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
@@ -23,8 +23,7 @@ EXECUTED := $(NAMES:%=$(HTML)/%.ipynb)
 RECORD := $(wildcard data/results/*.csv)
 PAGES := $(NAMES:%=$(HTML)/%.html)
 
-CARGO_INPUT := Cargo.toml Cargo.lock .cargo/config.toml
-CRATE := $(CARGO_INPUT) $(filter-out src/bin/%,$(shell find src -name '*.rs'))
+CRATE := Cargo.toml Cargo.lock .cargo/config.toml $(filter-out src/bin/%,$(shell find src -type f))
 RUNNER := tools/kernel.py $(addprefix tools/report/,execute.py check.py files.py) tools/evcxr/prelude.rs
 EXPORTER := $(addprefix tools/report/,export.py files.py) $(shell find tools/template -type f)
 
@@ -36,8 +35,14 @@ override FASHION_MNIST_DIR := $(abspath $(FASHION_MNIST_DIR))
 endif
 export $(PARAMETERS)
 
-# The flags of .cargo/config.toml let cargo and the notebooks share one build: a shell's own would split it.
-unexport RUSTFLAGS CARGO_ENCODED_RUSTFLAGS
+# evcxr compiles cells with these flags, for a named target. With the same ones here the tests and the
+# notebooks compile each dependency once. Plain cargo has neither.
+export RUSTFLAGS := -Cprefer-dynamic
+export CARGO_BUILD_TARGET := $(shell rustc --print host-tuple 2>/dev/null)
+unexport CARGO_ENCODED_RUSTFLAGS
+# The profile of the tests: the crate with overflow checks. `fetch` takes it too, so that it needs no
+# other build of the library.
+FETCH := cargo run --quiet --profile test --bin fetch
 
 # Jupyter's own files stay in the checkout; a user's settings are read, not written.
 export JUPYTER_RUNTIME_DIR := $(CURDIR)/.stamps/jupyter/runtime
@@ -83,14 +88,14 @@ ALWAYS:
 
 # Stands for "nothing in the way of a notebook has changed since the crate was compiled for it".
 .stamps/build: $(CRATE) .stamps/venv tools/kernel.py
-	$(SAY) 'Compiling the crate for the notebooks: 10 to 15 minutes the first time, then seconds'
-	cargo build --lib --bin fetch
+	$(SAY) 'Compiling the crate for the notebooks: TIME the first time, then a minute'
 	@$(RUN) tools/kernel.py build
 	@touch $@
 
-.stamps/data: | .stamps/build
+.stamps/data:
 	$(SAY) 'Looking for Fashion-MNIST (30 MB where it must be fetched)'
-	@cargo run --quiet --bin fetch
+	@mkdir -p .stamps
+	@$(FETCH)
 	@touch $@
 
 .stamps/venv: tools/requirements.txt
@@ -130,15 +135,28 @@ peers:
 	$(SAY) 'Measuring the real libraries, in turns with ours, into data/results: three quarters of an hour'
 	@tools/measure.sh peers
 
-.PHONY: test
-test: .stamps/kernel .stamps/build
-	$(SAY) 'Formatting, lints, documentation: 3 to 5 minutes the first time'
+# nextest where it is installed: it runs the tests of several programs at once.
+NEXTEST = $(shell cargo nextest --version 2>/dev/null)
+TEST = $(if $(NEXTEST),cargo nextest run,cargo test)
+WITH_DATA = $(if $(NEXTEST),--run-ignored all,-- --include-ignored)
+
+.PHONY: test-rust
+test-rust: .stamps/data
+	$(SAY) 'Formatting, lints, documentation: TIME'
 	cargo fmt --check
+	git ls-files '*.rs' | xargs awk 'length > 100 { print FILENAME ":" FNR ": over 100"; long = 1 } END { exit long }'
 	cargo clippy --quiet --all-targets -- -D warnings
+	cargo clippy --quiet --no-default-features -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --quiet --no-deps
-	$(SAY) 'Tests of the crate: 2 to 4 minutes'
-	if cargo nextest --version >/dev/null 2>&1; then cargo nextest run; else cargo test --lib --bins --tests; fi
+	$(SAY) 'Tests of the crate, with the data set: TIME'
+	$(TEST) $(WITH_DATA)
 	cargo test --doc
+	$(SAY) 'The conformance suite without SIMD instructions; the crate without its default features: TIME'
+	FASHION_KNN_SIMD=portable $(TEST) --test conformance
+	$(TEST) --no-default-features
+
+.PHONY: test
+test: test-rust .stamps/kernel .stamps/build
 	$(SAY) 'Tests of the report, with failures planted in real notebooks: 2 minutes'
 	$(RUN) -m pytest --quiet tools/tests
 

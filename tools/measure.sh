@@ -1,12 +1,14 @@
 #!/bin/sh
-# The record that the notebooks read. `tools/measure.sh` (make measure): our indexes. `tools/measure.sh peers` (make peers): the
-# real libraries, in turns with ours. A file of the record is replaced when its successor is whole, so that an interruption loses nothing;
+# The record that the notebooks read. `tools/measure.sh` (make measure): our indexes.
+# `tools/measure.sh peers` (make peers): the real libraries, in turns with ours.
+# A file of the record is replaced when its successor is whole, so that an interruption loses nothing;
 # what is not measured again stays in it.
 set -eu
 cd "$(dirname "$0")/.."
+# The Makefile's flags are for the notebooks: what is measured is an ordinary release build.
+unset RUSTFLAGS CARGO_BUILD_TARGET
 results=data/results
-# Through cargo, which tells the program where its shared libraries are.
-measure='cargo run --quiet --release --no-default-features --features net --bin measure --'
+measure='cargo run --quiet --release --no-default-features --features cli,files,net --bin measure --'
 
 # measure FILE ARGUMENTS...: adds rows to FILE's successor.
 measure() {
@@ -63,7 +65,8 @@ peers() {
     trap 'rm -rf "$folder"' EXIT
     for data in ${DATA:-pixels features-128}; do
         $measure --data "$data" --k 1,10,100 --n-queries "${N_QUERIES:-1000}" --export "$folder"
-        "$venv/bin/python" benches/peers.py --data "$folder" --name "$data" --out "$results/$data.csv" --ours "$measure" ${ONLY:+--only "$ONLY"}
+        "$venv/bin/python" benches/peers.py --data "$folder" --name "$data" --out "$results/$data.csv" \
+            --ours "$measure" ${ONLY:+--only "$ONLY"}
     done
 }
 
