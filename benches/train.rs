@@ -1,5 +1,5 @@
-//! Images a second of the CNN: one epoch of training (data loading counted), and the features of the
-//! test images.
+//! Images a second of the CNN: one epoch of training (data loading counted), and the features of
+//! the test images.
 //!
 //! ```text
 //! cargo bench --bench train [-- IMAGES THREADS BATCH FC1 FC2]

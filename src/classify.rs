@@ -73,8 +73,8 @@ impl Weights {
         Some(best)
     }
 
-    /// The vote of each row of `rows`, by its `k` nearest neighbours only: a search with the largest
-    /// k serves every smaller one. A row without neighbours has none.
+    /// The vote of each row of `rows`, by its `k` nearest neighbours only: a search with the
+    /// largest k serves every smaller one. A row without neighbours has none.
     ///
     /// # Panics
     /// As [`Weights::vote`].
@@ -218,8 +218,8 @@ impl KnnClassifier {
         })
     }
 
-    /// The class of each of m queries (m × d) by its `k` neighbours. It is none where an approximate
-    /// index found no neighbour.
+    /// The class of each of m queries (m × d) by its `k` neighbours. It is none where an
+    /// approximate index found no neighbour.
     ///
     /// # Errors
     /// As [`Index::query_batch`].

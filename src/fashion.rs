@@ -2,10 +2,10 @@
 //!
 //! 60,000 training and 10,000 test images of clothes, 28 × 28 grey pixels each, in ten classes.
 //!
-//! The four files are looked for in the folder that `FASHION_MNIST_DIR` names, in
-//! `fashion-mnist` of the project's data folder ([`files::data_dir`]), and in the folder of Debian's
-//! package `dataset-fashion-mnist`. If they are nowhere, [`load`] fetches them into the project's
-//! data folder: from the official address or, where that cannot be reached, out of Debian's package
+//! The four files are looked for in the folder that `FASHION_MNIST_DIR` names, in `fashion-mnist`
+//! of the project's data folder ([`files::data_dir`]), and in the folder of Debian's package
+//! `dataset-fashion-mnist`. If they are nowhere, [`load`] fetches them into the project's data
+//! folder: from the official address or, where that cannot be reached, out of Debian's package
 //! (without root). Fetching needs the feature `cli`.
 //!
 //! A file may be plain or gzipped. Its decompressed bytes are verified against their SHA-256. They

@@ -68,8 +68,8 @@ pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
     let mut builder = tempfile::Builder::new();
-    // Temporary files can be read by their owner only. The file that this one becomes should have the
-    // permissions of any other.
+    // Temporary files can be read by their owner only. The file that this one becomes should have
+    // the permissions of any other.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
     let mut file = builder.tempfile_in(folder)?;

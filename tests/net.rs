@@ -86,7 +86,8 @@ fn at(path: &Path) -> Options {
     }
 }
 
-/// All that a training comes to, but for the seconds: weights, test accuracy, best epoch, and each epoch's figures.
+/// All that a training comes to, but for the seconds: weights, test accuracy, best epoch, and each
+/// epoch's figures.
 fn figures(trained: &Trained) -> (String, f64, usize, Vec<[f64; 4]>) {
     let epochs = trained.history.iter();
     let epochs = epochs
@@ -246,8 +247,8 @@ fn a_finished_training_is_loaded_unless_it_is_to_begin_again() {
     );
 }
 
-/// An environment variable. It is set for the process that is to be killed, and names the file of its
-/// checkpoint.
+/// An environment variable. It is set for the process that is to be killed, and names the file of
+/// its checkpoint.
 const VICTIM: &str = "FASHION_KNN_TEST_VICTIM";
 
 fn victims_config() -> Config {

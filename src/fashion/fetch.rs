@@ -173,7 +173,8 @@ mod tests {
     use std::io::{BufRead, BufReader, Write};
     use std::net::TcpListener;
 
-    /// A server on this machine that answers every request with `answer`, byte for byte, and hangs up.
+    /// A server on this machine that answers every request with `answer`, byte for byte, and hangs
+    /// up.
     fn server(answer: &'static [u8]) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();

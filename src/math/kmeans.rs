@@ -5,16 +5,17 @@
 //! quantization in PCM"):
 //!
 //! ```text
-//! 1. give each row to its nearest centroid          n·k distances of d values: nearly all the work
-//! 2. move each centroid to the mean of its rows     n sums of d values
+//! 1. give each row to its nearest centroid         n·k distances of d values: most of the work
+//! 2. move each centroid to the mean of its rows    n sums of d values
 //! ```
 //!
-//! The naive form of step 1 is a loop over rows, centroids and values. Written out,
-//! ‖x − c‖² = ‖x‖² + ‖c‖² − 2·x·c, and the n·k products x·c are one matrix product, which computes
-//! a register tile at a time at several times the speed.
+//! The naive form of step 1 is a loop over rows, centroids and values. But a squared distance is
+//! ‖x‖² + ‖c‖² − 2·x·c, and the n·k products x·c are one matrix product, which is
+//! computed a register tile at a time, at several times the speed.
 //!
-//! What can go wrong is cancellation: far from the origin ‖x‖² and 2·x·c are large and nearly equal,
-//! and f32 loses the difference. So rows and centroids are moved by the centroids' middle first.
+//! What can go wrong is cancellation: far from the origin ‖x‖² and 2·x·c are large and
+//! nearly equal, and f32 loses the difference. So rows and centroids are moved by the centroids'
+//! middle first.
 
 use ndarray::linalg::general_mat_mul;
 use ndarray::{Array2, ArrayView1, ArrayView2};

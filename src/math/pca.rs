@@ -5,11 +5,11 @@
 //! into the principal components, most of the distance is in the first few dozen:
 //!
 //! ```text
-//!   before                 after: x' = R·(x − mean)
-//!        · ·  ╱
-//!      · ·╱· ·             ·  · ·  · · ·  ·
-//!     ·╱ · ·           ────·──·──·──·──·───·──▶ component 1, the direction of largest variance
-//!    ╱· ·                    ·  ·  · ·  ·
+//!   before              after: x' = R (x - mean)
+//!        . .  /
+//!      . ./. .          .  . .  . . .  .
+//!     ./ . .         ---.--.--.--.--.---.--->  component 1: the direction of largest variance
+//!    /. .                 .  .  . .  .
 //! ```
 //!
 //! A rotation keeps Euclidean distances, and leaving coordinates out only shortens them. So the
@@ -42,15 +42,16 @@ pub enum PcaError {
     NoRows,
 }
 
-/// Rows that a block of a matrix product takes at once. Fewer would leave the product short of work;
-/// more would need a larger copy in f64 (512 rows of 784 values are 3.2 MB).
+/// Rows that a block of a matrix product takes at once. Fewer would leave the product short of
+/// work; more would need a larger copy in f64 (512 rows of 784 values are 3.2 MB).
 const BLOCK: usize = 512;
 
 /// How [`Pca::fit`] estimates the covariance.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PcaOptions {
-    /// Rows from which the covariance is estimated, drawn without replacement; all rows if there are
-    /// no more. Every sample gives a *valid* rotation. A larger one gathers the variance better.
+    /// Rows from which the covariance is estimated, drawn without replacement; all rows if there
+    /// are no more. Every sample gives a *valid* rotation. A larger one gathers the variance
+    /// better.
     pub max_rows: usize,
     /// Seed of the draw.
     pub seed: u64,
@@ -79,8 +80,8 @@ impl Pca {
     /// Finds the mean (over all rows) and the principal components (over a sample, see
     /// [`PcaOptions`]).
     ///
-    /// Takes O(s·d²) for the covariance of s rows and O(d³) for its eigenvectors. The result is the
-    /// same on any number of threads.
+    /// Takes O(s·d²) for the covariance of s rows and O(d³) for its eigenvectors. The result is
+    /// the same on any number of threads.
     ///
     /// # Errors
     /// If `base` is empty or `max_rows` is zero.
@@ -132,8 +133,8 @@ impl Pca {
         self.mean.view()
     }
 
-    /// R, d × d. Row i is component i, of unit length. The value of largest magnitude in each row is
-    /// positive.
+    /// R, d × d. Row i is component i, of unit length. The value of largest magnitude in each row
+    /// is positive.
     #[must_use]
     pub fn rotation(&self) -> ArrayView2<'_, f64> {
         self.rotation.view()
@@ -169,8 +170,8 @@ impl Pca {
         self.dim()
     }
 
-    /// The first `components` coordinates of one row or query (d values): Rₘ·(row − mean), in f64
-    /// arithmetic.
+    /// The first `components` coordinates of one row or query (d values): Rₘ·(row − mean), in
+    /// f64 arithmetic.
     ///
     /// # Panics
     /// If the row has another dimension, or more than d components are asked for.
@@ -248,8 +249,8 @@ fn centred(base: &Vectors, rows: &[usize], mean: ArrayView1<'_, f64>) -> Array2<
 
 /// The mean of all rows: d values. The same on any number of threads.
 pub(crate) fn mean(base: &Vectors) -> Array1<f64> {
-    // Each sum is over a fixed number of rows, and the sums are added in order. So the rounding does
-    // not depend on the threads.
+    // Each sum is over a fixed number of rows, and the sums are added in order. So the rounding
+    // does not depend on the threads.
     let sums: Vec<Array1<f64>> = (0..base.len().div_ceil(BLOCK))
         .into_par_iter()
         .map(|block| {
@@ -278,8 +279,8 @@ fn sample(len: usize, options: &PcaOptions) -> Vec<usize> {
     rows
 }
 
-/// Σ (x − mean)·(x − mean)ᵀ / s over the s given rows: d × d, of which only the lower triangle and
-/// the diagonal are meaningful.
+/// Σ (x − mean)·(x − mean)ᵀ / s over the s given rows: d × d, of which only the lower
+/// triangle and the diagonal are meaningful.
 ///
 /// The matrix is symmetric, so that half the work is enough. Each thread takes stripes of rows, and
 /// of each stripe only the columns up to its last row:
@@ -332,7 +333,8 @@ fn eigenvectors(covariance: Array2<f64>) -> (Array2<f64>, Array1<f64>) {
     (rotation, eigenvalues)
 }
 
-/// The eigenvectors of a symmetric matrix, as columns, and by how much the eigenvalues are too large.
+/// The eigenvectors of a symmetric matrix, as columns, and by how much the eigenvalues are too
+/// large.
 ///
 /// The QR algorithm takes about two sweeps for each eigenvalue. It can fail in two ways:
 /// - It does not converge. Then it is run again with a coarser tolerance. The eigenvectors are a
@@ -356,7 +358,7 @@ fn decompose(matrix: &DMatrix<f64>) -> (SymmetricEigen<f64, Dyn>, f64) {
     }
 }
 
-/// An upper bound of ‖R·Rᵀ − I‖₂: the Frobenius norm, and what its own rounding may hide.
+/// An upper bound of ‖R·Rᵀ − I‖₂: the Frobenius norm, and what its rounding may hide.
 fn departure_from_orthonormal(rotation: ArrayView2<'_, f64>) -> f64 {
     let dim = rotation.nrows();
     let squares: Vec<f64> = (0..dim.div_ceil(BLOCK))
@@ -371,8 +373,9 @@ fn departure_from_orthonormal(rotation: ArrayView2<'_, f64>) -> f64 {
             gram.iter().map(|value| value * value).sum()
         })
         .collect();
-    // Each of the d² products is rounded by at most d·ε, since the absolute values of its terms sum
-    // to at most one (both rows have length one). The Frobenius norm of d² such errors is d²·ε.
+    // Each of the d² products is rounded by at most d·ε, since the absolute values of its terms
+    // sum to at most one (both rows have length one). The Frobenius norm of d² such errors is
+    // d²·ε.
     let rounding = (dim * dim) as f64 * f64::EPSILON;
     squares.into_iter().sum::<f64>().sqrt() + rounding
 }
@@ -391,7 +394,8 @@ mod tests {
         a.iter().zip(b).map(|(a, b)| a * b).sum()
     }
 
-    /// Orthonormal to a rounding; variances descending and equal to those of the projected data; rows come back.
+    /// Orthonormal to a rounding; variances descending and equal to those of the projected data;
+    /// rows come back.
     fn check_definition(base: &Vectors) {
         let (pca, n, d) = (fit(base), base.len(), base.dim());
         for (i, a) in pca.rotation().rows().into_iter().enumerate() {
@@ -483,7 +487,8 @@ mod tests {
 
     #[test]
     fn finds_the_subspace_that_the_data_lie_in() {
-        // 3 hidden directions in 20 dimensions, standard deviations 10, 3 and 1, away from the origin.
+        // 3 hidden directions in 20 dimensions, standard deviations 10, 3 and 1, away from the
+        // origin.
         let mut rng = ChaCha8Rng::seed_from_u64(5);
         let hidden: Vec<Vec<f32>> = (0..3)
             .map(|_| (0..20).map(|_| rng.random_range(-1.0..1.0)).collect())

@@ -1,14 +1,13 @@
 //! Which model, and how large: the four architectures and their layers.
 //!
 //! ```text
-//! Logistic, Svm   784 pixels ───────────────────────────────────────────────▶ 10 scores
-//! Mlp             784 pixels ─▶ 256 ─▶ 128 ─────────────────────────────────▶ 10 scores
-//! Cnn             28×28×1 ─▶ conv1 14×14×32 ─▶ conv2 7×7×64 ─▶ 128 ─▶ 128 ──▶ 10 scores
-//!                                                                      │
-//!                                            the features that k-NN searches
+//! Logistic, Svm   784 pixels ------------------------------------------------> 10 scores
+//! Mlp             784 pixels -> 256 -> 128 ----------------------------------> 10 scores
+//! Cnn             28x28x1 -> conv1: 14x14x32 -> conv2: 7x7x64 -> 128 -> 128 -> 10 scores
 //! ```
 //!
-//! The features are the activations just before the last layer (for a linear model, the pixels).
+//! The features that k-NN searches are the activations before the last arrow: 128 values (for a
+//! linear model, the pixels).
 //! Nothing here computes: [`Model`](super::Model) holds the parameters and the forward pass.
 
 use serde::{Deserialize, Serialize};
@@ -45,7 +44,8 @@ pub enum ModelConfig {
 pub struct MlpConfig {
     /// Units of the hidden layers. The activations of the last one are the features.
     pub hidden: Vec<usize>,
-    /// Share of activations that training drops, 0 to below 1, after each hidden layer but the last.
+    /// Share of activations that training drops, 0 to below 1, after each hidden layer but the
+    /// last.
     pub dropout: f32,
 }
 
@@ -61,7 +61,8 @@ impl Default for MlpConfig {
 /// Sizes of the convolutional net: two blocks of convolution, ReLU and 2 × 2 max-pooling, then
 /// three linear layers.
 ///
-/// 28 × 28 × 1 → 14 × 14 × `channels[0]` → 7 × 7 × `channels[1]` → `fc1` → `fc2` → 10.
+/// 28 × 28 × 1 → 14 × 14 × `channels[0]` → 7 × 7 × `channels[1]` → `fc1` → `fc2`
+/// → 10.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CnnConfig {
     /// Output channels of the two convolutions.

@@ -210,8 +210,8 @@ impl Checkpoint {
     }
 }
 
-/// SHA-256 over the record and all tensors, in the order of their names. A damaged file can keep its
-/// form and yet have other values.
+/// SHA-256 over the record and all tensors, in the order of their names. A damaged file can keep
+/// its form and yet have other values.
 fn hash(json: &str, tensors: &Tensors) -> candle_core::Result<String> {
     let mut hash = Sha256::new();
     hash.update(json);

@@ -1,8 +1,8 @@
 //! [`conv_relu_pool`]: convolution, ReLU and max-pooling as one candle operation.
 //!
 //! The naive form is three operations of candle's, one after the other. Most of a training step is
-//! then spent in the backward pass of its convolution, a transposed convolution in plain loops: that
-//! net learns at a sixth of PyTorch's speed on two cores (`benches/train_peers.py`).
+//! then spent in the backward pass of its convolution, a transposed convolution in plain loops:
+//! such a net learned at a sixth of PyTorch's speed.
 //!
 //! One operation for all three can use what the pooling knows. Of the four pixels under a pooling
 //! window only the largest has a gradient, and none has if the ReLU cut it off:
@@ -33,8 +33,9 @@ const CHUNK: usize = 8;
 /// The convolution has stride 1 and a zero padding that keeps height and width. The pooling is over
 /// 2 × 2 windows; an odd last row or column is dropped.
 ///
-/// Shapes: `images` n × h × w × c_in (channels last), `weight` c_out × k × k × c_in with k odd,
-/// `bias` c_out; the result is n × ⌊h/2⌋ × ⌊w/2⌋ × c_out. All are contiguous f32 on the CPU.
+/// Shapes: `images` n × h × w × c_in (channels last), `weight` c_out × k × k × c_in with k
+/// odd, `bias` c_out; the result is n × ⌊h/2⌋ × ⌊w/2⌋ × c_out. All are contiguous f32 on
+/// the CPU.
 ///
 /// # Errors
 /// If shapes, types or layouts are others.
@@ -156,7 +157,8 @@ impl CustomOp3 for ConvReluPool {
 
 /// The forward pass over all images, in parallel.
 ///
-/// `outputs` and, where they are asked for, `winners` are n × pooled height × pooled width × c_out.
+/// `outputs` and, where they are asked for, `winners` are n × pooled height × pooled width ×
+/// c_out.
 fn forward_all(
     geometry: &Geometry,
     weight: &[f32],
@@ -286,8 +288,8 @@ fn geometry(images: &Shape, weight: &Shape, bias: &Shape) -> Result<(usize, Geom
         c_out,
         kernel,
     };
-    // The backward pass keeps places in an image and in the weights in 32 bits. The factor 16 leaves
-    // room for padding and for rows in whole registers.
+    // The backward pass keeps places in an image and in the weights in 32 bits. The factor 16
+    // leaves room for padding and for rows in whole registers.
     let largest = geometry.image_len().max(geometry.weight_len());
     if u32::try_from(largest.saturating_mul(16)).is_err() {
         bail!("conv_relu_pool: images {images:?}, weight {weight:?} are too large");

@@ -1,7 +1,7 @@
 //! Images and labels on their way into a model: checked, scaled, augmented, gathered into batches.
 //!
-//! A batch of m images is an m × 784 tensor of (pixel / 255 − mean) / deviation. There are only 256
-//! pixel values, so the inputs come out of a table with one entry for each.
+//! A batch of m images is an m × 784 tensor of (pixel / 255 − mean) / deviation. There are only
+//! 256 pixel values, so the inputs come out of a table with one entry for each.
 
 use candle_core::{Device, Tensor};
 use rand::Rng;

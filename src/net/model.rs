@@ -229,8 +229,8 @@ fn dropout(
     }
 }
 
-/// 0 with probability `share`, else 1 / (1 − share): sums keep their expectation (Srivastava et al.
-/// 2014, in the "inverted" form of PyTorch).
+/// 0 with probability `share`, else 1 / (1 − share): sums keep their expectation (Srivastava et
+/// al. 2014, in the "inverted" form of PyTorch).
 fn dropout_mask(shape: &[usize], share: f32, rng: &mut ChaCha8Rng) -> candle_core::Result<Tensor> {
     let kept = 1.0 / (1.0 - share);
     let count: usize = shape.iter().product();

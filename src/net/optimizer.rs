@@ -10,11 +10,11 @@
 //!          − rate · first/(1 − β₁ᵗ) / (√(second/(1 − β₂ᵗ)) + ε)
 //! ```
 //!
-//! In candle that is a dozen passes over memory, and as many new tensors. Here one pass reads value,
-//! gradient and moments together and writes them back in place, several threads at once.
+//! In candle that is a dozen passes over memory, and as many new tensors. Here one pass reads
+//! value, gradient and moments together and writes them back in place, several threads at once.
 //!
-//! SGD with momentum keeps one moment: velocity ← momentum·velocity + gradient + decay·value, and
-//! value ← value − rate·velocity.
+//! SGD with momentum keeps one moment: velocity ← momentum·velocity + gradient + decay·value,
+//! and value ← value − rate·velocity.
 
 use std::cell::RefCell;
 

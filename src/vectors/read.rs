@@ -4,9 +4,7 @@
 //! A `.fvecs` or `.bvecs` file is a row of records, one for each vector:
 //!
 //! ```text
-//! ┌──────────────────────────┬───────────────────────────────────────────────┐
-//! │ d: u32, little-endian    │ d values: f32, little-endian, or u8           │
-//! └──────────────────────────┴───────────────────────────────────────────────┘
+//! | d: u32, little-endian | d values: f32, little-endian, or u8 | the next record ...
 //! ```
 //!
 //! Every record repeats the dimension. A file whose records differ in it is refused.
