@@ -76,11 +76,16 @@ pub mod prelude {
     pub use crate::net;
     #[cfg(feature = "report")]
     pub use crate::report::chart::{
-        BarChart, Heatmap, LineChart, Plane, Series, accuracy_by_k, recall_and_speed, svg,
+        AccuracyCurve, AccuracyLabels, BarChart, DataName, Heatmap, IndexStyle, LineChart, Plane,
+        Series, SpeedLabels, SpeedView, accuracy_by_k, recall_and_speed, svg,
     };
     #[cfg(feature = "report")]
-    pub use crate::report::notebook::{
-        Figure, Gallery, Tile, decimal, integer, parameter, percent, prose, table,
+    pub use crate::report::{
+        figure::{Figure, prose},
+        gallery::{Gallery, Tile},
+        notebook::parameter,
+        numbers::{decimal, integer, percent, short_decimal},
+        table::table,
     };
     pub use crate::vectors::{Row, Vectors};
 }
