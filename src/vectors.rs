@@ -71,6 +71,17 @@ pub enum Row<'a> {
     Floats(&'a [f32]),
 }
 
+impl Row<'_> {
+    /// Asks the memory for the row, to have it in the caches when it is read.
+    #[inline]
+    pub(crate) fn prefetch(self) {
+        match self {
+            Self::Bytes(row) => simd::prefetch(row),
+            Self::Floats(row) => simd::prefetch(row),
+        }
+    }
+}
+
 /// n vectors of d dimensions, row-major, immutable, finite, cheap to clone (the values are shared).
 ///
 /// Bytes stay bytes: a pixel row is 784 bytes rather than 3,136, and its distances are exact integers.

@@ -31,9 +31,8 @@ use crate::index::{
 };
 use crate::math::pca::{self, Pca, PcaOptions};
 use crate::neighbor::{Neighbor, Neighbors, TopK};
-use crate::simd::lower_bound::prefetch_row;
 use crate::simd::pairwise::gamma;
-use crate::simd::va_codes::{self, BLOCK, Candidate, Pairs, Segment, Sought, WIDTH};
+use crate::simd::va_codes::{self, BLOCK, Pairs, Segment, Sought, Survivor as Candidate, WIDTH};
 use crate::simd::{self, matvec};
 use crate::vectors::{Row, Storage, Vectors};
 
@@ -880,7 +879,7 @@ impl Search<'_> {
     fn fetch(&self, candidate: &Candidate) {
         let id = self.file.ids[candidate.position as usize];
         if id != u32::MAX {
-            prefetch_row(self.base.row(id as usize));
+            self.base.row(id as usize).prefetch();
         }
     }
 }

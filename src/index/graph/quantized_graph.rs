@@ -15,7 +15,6 @@ use crate::index::{BuildError, Index, QueryError, check_base, check_query};
 use crate::neighbor::{Neighbor, TopK};
 use crate::simd;
 use crate::simd::graph_codes::{self, Query};
-use crate::simd::lower_bound::prefetch_row;
 use crate::vectors::{Row, Vectors};
 
 /// How a [`QuantizedGraph`] is built.
@@ -361,7 +360,7 @@ impl Built {
     fn rank(&self, query: &[f32], k: usize, pool: &[Entry]) -> Vec<Neighbor> {
         /// Rows asked for ahead of time.
         const AHEAD: usize = 4;
-        let fetch = |entry: &Entry| prefetch_row(self.rows.row(entry.position()));
+        let fetch = |entry: &Entry| self.rows.row(entry.position()).prefetch();
         let ranker = Ranker::new(&self.rows, Metric::Euclidean, Row::Floats(query));
         let mut top = TopK::new(k.min(self.rows.len()));
         pool.iter().take(AHEAD).for_each(fetch);

@@ -9,9 +9,8 @@ use crate::index::ivf::inverted_lists::{InvertedLists, least};
 use crate::index::ivf::product_quantizer::{Loss, ProductQuantizer, Subspaces};
 use crate::index::support::projection::{Projected, ProjectedQuery, Projection};
 use crate::neighbor::{Neighbor, TopK};
-use crate::simd::lower_bound::prefetch_row;
 use crate::simd::matvec;
-use crate::simd::pq_scan::{self, Candidate, Linear, Pair};
+use crate::simd::pq_scan::{self, Linear, Pair, Scan, Scored};
 use crate::vectors::{Row, Vectors};
 
 /// How the lists are made.
@@ -62,7 +61,7 @@ struct Scratch {
     /// With the centroids of the lists.
     products: Vec<f32>,
     tables: Tables,
-    found: Vec<Candidate>,
+    found: Vec<Scored>,
 }
 
 thread_local! {
@@ -265,29 +264,17 @@ impl PqLists {
                     per_bias: self.per_bias,
                     offset,
                 };
+                let scan = Scan {
+                    biases: &self.biases,
+                    positions,
+                    linear,
+                    limit,
+                };
                 match &self.codes {
-                    Codes::Packed(codes) => {
-                        pq_scan::scan(
-                            codes,
-                            &tables.packed,
-                            &self.biases,
-                            positions,
-                            linear,
-                            limit,
-                            found,
-                        );
-                    }
+                    Codes::Packed(codes) => pq_scan::scan(codes, &tables.packed, &scan, found),
                     Codes::Bytes(codes) => {
                         let tables = tables.entries.as_chunks().0;
-                        pq_scan::scan_bytes(
-                            codes,
-                            tables,
-                            &self.biases,
-                            positions,
-                            linear,
-                            limit,
-                            found,
-                        );
+                        pq_scan::scan_bytes(codes, tables, &scan, found);
                     }
                 }
                 if found.len() >= 2 * candidates {
@@ -306,10 +293,10 @@ impl PqLists {
     }
 
     /// The `k` best candidates by exact distance.
-    fn rank(&self, rows: &Vectors, query: &[f32], k: usize, found: &[Candidate]) -> Vec<Neighbor> {
+    fn rank(&self, rows: &Vectors, query: &[f32], k: usize, found: &[Scored]) -> Vec<Neighbor> {
         /// Rows asked for ahead of time.
         const AHEAD: usize = 6;
-        let fetch = |candidate: &Candidate| prefetch_row(rows.row(candidate.position as usize));
+        let fetch = |candidate: &Scored| rows.row(candidate.position as usize).prefetch();
         let ranker = Ranker::new(rows, Metric::Euclidean, Row::Floats(query));
         let mut top = TopK::new(k);
         found.iter().take(AHEAD).for_each(fetch);
@@ -324,7 +311,7 @@ impl PqLists {
     }
 
     /// The `k` best candidates by their estimates.
-    fn estimated(&self, k: usize, found: &[Candidate]) -> Vec<Neighbor> {
+    fn estimated(&self, k: usize, found: &[Scored]) -> Vec<Neighbor> {
         let mut top = TopK::new(k);
         for candidate in found {
             let squared = f64::from(candidate.estimate).max(0.0) / self.projection.scale().powi(2);
@@ -350,8 +337,8 @@ fn bias(residual: &[f32], decoded: &[f32], centroid: &[f32], loss: Loss) -> f32 
 }
 
 /// Keeps the `count` candidates of least estimate (ties by position), of which there are more; returns the largest estimate kept.
-fn keep_least(found: &mut Vec<Candidate>, count: usize) -> f32 {
-    let key = |a: &Candidate, b: &Candidate| {
+fn keep_least(found: &mut Vec<Scored>, count: usize) -> f32 {
+    let key = |a: &Scored, b: &Scored| {
         a.estimate
             .total_cmp(&b.estimate)
             .then(a.position.cmp(&b.position))

@@ -305,8 +305,7 @@ impl Tree {
                 *radius = query.radius(top.threshold());
             }
         };
-        let bound =
-            |position| kernels::rank(Metric::Euclidean, &query.values, self.sketch(position));
+        let bound = |position| kernels::squared_euclidean(&query.values, self.sketch(position));
         let sample = (0..self.ids.len() as u32).step_by(self.ids.len().div_ceil(SAMPLE));
         if 2 * sample
             .clone()
@@ -339,7 +338,7 @@ impl Tree {
                 break;
             }
             if let Some(&(_, next)) = candidates.get(i + 1) {
-                kernels::prefetch_row(self.rows.row(next as usize));
+                self.rows.row(next as usize).prefetch();
             }
             compare(position, &mut top, &mut radius);
         }
