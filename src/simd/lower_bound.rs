@@ -8,8 +8,8 @@
 //! ```
 //!
 //! A sum along one row needs its lanes folded at the end, which costs as much as a short row
-//! itself. So trees keep their sketches in *groups* of [`LANES`] rows, turned on their side; each register
-//! then holds one coordinate of many rows, and nothing has to be folded:
+//! itself. So trees keep their sketches in *groups* of [`LANES`] rows, turned on their side; each
+//! register then holds one coordinate of many rows, and nothing has to be folded:
 //!
 //! ```text
 //!                row 0   row 1   ...  row 15
