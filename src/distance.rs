@@ -275,13 +275,6 @@ mod tests {
         }
 
         #[test]
-        fn the_dispatched_code_equals_the_portable_to_the_bit(pairs in pairs()) {
-            let (a, b): (Vec<f32>, Vec<f32>) = pairs.into_iter().unzip();
-            prop_assert_eq!(float_distances::squared_euclidean(&a, &b), float_distances::portable::squared_euclidean(&a, &b));
-            prop_assert_eq!(float_distances::manhattan(&a, &b), float_distances::portable::manhattan(&a, &b));
-        }
-
-        #[test]
         fn bytes_mixed_and_floats_give_one_number(bytes: Vec<(u8, u8)>) {
             let (a, b): (Vec<u8>, Vec<u8>) = bytes.into_iter().unzip();
             let (fa, fb): (Vec<f32>, Vec<f32>) = (a.iter().map(|&v| v.into()).collect(), b.iter().map(|&v| v.into()).collect());

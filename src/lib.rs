@@ -45,7 +45,7 @@ pub mod net;
 #[cfg(feature = "report")]
 pub mod report;
 #[allow(unsafe_code)]
-mod simd;
+pub mod simd;
 pub mod vectors;
 
 /// What a notebook's first cell brings in.

@@ -153,7 +153,7 @@ impl Comparison<'_> {
             (self.fresh[kept], self.bounds[kept]) = (self.fresh[i], self.bounds[i]);
             kept += usize::from(self.bounds[i] <= self.radius.rank);
         }
-        let fetch = |&position: &u32| kernels::prefetch_row(rows.row(position as usize));
+        let fetch = |&position: &u32| rows.row(position as usize).prefetch();
         self.fresh[..kept].iter().take(AHEAD).for_each(fetch);
         for i in 0..kept {
             self.fresh[..kept]

@@ -301,8 +301,7 @@ impl<'a> Grower<'a> {
         for _ in 0..SAMPLES {
             let drawn = self.rng.random_range(0..rows.len());
             let row = self.at(rows[drawn]);
-            let [a, b] =
-                [0, 1].map(|i| taken[i] * kernels::rank(Metric::Euclidean, &centres[i], row));
+            let [a, b] = [0, 1].map(|i| taken[i] * kernels::squared_euclidean(&centres[i], row));
             let nearer = if a < b {
                 0
             } else if b < a {

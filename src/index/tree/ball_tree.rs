@@ -211,7 +211,7 @@ fn ball(
         .for_each(|(centre, sum)| *centre = (sum / ids.len().max(1) as f64) as f32);
     let farthest = ids
         .iter()
-        .map(|&id| kernels::rank(metric, &centre[..width], at(id)))
+        .map(|&id| reduced_distance(metric, &centre[..width], at(id)))
         .fold(0.0, f32::max);
     // Rounded up by more than summing can err, so that the ball holds its rows.
     node.radius = length(metric, farthest) * (1.0 + rounding(width));
@@ -221,6 +221,15 @@ fn ball(
 /// The relative error, with room to spare, of a distance summed in f32 over `width` coordinates.
 fn rounding(width: usize) -> f32 {
     (width as f32 + 8.0) * f32::EPSILON
+}
+
+/// The reduced distance of two sketches.
+#[inline]
+fn reduced_distance(metric: Metric, a: &[f32], b: &[f32]) -> f32 {
+    match metric {
+        Metric::Euclidean => kernels::squared_euclidean(a, b),
+        Metric::Manhattan => kernels::manhattan(a, b),
+    }
 }
 
 fn length(metric: Metric, rank: f32) -> f32 {
@@ -238,7 +247,7 @@ impl Tree {
         let centre = &self.centres[node * self.stride..][..width];
         let distance = length(
             self.params.metric,
-            kernels::rank(self.params.metric, &query.values, centre),
+            reduced_distance(self.params.metric, &query.values, centre),
         );
         (distance * (1.0 - rounding(width)) - self.nodes[node].radius).max(0.0)
     }
@@ -281,8 +290,11 @@ impl Tree {
             );
             visits.leaves += 1;
             visits.bounds += end - start;
-            kernels::ranks(
-                self.params.metric,
+            let distances = match self.params.metric {
+                Metric::Euclidean => kernels::squared_euclidean_groups,
+                Metric::Manhattan => kernels::manhattan_groups,
+            };
+            distances(
                 &query.values,
                 self.lanes.groups(start, end),
                 radius.rank,

@@ -9,7 +9,6 @@ use super::{BLOCK, BruteForce};
 use crate::distance::{Metric, QueryForm, Ranker};
 use crate::neighbor::TopK;
 use crate::simd::half_bytes::{Block, Codes, Nibbles, ROWS};
-use crate::simd::lower_bound::prefetch_row;
 use crate::simd::pairwise;
 use crate::vectors::{Row, Storage, Vectors};
 
@@ -187,7 +186,7 @@ impl<'a> Scan<'a> {
                 count += usize::from(value <= limit);
             }
             let near = &near[..count];
-            near.iter().for_each(|&id| prefetch_row(self.base.row(id)));
+            near.iter().for_each(|&id| self.base.row(id).prefetch());
             for &id in near {
                 if let Some(rank) = self.ranker.reduced_within(id, top.threshold()) {
                     top.push(id as u32, rank);

@@ -7,7 +7,6 @@ use std::ops::Range;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::distance::Metric;
 use crate::index::support::lower_bound::Sketched;
 use crate::simd::lower_bound as kernels;
 
@@ -105,12 +104,13 @@ impl VpTree {
 }
 
 fn distance(a: &[f32], b: &[f32]) -> f32 {
-    kernels::rank(Metric::Euclidean, a, b).sqrt()
+    kernels::squared_euclidean(a, b).sqrt()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::distance::Metric;
     use crate::index::support::lower_bound::Sketch;
     use crate::index::support::test_data::clustered;
 

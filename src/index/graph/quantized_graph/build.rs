@@ -6,7 +6,7 @@ use super::QuantizedGraphParams;
 use super::codes::Encoder;
 use crate::distance::{Metric, Ranker};
 use crate::math::kmeans::{KMeans, KMeansParams, group};
-use crate::simd::graph_codes::{self, Line, Query};
+use crate::simd::graph_codes::{self, CodeLine, Query};
 use crate::simd::pairwise::squared_euclidean_f32;
 use crate::vectors::Vectors;
 
@@ -30,11 +30,11 @@ pub struct Graph {
     /// The base's rows by position.
     pub ids: Vec<u32>,
     /// The codes, of as many lines as the graph was built with, by position.
-    pub codes: Vec<Line>,
+    pub codes: Vec<CodeLine>,
     pub edges: Vec<Edges>,
     /// Positions where a walk may begin: the vector nearest to each cluster's centroid, and what could not be reached otherwise.
     pub seeds: Vec<u32>,
-    pub seed_codes: Vec<Line>,
+    pub seed_codes: Vec<CodeLine>,
     /// By how much a code's distances are off: see [`error`].
     pub error: f32,
 }
@@ -100,7 +100,7 @@ pub fn near_rows(base: &Vectors, count: usize, seed: u64) -> Vec<Vec<u32>> {
 struct Neighborhoods {
     encoder: Encoder,
     ids: Vec<u32>,
-    codes: Vec<Line>,
+    codes: Vec<CodeLine>,
     near: Vec<Vec<Near>>,
     clusters: KMeans,
     /// Where each cluster's positions start.
@@ -124,7 +124,7 @@ impl Neighborhoods {
         let probes = clusters.assign_many(&coordinates, PROBES);
         let labels: Vec<u32> = probes.iter().map(|lists| lists[0]).collect();
         let (starts, ids) = group(&labels, clusters.centroids().nrows());
-        let codes: Vec<Line> = ids
+        let codes: Vec<CodeLine> = ids
             .iter()
             .flat_map(|&id| &codes[id as usize * LINES..][..LINES])
             .copied()
@@ -145,7 +145,7 @@ impl Neighborhoods {
 
 /// Each position's `count` nearest by code among the clusters that `probes` has for it, nearest first.
 fn near_neighbors<const LINES: usize>(
-    rows: &[[Line; LINES]],
+    rows: &[[CodeLine; LINES]],
     starts: &[usize],
     probes: &[&[u32]],
     count: usize,
@@ -176,7 +176,11 @@ fn near_neighbors<const LINES: usize>(
 }
 
 /// Thins the near neighbours, adds each edge's reverse, and thins again.
-fn link<const LINES: usize>(rows: &[[Line; LINES]], near: &[Vec<Near>], alpha: f32) -> Vec<Edges> {
+fn link<const LINES: usize>(
+    rows: &[[CodeLine; LINES]],
+    near: &[Vec<Near>],
+    alpha: f32,
+) -> Vec<Edges> {
     let out: Vec<Vec<Near>> = near
         .par_iter()
         .map(|near| thin(rows, near, alpha))
@@ -210,7 +214,11 @@ fn link<const LINES: usize>(rows: &[[Line; LINES]], near: &[Vec<Near>], alpha: f
 
 /// Up to [`DEGREE`] of the candidates (ascending): each to which no kept one is nearer by a factor of `alpha`. From there, the
 /// walk would get to it anyway (Vamana's RobustPrune; with alpha 1, the rule of HNSW's heuristic and of NSG).
-fn thin<const LINES: usize>(rows: &[[Line; LINES]], candidates: &[Near], alpha: f32) -> Vec<Near> {
+fn thin<const LINES: usize>(
+    rows: &[[CodeLine; LINES]],
+    candidates: &[Near],
+    alpha: f32,
+) -> Vec<Near> {
     let mut kept = Vec::with_capacity(DEGREE);
     let mut codes = Vec::with_capacity(DEGREE);
     let mut distances = Vec::with_capacity(DEGREE);

@@ -9,7 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 use crate::math::pca::{Pca, PcaOptions};
-use crate::simd::graph_codes::{self, Line, TAIL};
+use crate::simd::graph_codes::{self, CodeLine, TAIL};
 use crate::simd::pairwise::squared_euclidean_f32;
 use crate::vectors::{Row, Vectors};
 
@@ -48,7 +48,7 @@ pub struct Encoder {
 #[derive(Debug, Default)]
 pub struct EncodedQuery {
     /// Its code, as that of a vector.
-    pub code: Vec<Line>,
+    pub code: Vec<CodeLine>,
     centred: Vec<f32>,
     whole: Vec<i16>,
     sums: Vec<i32>,
@@ -57,7 +57,7 @@ pub struct EncodedQuery {
 impl Encoder {
     /// Fits codes of up to `lines` · 64 bytes. Returns the encoder, each vector's code, and the coordinates that the codes
     /// round (n × m, in units of the code).
-    pub fn fit(base: &Vectors, lines: usize, seed: u64) -> (Self, Vec<Line>, Vectors) {
+    pub fn fit(base: &Vectors, lines: usize, seed: u64) -> (Self, Vec<CodeLine>, Vectors) {
         let (n, dim) = (base.len(), base.dim());
         let kept = (lines * 64 - TAIL).min(dim);
         let pca = Pca::fit(
@@ -95,7 +95,7 @@ impl Encoder {
         values.iter_mut().for_each(|value| *value *= steps);
         rests.iter_mut().for_each(|rest| *rest *= steps * steps);
 
-        let mut codes = vec![Line::default(); n * lines];
+        let mut codes = vec![CodeLine::default(); n * lines];
         for ((code, values), &rest) in codes
             .chunks_exact_mut(lines)
             .zip(values.chunks_exact(kept))
@@ -171,7 +171,7 @@ impl Encoder {
             *value = sum as f32 * per_sum + offset;
         }
         code.clear();
-        code.resize(self.lines, Line::default());
+        code.resize(self.lines, CodeLine::default());
         let kept = squared_euclidean_f32(coordinates, &[0.0; 64 * MOST_LINES][..coordinates.len()]);
         let total = squared_euclidean_f32(query, &self.mean) * self.scale * self.scale;
         write(code, coordinates, total - kept);
@@ -189,7 +189,7 @@ impl Encoder {
 
 /// Rounds coordinates to a code; what lies outside its range goes to the edge. `rest` is the squared length of what the
 /// coordinates leave out.
-fn write(code: &mut [Line], values: &[f32], rest: f32) {
+fn write(code: &mut [CodeLine], values: &[f32], rest: f32) {
     for (line, values) in code.iter_mut().zip(values.chunks(64)) {
         for (byte, value) in line.0.iter_mut().zip(values) {
             *byte = (value + (MIDDLE + 0.5)).clamp(0.0, LARGEST) as u8;
