@@ -51,7 +51,8 @@ impl Coder {
     /// so far from what they stand for.
     pub(super) fn rest(&self) -> (i16, f64) {
         let rest = (self.squared_length - self.squares).max(0.0).sqrt();
-        // |√a − √b| is at most √|a − b|, and |a − b| / √b. Near zero the first is smaller.
+        // |√a − √b| is at most √|a − b|, and at most |a − b| / √b.
+        // Near zero the first is smaller.
         let unknown = if rest > 0.0 {
             self.slack.sqrt().min(self.slack / rest)
         } else {

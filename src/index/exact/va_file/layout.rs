@@ -30,8 +30,7 @@ use crate::vectors::Vectors;
 pub(super) const RADIUS: f64 = 16_000.0;
 /// No code of the base is farther than this from what it stands for, or there is no file.
 pub(super) const COARSEST: f64 = 300.0;
-/// The rotation is no farther than this from orthonormal, or there is no file. It is about
-/// 10⁻¹³ where all is well.
+/// The rotation is no farther than this from orthonormal, or there is no file.
 const MOST_SKEWED: f64 = 0.1;
 /// The id at positions where the last block is filled up.
 const NO_ROW: u32 = u32::MAX;

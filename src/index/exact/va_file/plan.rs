@@ -144,15 +144,14 @@ pub(super) fn cheapest<F>(
 
 /// What the steps of a search cost, in nanoseconds on one thread.
 ///
-/// **Only their proportions matter**: they decide between plans and between a file and a full scan,
-/// and count work instead of timing it, so that the same data give the same index on every machine.
+/// **Only their proportions matter.** They decide between plans, and between a file and a full
+/// scan. Work is counted, not timed, so that the same data give the same index on every machine.
 ///
-/// The four scans are 10⁹ / (queries per second · n · d) of `benches/exact.rs --index
-/// brute_force`, on 60,000 × 784 pixels but for the floats, on one core of a 2 × AMD EPYC machine
-/// with AVX2 in November 2026; `--one` gives those of a single query. The others are from the same
-/// machine; **the command was not recorded**. To measure them again, time a step of `search.rs`
-/// alone (`perf record` on `benches/exact.rs --index va_file --one` gives its share) and divide by
-/// its count in [`Work`].
+/// They are from November 2026 and one core of a 2 × AMD EPYC machine with AVX2. The command was
+/// not recorded. Those of the scans agree with `benches/exact.rs --index brute_force` on that
+/// machine, as 10⁹ / (queries per second · n · d), with `--one` for a single query. To measure
+/// the others again, take the share of a step of `search.rs` in the time of `benches/exact.rs
+/// --index va_file --one` (`perf record`), and divide it by its count in [`Work`].
 struct Costs {
     /// A full scan for one query, which memory bounds, per value of the base: kept as half a byte,
     /// a byte, a float.
