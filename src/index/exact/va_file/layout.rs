@@ -142,7 +142,7 @@ pub(super) struct File {
     /// What the codes of each segment are to be multiplied by.
     pub steps: Vec<[i16; WIDTH]>,
     /// The row that stands at each position; [`NO_ROW`] where the last block is filled up.
-    ids: Vec<u32>,
+    pub ids: Vec<u32>,
 }
 
 impl File {
