@@ -90,9 +90,9 @@ parameters! {
     /// How a [`VaFile`] is built.
     pub struct VaFileParams {
     } and {
-        /// The division of the components, or `None` to choose it from the data. Of the plans that
-        /// take no more than half the bytes of the vectors themselves, the one of least expected
-        /// work is chosen; or none, that is a full scan, if that is less.
+        /// The division of the components, or `None` to choose it from the data.
+        /// Of the plans that take no more than half the bytes of the vectors themselves, the one of
+        /// least expected work is chosen; or none, that is a full scan, if that is less.
         plan: Option<Plan> = None;
         /// Seed of the sample that the rotation is taken from.
         seed: u64 = 0;

@@ -60,8 +60,9 @@ use crate::vectors::{Row, Vectors};
 parameters! {
     /// How an [`Annoy`] is built.
     pub struct AnnoyParams {
-        /// Trees of the forest. Each costs build time and memory. The `search_k` rows of a query
-        /// are spread over them; a row that several trees find counts for each.
+        /// Trees of the forest.
+        /// Each costs build time and memory. The `search_k` rows of a query are spread over them;
+        /// a row that several trees find counts for each.
         n_trees: usize = 50, sweep [10, 50, 100];
         /// Seed of the random splits.
         /// The same seed gives the same forest on any number of threads.
@@ -72,9 +73,9 @@ parameters! {
 parameters! {
     /// How an [`Annoy`] is searched.
     pub struct AnnoySearch {
-        /// Rows that a query collects; 0 for `n_trees` × k. A row counts once for each tree in
-        /// which it is met. Never fewer than k different rows are collected. 0 is the original's
-        /// default.
+        /// Rows that a query collects; 0 for `n_trees` × k.
+        /// A row counts once for each tree in which it is met. Never fewer than k different rows
+        /// are collected. 0 is the original's default.
         search_k: usize = 4_000,
             sweep [400, 700, 1_000, 1_400, 2_000, 2_800, 4_000, 7_000, 10_000, 20_000];
     }

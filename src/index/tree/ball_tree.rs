@@ -53,9 +53,9 @@ parameters! {
         /// The most rows that a leaf holds, rounded up to a multiple of 16.
         /// 16 rows are bounded at once.
         leaf_size: usize = 64, sweep [16, 64, 256, 1024];
-        /// Coordinates of the space in which the balls lie. Principal components for Euclidean,
-        /// sums over runs of neighbouring coordinates for Manhattan. More make tighter bounds that
-        /// cost more each.
+        /// Coordinates of the space in which the balls lie.
+        /// Principal components for Euclidean, sums over runs of neighbouring coordinates for
+        /// Manhattan. More make tighter bounds that cost more each.
         components: usize = 32, sweep [8, 16, 32, 64];
     } and {
         /// The metric in which it searches.

@@ -16,20 +16,22 @@ const DEEPEST: usize = 1 << 14;
 
 /// Two grids, of steps a for the base and b for queries, both from the least value of the base on.
 ///
-/// A row x stands near x̂ = low + a·x′ with integers 0 ≤ x′ ≤ most, a query near q̂ =
-/// low + b·(q′ + middle) with −middle ≤ q′ < middle, and their distances from these, e(x)
-/// and e(q), are known. By the triangle inequality
+/// A row x stands near x̂ = low + a·x′ with integers 0 ≤ x′ ≤ most. A query q stands near
+/// q̂ = low + b·(q′ + m) with −m ≤ q′ < m, where m is `middle`. Their distances from
+/// these, e(x) and e(q), are known. By the triangle inequality
 ///
-/// ‖q − x‖ ≥ ‖q̂ − x̂‖ − e(q) − e(x), with ‖q̂ − x̂‖² =
-/// a²‖x′‖² + b²‖q′ + middle‖² − 2ab·(q′·x′ + middle·Σx′).
+/// ```text
+/// ‖q − x‖   ≥ ‖q̂ − x̂‖ − e(q) − e(x),
+/// ‖q̂ − x̂‖² = a²·‖x′‖² + b²·‖q′ + m‖²
+///             − 2ab·(q′·x′ + m·Σx′).
+/// ```
 ///
-/// Let t be the distance of the k-th best. A row is out if
+/// Let t be the distance of the k-th best. A row is out if norm − 2·q′·x′ > limit, where
 ///
-/// (a/b)·‖x′‖² − 2·middle·Σx′ − 2·q′·x′ > ((t + e(q) + e(x))² −
-/// b²‖q′ + middle‖²) / ab.
-///
-/// The first two terms are the row's [norm](Rounding::norm), the third is the product, and the
-/// right side is the query's [limit](Rounding::limit).
+/// ```text
+/// norm  = (a/b)·‖x′‖² − 2·m·Σx′,
+/// limit = ((t + e(q) + e(x))² − b²·‖q′ + m‖²) / ab.
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rounding {
     low: f32,
@@ -139,7 +141,7 @@ impl Rounding {
         }
     }
 
-    /// (a/b)·‖x′‖² − 2·middle·Σx′, or a little less.
+    /// The norm of a row, or a little less.
     pub(crate) fn norm(&self, row: Rounded) -> i32 {
         let ratio = f64::from(self.steps[0]) / f64::from(self.steps[1]);
         (ratio * f64::from(row.squares)).floor() as i32 - 2 * self.middle * row.sum

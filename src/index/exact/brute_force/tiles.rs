@@ -90,15 +90,17 @@ impl BruteForce {
 
     /// The neighbours among the rows from `from` on, by f32 products.
     ///
-    /// With x̃ and q̃ the vectors less the centre, rounded to f32 (which changes each value by
-    /// the share u = 2⁻²⁴ at most), and p the computed product q̃·x̃ (off by
-    /// γ_d·‖q̃‖·‖x̃‖ at most, γ_d ≈ d·u):
+    /// Let x̃ and q̃ be the vectors less the centre, rounded to f32, which changes each value by
+    /// the share u = 2⁻²⁴ at most. Let p be the computed product of q̃ and x̃; it is off by
+    /// γ·‖q̃‖·‖x̃‖ at most, with γ ≈ d·u. Then
     ///
-    /// ‖q − x‖² ≥ (1 − η)·‖x̃‖² − 2p + (1 − η)·‖q̃‖² with η = γ_d
-    /// + 10u,
+    /// ```text
+    /// ‖q − x‖² ≥ (1 − η)·‖x̃‖² − 2p + (1 − η)·‖q̃‖²,
+    /// η = γ + 10u.
+    /// ```
     ///
-    /// where 4u stand for the rounded values, 3u for the rounding of this expression and the rest
-    /// for that of the norms, taken in f64. So a row is out if the right side exceeds the reduced
+    /// Of the 10u, 4u stand for the rounded values, 3u for the rounding of this expression and the
+    /// rest for that of the norms, taken in f64. A row is out if the right side exceeds the reduced
     /// distance of the k-th best; else it is compared exactly.
     fn float_tiles(
         &self,
