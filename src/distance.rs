@@ -110,7 +110,7 @@ impl std::str::FromStr for Metric {
     }
 }
 
-/// A metric's name that is none of those there are.
+/// A name that no metric has.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("metric {received:?}; expected \"euclidean\" or \"manhattan\"")]
 pub struct UnknownMetric {

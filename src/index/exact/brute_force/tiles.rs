@@ -176,7 +176,7 @@ impl<W: Word> Products<'_, W> {
             for lane in ones(mask) {
                 let query = self.panel * QUERIES + lane;
                 if query >= rankers.len() {
-                    // The last panel is filled up with queries that are none.
+                    // The last panel is filled up with zeros, which are no query.
                     continue;
                 }
                 let top = &mut tops[query];

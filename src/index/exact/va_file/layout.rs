@@ -77,8 +77,8 @@ fn squared_lengths(base: &Vectors, pca: &Pca) -> Vec<f64> {
         .collect()
 }
 
-/// The rows in an order in which what is near in the leading components is in the same block: that
-/// of the leaves of a kd-tree that halves the widest component, at whole blocks.
+/// The rows in the order of the leaves of a kd-tree that halves the widest component at whole
+/// blocks. So rows that are near in the leading components are in the same block.
 fn order(components: ArrayView2<'_, f64>) -> Vec<u32> {
     let mut order: Vec<u32> = (0..components.nrows() as u32).collect();
     split(components, &mut order);
