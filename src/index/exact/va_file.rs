@@ -109,8 +109,8 @@ parameters! {
 ///
 /// **What it is bad at**: data whose variance is spread evenly over the dimensions (noise), where
 /// it can only scan; and many queries at once, of which a full scan in tiles answers more a second
-/// where the bounds leave much. It takes up to 1.5 times the memory of the vectors, and the rotation
-/// and the plans that are tried take seconds to build where a scan needs nothing.
+/// where the bounds leave much. It takes up to 1.5 times the memory of the vectors, and is slow to
+/// build beside a scan: the data are rotated, and several plans are tried.
 ///
 /// After Weber, Schek and Blott (VLDB 1998) and Ferhatosmanoglu et al., *Vector Approximation based
 /// Indexing for Non-uniform High Dimensional Data Sets* (CIKM 2000).
