@@ -1,13 +1,15 @@
 //! Distances, and the [`Ranker`] with which every index verifies its candidates.
 //!
-//! There is one definition of each distance, and every kernel in the crate agrees with it to the last bit:
+//! There is one definition of each distance, and every kernel in the crate agrees with it to the
+//! last bit:
 //! - between bytes, an exact integer;
-//! - where a float takes part, f64 arithmetic in eight interleaved partial sums (value `i` goes to sum `i mod 8`),
-//!   added pairwise at the end. That order is the one of SIMD registers, so that the fast code and the portable code
-//!   are the same source compiled twice, and give the same result: Rust never contracts `a * b + c` into an FMA.
+//! - where a float takes part, f64 arithmetic in eight interleaved partial sums (value `i` goes to
+//!   sum `i mod 8`), added pairwise at the end. That order is the one of SIMD registers, so that
+//!   the fast code and the portable code are the same source compiled twice, and give the same
+//!   result: Rust never contracts `a * b + c` into an FMA.
 //!
-//! Candidates are compared by a **reduced distance** that is cheaper than the distance and orders alike: the squared
-//! Euclidean distance, the Manhattan distance itself.
+//! Candidates are compared by a **reduced distance** that is cheaper than the distance and orders
+//! alike: the squared Euclidean distance, the Manhattan distance itself.
 
 use std::borrow::Cow;
 
@@ -108,7 +110,7 @@ impl std::str::FromStr for Metric {
     }
 }
 
-/// A metric's name that is none of those there are.
+/// A name that no metric has.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("metric {received:?}; expected \"euclidean\" or \"manhattan\"")]
 pub struct UnknownMetric {
@@ -119,7 +121,8 @@ pub struct UnknownMetric {
 /// A query in the type in which it is compared with the base.
 #[derive(Debug, Clone)]
 pub enum QueryForm<'a> {
-    /// The base is bytes, and all values of the query are integers 0..=255: distances are exact integers.
+    /// The base is bytes, and all values of the query are integers 0..=255: distances are exact
+    /// integers.
     Bytes(Cow<'a, [u8]>),
     /// Anything else.
     Floats(Cow<'a, [f32]>),
@@ -157,7 +160,8 @@ fn to_bytes(values: &[f32]) -> Option<Vec<u8>> {
     pairwise::to_bytes(values, &mut bytes).then_some(bytes)
 }
 
-/// Exact reduced distances between one query and the rows of a base: what candidates are verified with.
+/// Exact reduced distances between one query and the rows of a base: what candidates are verified
+/// with.
 #[derive(Debug, Clone)]
 pub struct Ranker<'a> {
     base: &'a Vectors,
@@ -200,7 +204,8 @@ impl<'a> Ranker<'a> {
         }
     }
 
-    /// Reduced distance of row `id` of the base, or `None` if it is above `limit`. Between floats, f32 arithmetic mostly tells, in half the time.
+    /// Reduced distance of row `id` of the base, or `None` if it is above `limit`. Between floats,
+    /// f32 arithmetic mostly tells, in half the time.
     ///
     /// # Panics
     /// If there is no such row.
@@ -214,12 +219,12 @@ impl<'a> Ranker<'a> {
                 Metric::Euclidean => pairwise::squared_euclidean_f32(query, row),
                 Metric::Manhattan => pairwise::manhattan_f32(query, row),
             });
-            // Rounding can only have added this share; an overflow tells nothing.
-            if rough.is_finite()
-                && rough * (1.0 - pairwise::relative_error(query.len()))
-                    - pairwise::UNDERFLOW * query.len() as f64
-                    > limit
-            {
+            // Rounding can have added this share of it and so much for each value, and no more.
+            let share = pairwise::relative_error(query.len());
+            let underflow = pairwise::UNDERFLOW * query.len() as f64;
+            let least = rough * (1.0 - share) - underflow;
+            // Where f32 overflowed, it tells nothing.
+            if rough.is_finite() && least > limit {
                 return None;
             }
         }
@@ -260,11 +265,13 @@ mod tests {
             prop_assert!((Metric::Manhattan.reduced(&a, &b) - absolute).abs() <= 1e-14 * absolute);
         }
 
-        /// At its own reduced distance a row is kept, just below it is not, at any magnitude: no f32 arithmetic may say otherwise.
+        /// At its own reduced distance a row is kept, just below it is not, at any magnitude: no
+        /// f32 arithmetic may say otherwise.
         #[test]
         fn within_its_reduced_distance_and_not_below(pairs in pairs(), magnitude in -42i32..36) {
             let scale = 10f32.powi(magnitude);
-            let (a, b): (Vec<f32>, Vec<f32>) = pairs.into_iter().map(|(a, b)| (a * scale, b * scale)).unzip();
+            let scaled = pairs.into_iter().map(|(a, b)| (a * scale, b * scale));
+            let (a, b): (Vec<f32>, Vec<f32>) = scaled.unzip();
             let base = Vectors::from_floats(b.len(), b.clone()).unwrap();
             for metric in [Metric::Euclidean, Metric::Manhattan] {
                 let ranker = Ranker::new(&base, metric, Row::Floats(&a));
@@ -277,7 +284,8 @@ mod tests {
         #[test]
         fn bytes_mixed_and_floats_give_one_number(bytes: Vec<(u8, u8)>) {
             let (a, b): (Vec<u8>, Vec<u8>) = bytes.into_iter().unzip();
-            let (fa, fb): (Vec<f32>, Vec<f32>) = (a.iter().map(|&v| v.into()).collect(), b.iter().map(|&v| v.into()).collect());
+            let fa: Vec<f32> = a.iter().map(|&value| value.into()).collect();
+            let fb: Vec<f32> = b.iter().map(|&value| value.into()).collect();
             for metric in [Metric::Euclidean, Metric::Manhattan] {
                 let exact = metric.reduced_bytes(&a, &b) as f64;
                 prop_assert_eq!(metric.reduced_mixed(&fa, &b), exact);

@@ -1,4 +1,5 @@
-//! [`Neighbor`], the rows of them that a batch returns, and [`TopK`], the collector that every index uses.
+//! [`Neighbor`], the rows of them that a batch returns, and [`TopK`], the collector that every
+//! index uses.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
@@ -51,7 +52,8 @@ impl Neighbors {
         (0..self.len()).map(|query| self.row(query))
     }
 
-    /// The same rows, cut to their `k` nearest: one search with the largest k answers every smaller one.
+    /// The same rows, cut to their `k` nearest: one search with the largest k answers every smaller
+    /// one.
     #[must_use]
     pub fn truncated(&self, k: usize) -> Self {
         self.iter()
@@ -71,11 +73,13 @@ impl FromIterator<Vec<Neighbor>> for Neighbors {
     }
 }
 
-/// A row found near a query, by the *reduced distance* that candidates are ordered by: the squared Euclidean distance,
-/// the Manhattan distance itself (scikit-learn's `rdist`; see [`Metric::distance_of_reduced`]).
+/// A row found near a query, by the *reduced distance* that candidates are ordered by: the squared
+/// Euclidean distance, the Manhattan distance itself (scikit-learn's `rdist`; see
+/// [`Metric::distance_of_reduced`]).
 ///
-/// Candidates are ordered by reduced distance, then id. The reduced distance is kept in full, so that the candidates of
-/// several indexes (of the shards of one base, say) merge into the order that one index over all rows has.
+/// Candidates are ordered by reduced distance, then id. The reduced distance is kept in full, so
+/// that the candidates of several indexes (of the shards of one base, say) merge into the order
+/// that one index over all rows has.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Candidate {
     /// Row number of the vector in what the index was built from.
@@ -100,9 +104,11 @@ impl PartialOrd for Candidate {
     }
 }
 
-/// Keeps the k best candidates of those offered, by reduced distance and then id, whatever the order they come in.
+/// Keeps the k best candidates of those offered, by reduced distance and then id, whatever the
+/// order they come in.
 ///
-/// The reduced distance is what is cheapest to compare: the *squared* Euclidean distance, the Manhattan distance itself.
+/// The reduced distance is what is cheapest to compare: the *squared* Euclidean distance, the
+/// Manhattan distance itself.
 #[derive(Debug, Clone)]
 pub struct TopK {
     k: usize,
@@ -126,8 +132,8 @@ impl TopK {
         }
     }
 
-    /// Reduced distance of the k-th best so far, infinite until there are k: a candidate **above** it cannot enter
-    /// (one that equals it still can, by a smaller id).
+    /// Reduced distance of the k-th best so far, infinite until there are k: a candidate **above**
+    /// it cannot enter (one that equals it still can, by a smaller id).
     #[inline]
     #[must_use]
     pub fn threshold(&self) -> f64 {

@@ -1,4 +1,5 @@
-//! Indexes that part the space by trees.
+//! Indexes that part the space by trees: [`KdTree`] by coordinates, [`BallTree`] by nested balls,
+//! [`Annoy`] by random planes.
 
 mod annoy;
 mod ball_tree;
