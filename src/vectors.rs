@@ -199,7 +199,8 @@ impl<'a> From<&'a Vec<u8>> for Row<'a> {
 
 /// n vectors of d dimensions, row-major, immutable, finite, cheap to clone (the values are shared).
 ///
-/// Bytes stay bytes: a pixel row is 784 bytes rather than 3,136, and its distances are exact integers.
+/// Bytes stay bytes: a pixel row is 784 bytes rather than 3,136, and its distances are exact
+/// integers.
 ///
 /// ```
 /// use fashion_knn::vectors::Vectors;
@@ -334,7 +335,8 @@ impl Vectors {
         self.bytes()?.chunks_exact(self.dim).nth(row)
     }
 
-    /// Row `row` as floats (a copy): the form that [`Query::query`](crate::index::Query::query) takes.
+    /// Row `row` as floats (a copy): the form that [`Query::query`](crate::index::Query::query)
+    /// takes.
     ///
     /// # Panics
     /// If `row` is not below [`Vectors::len`], as slices do.

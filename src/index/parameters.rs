@@ -1,8 +1,10 @@
-//! Parameters of an index: typed structs for Rust, named numbers for the command line, the tuner and the record.
+//! Parameters of an index: typed structs for Rust, named numbers for the command line, the tuner
+//! and the record.
 //!
-//! Each index declares its parameters once, with [`parameters!`], in two structs: what costs a new build, and what a
-//! search reads. From that one declaration come the struct, its `Default`, and the list of [`Knob`]s that `measure`, the
-//! tuner and the notebooks sweep. So there is one default for each parameter.
+//! Each index declares its parameters once, with [`parameters!`], in two structs: what costs a new
+//! build, and what a search reads. From that one declaration come the struct, its `Default`, and
+//! the list of [`Knob`]s that `measure`, the tuner and the notebooks sweep. So there is one default
+//! for each parameter.
 
 use std::fmt;
 use std::str::FromStr;
@@ -212,8 +214,9 @@ pub(crate) fn positive(name: &'static str, value: usize) -> Result<usize, BuildE
 /// }
 /// ```
 ///
-/// The first line of a parameter's documentation is what the command line prints as its help. A parameter that is not a
-/// number, and so no knob, stands in a second pair of braces, `and { metric: Metric = Metric::Euclidean; }`.
+/// The first line of a parameter's documentation is what the command line prints as its help. A
+/// parameter that is not a number, and so no knob, stands in a second pair of braces, `and {
+/// metric: Metric = Metric::Euclidean; }`.
 macro_rules! parameters {
     (
         $(#[$meta:meta])*

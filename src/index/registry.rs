@@ -24,7 +24,8 @@ pub static REGISTRY: &[Entry] = &[
     Entry::of::<QuantizedGraph>(),
 ];
 
-/// What was built, waiting for its search parameters: each call gives an index over the same structure.
+/// What was built, waiting for its search parameters: each call gives an index over the same
+/// structure.
 pub type Built = Box<dyn Fn(&Settings) -> Result<Box<dyn Index>, BuildError> + Send + Sync>;
 
 /// One index of the registry.
@@ -74,7 +75,8 @@ impl Entry {
 fn build<I: Build>(base: Arc<Vectors>, settings: &Settings) -> Result<Built, BuildError> {
     let index = I::build(base, I::Params::from_settings(settings)?)?;
     Ok(Box::new(move |settings| {
-        // An index may have a default of its own where the build calls for it: only what is set replaces it.
+        // An index may have a default of its own where the build calls for it: only what is set
+        // replaces it.
         if settings.names().next().is_none() {
             return Ok(Box::new(index.clone()));
         }

@@ -1,4 +1,5 @@
-//! What several indexes share: lower bounds, rows behind a bound, the projection that codes are made in.
+//! What several indexes share: lower bounds, rows behind a bound, the projection that codes are
+//! made in.
 
 pub(crate) mod lower_bound;
 pub(crate) mod projection;

@@ -1,18 +1,20 @@
 //! [`Sketch`]: a short vector for each row whose distances never exceed the true ones.
 //!
-//! A map φ with ‖φ(x) − φ(y)‖ ≤ ‖x − y‖ (a *contraction*) lets a tree reject a row without looking at it: where the
-//! distance of the sketches is above the k-th best so far, that of the rows is too. There is one for each metric:
+//! A map φ with ‖φ(x) − φ(y)‖ ≤ ‖x − y‖ (a *contraction*) lets a tree reject a row
+//! without looking at it: where the distance of the sketches is above the k-th best so far, that of
+//! the rows is too. There is one for each metric:
 //!
-//! - Euclidean: the first m principal components, and as last coordinate the norm of what they leave out. In an
-//!   orthonormal basis ‖x − y‖² = ‖Pₘx − Pₘy‖² + ‖x⊥ − y⊥‖² ≥ ‖Pₘx − Pₘy‖² + (‖x⊥‖ − ‖y⊥‖)², the lower bound of
-//!   the VA⁺-file (Ferhatosmanoglu et al., *Vector Approximation based Indexing for Non-uniform High Dimensional Data
-//!   Sets*, CIKM 2000) without its quantisation.
-//! - Manhattan: sums over m runs of neighbouring coordinates, since |Σ(xᵢ − yᵢ)| ≤ Σ|xᵢ − yᵢ|. It tells much where
-//!   neighbouring coordinates go together, as pixels do (Yi and Faloutsos, *Fast Time Sequence Indexing for Arbitrary
-//!   Lp Norms*, VLDB 2000).
+//! - Euclidean: the first m principal components, and as last coordinate the norm of what they
+//!   leave out. In an orthonormal basis ‖x − y‖² = ‖Pₘx − Pₘy‖² + ‖x⊥ −
+//!   y⊥‖² ≥ ‖Pₘx − Pₘy‖² + (‖x⊥‖ − ‖y⊥‖)², the lower bound of the
+//!   VA⁺-file (Ferhatosmanoglu et al., *Vector Approximation based Indexing for Non-uniform High
+//!   Dimensional Data Sets*, CIKM 2000) without its quantisation.
+//! - Manhattan: sums over m runs of neighbouring coordinates, since |Σ(xᵢ − yᵢ)| ≤ Σ|xᵢ
+//!   − yᵢ|. It tells much where neighbouring coordinates go together, as pixels do (Yi and
+//!   Faloutsos, *Fast Time Sequence Indexing for Arbitrary Lp Norms*, VLDB 2000).
 //!
-//! Sketches are f32 and rounded. [`SketchedQuery::radius`] widens the k-th best distance by all that rounding can do,
-//! so that a true neighbour is never rejected.
+//! Sketches are f32 and rounded. [`SketchedQuery::radius`] widens the k-th best distance by all
+//! that rounding can do, so that a true neighbour is never rejected.
 
 use rayon::prelude::*;
 
@@ -26,7 +28,8 @@ use crate::vectors::{Row, Vectors};
 const HALF_ULP_32: f64 = f32::EPSILON as f64 / 2.0;
 const HALF_ULP_64: f64 = f64::EPSILON / 2.0;
 
-/// Beyond so many times the radius of the data, a query's rounding error leaves nothing to prune with.
+/// Beyond so many times the radius of the data, a query's rounding error leaves nothing to prune
+/// with.
 const FARTHEST_QUERY: f64 = 1e6;
 
 /// The map from rows to sketches.
@@ -38,9 +41,11 @@ pub struct Sketch {
     components: Vec<f64>,
     /// Coordinates of a sketch.
     width: usize,
-    /// Sketches are multiplied by this power of two, so that they lie in the unit ball whatever the data's magnitude.
+    /// Sketches are multiplied by this power of two, so that they lie in the unit ball whatever the
+    /// data's magnitude.
     scale: f64,
-    /// How much the map may expand a distance after all, relatively: the components are orthonormal but for rounding.
+    /// How much the map may expand a distance after all, relatively: the components are orthonormal
+    /// but for rounding.
     expansion: f64,
     /// The most that rounding moved a sketch of the base, in the metric.
     slack: f64,
@@ -154,7 +159,8 @@ impl Sketch {
         })
     }
 
-    /// The data's plane normal·x + shift = 0 that is `normal`·φ(x) = 0 in the components (Euclidean).
+    /// The data's plane normal·x + shift = 0 that is `normal`·φ(x) = 0 in the components
+    /// (Euclidean).
     pub fn plane(&self, normal: &[f32]) -> (Vec<f64>, f64) {
         let mut turned = vec![0.0; self.mean.len()];
         for (component, &value) in self.components.chunks_exact(self.mean.len()).zip(normal) {
@@ -176,7 +182,8 @@ impl Sketch {
         (self.mean.len() + self.components.len()) * size_of::<f64>()
     }
 
-    /// The point of the data's space whose sketch this is, if nothing was left out; else the nearest to the mean.
+    /// The point of the data's space whose sketch this is, if nothing was left out; else the
+    /// nearest to the mean.
     pub fn locate(&self, values: &[f32]) -> Vec<f64> {
         let dim = self.mean.len();
         let mut place = self.mean.clone();
@@ -226,13 +233,15 @@ impl Sketch {
         }
     }
 
-    /// Writes the sketch of `row`, multiplied by `scale`; returns the most that rounding has moved it, in the metric.
+    /// Writes the sketch of `row`, multiplied by `scale`; returns the most that rounding has moved
+    /// it, in the metric.
     fn embed(&self, row: Row<'_>, scale: f64, out: &mut [f32]) -> f64 {
         let centred = kernels::centre(row, &self.mean);
         let norm = kernels::norm(self.metric, &centred) * scale;
         let dim = centred.len() as f64;
-        // The dot products round: at most d + 2 roundings of values that sum to no more than the norm, each component;
-        // then every coordinate rounds to f32, once more where a tree sums some up, and may vanish below its smallest number.
+        // The dot products round: at most d + 2 roundings of values that sum to no more than the
+        // norm, each component; then every coordinate rounds to f32, once more where a tree sums
+        // some up, and may vanish below its smallest number.
         let rounding = (HALF_ULP_64 * (dim + 4.0) * (self.width as f64).sqrt() + 4.0 * HALF_ULP_32)
             * norm
             + 1e-40;
@@ -252,7 +261,8 @@ impl Sketch {
                     return rounding;
                 }
                 let rest = (norm * norm - carried).max(0.0);
-                // √ is steep at 0: an error e of its argument moves it by √e there, by e/√rest further out.
+                // √ is steep at 0: an error e of its argument moves it by √e there, by
+                // e/√rest further out.
                 let error =
                     norm * norm * (self.expansion + 8.0 * HALF_ULP_64 * (dim + self.width as f64));
                 let rest_rounding = if rest > 0.0 {
@@ -268,7 +278,8 @@ impl Sketch {
                     let (start, end) = self.run(run);
                     *out = (centred[start..end].iter().sum::<f64>() * scale) as f32;
                 }
-                // Here the norm is the sum of all absolute values, and the error the sum over all coordinates.
+                // Here the norm is the sum of all absolute values, and the error the sum over all
+                // coordinates.
                 HALF_ULP_64 * (dim + 4.0) * norm
                     + 2.0 * HALF_ULP_32 * norm
                     + 1e-40 * self.width as f64
@@ -292,7 +303,8 @@ impl Sketch {
         } else {
             slack + self.slack
         };
-        // Distances of sketches are summed in f32, by our kernels and by kiddo (whose tree adds two roundings a level).
+        // Distances of sketches are summed in f32, by our kernels and by kiddo (whose tree adds two
+        // roundings a level).
         let summing = (self.width as f64 + 256.0) * 2.0 * HALF_ULP_32;
         SketchedQuery {
             metric: self.metric,
@@ -324,8 +336,8 @@ impl SketchedQuery {
     }
 }
 
-/// Sketches in groups of [`LANES`], coordinate by coordinate within a group, so that one register holds the same
-/// coordinate of eight rows.
+/// Sketches in groups of [`LANES`], coordinate by coordinate within a group, so that one register
+/// holds the same coordinate of eight rows.
 #[derive(Debug, Clone)]
 pub struct Lanes {
     width: usize,

@@ -1,6 +1,7 @@
 //! [`Projection`]: vectors and queries in the leading principal components, where codes are made.
 //!
-//! The naive form, for a query q, the mean μ of the data and a map whose rows rⱼ are m directions:
+//! The naive form, for a query q, the mean μ of the data and a map whose rows rⱼ are m
+//! directions:
 //!
 //! ```text
 //! for each j in 0..m { coordinate[j] = ⟨rⱼ, q − μ⟩ }        m · d products of floats
@@ -11,8 +12,8 @@
 //! is about that of their coordinates plus both rests, for what is left out of either is nearly
 //! at right angles to what is left out of the other.
 //!
-//! All rows of the base are projected by blocked matrix products. A query comes alone, and a
-//! matrix of d × m floats (400 kB for 784 × 128) does not fit in a first-level cache. So a query is
+//! All rows of the base are projected by blocked matrix products. A query comes alone, and a matrix
+//! of d × m floats (400 kB for 784 × 128) does not fit in a first-level cache. So a query is
 //! multiplied in whole numbers: the map at 1/16,384, the query in at most 12 bits. A row of `pairs`
 //! has what two values of the query need, so that one instruction multiplies both and adds them:
 //!
@@ -22,12 +23,13 @@
 //!           × q[2i], q[2i+1], added to sums[0], sums[1], …
 //! ```
 //!
-//! Two black pixels side by side cost nothing: their row is not read. Half of Fashion-MNIST's pixels
-//! are black, which is why bytes are not centred first; what the mean maps to is subtracted after.
+//! Two black pixels side by side cost nothing: their row is not read. Half of Fashion-MNIST's
+//! pixels are black, which is why bytes are not centred first; what the mean maps to is subtracted
+//! after.
 //!
 //! What it is bad at: the query's 12 bits are relative to its largest value. Where one value is far
-//! larger than all others, these are rounded coarsely. Codes choose candidates only, so a bad
-//! rounding costs recall, never a wrong distance.
+//! larger than all others, these are rounded coarsely. Codes choose candidates; where these are
+//! then compared by their vectors, a bad rounding costs recall, never a wrong distance.
 
 use ndarray::linalg::general_mat_mul;
 use ndarray::{Array2, ArrayView1, ArrayView2, ArrayViewMut2};
@@ -41,8 +43,8 @@ use crate::simd::pairwise::squared_euclidean_f32;
 use crate::vectors::Vectors;
 
 /// Coefficients are kept as multiples of 1/16,384. The rows of the map are of unit length, so that
-/// for a query of values up to 2,047 a sum stays below 2¹⁴ · 2¹¹ · √d (Cauchy–Schwarz): no overflow
-/// up to d = 4,000, and in practice far beyond.
+/// for a query of values up to 2,047 a sum stays below 2¹⁴ · 2¹¹ · √d (Cauchy–Schwarz):
+/// no overflow up to d = 4,000, and in practice far beyond.
 const COEFFICIENT: f64 = 16_384.0;
 /// The kernel makes so many sums at once.
 const LANES: usize = 64;
@@ -194,7 +196,8 @@ impl Projection {
         *rest = (total * nearer * nearer - kept).max(0.0) as f32;
     }
 
-    /// ‖query − mean‖² in units of the coordinates: by f32 arithmetic where that is reliable.
+    /// ‖query − mean‖² in units of the coordinates: by f32 arithmetic where that is
+    /// reliable.
     fn squared_distance_to_mean(&self, query: &[f32]) -> f64 {
         let fast = squared_euclidean_f32(query, &self.mean);
         let squared = if (LEAST_RELIABLE..f32::INFINITY).contains(&fast) {
@@ -205,7 +208,8 @@ impl Projection {
         squared * self.scale * self.scale
     }
 
-    /// By what to multiply a query at this squared distance from the mean: 1, but for very far ones.
+    /// By what to multiply a query at this squared distance from the mean: 1, but for very far
+    /// ones.
     fn share_of_the_way(&self, total: f64) -> f64 {
         let farthest = FARTHEST_QUERY * self.radius;
         if total <= farthest * farthest {

@@ -1,5 +1,5 @@
-//! [`PrunedRows`]: rows that a query is compared with by a bound first, and by their true distance only if that leaves it
-//! open. What forests and graphs of near neighbours search in.
+//! [`PrunedRows`]: rows that a query is compared with by a bound first, and by their true distance
+//! only if that leaves it open. What forests and graphs of near neighbours search in.
 
 use crate::distance::{Metric, Ranker};
 use crate::index::Visits;
@@ -15,7 +15,8 @@ pub const COMPONENTS: usize = 31;
 /// Rows whose values are asked for from memory while one is compared.
 const AHEAD: usize = 4;
 
-/// Rows and their sketches in an order of the index's own, their *positions*; near ones should be near in it.
+/// Rows and their sketches in an order of the index's own, their *positions*; near ones should be
+/// near in it.
 #[derive(Debug)]
 pub struct PrunedRows {
     sketch: Sketch,
@@ -127,8 +128,8 @@ impl Comparison<'_> {
         (self.limit, self.radius) = (f64::INFINITY, Radius::INFINITE);
     }
 
-    /// Offers each of `positions` that was not met before, with its reduced distance, unless that is sure to be above the limit. `offer` returns
-    /// the limit from there on.
+    /// Offers each of `positions` that was not met before, with its reduced distance, unless that
+    /// is sure to be above the limit. `offer` returns the limit from there on.
     pub fn compare(&mut self, positions: &[u32], mut offer: impl FnMut(u32, f64) -> f64) {
         let PrunedRows { sketches, rows, .. } = self.rows;
         let width = self.lines.len();
