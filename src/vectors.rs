@@ -203,10 +203,21 @@ impl<'a> From<&'a Vec<u8>> for Row<'a> {
 /// integers.
 ///
 /// ```
-/// use fashion_knn::vectors::Vectors;
-/// let squares = Vectors::from_floats(2, vec![0.0, 0.0, 1.0, 0.0, 0.0, 1.0])?;
-/// assert_eq!((squares.len(), squares.dim()), (3, 2));
-/// # Ok::<(), fashion_knn::vectors::VectorsError>(())
+/// use fashion_knn::prelude::*;
+///
+/// // Three points of the plane: (0, 0), (1, 0), (0, 1).
+/// let corners = Vectors::from_floats(2, vec![0.0, 0.0, 1.0, 0.0, 0.0, 1.0])?;
+/// assert_eq!((corners.len(), corners.dim()), (3, 2));
+/// assert_eq!(corners.row(2), Row::Floats(&[0.0, 1.0]));
+///
+/// // The same as bytes; copies are cheap, for they share the values.
+/// let bytes = Vectors::from_bytes(2, vec![0, 0, 1, 0, 0, 1])?;
+/// assert_eq!(bytes.clone().to_floats(), corners.to_floats());
+/// assert_eq!(bytes.memory_bytes(), 6);
+///
+/// // What is no table of finite numbers is refused.
+/// assert!(Vectors::from_floats(2, vec![0.0, f32::NAN]).is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone)]
 pub struct Vectors {
@@ -335,8 +346,7 @@ impl Vectors {
         self.bytes()?.chunks_exact(self.dim).nth(row)
     }
 
-    /// Row `row` as floats (a copy): the form that [`Query::query`](crate::index::Query::query)
-    /// takes.
+    /// Row `row` as floats (a copy).
     ///
     /// # Panics
     /// If `row` is not below [`Vectors::len`], as slices do.

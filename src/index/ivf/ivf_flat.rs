@@ -12,7 +12,7 @@
 //! ```text
 //! for c in centroids { ‖q − c‖² }                                  nlist distances
 //! for each of the nprobe nearest lists {
-//!     for x in list { top.push(x, ‖q − x‖²) }                      about n · nprobe / nlist
+//!     for x in list { top.push(x, ‖q − x‖²) }              about n · nprobe / nlist
 //! }
 //! ```
 //!

@@ -39,8 +39,7 @@ parameters! {
         ///
         /// A vector's code takes `m` · `nbits` / 8 bytes.
         nbits: usize = 4;
-        /// Whether the vectors are kept; without them refine must be 0, and distances are
-        /// estimates.
+        /// Whether vectors are kept; if not, distances are estimates and refine must be 0.
         ///
         /// Kept vectors rank what the codes bring up by true distances.
         keep_vectors: bool = true;

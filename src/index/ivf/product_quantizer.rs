@@ -14,7 +14,7 @@
 //!
 //! ```text
 //! v       = ( 0.3 1.2 | −0.7 0.1 | 0.5 0.0 | 2.0 −1.1 )     m = 4 parts of two coordinates
-//!               ↓           ↓         ↓          ↓          the nearest of 16 centroids each
+//!               ↓           ↓         ↓          ↓          the nearest of 16 each
 //! code    = (   9     |     3    |    14   |     0     )    4 bits each: 2 bytes
 //! v̂       = ( 0.4 1.0 | −0.6 0.0 | 0.5 0.1 | 1.9 −1.3 )     what the code stands for
 //! ```

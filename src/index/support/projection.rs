@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! for each j in 0..m { coordinate[j] = ⟨rⱼ, q − μ⟩ }        m · d products of floats
-//! rest = ‖q − μ‖² − Σ coordinate[j]²                        what the m directions leave out
+//! rest = ‖q − μ‖² − Σ coordinate[j]²        what the m directions leave out
 //! ```
 //!
 //! The rest costs one number a row and makes estimates better: the squared distance of two vectors

@@ -37,7 +37,7 @@
 //!
 //! ```text
 //! Σ (I + (η − 1)·uⱼuⱼᵀ) · c  =  Σ (vⱼ + (η − 1)·(P + ⟨vⱼ, uⱼ⟩)·uⱼ)
-//! └────── matrix ──────┘       └──────────── right side ────────────┘
+//!   -- matrix --              ---------- right side ----------
 //! ```
 //!
 //! This is a linear equation of the subspace's dimension, a handful: [`NormalEquation`].
