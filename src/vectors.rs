@@ -413,6 +413,7 @@ impl Vectors {
     }
 }
 
+/// How many rows of `dim` so many values make.
 fn rows(dim: usize, values: usize) -> Result<usize, VectorsError> {
     if dim == 0 {
         return Err(VectorsError::ZeroDimension);

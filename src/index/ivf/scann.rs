@@ -12,9 +12,9 @@
 //! the way of r: an error of r̂ along r moves the score, one across it hardly.
 //!
 //! ```text
-//!                   r̂ •      across: the score stays
-//! c ----------------------• r  --> q − c
-//!                 r̂ •        along: the score moves
+//!                       • r̂    an error across r: the score stays
+//! c ---------•----------• r ------> q − c
+//!            r̂                 an error along r: the score moves
 //! ```
 //!
 //! So codes are made by a loss that counts the error along r η times. Its formula, and how

@@ -7,9 +7,10 @@
 //! score, the part across it hardly.
 //!
 //! ```text
-//!        v̂ •----.  across v: counts once
-//!                ' .
-//! 0 ---------------x---• v --> q        along v: counts η times
+//!               • v̂
+//!               |    the error across v: counts once
+//! 0 ------------+-----• v ------> q
+//!                    the error along v: counts η times
 //! ```
 //!
 //! With u = v / ‖v‖, the loss of a vector is
@@ -40,7 +41,10 @@
 //!   -- matrix --              ---------- right side ----------
 //! ```
 //!
-//! This is a linear equation of the subspace's dimension, a handful: [`NormalEquation`].
+//! This is a linear equation of the subspace's dimension, which is small: [`NormalEquation`].
+//!
+//! What it is bad at: a round moves one centroid after the other, each for what the others are at
+//! the moment. It ends in a minimum near the codebooks of k-means, not in the least of all.
 
 use nalgebra::{DMatrix, DVector};
 use rayon::prelude::*;
