@@ -153,7 +153,7 @@ impl Comparison<'_> {
         let rows = &self.rows.rows;
         self.keep_fresh(positions);
         let kept = self.keep_within_bound();
-        let fetch = |&position: &u32| kernels::prefetch_row(rows.row(position as usize));
+        let fetch = |&position: &u32| rows.row(position as usize).prefetch();
         self.fresh[..kept].iter().take(AHEAD).for_each(fetch);
         for i in 0..kept {
             if let Some(later) = self.fresh[..kept].get(i + AHEAD) {
