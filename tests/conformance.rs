@@ -1,7 +1,9 @@
-//! Every index of the registry over every kind of data, against a naive scan written from the definition.
+//! Every index of the registry over every kind of data, against a naive scan written from the
+//! definition.
 //!
-//! Exact indexes must equal the scan, ids and distances, ties by id. Approximate ones must return true distances in
-//! ascending order and keep a floor of recall (by distance: ties are hits). An index that is in the registry is in this suite.
+//! Exact indexes must equal the scan, ids and distances, ties by id. Approximate ones must return
+//! true distances in ascending order and keep a floor of recall (by distance: ties are hits). An
+//! index that is in the registry is in this suite.
 
 use std::sync::Arc;
 
@@ -20,7 +22,8 @@ struct Case {
     queries: Vectors,
 }
 
-/// The definition: all distances, sorted by distance and then id. Integers between bytes, f64 otherwise.
+/// The definition: all distances, sorted by distance and then id. Integers between bytes, f64
+/// otherwise.
 fn scan(base: &Vectors, query: Row<'_>, k: usize) -> Vec<Neighbor> {
     let squared = |id: usize| match (base.row(id), query) {
         (Row::Bytes(row), Row::Bytes(query)) => row
@@ -177,7 +180,8 @@ mod kinds {
         }
     }
 
-    /// Sixty per cent of the rows are copies of twenty rows: more copies of one row than any leaf takes.
+    /// Sixty per cent of the rows are copies of twenty rows: more copies of one row than any leaf
+    /// takes.
     pub fn duplicates() -> Case {
         let mut rng = rng(8);
         let distinct = images(820, &mut rng);
@@ -298,7 +302,8 @@ mod kinds {
         }
     }
 
-    /// Differences are a millionth of the values: where ‖x‖² − 2x·y + ‖y‖² loses everything.
+    /// Differences are a millionth of the values: where ‖x‖² − 2x·y + ‖y‖² loses
+    /// everything.
     pub fn far_from_the_origin() -> Case {
         let shift = |values: Vec<f32>| floats(16, values.iter().map(|v| 8e6 + v.round()).collect());
         Case {
@@ -497,7 +502,8 @@ fn tells_what_it_is(entry: &Entry) {
     }
 }
 
-/// The least recall that an approximate index may have at its default settings: what it reaches, less .02.
+/// The least recall that an approximate index may have at its default settings: what it reaches,
+/// less .02.
 ///
 /// What is not listed here has to reach [`DEFAULT_FLOOR`]: it was 1 when the floors were set.
 const FLOORS: &[(&str, &[(&str, f64)])] = &[

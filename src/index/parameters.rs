@@ -1,8 +1,10 @@
-//! Parameters of an index: typed structs for Rust, named numbers for the command line, the tuner and the record.
+//! Parameters of an index: typed structs for Rust, named numbers for the command line, the tuner
+//! and the record.
 //!
-//! Each index declares its parameters once, with [`parameters!`], in two structs: what costs a new build, and what a
-//! search reads. From that one declaration come the struct, its `Default`, and the list of [`Knob`]s that `measure`, the
-//! tuner and the notebooks sweep. So there is one default for each parameter.
+//! Each index declares its parameters once, with [`parameters!`], in two structs: what costs a new
+//! build, and what a search reads. From that one declaration come the struct, its `Default`, and
+//! the list of [`Knob`]s that `measure`, the tuner and the notebooks sweep. So there is one default
+//! for each parameter.
 
 use std::fmt;
 use std::str::FromStr;
@@ -56,6 +58,23 @@ impl Parameters for NoParameters {
 }
 
 /// Values for some of an index's knobs; the others keep their defaults.
+///
+/// It is what the command line, the tuner and the record know of parameters: names and numbers. A
+/// Rust program that knows the index uses its typed structs.
+///
+/// ```
+/// use fashion_knn::prelude::*;
+///
+/// let settings: Settings = "nprobe=4".parse()?;
+/// let search = IvfFlatSearch::from_settings(&settings)?;
+/// assert_eq!(search, IvfFlatSearch { nprobe: 4 });
+/// assert_eq!(Settings::default().with("nprobe", 4.0), settings);
+///
+/// // What is not set keeps its default; what is not of the parameter's type is refused.
+/// assert_eq!(IvfFlatSearch::from_settings(&Settings::default())?, IvfFlatSearch::default());
+/// assert!(IvfFlatSearch::from_settings(&"nprobe=1.5".parse()?).is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Settings(Vec<(String, f64)>);
 
@@ -212,8 +231,11 @@ pub(crate) fn positive(name: &'static str, value: usize) -> Result<usize, BuildE
 /// }
 /// ```
 ///
-/// The first line of a parameter's documentation is what the command line prints as its help. A parameter that is not a
-/// number, and so no knob, stands in a second pair of braces, `and { metric: Metric = Metric::Euclidean; }`.
+/// The first line of a parameter's documentation is what the command line prints as its help. What
+/// follows after an empty line (`///`) is documentation only.
+///
+/// A parameter that is not a number, and so no knob, stands in a second pair of braces:
+/// `and { metric: Metric = Metric::Euclidean; }`.
 macro_rules! parameters {
     (
         $(#[$meta:meta])*
@@ -322,6 +344,7 @@ mod tests {
         /// Parameters of every type.
         pub struct Toy {
             /// How many.
+            ///
             /// A second line is not help.
             count: usize = 3, sweep [1, 3];
             /// How far.

@@ -24,10 +24,28 @@ pub static REGISTRY: &[Entry] = &[
     Entry::of::<QuantizedGraph>(),
 ];
 
-/// What was built, waiting for its search parameters: each call gives an index over the same structure.
+/// What was built, waiting for its search parameters: each call gives an index over the same
+/// structure.
 pub type Built = Box<dyn Fn(&Settings) -> Result<Box<dyn Index>, BuildError> + Send + Sync>;
 
-/// One index of the registry.
+/// One index of the registry: all that can be asked of an index without knowing its type.
+///
+/// ```
+/// use fashion_knn::index::registry;
+/// use fashion_knn::prelude::*;
+///
+/// let values: Vec<u8> = (0..4_000u32).map(|i| (i * i % 251) as u8).collect();
+/// let base = Arc::new(Vectors::from_bytes(16, values)?);
+/// let entry = registry::find("ivf_flat").expect("an index of that name");
+///
+/// // Built once, searched with several settings.
+/// let built = (entry.build)(Arc::clone(&base), &"nlist=16".parse()?)?;
+/// for settings in entry.query_sweep() {
+///     let index: Box<dyn Index> = built(&settings)?;
+///     assert_eq!(index.query(base.row(42), 1)?[0].id, 42);
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct Entry {
     /// Its name on the command line: "brute_force".
@@ -74,7 +92,8 @@ impl Entry {
 fn build<I: Build>(base: Arc<Vectors>, settings: &Settings) -> Result<Built, BuildError> {
     let index = I::build(base, I::Params::from_settings(settings)?)?;
     Ok(Box::new(move |settings| {
-        // An index may have a default of its own where the build calls for it: only what is set replaces it.
+        // An index may have a default of its own where the build calls for it: only what is set
+        // replaces it.
         if settings.names().next().is_none() {
             return Ok(Box::new(index.clone()));
         }

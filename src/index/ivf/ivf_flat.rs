@@ -1,4 +1,29 @@
 //! Inverted file with whole vectors: FAISS's `IVFn,Flat`.
+//!
+//! The naive form compares a query q with all n vectors:
+//!
+//! ```text
+//! for x in base { top.push(x, ‖q − x‖²) }                          n distances
+//! ```
+//!
+//! The idea: part the vectors among `nlist` lists by k-means, and look only where neighbours are
+//! likely.
+//!
+//! ```text
+//! for c in centroids { ‖q − c‖² }                                  nlist distances
+//! for each of the nprobe nearest lists {
+//!     for x in list { top.push(x, ‖q − x‖²) }              about n · nprobe / nlist
+//! }
+//! ```
+//!
+//! With lists of equal length a query costs nlist + n · nprobe / nlist distances, which is least
+//! for nlist = √(n · nprobe). For n = 60,000 and nprobe = 1 that is about 245.
+//!
+//! A neighbour is missed if its list is not among the `nprobe` nearest. What is returned has its
+//! true distance.
+//!
+//! The vectors are kept in the order of the lists (see [`InvertedLists`]), so that a list is one
+//! run of memory that the machine reads ahead.
 
 use std::sync::Arc;
 
@@ -13,6 +38,7 @@ parameters! {
     /// How an [`IvfFlat`] is built.
     pub struct IvfFlatParams {
         /// Inverted lists: k-means clusters.
+        ///
         /// No more than there are vectors are made.
         nlist: usize = 256;
         /// Seed of the k-means.
@@ -24,15 +50,47 @@ parameters! {
     /// How an [`IvfFlat`] is searched.
     pub struct IvfFlatSearch {
         /// Lists that a query searches.
+        ///
         /// All, if there are not so many; more, if they hold fewer than k vectors.
         nprobe: usize = 8, sweep [1, 2, 3, 4, 6, 8, 12, 16, 32, 64];
     }
 }
 
-/// Inverted file (*IVF*; Sivic & Zisserman 2003, Jégou et al. 2011): k-means parts the vectors into `nlist` lists, and a
-/// query is compared with all vectors of the `nprobe` lists whose centroids are nearest. Euclidean.
+/// Inverted file (*IVF*): k-means parts the vectors into `nlist` lists, and a query is compared
+/// with all vectors of the `nprobe` lists whose centroids are nearest. Euclidean.
 ///
-/// The vectors are kept in the order of the lists, so that a list is one run of memory.
+/// # What it is bad at
+///
+/// A list that is searched is searched whole: each of its vectors costs a distance of all d
+/// dimensions, where [`IvfPq`](crate::index::IvfPq) reads a short code. Recall near 1 needs many
+/// lists, for the last neighbours lie scattered among them. And where the data do not form
+/// clusters, the nearest lists say little about where the neighbours are.
+///
+/// # Example
+///
+/// ```
+/// use fashion_knn::prelude::*;
+///
+/// let values: Vec<u8> = (0..4_000u32).map(|i| (i * i % 251) as u8).collect();
+/// let base = Arc::new(Vectors::from_bytes(16, values)?);
+/// let params = IvfFlatParams { nlist: 16, ..Default::default() };
+/// let index = IvfFlat::build(Arc::clone(&base), params)?;
+///
+/// let nearest = index.query(base.row(42), 10)?;
+/// assert_eq!((nearest[0].id, nearest[0].distance), (42, 0.0));
+///
+/// // All lists: slower, and exact.
+/// let all = index.with_search(IvfFlatSearch { nprobe: 16 })?;
+/// let exact = BruteForce::over(Arc::clone(&base), Metric::Euclidean)?;
+/// assert_eq!(all.query(base.row(42), 10)?, exact.query(base.row(42), 10)?);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Source
+///
+/// J. Sivic and A. Zisserman, *Video Google: A Text Retrieval Approach to Object Matching in
+/// Videos*, ICCV 2003; H. Jégou, R. Tavenard, M. Douze and L. Amsaleg, *Searching in One Billion
+/// Vectors: Re-rank with Source Coding*, ICASSP 2011.
 #[derive(Debug, Clone)]
 pub struct IvfFlat {
     built: Arc<Built>,
@@ -110,39 +168,51 @@ impl Index for IvfFlat {
         let Built { lists, rows, .. } = &*self.built;
         let k = k.min(rows.len());
         let nprobe = self.search.nprobe;
-        let ranker = Ranker::new(rows, Metric::Euclidean, query);
-        let query = query.to_floats();
-        let mut top = TopK::new(k);
-        let mut visits = Visits::default();
-        let mut scan = |list: u32| {
-            let positions = lists.list(list as usize);
-            visits.leaves += 1;
-            visits.distances += positions.len();
-            for position in positions {
-                top.push(lists.ids()[position], ranker.reduced(position));
-            }
-            top.len()
+        let mut scan = Scan {
+            lists,
+            ranker: Ranker::new(rows, Metric::Euclidean, query),
+            top: TopK::new(k),
+            visits: Visits::default(),
         };
-        let mut found = 0;
+        let query = query.to_floats();
         for (_, list) in lists.nearest(&query, nprobe) {
-            found = scan(list);
+            scan.list(list as usize);
         }
         // Lists of few vectors: the next ones, until there are k.
-        if found < k {
-            for (_, list) in lists
-                .nearest(&query, lists.nlist())
-                .into_iter()
-                .skip(nprobe)
-            {
-                if found >= k {
+        if scan.top.len() < k {
+            let all = lists.nearest(&query, lists.nlist());
+            for (_, list) in all.into_iter().skip(nprobe) {
+                if scan.top.len() >= k {
                     break;
                 }
-                found = scan(list);
+                scan.list(list as usize);
             }
         }
         Found {
-            candidates: top.into_candidates(),
-            visits,
+            candidates: scan.top.into_candidates(),
+            visits: scan.visits,
+        }
+    }
+}
+
+/// One query on its way through the lists.
+struct Scan<'a> {
+    lists: &'a InvertedLists,
+    ranker: Ranker<'a>,
+    top: TopK,
+    visits: Visits,
+}
+
+impl Scan<'_> {
+    /// Compares the query with all vectors of a list.
+    #[inline]
+    fn list(&mut self, list: usize) {
+        let positions = self.lists.list(list);
+        self.visits.leaves += 1;
+        self.visits.distances += positions.len();
+        for position in positions {
+            let id = self.lists.ids()[position];
+            self.top.push(id, self.ranker.reduced(position));
         }
     }
 }
@@ -176,7 +246,7 @@ mod tests {
         let ivf = IvfFlat::build(base.clone(), IvfFlatParams { nlist: 50, seed: 3 }).unwrap();
         let recalls = [1, 4, 12].map(|nprobe| {
             recall(
-                &ivf.with_search(IvfFlatSearch { nprobe: nprobe }).unwrap(),
+                &ivf.with_search(IvfFlatSearch { nprobe }).unwrap(),
                 &base,
                 &queries,
                 10,

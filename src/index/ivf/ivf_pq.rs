@@ -1,4 +1,19 @@
 //! Inverted file with product-quantised residuals: FAISS's `IVFn,PQm`.
+//!
+//! The naive form is [`IvfFlat`](crate::index::IvfFlat)'s scan of a list: a vector of 784 bytes is
+//! read and compared for each candidate. The idea is to compare codes of 32 bytes first, and to
+//! read only the vectors that these bring up:
+//!
+//! ```text
+//! for each of the nprobe nearest lists {
+//!     for code in list { candidates.push(table sum of code) }      32 codes at a time
+//! }
+//! for x in the refine · k least candidates { top.push(x, ‖q − x‖²) }
+//! ```
+//!
+//! How estimates come from codes, why neighbours may be missed and how all lies in memory is told
+//! in `pq_lists`; how codes are made, in `product_quantizer`; how 32 are scored at a time, in
+//! `simd::pq_scan`.
 
 use std::sync::Arc;
 
@@ -13,15 +28,19 @@ parameters! {
     /// How an [`IvfPq`] is built.
     pub struct IvfPqParams {
         /// Inverted lists: k-means clusters.
+        ///
         /// No more than there are vectors are made.
         nlist: usize = 256;
         /// Sub-quantisers, at most 257.
+        ///
         /// No more than there are dimensions are made.
         m: usize = 64;
         /// Bits of a sub-quantiser's code: 4 or 8.
+        ///
         /// A vector's code takes `m` · `nbits` / 8 bytes.
         nbits: usize = 4;
-        /// Whether the vectors are kept; without them refine must be 0, and distances are estimates.
+        /// Whether vectors are kept; if not, distances are estimates and refine must be 0.
+        ///
         /// Kept vectors rank what the codes bring up by true distances.
         keep_vectors: bool = true;
         /// Seed of components, lists and codebooks.
@@ -33,26 +52,63 @@ parameters! {
     /// How an [`IvfPq`] is searched.
     pub struct IvfPqSearch {
         /// Lists that a query searches.
+        ///
         /// More, if they hold fewer than k vectors.
         nprobe: usize = 16, sweep [4, 8, 16, 32];
         /// Candidates ranked by their vectors, times k.
+        ///
         /// With 0 the k that seem nearest by their codes are returned.
         refine: usize = 10, sweep [0, 4, 10];
     }
 }
 
-/// Inverted file with product quantisation (*IVFADC*; Jégou, Douze & Schmid 2011): k-means parts the vectors into `nlist` lists, each vector
-/// is kept as a short code of its difference to the list's centroid, and a query is compared with the codes in the `nprobe`
-/// nearest lists. The `refine` · k that seem nearest are then ranked by their vectors. Euclidean.
+/// Inverted file with product quantisation (*IVFADC*): k-means parts the vectors into `nlist`
+/// lists, each vector is kept as a short code of its difference to the list's centroid, and a query
+/// is compared with the codes in the `nprobe` nearest lists. The `refine` · k that seem nearest
+/// are then ranked by their vectors. Euclidean.
 ///
-/// Codes of four bits are scored 32 at a time by shuffles (FastScan; André et al. 2015). Before anything else the vectors are turned to
-/// their m · nbits / 2 leading principal components, dealt to the sub-quantisers so that each carries as much
-/// (parametric OPQ; Ge et al. 2013): FAISS would write the default `OPQ64_128,IVF256,PQ64x4fs,RFlat`. The length of what the components leave out
-/// is part of the estimate.
+/// The vectors are first turned to their m · nbits / 2 leading principal components, dealt to the
+/// sub-quantisers so that each carries as much (parametric OPQ). FAISS would write the default
+/// `OPQ64_128,IVF256,PQ64x4fs,RFlat`. The length of what the components leave out is part of the
+/// estimate.
 ///
-/// **Without the vectors** (`keep_vectors` false) the index takes `m` · `nbits` / 8 + 6 bytes a vector and what the map, the centroids and the
-/// codebooks take; the distances that it returns are then *estimates*, in ascending order, and not the true ones that
-/// [`Index::search`] promises otherwise.
+/// # Without the vectors
+///
+/// With `keep_vectors` false the index takes `m` · `nbits` / 8 + 6 bytes a vector and what the
+/// map, the centroids and the codebooks take. The distances that it returns are then *estimates*,
+/// in ascending order: [`Index::returns_estimates`] says so.
+///
+/// # What it is bad at
+///
+/// Small data: the map, the codebooks and the tables of a query cost the same for a thousand
+/// vectors as for a million. Vectors at nearly equal distances: a code does not tell them apart, so
+/// that without refinement recall stays low whatever `nprobe` is. And data whose variance is spread
+/// over many more dimensions than m · nbits / 2: most of it is then in the rests.
+///
+/// # Example
+///
+/// ```
+/// use fashion_knn::prelude::*;
+///
+/// let values: Vec<u8> = (0..4_000u32).map(|i| (i * i % 251) as u8).collect();
+/// let base = Arc::new(Vectors::from_bytes(16, values)?);
+/// let params = IvfPqParams { nlist: 16, m: 8, ..Default::default() };
+/// let index = IvfPq::build(Arc::clone(&base), params)?;
+///
+/// // The 20 · k that seem nearest in all lists, ranked by their vectors.
+/// let careful = index.with_search(IvfPqSearch { nprobe: 16, refine: 20 })?;
+/// let nearest = careful.query(base.row(42), 10)?;
+/// assert_eq!((nearest[0].id, nearest[0].distance), (42, 0.0));
+/// assert!(!careful.returns_estimates());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Source
+///
+/// H. Jégou, M. Douze and C. Schmid, *Product Quantization for Nearest Neighbor Search*, IEEE
+/// TPAMI 2011; T. Ge, K. He, Q. Ke and J. Sun, *Optimized Product Quantization*, CVPR 2013; F.
+/// André, A.-M. Kermarrec and N. Le Scouarnec, *Cache Locality Is Not Enough: High-Performance
+/// Nearest Neighbor Search with Product Quantization Fast Scan*, VLDB 2015.
 #[derive(Debug, Clone)]
 pub struct IvfPq {
     built: Arc<PqLists>,
@@ -67,7 +123,8 @@ impl Build for IvfPq {
     type Params = IvfPqParams;
     type Search = IvfPqSearch;
 
-    /// Projects, clusters and encodes the vectors. Without the vectors `refine` is 0 from the beginning.
+    /// Projects, clusters and encodes the vectors. Without the vectors `refine` is 0 from the
+    /// beginning.
     ///
     /// # Errors
     /// If `base` is empty or a parameter is outside its range.
@@ -95,7 +152,9 @@ impl Build for IvfPq {
                 expected: "4 or 8",
             });
         }
-        let subspaces = Subspaces::deal((m * nbits / 2).min(base.dim()), m);
+        // Two bits a component.
+        let components = (m * nbits / 2).min(base.dim());
+        let subspaces = Subspaces::deal(components, m);
         let plan = Plan {
             nlist,
             subspaces,
@@ -191,7 +250,7 @@ mod tests {
                     nbits,
                     ..Default::default()
                 };
-                let ivf = IvfPq::build(base.clone(), params.clone()).unwrap();
+                let ivf = IvfPq::build(base.clone(), params).unwrap();
                 let all = ivf
                     .with_search(IvfPqSearch {
                         nprobe: 1_000,
@@ -217,11 +276,7 @@ mod tests {
         };
         let of = |ivf: &IvfPq, refine| {
             recall(
-                &ivf.with_search(IvfPqSearch {
-                    nprobe: 20,
-                    refine: refine,
-                })
-                .unwrap(),
+                &ivf.with_search(IvfPqSearch { nprobe: 20, refine }).unwrap(),
                 &base,
                 &queries,
                 10,

@@ -1,4 +1,25 @@
 //! ScaNN: a partition, score-aware codes, exact reordering.
+//!
+//! The naive form is product quantisation by the squared error, as in
+//! [`IvfPq`](crate::index::IvfPq): it treats an error in each direction alike. But a search does
+//! not. A vector x = c + r in the leaf of centre c has, for a query q, the score
+//!
+//! ```text
+//! ‖q − x‖² = ‖q − c‖² − 2⟨q − c, r⟩ + ‖r‖²
+//! ```
+//!
+//! where only the product is estimated, by the code r̂. Where x is near q, q − c points about
+//! the way of r: an error of r̂ along r moves the score, one across it hardly.
+//!
+//! ```text
+//!                       • r̂    an error across r: the score stays
+//! c ---------•----------• r ------> q − c
+//!            r̂                 an error along r: the score moves
+//! ```
+//!
+//! So codes are made by a loss that counts the error along r η times. Its formula, and how
+//! codebooks are trained for it, is told in `product_quantizer::score_aware`; how lists of codes
+//! are searched, in `pq_lists`.
 
 use std::sync::Arc;
 
@@ -12,11 +33,13 @@ parameters! {
     /// How a [`Scann`] is built.
     pub struct ScannParams {
         /// Leaves of the partitioning tree, which has one level.
+        ///
         /// No more than there are vectors are made.
         num_leaves: usize = 256;
         /// How much the error along a vector counts: 0 (plain squared error) to below 1.
-        /// T of the paper: codes are made for queries whose cosine with a vector, both seen from the leaf's centre, is at
-        /// least this.
+        ///
+        /// T of the paper: codes are made for queries whose cosine with a vector, both seen from
+        /// the leaf's centre, is at least this.
         anisotropic_quantization_threshold: f64 = 0.2;
         /// Seed of components, leaves and codebooks.
         seed: u64 = 0;
@@ -27,6 +50,7 @@ parameters! {
     /// How a [`Scann`] is searched.
     pub struct ScannSearch {
         /// Leaves that a query searches.
+        ///
         /// More, if they hold fewer than k vectors.
         num_leaves_to_search: usize = 16, sweep [4, 8, 16, 32];
         /// Vectors ranked by exact distances, at least k.
@@ -34,19 +58,46 @@ parameters! {
     }
 }
 
-/// The components that are coded, at most, and those of a block, which has a code of four bits: ScaNN's `score_ah(2)`.
+/// The principal components that are coded, at most.
 const COMPONENTS: usize = 128;
+/// Components of a block, which has a code of four bits: ScaNN's `score_ah(2)`.
 const DIMENSIONS_PER_BLOCK: usize = 2;
 
-/// ScaNN (Guo et al. 2020): vectors are parted among the leaves of a tree and kept as codes whose error is small *in the direction that decides
-/// near the top*; a query scores the codes in its `num_leaves_to_search` nearest leaves, 32 at a time by shuffles, and reorders the best
-/// `reorder` by exact distances. Euclidean.
+/// ScaNN: vectors are parted among the leaves of a tree and kept as codes whose error is small *in
+/// the direction that decides near the top*. A query scores the codes in its `num_leaves_to_search`
+/// nearest leaves, 32 at a time by shuffles, and reorders the best `reorder` by exact distances.
+/// Euclidean.
 ///
-/// A score is ‖q − c‖² − 2⟨q − c, r̂⟩ + ‖r‖²: the product of what the query and the vector x = c + r are from the leaf's centre c, and a length that is
-/// known. Where x is near q, q − c points the way of r: an error of r̂ along r counts, one across it hardly. The score-aware
-/// (*anisotropic*) loss weighs them so.
+/// What is coded is the first 128 principal components (ScaNN's *PCA projection*), in blocks of
+/// two, at four bits a block.
 ///
-/// What is coded is the first 128 principal components (ScaNN's *PCA projection*), in blocks of two.
+/// # What it is bad at
+///
+/// What [`IvfPq`](crate::index::IvfPq) is bad at, for the two differ only in the loss by which
+/// codes are made. The score-aware loss takes longer to train, and it makes the plain squared error
+/// larger: the order of vectors far from the query is told worse.
+///
+/// # Example
+///
+/// ```
+/// use fashion_knn::prelude::*;
+///
+/// let values: Vec<u8> = (0..4_000u32).map(|i| (i * i % 251) as u8).collect();
+/// let base = Arc::new(Vectors::from_bytes(16, values)?);
+/// let params = ScannParams { num_leaves: 16, ..Default::default() };
+/// let index = Scann::build(Arc::clone(&base), params)?;
+///
+/// // All leaves, and all 250 vectors reordered: slower, and exact.
+/// let all = index.with_search(ScannSearch { num_leaves_to_search: 16, reorder: 250 })?;
+/// let exact = BruteForce::over(Arc::clone(&base), Metric::Euclidean)?;
+/// assert_eq!(all.query(base.row(42), 10)?, exact.query(base.row(42), 10)?);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Source
+///
+/// R. Guo, P. Sun, E. Lindgren, Q. Geng, D. Simcha, F. Chern and S. Kumar, *Accelerating
+/// Large-Scale Inference with Anisotropic Vector Quantization*, ICML 2020.
 #[derive(Debug, Clone)]
 pub struct Scann {
     built: Arc<PqLists>,
@@ -194,7 +245,7 @@ mod tests {
                 &scann
                     .with_search(ScannSearch {
                         num_leaves_to_search: leaves,
-                        reorder: reorder,
+                        reorder,
                     })
                     .unwrap(),
                 &base,

@@ -1,4 +1,5 @@
-//! Data with the structure of real data (clusters of low rank, plus noise), and recall against exhaustive search.
+//! Data with the structure of real data (clusters of low rank, plus noise), and recall against
+//! exhaustive search.
 
 use std::sync::Arc;
 
@@ -9,8 +10,8 @@ use crate::distance::Metric;
 use crate::index::{BruteForce, Index, Query};
 use crate::vectors::Vectors;
 
-/// `n` rows of `dim` values in 0..=255 around ten centres, spread along eight directions. Another `seed` gives other rows
-/// of the same distribution.
+/// `n` rows of `dim` values in 0..=255 around ten centres, spread along eight directions. Another
+/// `seed` gives other rows of the same distribution.
 pub fn clustered(n: usize, dim: usize, seed: u64) -> Vectors {
     let mut fixed = ChaCha8Rng::seed_from_u64(99);
     let centres: Vec<f32> = (0..10 * dim)
@@ -47,7 +48,8 @@ pub fn rounded(data: &Vectors) -> Vectors {
     .unwrap()
 }
 
-/// The part of the true `k` nearest that `index` finds, by distance; its distances must be true ones.
+/// The part of the true `k` nearest that `index` finds, by distance; its distances must be true
+/// ones.
 pub fn recall(index: &dyn Index, base: &Arc<Vectors>, queries: &Vectors, k: usize) -> f64 {
     let truth = BruteForce::over(base.clone(), Metric::Euclidean)
         .unwrap()
