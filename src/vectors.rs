@@ -97,6 +97,52 @@ impl<'a> Row<'a> {
         }
     }
 
+    /// Calls `visit` with each value, as a float, and what `others` has in its place.
+    ///
+    /// Bytes are floats without loss, so that callers need one form for both.
+    #[inline(always)]
+    pub(crate) fn zip_with<T>(
+        self,
+        others: impl IntoIterator<Item = T>,
+        mut visit: impl FnMut(f32, T),
+    ) {
+        match self {
+            Self::Bytes(values) => {
+                for (&value, other) in values.iter().zip(others) {
+                    visit(f32::from(value), other);
+                }
+            }
+            Self::Floats(values) => {
+                for (&value, other) in values.iter().zip(others) {
+                    visit(value, other);
+                }
+            }
+        }
+    }
+
+    /// Adds each value to the sum in its place, exactly but for the addition's own rounding.
+    #[inline]
+    pub(crate) fn add_to(self, sums: &mut [f64]) {
+        self.zip_with(sums, |value, sum| *sum += f64::from(value));
+    }
+
+    /// Writes row − `mean`.
+    #[inline]
+    pub(crate) fn sub_into(self, mean: &[f64], out: &mut [f64]) {
+        self.zip_with(out.iter_mut().zip(mean), |value, (out, mean)| {
+            *out = f64::from(value) - mean;
+        });
+    }
+
+    /// Asks the memory for the row, to have it in the caches when it is read.
+    #[inline]
+    pub(crate) fn prefetch(self) {
+        match self {
+            Self::Bytes(row) => simd::prefetch(row),
+            Self::Floats(row) => simd::prefetch(row),
+        }
+    }
+
     /// The first value that is NaN or infinite, and where it stands.
     #[must_use]
     pub fn first_not_finite(self) -> Option<(usize, f32)> {

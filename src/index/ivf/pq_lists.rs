@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 
+use ndarray::Axis;
 use rayon::prelude::*;
 
 use crate::distance::{Metric, Ranker};
@@ -83,8 +84,13 @@ struct Tables {
 impl PqLists {
     /// Projects, clusters and encodes `base`, which is not empty.
     pub fn build(base: &Vectors, plan: &Plan) -> Self {
-        let (projection, Projected { coordinates, rests }) =
-            Projection::fit(base, &plan.subspaces.order, plan.seed);
+        let order = &plan.subspaces.order;
+        let (projection, projected) = Projection::fit(base, plan.seed, |components| {
+            components.select(Axis(0), order)
+        });
+        let Projected { coordinates, rests } = projected;
+        let coordinates =
+            Vectors::from_floats(order.len(), coordinates).expect("scaled values are finite");
         let partition = InvertedLists::train(&coordinates, plan.nlist, plan.seed);
         let width = coordinates.dim();
 
@@ -406,7 +412,9 @@ mod tests {
 
     /// What the codes of a vector and its list say of its distance, without tables: ‖q − c − r̂‖² and the rests, less ‖e‖².
     fn by_definition(base: &Vectors, lists: &PqLists, query: &[f32]) -> Vec<(u32, f64)> {
-        let (_, projected) = Projection::fit(base, &Subspaces::deal(12, 6).order, 1);
+        let order = Subspaces::deal(12, 6).order;
+        let (_, projected) =
+            Projection::fit(base, 1, |components| components.select(Axis(0), &order));
         let mut out = ProjectedQuery::default();
         lists.projection.apply(query, &mut out);
         let mut all = Vec::new();
@@ -414,7 +422,7 @@ mod tests {
             let centroid = lists.partition.centroid(list);
             for position in lists.partition.list(list) {
                 let id = lists.partition.ids()[position];
-                let row = projected.coordinates.row_to_floats(id as usize);
+                let row = &projected.coordinates[id as usize * 12..][..12];
                 let residual: Vec<f32> = row.iter().zip(centroid).map(|(x, c)| x - c).collect();
                 let mut code = vec![0; lists.quantizer.m()];
                 lists
