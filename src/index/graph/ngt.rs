@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use self::vp_tree::VpTree;
 use super::links::Links;
-use super::quantized_graph::near_rows;
+use super::near_rows::near_rows;
 use crate::distance::Metric;
 use crate::index::parameters::{parameters, positive};
 use crate::index::support::lower_bound::Sketch;
