@@ -14,7 +14,7 @@
 //! ```text
 //! layer 2    ●──────────────●                few rows, long links: begin here
 //!            │               \
-//! layer 1    ●─────●──────●───●─────○        about a 32nd of the rows
+//! layer 1    ●─────●──────●───●─────○        29 % of the rows below (1 / ln 32)
 //!                              \
 //! layer 0    ○─○─○─○─○─○─○─○─○─●─●─q─○─○     all rows, short links: end here
 //! ```
@@ -35,10 +35,10 @@
 //! and its links, four bytes each, in one array a layer ([`Links`]).
 //!
 //! # What it is bad at
-//! - Copies. A row's links all lead to its copies, and the build compares each with each. 1,000 equal
-//!   rows take 2.7 s to build, and 10,000 rows of three kinds were not done in 300 s.
-//! - Data of which many rows are equal or k is near n: it may return fewer than min(k, n) neighbours
-//!   (96 of 300 equal rows), and recall falls with the share of equal rows.
+//! - Copies. The rule that chooses a row's links drops none of its copies, and the build slows down:
+//!   1,000 equal rows take 2.7 s, and 10,000 rows of three kinds were not done in 300 s.
+//! - Answers among copies. A search may return fewer than min(k, n) neighbours (96 of 300 equal rows),
+//!   and recall falls with the share of equal rows.
 //! - Build time. instant-distance inserts rows in parallel, and then what it builds depends on which
 //!   comes first. The same seed shall give the same graph, so the build uses one thread.
 //!
@@ -85,9 +85,8 @@ parameters! {
 
 /// HNSW, the graph built by the crate [`instant_distance`]. Euclidean, approximate.
 ///
-/// instant-distance freezes `ef_search` when it builds, and it answers a query slowly. So the graph is
-/// read out of it once and searched here, by algorithms 2 and 5 of the paper, with any `ef_search`:
-/// [`Build::with_search`] is free. The search also rejects most neighbours by a bound in 31 principal
+/// instant-distance freezes `ef_search` when it builds. So the graph is read out of it once and searched
+/// here, by algorithms 2 and 5 of the paper, with any `ef_search`: [`Build::with_search`] is free. The search also rejects most neighbours by a bound in 31 principal
 /// components, before it touches their rows; that changes nothing in what it finds.
 ///
 /// ```

@@ -78,7 +78,6 @@ use crate::index::{Build, BuildError, Found, Index, Parameters, Visits, check_ba
 use crate::neighbor::{Candidate, TopK};
 use crate::simd;
 use crate::simd::graph_codes;
-use crate::simd::lower_bound::prefetch_row;
 use crate::vectors::{Row, Vectors};
 
 /// Rows of the pool that are asked for from memory while one is compared.
@@ -252,7 +251,7 @@ impl Built {
 
     /// The `k` best of the pool by exact distance.
     fn best_of(&self, pool: &[Entry], query: Row<'_>, k: usize) -> Vec<Candidate> {
-        let fetch = |entry: &Entry| prefetch_row(self.rows.row(entry.position()));
+        let fetch = |entry: &Entry| self.rows.row(entry.position()).prefetch();
         let ranker = Ranker::new(&self.rows, Metric::Euclidean, query);
         let mut top = TopK::new(k.min(self.rows.len()));
         pool.iter().take(AHEAD).for_each(fetch);
