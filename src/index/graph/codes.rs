@@ -1,7 +1,8 @@
 //! From vectors to the short codes by which a graph is built and walked.
 //!
-//! A walk spends its time on distances to vectors that it discards at once, and most of that time on
-//! fetching them from memory. So it compares codes of a few cache lines, which say about as much:
+//! A walk spends its time on distances to vectors that it discards at once, and most of that time
+//! on fetching them from memory. So it compares codes of a few cache lines, which say about as
+//! much:
 //!
 //! ```text
 //!                 784 values of a row
@@ -13,17 +14,17 @@
 //!                 124 bytes from 0 to 127                              4 bytes, the tail
 //! ```
 //!
-//! The rotation is there for the rounding: one step for components of different size would waste bits
-//! on the small ones. Any rotation keeps distances, and a random one evens the sizes out.
+//! The rotation is there for the rounding: one step for components of different size would waste
+//! bits on the small ones. Any rotation keeps distances, and a random one evens the sizes out.
 //!
 //! The squared distance of two vectors is estimated by that of their codes plus both rests: what is
-//! left out of one is nearly at right angles to what is left out of the other. Coordinates have seven
-//! bits, not eight, so that four products of bytes fit in 16 bits (see [`graph_codes`]).
+//! left out of one is nearly at right angles to what is left out of the other. Coordinates have
+//! seven bits, not eight, so that four products of bytes fit in 16 bits (see [`graph_codes`]).
 //!
-//! What they are bad at: all rows share one range. Clusters far apart, or more than one row in 10,000
-//! far out, set it, and few steps are left for the differences between the others. And 124 components
-//! say little where the variance is spread over many more, as in sentence embeddings: longer codes
-//! help there.
+//! What they are bad at: all rows share one range. Clusters far apart, or more than one row in
+//! 10,000 far out, set it, and few steps are left for the differences between the others. And 124
+//! components say little where the variance is spread over many more, as in sentence embeddings:
+//! longer codes help there.
 
 use nalgebra::DMatrix;
 use ndarray::{Array2, s};
@@ -41,8 +42,8 @@ pub const MOST_LINES: usize = 4;
 const LARGEST: f32 = graph_codes::LARGEST as f32;
 /// The coordinate that the mean of the data has in a code.
 const MIDDLE: f32 = LARGEST / 2.0;
-/// One coordinate in so many may lie outside the range of the codes. A range that held every outlier
-/// would leave few steps for all others.
+/// One coordinate in so many may lie outside the range of the codes. A range that held every
+/// outlier would leave few steps for all others.
 const ONE_OUTSIDE_IN: usize = 10_000;
 /// Longest squared length of what a code leaves out. Two of these and the distance of two codes,
 /// at most 252 · 127², stay below 2³¹.
@@ -127,8 +128,8 @@ fn range(coordinates: &[f32]) -> f32 {
     *sizes.select_nth_unstable_by(at, f32::total_cmp).1
 }
 
-/// Rounds coordinates to a code; what lies outside its range goes to the edge. `rest` is the squared
-/// length of what the coordinates leave out.
+/// Rounds coordinates to a code; what lies outside its range goes to the edge. `rest` is the
+/// squared length of what the coordinates leave out.
 fn write(code: &mut [Line], coordinates: &[f32], rest: f32) {
     for (line, values) in code.iter_mut().zip(coordinates.chunks(64)) {
         for (byte, value) in line.0.iter_mut().zip(values) {

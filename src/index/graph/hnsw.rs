@@ -12,39 +12,40 @@
 //! none of whose neighbours is nearer, which need not be the nearest of all. HNSW mends both:
 //!
 //! ```text
-//! layer 2    ●──────────────●                few rows, long links: begin here
-//!            │               \
-//! layer 1    ●─────●──────●───●─────○        29 % of the rows below (1 / ln 32)
-//!                              \
-//! layer 0    ○─○─○─○─○─○─○─○─○─●─●─q─○─○     all rows, short links: end here
+//! layer 2    @--------------@                few rows, long links: begin here
+//!                           |
+//! layer 1    o-----o--------@----@-----o     29 % of the rows below (1 / ln 32)
+//!                                |
+//! layer 0    o-o-o-o-o-o-o-o-o-o-@-@-q-o     all rows, short links: end here
 //! ```
 //!
-//! - Rows stand in layers, as in a skip list: each layer holds a random sample of the one below. The
-//!   walk begins in the uppermost, where a step is long, and goes down wherever it can get no nearer.
+//! - Rows stand in layers, as in a skip list: each layer holds a random sample of the one below.
+//!   The walk begins in the uppermost, where a step is long, and goes down wherever it can get no
+//!   nearer.
 //! - On the lowest layer it keeps the `ef_search` best rows met, not one, and ends only when the
 //!   nearest row not yet expanded is farther than the worst of them.
 //!
 //! # Why it may miss a neighbour
 //! Each row has at most 64 links, chosen so that they lead in different directions. A near row to
-//! which no link of the rows kept leads is never seen. A larger `ef_search` keeps more rows, so that
-//! more links are followed.
+//! which no link of the rows kept leads is never seen. A larger `ef_search` keeps more rows, so
+//! that more links are followed.
 //!
 //! # Memory
 //! For each row: the row itself; its *sketch*, 31 principal components and the length of what they
-//! leave out (two cache lines), by which most neighbours are rejected before their rows are touched;
-//! and its links, four bytes each, in one array a layer ([`Links`]).
+//! leave out (two cache lines), by which most neighbours are rejected before their rows are
+//! touched; and its links, four bytes each, in one array a layer ([`Links`]).
 //!
 //! # What it is bad at
-//! - Copies. The rule that chooses a row's links drops none of its copies, and the build slows down:
-//!   1,000 equal rows take 2.7 s, and 10,000 rows of three kinds were not done in 300 s.
-//! - Answers among copies. A search may return fewer than min(k, n) neighbours (96 of 300 equal rows),
-//!   and recall falls with the share of equal rows.
-//! - Build time. instant-distance inserts rows in parallel, and then what it builds depends on which
-//!   comes first. The same seed shall give the same graph, so the build uses one thread.
+//! - Copies. The rule that chooses a row's links drops none of its copies, and the build slows
+//!   down: 1,000 equal rows take 2.7 s, and 10,000 rows of three kinds were not done in 300 s.
+//! - Answers among copies. A search may return fewer than min(k, n) neighbours (96 of 300 equal
+//!   rows), and recall falls with the share of equal rows.
+//! - Build time. instant-distance inserts rows in parallel, and then what it builds depends on
+//!   which comes first. The same seed shall give the same graph, so the build uses one thread.
 //!
 //! # Source
-//! Malkov and Yashunin, *Efficient and Robust Approximate Nearest Neighbor Search Using Hierarchical
-//! Navigable Small World Graphs*, TPAMI 2020.
+//! Malkov and Yashunin, *Efficient and Robust Approximate Nearest Neighbor Search Using
+//! Hierarchical Navigable Small World Graphs*, TPAMI 2020.
 
 mod export;
 
@@ -65,7 +66,8 @@ use crate::simd::pairwise;
 use crate::vectors::{Row, Vectors};
 
 parameters! {
-    /// How an [`Hnsw`] is built. The paper's M is 32 in instant-distance, and 64 on the lowest layer.
+    /// How an [`Hnsw`] is built. The paper's M is 32 in instant-distance, and 64 on the lowest
+    /// layer.
     pub struct HnswParams {
         /// Candidates among which the links of a new row are chosen.
         /// More make a better graph, more slowly.
@@ -85,9 +87,10 @@ parameters! {
 
 /// HNSW, the graph built by the crate [`instant_distance`]. Euclidean, approximate.
 ///
-/// instant-distance freezes `ef_search` when it builds. So the graph is read out of it once and searched
-/// here, by algorithms 2 and 5 of the paper, with any `ef_search`: [`Build::with_search`] is free. The search also rejects most neighbours by a bound in 31 principal
-/// components, before it touches their rows; that changes nothing in what it finds.
+/// instant-distance freezes `ef_search` when it builds. So the graph is read out of it once and
+/// searched here, by algorithms 2 and 5 of the paper, with any `ef_search`: [`Build::with_search`]
+/// is free. The search also rejects most neighbours by a bound in 31 principal components, before
+/// it touches their rows; that changes nothing in what it finds.
 ///
 /// ```
 /// use fashion_knn::prelude::*;
@@ -205,9 +208,9 @@ fn descend(layer: &Links, comparison: &mut Comparison<'_>, entry: u32) -> u32 {
 fn build_graph(base: &Vectors, params: &HnswParams) -> Result<Exported, BuildError> {
     let members = (0..base.len() as u32).map(|id| Member { base, id });
     let members = members.collect();
-    // As in hnswlib, a list holds only the links that the heuristic chose. instant-distance's default
-    // fills it up with those that it left out; each step of a search would then look at three times
-    // as many rows.
+    // As in hnswlib, a list holds only the links that the heuristic chose. instant-distance's
+    // default fills it up with those that it left out; each step of a search would then look at
+    // three times as many rows.
     let chosen_alone = Heuristic {
         extend_candidates: false,
         keep_pruned: false,

@@ -60,9 +60,9 @@ impl Links {
 
     /// Adds to `top` the rows that a walk from `starts` finds.
     ///
-    /// The walk expands, time after time, the nearest node that is not expanded yet: it compares the
-    /// query with that node's neighbours. It ends where the nearest has a reduced distance of more
-    /// than `reach` times that of the worst in `top`.
+    /// The walk expands, time after time, the nearest node that is not expanded yet: it compares
+    /// the query with that node's neighbours. It ends where the nearest has a reduced distance of
+    /// more than `reach` times that of the worst in `top`.
     ///
     /// With the ef best in `top` and a reach of 1, it is algorithm 2 of HNSW. With the k best and a
     /// reach of (1 + ε)², it is the range search of NGT.

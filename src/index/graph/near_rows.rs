@@ -7,15 +7,15 @@
 //! ```
 //!
 //! Here the rows are first put into √n clusters, and a row is compared only with those of the
-//! [`PROBES`] clusters nearest to it, by their [codes](super::codes): with about 12·√n others instead
-//! of n. A near row in a cluster farther away is missed; a graph can do with a few less.
+//! [`PROBES`] clusters nearest to it, by their [codes](super::codes): with about 12·√n others
+//! instead of n. A near row in a cluster farther away is missed; a graph can do with a few less.
 //!
 //! ```text
-//!      ┌─────┬─────┬─────┐
-//!      │ · · │ ○ ○ │ ○   │      ●: the row
-//!      ├─────┼─────┼─────┤      ○: in the clusters nearest to it: compared
-//!      │ ·   │ ○ ● │ ○ ○ │      ·: in others: not compared
-//!      └─────┴─────┴─────┘
+//!      +-----+-----+-----+
+//!      | . . | o o | o   |      @: the row
+//!      +-----+-----+-----+      o: in the clusters nearest to it: compared
+//!      | .   | o @ | o o |      .: in others: not compared
+//!      +-----+-----+-----+
 //! ```
 //!
 //! What it is bad at: clusters of very different size. Where nearly all rows are within one clump,
@@ -73,7 +73,8 @@ impl Neighborhoods {
             codes: codes_by_row,
             coordinates,
         } = Encoder::fit(base, LINES, seed);
-        // A few iterations on a sample will do: the clusters are only where neighbours are looked for.
+        // A few iterations on a sample will do: the clusters are only where neighbours are looked
+        // for.
         let options = KMeansParams {
             k: (base.len() as f64).sqrt().ceil() as usize,
             iterations: 6,

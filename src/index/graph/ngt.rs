@@ -4,19 +4,19 @@
 //! The naive graph joins each row to its k nearest. Walking on it has three faults:
 //!
 //! ```text
-//! no way in      ○──○──●──○──○   x     x has near rows, but is near to none: nothing leads to it
-//! crowds                               a row in the middle of the data is near to thousands
-//! detours        a──────c              the edge a–c is not needed where a–b–c is made of shorter
-//!                 \    /               ones: b is nearer, so a walk to c comes by it
-//!                  b──
+//! no way in    o--o--o--o   x    x has near rows but is near to none: nothing leads to it
+//! crowds                         a row in the middle of the data is near to thousands
+//! detours      a-------c         a-c is not needed if a-b and b-c are shorter: a walk from
+//!               \     /          a to c comes by b
+//!                 -b-
 //! ```
 //!
-//! ONNG mends them. Each row gets edges to its `outgoing` nearest, and from its `incoming` nearest, so
-//! that every row has ways in. Then each edge goes that two shorter ones replace.
+//! ONNG mends them. Each row gets edges to its `outgoing` nearest, and from its `incoming` nearest,
+//! so that every row has ways in. Then each edge goes that two shorter ones replace.
 //!
-//! A tree tells where to begin: a *vantage-point tree* parts the rows into small leaves, and the rows
-//! of the [`SEED_LEAVES`] nearest leaves are the first in the walk. From there the graph is explored,
-//! nearest first:
+//! A tree tells where to begin: a *vantage-point tree* parts the rows into small leaves, and the
+//! rows of the [`SEED_LEAVES`] nearest leaves are the first in the walk. From there the graph is
+//! explored, nearest first:
 //!
 //! ```text
 //! pending = the rows of the nearest leaves
@@ -31,19 +31,20 @@
 //! # Memory
 //! Rows lie in the order of the tree's leaves, so that near ones are near in memory. For each row:
 //! the row itself; its *sketch*, 31 principal components and the length of what they leave out (two
-//! cache lines), by which most neighbours are rejected before their rows are touched; and its edges,
-//! four bytes each, in one array ([`Links`]). 58 MB for 60,000 images, 47 of them the images.
+//! cache lines), by which most neighbours are rejected before their rows are touched; and its
+//! edges, four bytes each, in one array ([`Links`]). 58 MB for 60,000 images, 47 of them the
+//! images.
 //!
 //! # What it is bad at
-//! - Clumps. Near rows are looked for in clusters; where nearly all rows lie in one, the build compares
-//!   all pairs. With 98 % of 60,000 rows within 10⁻³ it takes 21 s.
-//! - Data whose codes say little, such as numbers in one dimension: near rows are found by the codes of
-//!   the quantised graph, and edges to the wrong rows make a longer walk.
+//! - Clumps. Near rows are looked for in clusters; where nearly all rows lie in one, the build
+//!   compares all pairs. With 98 % of 60,000 rows within 10⁻³ it takes 21 s.
+//! - Data whose codes say little, such as numbers in one dimension: near rows are found by the
+//!   codes of the quantised graph, and edges to the wrong rows make a longer walk.
 //!
 //! # Sources
 //! Iwasaki and Miyazaki, *Optimization of Indexing Based on k-Nearest Neighbor Graph for Proximity
-//! Search in High-dimensional Data*, arXiv 1810.07355, 2018. Where NGT grows its first graph (ANNG) row
-//! by row, searching in what there is, near rows are found here in clusters, all at once and in
+//! Search in High-dimensional Data*, arXiv 1810.07355, 2018. Where NGT grows its first graph (ANNG)
+//! row by row, searching in what there is, near rows are found here in clusters, all at once and in
 //! parallel.
 
 mod onng;
@@ -62,8 +63,8 @@ use crate::index::{Build, BuildError, Found, Index, Parameters, check_base};
 use crate::neighbor::TopK;
 use crate::vectors::{Row, Vectors};
 
-/// Leaves of the tree whose rows a walk begins with. One would be too few: where many rows are copies,
-/// it holds nothing else.
+/// Leaves of the tree whose rows a walk begins with. One would be too few: where many rows are
+/// copies, it holds nothing else.
 const SEED_LEAVES: usize = 3;
 
 parameters! {
@@ -94,10 +95,10 @@ parameters! {
 
 /// NGT, *Neighborhood Graph and Tree*, with the degree-adjusted graph ONNG. Euclidean, approximate.
 ///
-/// A vantage-point tree gives the rows of a few leaves to begin with. From there the graph is explored,
-/// nearest first, within 1 + `epsilon` times the distance of the k-th nearest so far. Most neighbours
-/// are rejected by a bound in 31 principal components before their rows are touched; that changes
-/// nothing in what is found.
+/// A vantage-point tree gives the rows of a few leaves to begin with. From there the graph is
+/// explored, nearest first, within 1 + `epsilon` times the distance of the k-th nearest so far.
+/// Most neighbours are rejected by a bound in 31 principal components before their rows are
+/// touched; that changes nothing in what is found.
 ///
 /// ```
 /// use fashion_knn::prelude::*;
@@ -140,8 +141,8 @@ impl Build for Ngt {
     type Params = NgtParams;
     type Search = NgtSearch;
 
-    /// Builds the tree and the graph, in O(n·√n) comparisons of codes, and copies the vectors in the
-    /// order of the tree.
+    /// Builds the tree and the graph, in O(n·√n) comparisons of codes, and copies the vectors in
+    /// the order of the tree.
     ///
     /// # Errors
     /// If `base` is empty or a parameter is outside its range.
@@ -227,8 +228,8 @@ impl Index for Ngt {
         let sketch = comparison.sketch().to_vec();
         let mut top = TopK::new(k);
         let mut leaves = tree.leaves(&sketch);
-        // As a rule once. Only if fewer than k rows can be reached from these leaves, the walk begins
-        // again from the next ones.
+        // As a rule once. Only if fewer than k rows can be reached from these leaves, the walk
+        // begins again from the next ones.
         while top.len() < k {
             let mut seeds: Vec<u32> = Vec::new();
             for leaf in leaves.by_ref().take(SEED_LEAVES) {

@@ -5,52 +5,54 @@
 //! needs far fewer comparisons, for it can be walked towards the query:
 //!
 //! ```text
-//! pool = the seeds nearest to the query, nearest first          (one seed for each of √n clusters)
+//! pool = the seeds nearest to the query      (one seed for each of √n clusters)
 //! while the nearest row in pool that is not expanded yet is near enough:
-//!     expand it: for each of its 32 neighbours not met before, compare; put the near ones into pool
+//!     expand it: compare those of its 32 neighbours that were not met before,
+//!                and put the near ones into pool
 //! answer = the k first of pool
 //! ```
 //!
-//! Nearly all rows that a walk compares are discarded at once, and most of its time goes into fetching
-//! them from memory. So the walk compares *codes*, of two cache lines instead of the 13 that an image
-//! takes, and only what is in the pool at the end is compared by its true distance:
+//! Nearly all rows that a walk compares are discarded at once, and most of its time goes into
+//! fetching them from memory. So the walk compares *codes*, of two cache lines instead of the 13
+//! that an image takes, and only what is in the pool at the end is compared by its true distance:
 //!
 //! ```text
-//!   expand             score the new ones             keep             at the end
-//!   ┌───────┐ edges   ┌──────┐┌──────┐┌──────┐       ┌──────┐         ┌─────────────┐
-//!   │ node  │ ──────▶ │ code ││ code ││ code │ ────▶ │ pool │ ──────▶ │ rows, exact │ ──▶ the k best
-//!   └───────┘         └──────┘└──────┘└──────┘       └──────┘         └─────────────┘
-//!    about 20          about 275, estimated           at most ef       about 35
+//!   expand            score           keep            at the end
+//!   +------+ edges   +------+        +------+        +-------------+
+//!   | node | ------> | code | -----> | pool | -----> | rows, exact | --> the k best
+//!   +------+         +------+        +------+        +-------------+
+//!   about 20         about 275       at most ef      about 35
 //! ```
 //!
-//! (The figures are those of Fashion-MNIST's pixels at recall .987.) The walk is in [`walk`], the graph
-//! in [`build`], the codes in [`codes`](super::codes).
+//! (The figures are those of Fashion-MNIST's pixels at recall .987.) The walk is in [`walk`], the
+//! graph in [`build`], the codes in [`codes`](super::codes).
 //!
 //! # Why it may miss a neighbour
 //! - The walk ends where nothing in the pool is within 1 + `epsilon` times the k-th distance. A
-//!   neighbour to which only rows farther away lead is not met. A larger `epsilon` goes on for longer.
-//! - A code may put a neighbour too far away, so that it is not kept. The build measures the error of
-//!   the codes, and the pool keeps what is beyond the k-th nearest by that much.
+//!   neighbour to which only rows farther away lead is not met. A larger `epsilon` goes on for
+//!   longer.
+//! - A code may put a neighbour too far away, so that it is not kept. The build measures the error
+//!   of the codes, and the pool keeps what is beyond the k-th nearest by that much.
 //! - The graph is made of about the nearest rows of each row, by code, not of the nearest.
 //!
 //! # Memory
 //! Everything is in the order of clusters, so that near rows are near in memory:
 //!
 //! ```text
-//! codes     ████████ ████████     two cache lines a row (code_bytes = 128)
-//! edges     ▒▒▒▒▒▒▒▒ ▒▒▒▒▒▒▒▒     32 numbers of four bytes, two cache lines
+//! codes     [ 64 bytes ][ 64 bytes ]   two cache lines a row (code_bytes = 128)
+//! edges     [ 64 bytes ][ 64 bytes ]   32 numbers of four bytes, two cache lines
 //! rows      the vectors themselves, read only at the end
 //! ids       four bytes a row: its number in the base
 //! ```
 //!
-//! With the vectors that is 62 MB for 60,000 images, 47 of them the images. Reads here and there also
-//! miss the address translation cache, so the arrays are advised into huge pages.
+//! With the vectors that is 62 MB for 60,000 images, 47 of them the images. Reads here and there
+//! also miss the address translation cache, so the arrays are advised into huge pages.
 //!
 //! # What it is bad at
-//! - Clumps. Where nearly all rows lie in one cluster the build compares all pairs: with 98 % of 60,000
-//!   rows within 10⁻³ it takes 16 s, with uniform rows 2.
-//! - Data on several scales. All codes share one range, which rows far out or clusters far apart set;
-//!   the others then look alike.
+//! - Clumps. Where nearly all rows lie in one cluster the build compares all pairs: with 98 % of
+//!   60,000 rows within 10⁻³ it takes 16 s, with uniform rows 2.
+//! - Data on several scales. All codes share one range, which rows far out or clusters far apart
+//!   set; the others then look alike.
 //! - Flat spectra. Where the variance is spread over many more components than a code holds, as in
 //!   sentence embeddings, the default codes do not reach recall .999. `code_bytes` = 256 and
 //!   `candidates` = 200 do.
@@ -58,10 +60,10 @@
 //! - One dimension. 100,000 numbers on a line fall on 128 steps of a code: recall is .49.
 //!
 //! # Sources
-//! Edges: Jayaram Subramanya et al., *DiskANN* (Vamana), 2019. End of the walk: Iwasaki and Miyazaki,
-//! arXiv 1810.07355 (NGT), 2018. Coarse codes for the walk and exact distances for its end: Guo et al.
-//! (ScaNN), 2020; Gou et al. (SymphonyQG), 2025. There the codes belong to edges; here each vector has
-//! one, and the estimate adds the length of what the code leaves out.
+//! Edges: Jayaram Subramanya et al., *DiskANN* (Vamana), 2019. End of the walk: Iwasaki and
+//! Miyazaki, arXiv 1810.07355 (NGT), 2018. Coarse codes for the walk and exact distances for its
+//! end: Guo et al. (ScaNN), 2020; Gou et al. (SymphonyQG), 2025. There the codes belong to edges;
+//! here each vector has one, and the estimate adds the length of what the code leaves out.
 
 mod build;
 mod walk;
@@ -107,19 +109,20 @@ parameters! {
         /// Candidates kept while searching, at most; at least k.
         ef: usize = 400;
         /// How far beyond the k-th nearest, or less than to it, is searched.
-        /// Out to 1 + `epsilon` times the estimated distance of the k-th, and what a code rounds off.
-        /// A negative `epsilon` leaves the farthest of the k unexpanded.
+        /// Out to 1 + `epsilon` times the estimated distance of the k-th, and what a code rounds
+        /// off. A negative `epsilon` leaves the farthest of the k unexpanded.
         epsilon: f64 = 0.05,
             sweep [-0.08, -0.05, -0.03, -0.01, 0.0, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2];
     }
 }
 
-/// A graph of near neighbours that is walked by seven-bit codes of the principal components, and whose
-/// answer is ordered by exact distances. Euclidean, approximate.
+/// A graph of near neighbours that is walked by seven-bit codes of the principal components, and
+/// whose answer is ordered by exact distances. Euclidean, approximate.
 ///
 /// A walk begins at the nearest of √n central vectors. It goes on from the nearest vector not yet
-/// expanded, until that one is farther than the k-th nearest so far by more than `epsilon`. What the
-/// codes may have misjudged is compared exactly besides: that costs a quarter of an expansion a vector.
+/// expanded, until that one is farther than the k-th nearest so far by more than `epsilon`. What
+/// the codes may have misjudged is compared exactly besides: that costs a quarter of an expansion a
+/// vector.
 ///
 /// ```
 /// use fashion_knn::prelude::*;
@@ -325,6 +328,12 @@ mod tests {
         QuantizedGraph::build(base.clone(), params).unwrap()
     }
 
+    /// The same graph, searched with these parameters.
+    fn searched(graph: &QuantizedGraph, ef: usize, epsilon: f64) -> QuantizedGraph {
+        let search = QuantizedGraphSearch { ef, epsilon };
+        graph.with_search(search).unwrap()
+    }
+
     #[test]
     fn finds_nearly_all_on_floats_and_on_bytes_at_every_length_of_code() {
         let floats = clustered(4_000, 300, 1);
@@ -338,34 +347,9 @@ mod tests {
                         ..Default::default()
                     },
                 );
-                let near = recall(
-                    &graph
-                        .with_search(QuantizedGraphSearch {
-                            ef: 200,
-                            epsilon: 0.0,
-                        })
-                        .unwrap(),
-                    &base,
-                    &queries,
-                    10,
-                );
-                let far = recall(
-                    &graph
-                        .with_search(QuantizedGraphSearch {
-                            ef: 200,
-                            epsilon: 0.1,
-                        })
-                        .unwrap(),
-                    &base,
-                    &queries,
-                    10,
-                );
-                let short = graph
-                    .with_search(QuantizedGraphSearch {
-                        ef: 200,
-                        epsilon: -0.1,
-                    })
-                    .unwrap();
+                let near = recall(&searched(&graph, 200, 0.0), &base, &queries, 10);
+                let far = recall(&searched(&graph, 200, 0.1), &base, &queries, 10);
+                let short = searched(&graph, 200, -0.1);
                 assert!(
                     short
                         .query_batch(&queries, 10)
@@ -397,17 +381,7 @@ mod tests {
             shift(clustered(100, 30, 2)),
         );
         let graph = build(&base, QuantizedGraphParams::default());
-        let recall = recall(
-            &graph
-                .with_search(QuantizedGraphSearch {
-                    ef: 200,
-                    epsilon: 0.1,
-                })
-                .unwrap(),
-            &base,
-            &queries,
-            10,
-        );
+        let recall = recall(&searched(&graph, 200, 0.1), &base, &queries, 10);
         assert!(recall > 0.99, "{recall}");
     }
 
@@ -445,12 +419,7 @@ mod tests {
             let base = Arc::new(Vectors::from_floats(2, rows).unwrap());
             let graph = build(&base, QuantizedGraphParams::default());
             for row in 0..base.len() {
-                let found = graph
-                    .with_search(QuantizedGraphSearch {
-                        ef: 50,
-                        epsilon: 1.0,
-                    })
-                    .unwrap()
+                let found = searched(&graph, 50, 1.0)
                     .query(&base.row_to_floats(row), 30)
                     .unwrap();
                 assert_eq!(
@@ -496,88 +465,31 @@ mod tests {
             BuildError::InvalidParameter { name, .. } => name,
             other => panic!("{other}"),
         };
+        let params = |code_bytes, candidates, alpha| QuantizedGraphParams {
+            code_bytes,
+            candidates,
+            alpha,
+            seed: 0,
+        };
         for (params, expected) in [
-            (
-                QuantizedGraphParams {
-                    code_bytes: 100,
-                    ..Default::default()
-                },
-                "code_bytes",
-            ),
-            (
-                QuantizedGraphParams {
-                    code_bytes: 0,
-                    ..Default::default()
-                },
-                "code_bytes",
-            ),
-            (
-                QuantizedGraphParams {
-                    code_bytes: 320,
-                    ..Default::default()
-                },
-                "code_bytes",
-            ),
-            (
-                QuantizedGraphParams {
-                    candidates: 0,
-                    ..Default::default()
-                },
-                "candidates",
-            ),
-            (
-                QuantizedGraphParams {
-                    alpha: 0.9,
-                    ..Default::default()
-                },
-                "alpha",
-            ),
-            (
-                QuantizedGraphParams {
-                    alpha: f64::NAN,
-                    ..Default::default()
-                },
-                "alpha",
-            ),
+            (params(100, 100, 1.2), "code_bytes"),
+            (params(0, 100, 1.2), "code_bytes"),
+            (params(320, 100, 1.2), "code_bytes"),
+            (params(128, 0, 1.2), "candidates"),
+            (params(128, 100, 0.9), "alpha"),
+            (params(128, 100, f64::NAN), "alpha"),
         ] {
-            assert_eq!(
-                name(QuantizedGraph::build(base.clone(), params).unwrap_err()),
-                expected
-            );
+            let refused = QuantizedGraph::build(base.clone(), params);
+            assert_eq!(name(refused.unwrap_err()), expected);
         }
         let graph = build(&base, QuantizedGraphParams::default());
-        assert_eq!(
-            name(
-                graph
-                    .with_search(QuantizedGraphSearch {
-                        ef: 0,
-                        epsilon: 0.1
-                    })
-                    .unwrap_err()
-            ),
-            "ef"
-        );
-        assert_eq!(
-            name(
-                graph
-                    .with_search(QuantizedGraphSearch {
-                        ef: 9,
-                        epsilon: -1.0
-                    })
-                    .unwrap_err()
-            ),
-            "epsilon"
-        );
-        assert_eq!(
-            name(
-                graph
-                    .with_search(QuantizedGraphSearch {
-                        ef: 9,
-                        epsilon: f64::NAN
-                    })
-                    .unwrap_err()
-            ),
-            "epsilon"
-        );
+        for (ef, epsilon, expected) in [
+            (0, 0.1, "ef"),
+            (9, -1.0, "epsilon"),
+            (9, f64::NAN, "epsilon"),
+        ] {
+            let refused = graph.with_search(QuantizedGraphSearch { ef, epsilon });
+            assert_eq!(name(refused.unwrap_err()), expected);
+        }
     }
 }

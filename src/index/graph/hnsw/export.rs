@@ -242,3 +242,43 @@ impl SerializeStruct for &mut Collector {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of the shape of instant-distance's graph, with lists of three places and of two.
+    #[derive(Serialize)]
+    struct Toy {
+        ef_search: usize,
+        points: Vec<u32>,
+        zero: Vec<[u32; 3]>,
+        layers: Vec<Vec<[u32; 2]>>,
+    }
+
+    #[test]
+    fn a_graph_is_read_as_it_is_and_unused_places_are_left_out() {
+        let toy = Toy {
+            ef_search: 100,
+            points: vec![5, 3, 4],
+            zero: vec![[1, 2, UNUSED], [0, UNUSED, UNUSED], [2, 1, 0]],
+            layers: vec![vec![[1, UNUSED], [0, 1]], vec![[UNUSED, UNUSED]]],
+        };
+        let exported = Exported::new(&toy);
+        assert_eq!(exported.ids, [5, 3, 4]);
+        assert_eq!(
+            exported.layers,
+            [
+                Links::new([vec![1, 2], vec![0], vec![2, 1, 0]]),
+                Links::new([vec![1], vec![0, 1]]),
+                Links::new([vec![]]),
+            ]
+        );
+    }
+
+    #[test]
+    #[should_panic(expected = "no other values")]
+    fn what_is_no_graph_is_refused() {
+        Exported::new(&"a graph");
+    }
+}

@@ -14,8 +14,8 @@ use crate::index::graph::links::Links;
 use crate::index::support::pruned_rows::PrunedRows;
 use crate::vectors::Vectors;
 
-/// An edge: the bits of its length, and where it leads. Lengths are not negative, so their bits, read
-/// as whole numbers, have the same order; ties are ordered by where they lead.
+/// An edge: the bits of its length, and where it leads. Lengths are not negative, so their bits,
+/// read as whole numbers, have the same order; ties are ordered by where they lead.
 type Edge = (u32, u32);
 
 /// In a table of where a node stands among the edges of another: nowhere.
@@ -23,8 +23,8 @@ const NONE: u32 = u32::MAX;
 
 /// Links positions, given about the nearest rows of each row, by id.
 ///
-/// Each node gets edges to its `outgoing` nearest and from its `incoming` nearest (algorithm 2 of the
-/// paper); then paths are adjusted. Edges are sorted, shortest first.
+/// Each node gets edges to its `outgoing` nearest and from its `incoming` nearest (algorithm 2 of
+/// the paper); then paths are adjusted. Edges are sorted, shortest first.
 pub fn link(rows: &PrunedRows, near: &[Vec<u32>], outgoing: usize, incoming: usize) -> Links {
     let ids = rows.ids();
     let mut positions = vec![0u32; ids.len()];
@@ -65,8 +65,8 @@ fn edges(rows: &Vectors, position: usize, near: &[u32], positions: &[u32]) -> Ve
     edges
 }
 
-/// Leaves out each edge that a path replaces: over a shorter kept edge of its node and another shorter
-/// edge (algorithm 3 of the paper).
+/// Leaves out each edge that a path replaces: over a shorter kept edge of its node and another
+/// shorter edge (algorithm 3 of the paper).
 ///
 /// The second edge may itself be left out, but only for a path of edges that are shorter still. So
 /// whatever could be reached can be reached, and each node can be done without waiting for another.

@@ -1,13 +1,13 @@
 //! A vantage-point tree over sketches: where a walk begins.
 //!
 //! ```text
-//!        ┌───────────────┐          A ball around one of the rows, v, parts them into the nearer
-//!        │ ○   ╭─────╮  ○│          half and the farther half. Each half is parted again by a
-//!        │    ╭╯ ● ● ╰╮  │          ball of its own, until no part has more than 32 rows.
-//!        │ ○  │ ● v ● │ ○│
-//!        │    ╰╮ ●   ╭╯  │          A query that is d from v, with a ball of radius r, is at least
-//!        │  ○  ╰─────╯ ○ │          d − r from all rows inside, and r − d from all outside.
-//!        └───────────────┘
+//!      +---------------+        A ball around one of the rows, v, parts them into the nearer
+//!      | o   .---.   o |        half and the farther half. Each half is parted again by a ball
+//!      |   /  @ @  \   |        of its own, until no part has more than 32 rows.
+//!      | o|  @ v @  | o|
+//!      |   \  @    /   |        A query that is d from v, with a ball of radius r, is at least
+//!      |  o  '---'   o |        d - r from all rows inside, and r - d from all rows outside.
+//!      +---------------+
 //! ```
 
 use std::cmp::Reverse;
@@ -28,7 +28,8 @@ const LEAF_SIZE: usize = 32;
 /// A *vantage-point tree* (Yianilos, *Data Structures and Algorithms for Nearest Neighbor Search in
 /// General Metric Spaces*, 1993) over the sketches of the rows.
 ///
-/// Nodes are in heap order: the children of node i are 2i + 1, inside of its ball, and 2i + 2, outside.
+/// Nodes are in heap order: the children of node i are 2i + 1, inside of its ball, and 2i + 2,
+/// outside.
 #[derive(Debug)]
 pub struct VpTree {
     /// The sketches of the vantage points, one for each node that is no leaf.
@@ -42,7 +43,8 @@ pub struct VpTree {
 }
 
 impl VpTree {
-    /// Builds the tree over all rows, O(n·log n). Also returns the rows in the order of the leaves.
+    /// Builds the tree over all rows, O(n·log n). Also returns the rows in the order of the
+    /// leaves.
     pub fn build(sketched: &Sketched, seed: u64) -> (Self, Vec<u32>) {
         let width = sketched.sketch.width();
         let mut ids: Vec<u32> = (0..(sketched.rows.len() / width) as u32).collect();

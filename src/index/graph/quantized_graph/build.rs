@@ -27,8 +27,8 @@ const ERROR_SAMPLE: usize = 1_000;
 /// The error is measured on this neighbour: about as far as most queries ask.
 const ERROR_NEIGHBOR: usize = 10;
 
-/// A node's neighbours. A list that is shorter ends with the node itself, repeated: a walk has met it
-/// already, so that costs nothing and needs no test.
+/// A node's neighbours. A list that is shorter ends with the node itself, repeated: a walk has met
+/// it already, so that costs nothing and needs no test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(align(64))]
 pub struct Edges(pub [u32; DEGREE]);
@@ -146,13 +146,13 @@ fn choose_edges<const LINES: usize>(
     edges
 }
 
-/// Up to [`DEGREE`] of the candidates, which ascend by distance: each to which no kept one is nearer
-/// by a factor of `alpha` of squared distances.
+/// Up to [`DEGREE`] of the candidates, which ascend by distance: each to which no kept one is
+/// nearer by a factor of `alpha` of squared distances.
 ///
 /// ```text
-///   node ●────────────● kept       ○ is nearer to the kept vector than to the node: a walk that goes
-///                     |            to the kept one finds ○ among its neighbours, and an edge from
-///                     ○ left out   the node to ○ would save it little
+///   node @-----------o kept      x is nearer to the kept vector than to the node. A walk that
+///                    |           goes to the kept one finds x among its neighbours, and an edge
+///                    x left out  from the node to x would save it little.
 /// ```
 ///
 /// This is Vamana's RobustPrune. With alpha = 1 it is the rule of HNSW's heuristic and of NSG.

@@ -8,7 +8,8 @@ use crate::simd::graph_codes::{self, Line, Query};
 /// Seeds that a walk begins with.
 const STARTS: usize = 4;
 /// Vectors that are expanded at once: while the memory brings the codes of one's neighbours, it is
-/// asked for those of the next. More would expand vectors that the first's neighbours make needless.
+/// asked for those of the next. More would expand vectors that the first's neighbours make
+/// needless.
 const TOGETHER: usize = 3;
 /// Vectors that are expanded one by one at the beginning. There, nearly each expansion finds
 /// something nearer, and the second best of the pool is a bad choice a moment later.
