@@ -1,14 +1,60 @@
 //! Neighbourhood graph and tree: NGT's ONNG.
+//!
+//! # The idea
+//! The naive graph joins each row to its k nearest. Walking on it has three faults:
+//!
+//! ```text
+//! no way in    o--o--o--o   x    x has near rows but is near to none: nothing leads to it
+//! crowds                         a row in the middle of the data is near to thousands
+//! detours      a-------c         a-c is not needed if a-b and b-c are shorter: a walk from
+//!               \     /          a to c comes by b
+//!                 -b-
+//! ```
+//!
+//! ONNG mends them. Each row gets edges to its `outgoing` nearest, and from its `incoming` nearest,
+//! so that every row has ways in. Then each edge goes that two shorter ones replace.
+//!
+//! A tree tells where to begin: a *vantage-point tree* parts the rows into small leaves, and the
+//! rows of the [`SEED_LEAVES`] nearest leaves are the first in the walk. From there the graph is
+//! explored, nearest first:
+//!
+//! ```text
+//! pending = the rows of the nearest leaves
+//! while the nearest of pending is within 1 + epsilon times the k-th nearest distance so far:
+//!     take it out; for each of its neighbours not met before: compare, put it into pending
+//! ```
+//!
+//! # Why it may miss a neighbour
+//! A neighbour is not met if each path to it leads over a row farther away than 1 + `epsilon` times
+//! the k-th distance. A larger `epsilon` explores farther.
+//!
+//! # Memory
+//! Rows lie in the order of the tree's leaves, so that near ones are near in memory. For each row:
+//! the row itself; its *sketch*, 31 principal components and the length of what they leave out (two
+//! cache lines), by which most neighbours are rejected before their rows are touched; and its
+//! edges, four bytes each, in one array ([`Links`]). 58 MB for 60,000 images, 47 of them the
+//! images.
+//!
+//! # What it is bad at
+//! - Clumps. Near rows are looked for in clusters; where nearly all rows lie in one, the build
+//!   compares all pairs. With 98 % of 60,000 rows within 10⁻³ it takes 21 s.
+//! - Data whose codes say little, such as numbers in one dimension: near rows are found by the
+//!   codes of the quantised graph, and edges to the wrong rows make a longer walk.
+//!
+//! # Sources
+//! Iwasaki and Miyazaki, *Optimization of Indexing Based on k-Nearest Neighbor Graph for Proximity
+//! Search in High-dimensional Data*, arXiv 1810.07355, 2018. Where NGT grows its first graph (ANNG)
+//! row by row, searching in what there is, near rows are found here in clusters, all at once and in
+//! parallel.
 
 mod onng;
 mod vp_tree;
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use self::vp_tree::VpTree;
 use super::links::Links;
-use super::quantized_graph::near_rows;
+use super::near_rows::near_rows;
 use crate::distance::Metric;
 use crate::index::parameters::{parameters, positive};
 use crate::index::support::lower_bound::Sketch;
@@ -17,11 +63,13 @@ use crate::index::{Build, BuildError, Found, Index, Parameters, check_base};
 use crate::neighbor::TopK;
 use crate::vectors::{Row, Vectors};
 
-/// Leaves of the tree whose rows a walk begins with: where many rows are copies, one holds nothing else.
+/// Leaves of the tree whose rows a walk begins with. One would be too few: where many rows are
+/// copies, it holds nothing else.
 const SEED_LEAVES: usize = 3;
 
 parameters! {
-    /// How an [`Ngt`] is built. The names are NGT's (`edge_size_for_creation`, `num_of_outgoings`, `num_of_incomings`).
+    /// How an [`Ngt`] is built. The names are NGT's (`edge_size_for_creation`, `num_of_outgoings`,
+    /// `num_of_incomings`).
     pub struct NgtParams {
         /// Near rows among which edges are chosen, at least one.
         /// They are the edges of NGT's first graph, the ANNG.
@@ -45,14 +93,25 @@ parameters! {
     }
 }
 
-/// NGT, *Neighborhood Graph and Tree*, with the degree-adjusted graph ONNG (Iwasaki & Miyazaki, *Optimization of Indexing Based on
-/// k-Nearest Neighbor Graph for Proximity Search in High-dimensional Data*, arXiv 1810.07355). Euclidean, approximate.
+/// NGT, *Neighborhood Graph and Tree*, with the degree-adjusted graph ONNG. Euclidean, approximate.
 ///
-/// A vantage-point tree gives the rows of a few leaves to begin with; from there the graph is explored, nearest first, within 1 + `epsilon` times the
-/// distance of the k-th nearest so far. Where NGT grows its first graph (ANNG) row by row, searching in what there is, the near neighbours
-/// are found here in clusters, all at once and in parallel.
+/// A vantage-point tree gives the rows of a few leaves to begin with. From there the graph is
+/// explored, nearest first, within 1 + `epsilon` times the distance of the k-th nearest so far.
+/// Most neighbours are rejected by a bound in 31 principal components before their rows are
+/// touched; that changes nothing in what is found.
 ///
-/// Most neighbours are rejected by a bound in 31 principal components before their rows are touched, which changes nothing in what is found.
+/// ```
+/// use fashion_knn::prelude::*;
+///
+/// let values: Vec<f32> = (0..8_000).map(|i| (i * i % 1_009) as f32).collect();
+/// let base = Arc::new(Vectors::from_floats(8, values)?); // 1,000 rows of 8 values
+///
+/// let index = Ngt::build(Arc::clone(&base), NgtParams::default())?;
+/// let wider = index.with_search(NgtSearch { epsilon: 0.2 })?; // the same graph, not a copy
+/// let found = wider.query(base.row(5), 3)?;
+/// assert_eq!((found.len(), found[0].id, found[0].distance), (3, 5, 0.0));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Ngt {
     graph: Arc<Graph>,
@@ -82,7 +141,8 @@ impl Build for Ngt {
     type Params = NgtParams;
     type Search = NgtSearch;
 
-    /// Builds the tree and the graph, in O(n·√n) comparisons of codes, and copies the vectors in the order of the tree.
+    /// Builds the tree and the graph, in O(n·√n) comparisons of codes, and copies the vectors in
+    /// the order of the tree.
     ///
     /// # Errors
     /// If `base` is empty or a parameter is outside its range.
@@ -162,19 +222,23 @@ impl Index for Ngt {
             tree, rows, links, ..
         } = &*self.graph;
         let k = k.min(self.len());
+        // Of reduced, that is squared, distances.
         let reach = (1.0 + self.search.epsilon) * (1.0 + self.search.epsilon);
         let mut comparison = rows.comparison(query);
         let sketch = comparison.sketch().to_vec();
         let mut top = TopK::new(k);
         let mut leaves = tree.leaves(&sketch);
-        // Once, as a rule: from the next leaves only if fewer than k can be reached from these.
+        // As a rule once. Only if fewer than k rows can be reached from these leaves, the walk
+        // begins again from the next ones.
         while top.len() < k {
-            let seeds: Vec<Range<u32>> = leaves.by_ref().take(SEED_LEAVES).collect();
+            let mut seeds: Vec<u32> = Vec::new();
+            for leaf in leaves.by_ref().take(SEED_LEAVES) {
+                comparison.visits.leaves += 1;
+                seeds.extend(leaf);
+            }
             if seeds.is_empty() {
                 break;
             }
-            comparison.visits.leaves += seeds.len();
-            let seeds: Vec<u32> = seeds.into_iter().flatten().collect();
             links.walk(&mut comparison, &seeds, rows.ids(), reach, &mut top);
         }
         Found {
@@ -298,7 +362,7 @@ mod tests {
         let ngt = build(&base, NgtParams::default());
         assert_eq!(
             [-0.1, f64::NAN]
-                .map(|epsilon| name(ngt.with_search(NgtSearch { epsilon: epsilon }).unwrap_err())),
+                .map(|epsilon| name(ngt.with_search(NgtSearch { epsilon }).unwrap_err())),
             ["epsilon"; 2]
         );
     }
