@@ -1,9 +1,9 @@
-"""How long does a reader wait for a cell? Starts a kernel as JupyterLab does and measures what bar A4 asks.
+"""How long does a reader wait for a cell? Starts a kernel as JupyterLab does and measures.
 
     python tools/response.py
 
-Prints the time from kernel start to the first result, and, for a query cell run again with another k, what it takes
-beyond the search itself.
+Prints the time from kernel start to the first result, and, for a query cell run again with another
+k, what it takes beyond the search itself.
 """
 
 import re
@@ -19,7 +19,7 @@ NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 START = [':dep fashion-knn = { path = ".." }\nuse fashion_knn::prelude::*;', "let k: usize = 5;\nk"]
 LOAD = [
     "let data: Fashion = fashion::load()?;",
-    "let index: Arc<BruteForce> = Arc::new(BruteForce::build(data.train.clone(), Metric::Euclidean)?);",
+    "let index: BruteForce = BruteForce::over(data.train.clone(), Metric::Euclidean)?;",
 ]
 QUERY = """let start = std::time::Instant::now();
 let found: Neighbors = index.query_batch(&data.test.head(200), k)?;
@@ -30,7 +30,11 @@ def run(client, source: str) -> tuple[float, str]:
     """Seconds until the cell is done, and what it printed."""
     printed = []
     start = time.monotonic()
-    hook = lambda message: printed.append(str(message["content"].get("text", message["content"].get("evalue", ""))))  # noqa: E731
+
+    def hook(message: dict) -> None:
+        content = message["content"]
+        printed.append(str(content.get("text", content.get("evalue", ""))))
+
     client.execute_interactive(source, output_hook=hook, timeout=300)
     return time.monotonic() - start, "".join(printed)
 
@@ -57,7 +61,8 @@ def main() -> None:
             if search is None:
                 sys.exit(f"the query cell failed: {printed}")
             beyond.append(seconds - float(search[1]))
-        print(f"query cell, again with another k: {statistics.median(beyond):.2f} s beyond the search (median of {len(beyond)})")
+        median = statistics.median(beyond)
+        print(f"query cell, again with another k: {median:.2f} s beyond the search (median of {len(beyond)})")
     finally:
         client.stop_channels()
         manager.shutdown_kernel()
