@@ -28,6 +28,32 @@ fn has_avx2() -> bool {
     }
 }
 
+/// A level of SIMD instructions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Level {
+    Portable,
+    Avx2,
+}
+
+impl Level {
+    /// "portable", "avx2".
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Portable => "portable",
+            Self::Avx2 => "avx2",
+        }
+    }
+}
+
+/// The level that the kernels use here.
+pub(crate) fn level() -> Level {
+    if has_avx2() {
+        Level::Avx2
+    } else {
+        Level::Portable
+    }
+}
+
 /// Asks the system to keep `values` in huge pages, where it can (Linux): memory that is read here and there then misses the
 /// address translation cache less often. Changes nothing that the program can see.
 pub(crate) fn in_huge_pages<T>(values: &[T]) {

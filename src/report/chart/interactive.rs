@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::PALETTE;
 use crate::lab::frontier::{indexes, is_ours, label, pareto};
-use crate::lab::task::Measurement;
+use crate::lab::record::Measurement;
 use crate::report::notebook::{Figure, emit};
 
 /// The MIME type that JupyterLab draws.
@@ -114,7 +114,7 @@ pub fn recall_and_speed(
                     .filter(|row| row.data == name && row.k == k && row.index == index);
                 values.extend(pareto(of.filter(|row| row.recall >= 0.5), |row| -row.qps).into_iter().map(|row| {
                     json!({
-                        "índex": label(index), "paràmetres": row.params, "dades": name, "k": k, "recall": row.recall,
+                        "índex": label(index), "paràmetres": row.params.to_string(), "dades": name, "k": k, "recall": row.recall,
                         "qps": row.qps.round(), "construcció": row.build_s, "MB": row.memory_bytes as f64 / 1e6,
                     })
                 }));
