@@ -1,10 +1,10 @@
 //! The laboratory: how good and how fast an index is, on which data, with which settings.
 //!
 //! ```text
-//!   vectors ──► Task (base, queries, true neighbours)
-//!                 │ run / measure           evaluate: recall, latency, queries a second
-//!                 ▼
-//!               Measurement ──► record (data/results/*.csv) ──► frontier ──► the notebooks
+//! vectors --> Task (base, queries, true neighbours)
+//!               | run, measure              (evaluate: recall, latency, queries a second)
+//!               v
+//!             Measurement --> record (data/results/*.csv) --> frontier --> the notebooks
 //! ```
 //!
 //! | module | what is in it |

@@ -5,9 +5,9 @@ use crate::neighbor::Neighbors;
 /// The intrinsic dimension: how many directions the data really vary in, seen from the queries.
 ///
 /// Around a point of data with m directions, the number of rows within distance r grows as rᵐ.
-/// The distances T₁ ≤ … ≤ Tₖ of a query's neighbours therefore tell m: the estimate of maximum
-/// likelihood (Levina & Bickel 2004), averaged over the queries as MacKay & Ghahramani (2005)
-/// correct it, is
+/// The distances T₁ ≤ … ≤ Tₖ of a query's neighbours therefore tell m. The estimate of
+/// maximum likelihood (Levina & Bickel 2004), averaged over the queries as MacKay & Ghahramani
+/// (2005) correct it, is
 ///
 /// ```text
 /// m = 1 / mean of ln(Tₖ / Tⱼ) over all neighbours j < k of all queries

@@ -105,7 +105,8 @@ pub struct Confusion {
 }
 
 impl ConfusionMatrix {
-    /// Counts each pair of label and prediction, both below `classes`; absent predictions count nowhere.
+    /// Counts each pair of label and prediction, both below `classes`. An absent prediction is not
+    /// counted.
     ///
     /// # Panics
     /// If there are not as many predictions as labels, or a class is not below `classes`.
@@ -207,7 +208,8 @@ impl Timed {
     }
 }
 
-/// Runs `work` with a rayon pool of `threads` threads (0: one a core), so that a batch can be timed on one.
+/// Runs `work` with a rayon pool of `threads` threads (0: one a core), so that a batch can be timed
+/// on one.
 ///
 /// # Errors
 /// If the system gives no threads.

@@ -1,16 +1,16 @@
 //! What the rows of the record say when they are compared.
 //!
-//! The form of the comparison is that of ann-benchmarks (Aumüller, Bernhardsson, Faithfull 2020): of
-//! each index only the settings that no other of its settings beats in both recall and queries per
-//! second.
+//! The form of the comparison is that of ann-benchmarks (Aumüller, Bernhardsson, Faithfull 2020):
+//! of each index only the settings that no other of its settings beats in both recall and queries
+//! per second.
 //!
 //! ```text
-//!  queries/s
-//!      │ ●
-//!      │    ·  ●            ● on the frontier
-//!      │  ·        ●        · beaten: another is faster and finds more
-//!      │       ·     ●
-//!      └──────────────── recall
+//! queries/s
+//!     | x
+//!     |    .  x            x  on the frontier
+//!     |  .        x        .  beaten: another setting is faster and finds more
+//!     |       .     x
+//!     +---------------- recall
 //! ```
 
 use crate::index::registry;
@@ -50,7 +50,8 @@ pub fn is_ours(index: &str) -> bool {
     registry::find(index).is_some()
 }
 
-/// The names of the indexes in the rows: ours in the registry's order, then the others as they come.
+/// The names of the indexes in the rows: ours in the registry's order, then the others as they
+/// come.
 #[must_use]
 pub fn indexes(rows: &[Measurement]) -> Vec<&str> {
     let ours = registry::REGISTRY.iter().map(|entry| entry.key);
@@ -111,8 +112,8 @@ pub fn qps_at<'a>(rows: impl IntoIterator<Item = &'a Measurement>, recall: f64) 
     Some((high.qps.ln() + share * (low.qps.ln() - high.qps.ln())).exp())
 }
 
-/// The exponent e of y ≈ c·xᵉ for points (x, y), by least squares of the logarithms; `None` for
-/// fewer than two different x.
+/// The exponent e of y ≈ c·xᵉ for points (x, y), by least squares of the logarithms; `None`
+/// for fewer than two different x.
 #[must_use]
 pub fn exponent(points: &[(f64, f64)]) -> Option<f64> {
     let logarithms: Vec<(f64, f64)> = points.iter().map(|(x, y)| (x.ln(), y.ln())).collect();

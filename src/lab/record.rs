@@ -5,8 +5,8 @@
 //! them. All go through this module, so that the schema is stated once:
 //!
 //! ```text
-//! index,data,n,d,k,...,date,target_recall,leaf_size,components,n_trees,...
-//! └── COLUMNS, for every row ─┘ └── parameter_columns(), empty where the index has none ──┘
+//! index,data,n,d,k,...,date,target_recall,leaf_size,components,n_trees,search_k,...
+//! |---- COLUMNS: filled ---| |-- parameter_columns(): empty where there is none --|
 //! ```
 //!
 //! A reader (polars, a spreadsheet) can therefore filter by a parameter as by any other column.
@@ -716,10 +716,19 @@ mod tests {
         let [row] = &rows[..] else {
             panic!("one row, not {rows:?}")
         };
-        assert_eq!((row.param("head"), row.param("segments")), (Some(30.0), Some(3.0)));
+        assert_eq!(
+            (row.param("head"), row.param("segments")),
+            (Some(30.0), Some(3.0))
+        );
         assert_eq!(row.params.to_string(), "head=30 segments=3");
-        assert_eq!((row.qps, row.commit.as_str()), (38405.90897953197, "d1237f64bb"));
-        assert_eq!((row.cpu.as_str(), row.cpu_family, &row.simd), ("AMD EPYC", None, &None));
+        assert_eq!(
+            (row.qps, row.commit.as_str()),
+            (38405.90897953197, "d1237f64bb")
+        );
+        assert_eq!(
+            (row.cpu.as_str(), row.cpu_family, &row.simd),
+            ("AMD EPYC", None, &None)
+        );
         // Adding no row rewrites the file in the schema of today.
         append_csv(&path, &[]).unwrap();
         let text = fs::read_to_string(&path).unwrap();
@@ -729,7 +738,10 @@ mod tests {
         let (_folder, path) = written(&older.replace("segments=3", "segments"));
         let error = append_csv(&path, &rows).unwrap_err().to_string();
         let expected = "line 2: column \"params\": \"segments\"; expected name=number";
-        assert!(error.contains("a.csv") && error.contains(expected), "{error}");
+        assert!(
+            error.contains("a.csv") && error.contains(expected),
+            "{error}"
+        );
     }
 
     #[test]
@@ -753,17 +765,35 @@ mod tests {
         let mut missing = COLUMNS.to_vec();
         missing.remove(5);
         let cases = [
-            ("name,colour".to_owned(), "column 1 is \"name\"; expected \"index\""),
-            (COLUMNS[..5].join(","), "column 6 is missing; expected \"threads\""),
-            (missing.join(","), "column 6 is \"recall\"; expected \"threads\""),
-            (COLUMNS.join(",") + ",head,colour", "column 23 is \"colour\"; expected a parameter"),
-            (COLUMNS.join(",") + ",head,head", "column 23 is \"head\"; expected a parameter, each"),
+            (
+                "name,colour".to_owned(),
+                "column 1 is \"name\"; expected \"index\"",
+            ),
+            (
+                COLUMNS[..5].join(","),
+                "column 6 is missing; expected \"threads\"",
+            ),
+            (
+                missing.join(","),
+                "column 6 is \"recall\"; expected \"threads\"",
+            ),
+            (
+                COLUMNS.join(",") + ",head,colour",
+                "column 23 is \"colour\"; expected a parameter",
+            ),
+            (
+                COLUMNS.join(",") + ",head,head",
+                "column 23 is \"head\"; expected a parameter, each",
+            ),
         ];
         for (header, expected) in cases {
             let text = header + "\n";
             let (_folder, path) = written(&text);
             let error = append_csv(&path, &[]).unwrap_err().to_string();
-            assert!(error.contains("a.csv") && error.contains(expected), "{error}");
+            assert!(
+                error.contains("a.csv") && error.contains(expected),
+                "{error}"
+            );
             assert_eq!(fs::read_to_string(&path).unwrap(), text);
         }
     }
@@ -778,7 +808,10 @@ mod tests {
             assert!(text.contains(value), "{text}");
             fs::write(&path, text.replacen(value, broken, 1)).unwrap();
             let error = read_csv(&path).unwrap_err().to_string();
-            assert!(error.contains(&format!("line 2: column {column:?}")), "{error}");
+            assert!(
+                error.contains(&format!("line 2: column {column:?}")),
+                "{error}"
+            );
         }
     }
 
@@ -798,9 +831,18 @@ mod tests {
             "d": 2, "k": 1, "threads": 1, "recall": 0.5, "qps": 7, "qps_batch": 8.5, "p50_us": 1,
             "p99_us": 2, "build_s": 0.25, "memory_bytes": 100, "commit": "hnswlib 0.8"}"#;
         let row = Measurement::from_json(text, Machine::here()).unwrap();
-        assert_eq!((row.param("m"), row.param("ef"), row.qps), (Some(16.0), Some(40.0), 7.0));
-        assert_eq!((row.cpu.as_str(), row.simd), (Machine::here().cpu.as_str(), None));
-        assert_eq!((row.cores, row.date), (Some(Machine::here().cores), today()));
+        assert_eq!(
+            (row.param("m"), row.param("ef"), row.qps),
+            (Some(16.0), Some(40.0), 7.0)
+        );
+        assert_eq!(
+            (row.cpu.as_str(), row.simd),
+            (Machine::here().cpu.as_str(), None)
+        );
+        assert_eq!(
+            (row.cores, row.date),
+            (Some(Machine::here().cores), today())
+        );
         let error = Measurement::from_json("{\"index\": 3}", Machine::here()).unwrap_err();
         assert!(matches!(error, RecordError::Foreign { .. }), "{error}");
     }

@@ -190,7 +190,11 @@ impl Task {
         k: usize,
         build_s: f64,
     ) -> Result<Measurement, MeasureError> {
-        time_queries(index, &self.queries.head(self.queries.len().min(WARM_UP)), k)?;
+        time_queries(
+            index,
+            &self.queries.head(self.queries.len().min(WARM_UP)),
+            k,
+        )?;
         let single = better_of_two(|| time_queries(index, &self.queries, k))?;
         let batch = on_threads(self.threads, || {
             better_of_two(|| time_batch(index, &self.queries, k))

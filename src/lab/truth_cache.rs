@@ -4,9 +4,7 @@
 //! content is
 //!
 //! ```text
-//! ┌─────────────────────┬──────────┬────────────────┬──────────┬─────────
-//! │ SHA-256 of the rest │ id (u32) │ distance (f64) │ id (u32) │ ...
-//! └─────────────────────┴──────────┴────────────────┴──────────┴─────────
+//! | SHA-256 of the rest | id (u32) | distance (f64) | id (u32) | ...
 //! ```
 //!
 //! little-endian, the neighbours of a query after those of the one before. A file that is damaged
