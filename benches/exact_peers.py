@@ -2,7 +2,7 @@
 
     /path/to/venv/bin/python benches/exact_peers.py BINARY [--only pixels,low_rank,...] [--rounds 2]
 
-BINARY is what `cargo bench --bench exact --no-run` names. Close everything else while it runs.
+BINARY is `target/release/examples/exact_speed`, from `cargo build --release --example exact_speed`. Close everything else while it runs.
 """
 import argparse
 import json

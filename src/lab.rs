@@ -1,9 +1,34 @@
 //! The laboratory: how good and how fast an index is, on which data, with which settings.
+//!
+//! ```text
+//! vectors --> Task (base, queries, true neighbours)
+//!               | run, measure              (evaluate: recall, latency, queries a second)
+//!               v
+//!             Measurement --> record (data/results/*.csv) --> frontier --> the notebooks
+//! ```
+//!
+//! | module | what is in it |
+//! |---|---|
+//! | [`evaluate`] | recall, accuracy, the confusion matrix, timed queries |
+//! | [`task`] | a base with queries and their true neighbours; measures an index on it |
+//! | [`record`] | the measured rows and the one schema of their CSV files |
+//! | [`machine`] | processor, memory bandwidth, commit and day of a measurement |
+//! | [`frontier`] | which rows no other beats; queries a second at a given recall |
+//! | [`tune`] | the cheapest setting of an index that reaches a wanted recall |
+//! | [`difficulty`] | how hard data are to search |
 
 pub mod difficulty;
 pub mod evaluate;
 #[cfg(feature = "files")]
 pub mod frontier;
 #[cfg(feature = "files")]
+pub mod machine;
+#[cfg(feature = "files")]
+mod npy_export;
+#[cfg(feature = "files")]
+pub mod record;
+#[cfg(feature = "files")]
 pub mod task;
+#[cfg(feature = "files")]
+mod truth_cache;
 pub mod tune;

@@ -69,7 +69,9 @@ pub mod prelude {
     #[cfg(feature = "files")]
     pub use crate::lab::frontier;
     #[cfg(feature = "files")]
-    pub use crate::lab::task::{Measurement, Task, read_csv};
+    pub use crate::lab::record::{Measurement, read_csv};
+    #[cfg(feature = "files")]
+    pub use crate::lab::task::Task;
     pub use crate::lab::tune::{Target, tune};
     pub use crate::neighbor::{Neighbor, Neighbors, TopK};
     #[cfg(feature = "net")]

@@ -1,4 +1,5 @@
-//! Tuning keeps its word on queries that it has not seen, for every approximate index of the registry.
+//! Tuning keeps its word on queries that it has not seen, for every approximate index of the
+//! registry. The data are Fashion-MNIST's: see `tests/fashion_mnist.rs`.
 
 use std::sync::Arc;
 
@@ -11,7 +12,8 @@ use fashion_knn::lab::tune::{Target, Tuner};
 use fashion_knn::math::pca::Pca;
 use fashion_knn::vectors::Vectors;
 
-/// For recall .90, .95 and .99: what the tuned index finds of the queries' neighbours is at least that, less .01.
+/// For recall .90, .95 and .99: what the tuned index finds of the queries' neighbours is at least
+/// that, less .01.
 fn reaches_what_was_asked(base: &Arc<Vectors>, queries: &Vectors) {
     let k = 10;
     let truth = BruteForce::over(base.clone(), Metric::Euclidean)
@@ -43,12 +45,14 @@ fn reaches_what_was_asked(base: &Arc<Vectors>, queries: &Vectors) {
 }
 
 #[test]
+#[ignore = "needs Fashion-MNIST"]
 fn on_pixels() {
     let data = fashion::load().unwrap();
     reaches_what_was_asked(&Arc::new(data.train.head(10_000)), &data.test.head(1_000));
 }
 
 #[test]
+#[ignore = "needs Fashion-MNIST"]
 fn on_floats() {
     let data = fashion::load().unwrap();
     let (base, queries) = (data.train.head(10_000), data.test.head(1_000));

@@ -1,56 +1,59 @@
 #!/bin/sh
-# The record that the notebooks read. `tools/measure.sh` (make measure): our indexes.
-# `tools/measure.sh peers` (make peers): the real libraries, in turns with ours.
-# A file of the record is replaced when its successor is whole, so that an interruption loses nothing;
-# what is not measured again stays in it.
+# The record that the notebooks read.
+#
+#   tools/measure.sh [record] [growth] [tuned]    our indexes (make measure)
+#   tools/measure.sh peers                        the real libraries, in turns with ours (make peers)
+#
+# N_QUERIES: how many queries to ask (1000). For peers: DATA="pixels features-128", ONLY=hnswlib,scann.
+#
+# A file of the record gets its new rows when all of them are there, so that an interruption loses
+# nothing. They take the place of the rows of the same indexes; what is not measured again stays.
 set -eu
 cd "$(dirname "$0")/.."
 # The Makefile's flags are for the notebooks: what is measured is an ordinary release build.
 unset RUSTFLAGS CARGO_BUILD_TARGET
 results=data/results
-measure='cargo run --quiet --release --no-default-features --features cli,files,net --bin measure --'
+queries=${N_QUERIES:-1000}
+program='cargo run --quiet --release --no-default-features --features cli,net --bin measure --'
 
-# measure FILE ARGUMENTS...: adds rows to FILE's successor.
+begin() { rm -f "$results/$1.csv.new"; }
+# measure FILE ARGUMENTS...: adds rows to what FILE will get.
 measure() {
     file=$1
     shift
-    $measure --n-queries "${N_QUERIES:-1000}" --out "$results/$file.new" "$@"
+    $program --n-queries "$queries" --out "$results/$file.csv.new" "$@"
 }
-begin() { rm -f "$results/$1.new"; }
-# The rows of other indexes (the libraries') are kept.
 finish() {
-    if [ -e "$results/$1" ]; then
-        awk -F, 'NR == FNR { measured[$1]; next } !($1 in measured)' "$results/$1.new" "$results/$1" >> "$results/$1.new"
-    fi
-    mv "$results/$1.new" "$results/$1"
+    $program --replace-from "$results/$1.csv.new" --out "$results/$1.csv"
+    rm "$results/$1.csv.new"
 }
 
 record() {
     # Every index over its whole sweep, for 1, 10 and 100 neighbours.
     for data in pixels features-16 features-32 features-128; do
-        begin "$data.csv"
-        measure "$data.csv" --data "$data" --k 1,10,100
-        finish "$data.csv"
+        begin "$data"
+        measure "$data" --data "$data" --k 1,10,100
+        finish "$data"
     done
 }
 
 growth() {
     # How the cost grows with the number of vectors and with their dimension.
-    begin growth.csv
-    measure growth.csv --data pixels --sweep query --n-base 7500,15000,30000,60000
+    begin growth
+    measure growth --data pixels --sweep query --n-base 7500,15000,30000,60000
     for width in 8 16 32 64 128 256; do
-        measure growth.csv --data "features-$width" --sweep query
+        measure growth --data "features-$width" --sweep query
     done
-    finish growth.csv
+    finish growth
 }
 
 tuned() {
     # What tuning for a recall gives on queries that it has not seen.
-    begin tuned.csv
+    begin tuned
     for data in pixels features-128; do
-        measure tuned.csv --data "$data" --recall 0.90,0.95,0.99
+        measure tuned --data "$data" --recall 0.90,0.95,0.99
     done
-    finish tuned.csv
+    finish tuned
 }
 
 peers() {
@@ -59,14 +62,15 @@ peers() {
     # One by one: a library that cannot be installed here is named, and left out.
     while read -r library; do
         case $library in '' | '#'*) continue ;; esac
-        "$venv/bin/pip" install --quiet --disable-pip-version-check "$library" || echo "not installed: $library"
+        "$venv/bin/pip" install --quiet --disable-pip-version-check "$library" ||
+            echo "not installed: $library"
     done < benches/peers.txt
     folder=$(mktemp -d)
     trap 'rm -rf "$folder"' EXIT
     for data in ${DATA:-pixels features-128}; do
-        $measure --data "$data" --k 1,10,100 --n-queries "${N_QUERIES:-1000}" --export "$folder"
-        "$venv/bin/python" benches/peers.py --data "$folder" --name "$data" --out "$results/$data.csv" \
-            --ours "$measure" ${ONLY:+--only "$ONLY"}
+        $program --data "$data" --k 1,10,100 --n-queries "$queries" --export "$folder"
+        "$venv/bin/python" benches/peers.py --data "$folder" --name "$data" \
+            --out "$results/$data.csv" --measure "$program" ${ONLY:+--only "$ONLY"}
     done
 }
 

@@ -1,34 +1,41 @@
 //! Measures indexes and writes a row a run: `cargo run --release --bin measure -- --help`.
 
+use std::error::Error;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
 use fashion_knn::index::registry::{Entry, REGISTRY, Settings, find};
-use fashion_knn::lab::task::{Measurement, Task, append_csv};
-use fashion_knn::lab::tune::{Target, TuneError, Tuner};
+use fashion_knn::lab::machine::Machine;
+use fashion_knn::lab::record::{Measurement, append_csv, read_csv, replace_csv};
+use fashion_knn::lab::task::Task;
+use fashion_knn::lab::tune::{Target, TuneError, Tuned, Tuner};
 use fashion_knn::vectors::Vectors;
 use fashion_knn::{fashion, files};
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Measure k-nearest-neighbour indexes: recall, queries per second, latency, build time and memory.
 ///
-/// Every combination of parameters is one run and one row of the CSV file. Recall is counted by distance, so that ties
-/// are hits; the true neighbours are computed once and kept in data/cache.
+/// Every combination of parameters is one run and one row of the CSV file. Recall is counted by
+/// distance, so that ties are hits; the true neighbours are computed once and kept in data/cache.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
     /// Which indexes: names separated by commas, or "all"
     #[arg(long, default_value = "all")]
     index: String,
-    /// What to search in: "pixels" (Fashion-MNIST, also "fashion"), "features-128" (of a net; any width), or a .npy, .fvecs
-    /// or .bvecs file
+    /// What to search in: "pixels" (Fashion-MNIST, also "fashion"), "features-128" (of a net; any
+    /// width), or a .npy, .fvecs or .bvecs file
     #[arg(long, default_value = "pixels")]
     data: String,
     /// A file with the queries, which must not be in the base; "pixels" and features have their own
     #[arg(long)]
     queries: Option<PathBuf>,
+    /// What the record calls the data; by default "pixels", "features-128" or the file's name
+    #[arg(long)]
+    name: Option<String>,
     /// How many neighbours to ask for; several counts share each build: "1,10,100"
     #[arg(long, default_value = "10", value_delimiter = ',')]
     k: Vec<usize>,
@@ -38,23 +45,30 @@ struct Arguments {
     /// How many of the queries to ask
     #[arg(long, default_value_t = 2_000)]
     n_queries: usize,
-    /// How many of the base vectors to search in: the first ones, for each count of "15000,30000" (all by default)
+    /// How many of the base vectors to search in: the first ones, for each count of "15000,30000"
+    /// (all by default)
     #[arg(long, value_delimiter = ',')]
     n_base: Vec<usize>,
-    /// "default"; "query", its query parameters over the default build; or values to combine: "search_k=400,1000;
-    /// n_trees=50", where parameters not named keep their default
+    /// "default"; "query", its query parameters over the default build; or values to combine:
+    /// "search_k=400,1000; n_trees=50", where parameters not named keep their default
     #[arg(long, default_value = "default")]
     sweep: String,
-    /// Instead of a sweep, tune the query parameters for each recall of "0.90,0.95,0.99" on rows held out of the base, for
-    /// the first k, and measure what comes of it on the queries
+    /// Instead of a sweep, tune the query parameters for each recall of "0.90,0.95,0.99" on rows
+    /// held out of the base, for the first k, and measure what comes of it on the queries
     #[arg(long, value_delimiter = ',', conflicts_with = "sweep")]
     recall: Vec<f64>,
     /// The CSV file that the rows are added to
     #[arg(long, default_value = "data/results/measured.csv")]
     out: PathBuf,
-    /// Measure nothing; write base.npy, queries.npy and the true distances (distances.npy) to this folder, for other programs
+    /// Measure nothing; write base.npy, queries.npy and the true distances (distances.npy) to this
+    /// folder, for other programs
     #[arg(long, conflicts_with = "n_base")]
     export: Option<PathBuf>,
+    /// Measure nothing; put the rows of this file into --out, in place of all its rows of the same
+    /// indexes. A record (.csv), or what another program measured on this machine (.jsonl): a JSON
+    /// object a line, with the columns from "index" to "commit" and an object "params"
+    #[arg(long)]
+    replace_from: Option<PathBuf>,
     /// Only list the indexes and their parameters
     #[arg(long)]
     list: bool,
@@ -70,84 +84,112 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
+fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     if arguments.list {
         list();
         return Ok(());
     }
+    if let Some(from) = &arguments.replace_from {
+        return replace(from, &arguments.out);
+    }
+    // What the command line says is checked before anything that takes time.
     let entries = entries(&arguments.index)?;
-    let plans: Vec<_> = entries
-        .iter()
-        .map(|entry| plan(entry, &arguments.sweep))
-        .collect::<Result<_, _>>()?;
-    let (name, base, queries) = data(arguments)?;
-    let cache = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/cache");
+    let mut plans = Vec::new();
+    for entry in entries {
+        plans.push(plan(entry, &arguments.sweep)?);
+    }
+    let data = data(arguments)?;
+    if let Some(folder) = &arguments.export {
+        task(arguments, &data, data.base.len())?.export(folder)?;
+        let folder = folder.display();
+        println!("base.npy, queries.npy and distances.npy are in {folder}");
+        return Ok(());
+    }
     let sizes = if arguments.n_base.is_empty() {
-        vec![base.len()]
+        vec![data.base.len()]
     } else {
         arguments.n_base.clone()
     };
     let mut rows = 0;
     for size in sizes {
-        let base = if size < base.len() {
-            Arc::new(base.head(size))
-        } else {
-            base.clone()
-        };
-        println!(
-            "{name}: {} × {}, {} queries, k = {:?}",
-            base.len(),
-            base.dim(),
-            queries.len(),
-            arguments.k
-        );
-        let task = Task::new(
-            &name,
-            base,
-            queries.clone(),
-            &arguments.k,
-            arguments.threads,
-            Some(&cache),
-        )?;
-        if let Some(folder) = &arguments.export {
-            task.export(folder)?;
-            println!(
-                "base.npy, queries.npy and distances.npy are in {}",
-                folder.display()
-            );
-            return Ok(());
-        }
+        let task = task(arguments, &data, size)?;
         rows += if arguments.recall.is_empty() {
-            sweep(&task, &entries, &plans, &arguments.out)?
+            sweep(&task, &plans, &arguments.out)?
         } else {
-            tuned(&task, &entries, &arguments.recall, &arguments.out)?
+            tuned(&task, &plans, &arguments.recall, &arguments.out)?
         };
     }
     println!("{rows} rows added to {}", arguments.out.display());
     Ok(())
 }
 
-fn bar(runs: usize) -> Result<ProgressBar, Box<dyn std::error::Error>> {
-    Ok(
-        ProgressBar::new(runs as u64).with_style(ProgressStyle::with_template(
-            "{bar:24} {pos}/{len} {eta} {msg}",
-        )?),
-    )
+/// Puts the rows of `from` into `out`, in place of all of the same indexes.
+fn replace(from: &Path, out: &Path) -> Result<(), Box<dyn Error>> {
+    let rows = if from
+        .extension()
+        .is_some_and(|extension| extension == "jsonl")
+    {
+        let text =
+            fs::read_to_string(from).map_err(|error| format!("{}: {error}", from.display()))?;
+        let mut rows = Vec::new();
+        for line in text.lines() {
+            rows.push(Measurement::from_json(line, Machine::here())?);
+        }
+        rows
+    } else {
+        read_csv(from)?
+    };
+    replace_csv(out, &rows)?;
+    println!("{} rows put into {}", rows.len(), out.display());
+    Ok(())
+}
+
+/// What is searched in.
+struct Data {
+    name: String,
+    base: Arc<Vectors>,
+    queries: Vectors,
+}
+
+/// The first `size` vectors of the base, the queries and their true neighbours.
+fn task(arguments: &Arguments, data: &Data, size: usize) -> Result<Task, Box<dyn Error>> {
+    let base = if size < data.base.len() {
+        Arc::new(data.base.head(size))
+    } else {
+        data.base.clone()
+    };
+    let (name, k) = (&data.name, &arguments.k);
+    let (n, d, queries) = (base.len(), base.dim(), data.queries.len());
+    println!("{name}: {n} × {d}, {queries} queries, k = {k:?}");
+    let (queries, cache) = (data.queries.clone(), files::cache_dir());
+    Ok(Task::new(
+        name,
+        base,
+        queries,
+        k,
+        arguments.threads,
+        Some(&cache),
+    )?)
+}
+
+fn bar(runs: usize) -> Result<ProgressBar, Box<dyn Error>> {
+    let style = ProgressStyle::with_template("{bar:24} {pos}/{len} {eta} {msg}")?;
+    Ok(ProgressBar::new(runs as u64).with_style(style))
 }
 
 /// Measures every setting of the plans; how many rows that gave.
-fn sweep(
-    task: &Task,
-    entries: &[&'static Entry],
-    plans: &[Plan],
-    out: &Path,
-) -> Result<usize, Box<dyn std::error::Error>> {
-    let runs: usize = plans
+fn sweep(task: &Task, plans: &[Plan], out: &Path) -> Result<usize, Box<dyn Error>> {
+    let settings = plans
         .iter()
-        .map(|(builds, queries)| builds.len() * queries.len() * task.ks.len())
-        .sum();
+        .map(|plan| plan.builds.len() * plan.queries.len());
+    let runs = settings.sum::<usize>() * task.ks.len();
     let bar = bar(runs)?;
-    for (entry, (builds, queries)) in entries.iter().zip(plans) {
+    for Plan {
+        entry,
+        builds,
+        queries,
+    } in plans
+    {
         for build in builds {
             bar.set_message(format!("{}: building", entry.key));
             let mut rows = Vec::new();
@@ -156,6 +198,7 @@ fn sweep(
                 bar.inc(1);
                 rows.push(row);
             })?;
+            // After each build: an interruption loses no more than that.
             append_csv(out, &rows)?;
         }
     }
@@ -166,41 +209,29 @@ fn sweep(
 /// Tunes each index for each recall and measures the settings found; how many rows that gave.
 fn tuned(
     task: &Task,
-    entries: &[&'static Entry],
+    plans: &[Plan],
     recalls: &[f64],
     out: &Path,
-) -> Result<usize, Box<dyn std::error::Error>> {
-    let bar = bar(entries.len())?;
+) -> Result<usize, Box<dyn Error>> {
+    let bar = bar(plans.len())?;
     let mut count = 0;
-    for entry in entries {
+    for &Plan { entry, .. } in plans {
         bar.set_message(format!("{}: tuning", entry.key));
-        let (mut wanted, mut settings) = (Vec::new(), Vec::new());
-        let tuner = Tuner::new(
-            entry,
-            &task.base,
-            &Settings::default(),
-            &Target {
-                k: task.ks[0],
-                ..Target::default()
-            },
-        )?;
-        for &recall in recalls {
-            match tuner.reach(recall) {
-                Err(error @ TuneError::Unreachable { .. }) => bar.suspend(|| println!("{error}")),
-                found => {
-                    wanted.push(recall);
-                    settings.push(found?.settings);
-                }
-            }
-        }
+        let target = Target {
+            k: task.ks[0],
+            ..Target::default()
+        };
+        let tuner = Tuner::new(entry, &task.base, &Settings::default(), &target)?;
         let mut rows = Vec::new();
-        let mut wanted = wanted.iter().flat_map(|recall| vec![recall; task.ks.len()]);
+        // In one run, so that all settings share a build; a row for each setting and k.
+        let (wanted, settings) = reached(&tuner, recalls, &bar)?;
+        let mut wanted = wanted
+            .iter()
+            .flat_map(|&recall| vec![recall; task.ks.len()]);
         task.run(entry, &Settings::default(), &settings, |mut row| {
             bar.suspend(|| print(&row));
             if let Some(recall) = wanted.next() {
-                row.params = format!("target_recall={recall} {}", row.params)
-                    .trim_end()
-                    .to_owned();
+                row.params = row.params.with_first("target_recall", recall);
             }
             rows.push(row);
         })?;
@@ -212,36 +243,45 @@ fn tuned(
     Ok(count)
 }
 
+/// The recalls that can be reached, and the settings that do; the others are told.
+fn reached(
+    tuner: &Tuner,
+    recalls: &[f64],
+    bar: &ProgressBar,
+) -> Result<(Vec<f64>, Vec<Settings>), TuneError> {
+    let (mut wanted, mut settings) = (Vec::new(), Vec::new());
+    for &recall in recalls {
+        match tuner.reach(recall) {
+            Ok(Tuned {
+                settings: found, ..
+            }) => {
+                wanted.push(recall);
+                settings.push(found);
+            }
+            Err(error @ TuneError::Unreachable { .. }) => bar.suspend(|| println!("{error}")),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((wanted, settings))
+}
+
 fn print(row: &Measurement) {
-    println!(
-        "{:<16} k {:>3}  recall {:.4}  {:>8.0} queries/s  batch {:>8.0}  p50 {:>7.1} µs  p99 {:>7.1} µs  build {:>6.2} s  {:>6.1} MB  {}",
-        row.index,
-        row.k,
-        row.recall,
-        row.qps,
-        row.qps_batch,
-        row.p50_us,
-        row.p99_us,
-        row.build_s,
-        row.memory_bytes as f64 / 1e6,
-        row.params
-    );
+    let speed = format!("{:>8.0} queries/s  batch {:>8.0}", row.qps, row.qps_batch);
+    let latency = format!("p50 {:>7.1} µs  p99 {:>7.1} µs", row.p50_us, row.p99_us);
+    let megabytes = row.memory_bytes as f64 / 1e6;
+    let cost = format!("build {:>6.2} s  {megabytes:>6.1} MB", row.build_s);
+    let (index, k, recall, params) = (&row.index, row.k, row.recall, &row.params);
+    println!("{index:<16} k {k:>3}  recall {recall:.4}  {speed}  {latency}  {cost}  {params}");
 }
 
 fn list() {
     for entry in REGISTRY {
-        println!(
-            "{}: {}, {}",
-            entry.key,
-            entry.name,
-            if entry.exact { "exact" } else { "approximate" }
-        );
+        let kind = if entry.exact { "exact" } else { "approximate" };
+        println!("{}: {}, {kind}", entry.key, entry.name);
         for (kind, knobs) in [("build", entry.build_knobs), ("query", entry.query_knobs)] {
             for knob in knobs {
-                println!(
-                    "    {} ({kind}, default {}): {}",
-                    knob.name, knob.default, knob.help
-                );
+                let (name, default, help) = (knob.name, knob.default, knob.help);
+                println!("    {name} ({kind}, default {default}): {help}");
             }
         }
     }
@@ -251,113 +291,123 @@ fn entries(names: &str) -> Result<Vec<&'static Entry>, String> {
     if names == "all" {
         return Ok(REGISTRY.iter().collect());
     }
-    let known = || {
-        REGISTRY
-            .iter()
-            .map(|entry| entry.key)
-            .collect::<Vec<_>>()
-            .join(", ")
-    };
-    let entry = |name: &str| {
-        find(name.trim())
-            .ok_or_else(|| format!("no index {name:?}; expected all, or some of {}", known()))
-    };
-    names.split(',').map(entry).collect()
+    let mut entries = Vec::new();
+    for name in names.split(',') {
+        let Some(entry) = find(name.trim()) else {
+            let known: Vec<&str> = REGISTRY.iter().map(|entry| entry.key).collect();
+            let known = known.join(", ");
+            return Err(format!(
+                "no index {name:?}; expected all, or some of {known}"
+            ));
+        };
+        entries.push(entry);
+    }
+    Ok(entries)
 }
 
-/// The settings of the builds, and those of the queries of each build.
-type Plan = (Vec<Settings>, Vec<Settings>);
+/// What is measured of an index: each of `builds` with each of `queries`.
+#[derive(Debug)]
+struct Plan {
+    entry: &'static Entry,
+    /// The settings of the builds.
+    builds: Vec<Settings>,
+    /// The settings of the queries.
+    queries: Vec<Settings>,
+}
 
-fn plan(entry: &Entry, sweep: &str) -> Result<Plan, String> {
-    if sweep == "default" {
-        return Ok((entry.build_sweep(), entry.query_sweep()));
+fn plan(entry: &'static Entry, sweep: &str) -> Result<Plan, String> {
+    let mut plan = Plan {
+        entry,
+        builds: vec![Settings::default()],
+        queries: vec![Settings::default()],
+    };
+    if sweep == "default" || sweep == "query" {
+        plan.queries = entry.query_sweep();
+        if sweep == "default" {
+            plan.builds = entry.build_sweep();
+        }
+        return Ok(plan);
     }
-    if sweep == "query" {
-        return Ok((vec![Settings::default()], entry.query_sweep()));
-    }
-    let (mut builds, mut queries) = (vec![Settings::default()], vec![Settings::default()]);
     for part in sweep
         .split(';')
         .map(str::trim)
         .filter(|part| !part.is_empty())
     {
-        let (name, values) = part
-            .split_once('=')
-            .ok_or_else(|| format!("{part:?} in the sweep; expected name=value,value"))?;
-        let name = name.trim();
-        let number = |text: &str| {
-            text.trim()
-                .parse::<f64>()
-                .map_err(|error| format!("{name}={text:?}: {error}"))
-        };
-        let values = values
-            .split(',')
-            .map(number)
-            .collect::<Result<Vec<_>, _>>()?;
-        // A name that is no knob goes to the queries, where it is refused with the list of those there are.
+        let (name, values) = parameter_values(part)?;
+        // A name that is no knob goes to the queries, where it is refused with the list of those
+        // there are.
         let side = if entry.build_knobs.iter().any(|knob| knob.name == name) {
-            &mut builds
+            &mut plan.builds
         } else {
-            &mut queries
+            &mut plan.queries
         };
-        *side = side
-            .iter()
-            .flat_map(|known| values.iter().map(|&value| known.clone().with(name, value)))
-            .collect();
+        let with_each = |known: &Settings| -> Vec<Settings> {
+            values
+                .iter()
+                .map(|&value| known.clone().with(name, value))
+                .collect()
+        };
+        *side = side.iter().flat_map(with_each).collect();
     }
-    Ok((builds, queries))
+    Ok(plan)
 }
 
-fn data(
-    arguments: &Arguments,
-) -> Result<(String, Arc<Vectors>, Vectors), Box<dyn std::error::Error>> {
-    let own = arguments.queries.as_ref().map(Vectors::read).transpose()?;
-    if ["pixels", "fashion"].contains(&arguments.data.as_str()) {
+/// A part of a sweep, "search_k=400,1000": the name and the values.
+fn parameter_values(part: &str) -> Result<(&str, Vec<f64>), String> {
+    let Some((name, values)) = part.split_once('=') else {
+        return Err(format!("{part:?} in the sweep; expected name=value,value"));
+    };
+    let name = name.trim();
+    let mut numbers = Vec::new();
+    for text in values.split(',') {
+        let number = text.trim().parse::<f64>();
+        numbers.push(number.map_err(|error| format!("{name}={text:?}: {error}"))?);
+    }
+    Ok((name, numbers))
+}
+
+fn data(arguments: &Arguments) -> Result<Data, Box<dyn Error>> {
+    let own_queries = arguments.queries.as_ref().map(Vectors::read).transpose()?;
+    let given = arguments.data.as_str();
+    // The name, the base, and the queries that the data bring along.
+    let (name, base, queries) = if ["pixels", "fashion"].contains(&given) {
         let fashion = fashion::load()?;
-        let queries = own
-            .unwrap_or_else(|| fashion.test.as_ref().clone())
-            .head(arguments.n_queries);
-        return Ok(("pixels".to_owned(), fashion.train, queries));
-    }
-    if let Some(width) = arguments.data.strip_prefix("features-") {
-        let features = features(
-            width
-                .parse()
-                .map_err(|error| format!("--data {}: {error}", arguments.data))?,
-        )?;
-        let queries = own
-            .unwrap_or_else(|| features.test.as_ref().clone())
-            .head(arguments.n_queries);
-        return Ok((arguments.data.clone(), features.train, queries));
-    }
-    let base = Vectors::read(&arguments.data)?;
-    let queries = own
-        .ok_or("--queries: expected a file of queries to go with --data")?
-        .head(arguments.n_queries);
-    let name = Path::new(&arguments.data).file_stem().map_or_else(
-        || arguments.data.clone(),
-        |stem| stem.to_string_lossy().into_owned(),
-    );
-    Ok((name, Arc::new(base), queries))
+        ("pixels".to_owned(), fashion.train, Some(fashion.test))
+    } else if let Some(width) = given.strip_prefix("features-") {
+        let width = width
+            .parse::<usize>()
+            .map_err(|error| format!("--data {given}: {error}"))?;
+        let features = features(width)?;
+        (given.to_owned(), features.train, Some(features.test))
+    } else {
+        let stem = Path::new(given).file_stem();
+        let name = stem.map_or(given.into(), |stem| stem.to_string_lossy());
+        (name.into_owned(), Arc::new(Vectors::read(given)?), None)
+    };
+    let queries = own_queries
+        .or_else(|| queries.map(|queries| queries.as_ref().clone()))
+        .ok_or("--queries: expected a file of queries to go with --data")?;
+    Ok(Data {
+        name: arguments.name.clone().unwrap_or(name),
+        base,
+        queries: queries.head(arguments.n_queries),
+    })
 }
 
 /// The images as the features of the report's CNN, which is learned first if it has not been.
 #[cfg(feature = "net")]
-fn features(width: usize) -> Result<fashion::Fashion, Box<dyn std::error::Error>> {
+fn features(width: usize) -> Result<fashion::Fashion, Box<dyn Error>> {
     use fashion_knn::net;
     let (data, cache) = (fashion::load()?, files::cache_dir());
-    let trained = net::learned(&net::Config::for_features(width), &data, &cache, |epoch| {
-        println!("  {epoch}")
-    })?;
+    let tell = |epoch: &net::Epoch| println!("  {epoch}");
+    let trained = net::learned(&net::Config::for_features(width), &data, &cache, tell)?;
     Ok(net::encoded(&trained.model, &data, &cache)?)
 }
 
 #[cfg(not(feature = "net"))]
-fn features(width: usize) -> Result<fashion::Fashion, Box<dyn std::error::Error>> {
-    Err(
-        format!("--data features-{width}: built without the feature `net`, which learns them")
-            .into(),
-    )
+fn features(width: usize) -> Result<fashion::Fashion, Box<dyn Error>> {
+    let wanted = format!("--data features-{width}");
+    Err(format!("{wanted}: built without the feature `net`, which learns them").into())
 }
 
 #[cfg(test)]
@@ -381,7 +431,9 @@ mod tests {
         let entry = find("brute_force").unwrap();
         assert!(plan(entry, "search_k").unwrap_err().contains("name=value"));
         assert!(plan(entry, "search_k=many").unwrap_err().contains("many"));
-        let (builds, queries) = plan(entry, "a=1,2; b=3").unwrap();
+        let Plan {
+            builds, queries, ..
+        } = plan(entry, "a=1,2; b=3").unwrap();
         assert_eq!((builds.len(), queries.len()), (1, 2));
         assert_eq!(
             queries[1],

@@ -1,16 +1,19 @@
-//! Trains the report's models, extracts the features of all images, and writes `data/results/models.csv`.
+//! Trains the report's models, extracts the features of all images, and writes
+//! `data/results/models.csv`.
 //!
 //! What was trained before is loaded; a training that was killed goes on.
 
 use std::error::Error;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use clap::Parser;
-use fashion_knn::net::{Config, Labelled, Options, Trained, cached_features, train};
-use fashion_knn::{fashion, files};
+use fashion_knn::fashion::{self, Fashion};
+use fashion_knn::files;
+use fashion_knn::lab::machine::{Machine, round, today};
+use fashion_knn::lab::record::{RecordError, read_table, write_table};
+use fashion_knn::net::{Config, Epoch, Labelled, Options, Trained, cached_features, train};
 use serde::{Deserialize, Serialize};
 
 /// Train the report's models and extract their features.
@@ -40,8 +43,9 @@ struct Arguments {
     /// Folder of checkpoints and features.
     #[arg(long, default_value_os_t = files::cache_dir())]
     cache: PathBuf,
-    /// Results; a row of another model that is there stays. [default: data/results/models.csv, or nothing where
-    /// --epochs, --images or --seed make the figures others than the report's]
+    /// Results; a row of another model that is there stays. [default: results/models.csv in the
+    /// data folder, or nothing where --epochs, --images or --seed make the figures others than the
+    /// report's]
     #[arg(long)]
     out: Option<PathBuf>,
 }
@@ -54,10 +58,48 @@ enum Name {
     Cnn,
 }
 
-/// A line of the results.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+impl Name {
+    /// The model of the report with this name.
+    fn config(self) -> Config {
+        match self {
+            Self::Logistic => Config::logistic(),
+            Self::Svm => Config::svm(),
+            Self::Mlp => Config::mlp(),
+            Self::Cnn => Config::cnn(),
+        }
+    }
+
+    /// Whether the report uses what its last layer but one computes.
+    fn has_features(self) -> bool {
+        matches!(self, Self::Mlp | Self::Cnn)
+    }
+}
+
+/// The columns of the results, in the order of [`Row`]'s fields.
+const COLUMNS: [&str; 16] = [
+    "model",
+    "params",
+    "epochs",
+    "train_s",
+    "images_per_s",
+    "test_accuracy",
+    "val_accuracy",
+    "seed",
+    "threads",
+    "cpu",
+    "cpu_family",
+    "cpu_model",
+    "simd",
+    "cores",
+    "bandwidth_gb_s",
+    "date",
+];
+
+/// A line of the results: what a training gave, and on which machine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Row {
     model: String,
+    /// How many numbers are learned.
     params: usize,
     epochs: usize,
     train_s: f64,
@@ -65,8 +107,38 @@ struct Row {
     test_accuracy: f64,
     val_accuracy: f64,
     seed: u64,
+    threads: usize,
     cpu: String,
+    /// Unknown in rows older than this column, as are the next four.
+    cpu_family: Option<u32>,
+    cpu_model: Option<u32>,
+    simd: Option<String>,
+    cores: Option<usize>,
+    bandwidth_gb_s: Option<f64>,
     date: String,
+}
+
+impl Row {
+    fn new(config: &Config, trained: &Trained, machine: &Machine) -> Self {
+        Self {
+            model: config.model.name().to_owned(),
+            params: config.model.parameters(),
+            epochs: config.epochs,
+            train_s: round(trained.seconds(), 1),
+            images_per_s: trained.images_per_s().round() as u64,
+            test_accuracy: round(trained.test_accuracy, 4),
+            val_accuracy: round(trained.validation_accuracy(), 4),
+            seed: config.seed,
+            threads: rayon::current_num_threads(),
+            cpu: machine.cpu.clone(),
+            cpu_family: machine.cpu_family,
+            cpu_model: machine.cpu_model,
+            simd: Some(machine.simd.clone()),
+            cores: Some(machine.cores),
+            bandwidth_gb_s: Some(machine.bandwidth_gb_s),
+            date: today(),
+        }
+    }
 }
 
 fn main() -> ExitCode {
@@ -81,88 +153,23 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     if let Some(threads) = arguments.threads {
-        rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .build_global()?;
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+        pool.build_global()?;
     }
     let data = fashion::load()?;
-    let all = Labelled::new(&data.train, &data.train_labels)?;
-    let train_set = all.head(arguments.images.unwrap_or(all.len()));
-    let test = Labelled::new(&data.test, &data.test_labels)?;
-    let learn = |config: Config| -> Result<(Config, Trained), Box<dyn Error>> {
-        let mut config = Config {
-            seed: arguments.seed,
-            ..config
-        };
-        config.epochs = arguments.epochs.unwrap_or(config.epochs);
-        let config = config.limited(usize::MAX, train_set.len());
-        let (name, width) = (config.model.name(), config.model.feature_width());
-        println!(
-            "{name}, {width} features, {} parameters",
-            config.model.parameters()
-        );
-        let options = Options {
-            checkpoint: Some(config.checkpoint_in(&arguments.cache, train_set, test)),
-            again: arguments.again,
-        };
-        let trained = train(&config, train_set, test, &options, |epoch| {
-            println!("  {epoch}")
-        })?;
-        println!(
-            "  test {:.4}, validation {:.4}, {:.1} s, {:.0} images/s{}",
-            trained.test_accuracy,
-            trained.validation_accuracy(),
-            trained.seconds(),
-            trained.images_per_s(),
-            if trained.loaded { " (loaded)" } else { "" }
-        );
-        Ok((config, trained))
-    };
-    let extract = |trained: &Trained| -> Result<(), Box<dyn Error>> {
-        let start = Instant::now();
-        for images in [&data.train, &data.test] {
-            cached_features(&trained.model, images, &arguments.cache)?;
-        }
-        println!(
-            "  features of {} images, {:.1} s",
-            all.len() + test.len(),
-            start.elapsed().as_secs_f64()
-        );
-        Ok(())
-    };
-
     let mut rows = Vec::new();
     for name in &arguments.models {
-        let (config, trained) = learn(match name {
-            Name::Logistic => Config::logistic(),
-            Name::Svm => Config::svm(),
-            Name::Mlp => Config::mlp(),
-            Name::Cnn => Config::cnn(),
-        })?;
-        if matches!(name, Name::Mlp | Name::Cnn) {
-            extract(&trained)?;
+        let (config, trained) = learn(name.config(), &data, arguments)?;
+        if name.has_features() {
+            extract(&trained, &data, &arguments.cache)?;
         }
-        rows.push(Row {
-            model: config.model.name().to_owned(),
-            params: config.model.parameters(),
-            epochs: config.epochs,
-            train_s: round(trained.seconds(), 1),
-            images_per_s: trained.images_per_s().round() as u64,
-            test_accuracy: round(trained.test_accuracy, 4),
-            val_accuracy: round(trained.validation_accuracy(), 4),
-            seed: config.seed,
-            cpu: cpu(),
-            date: today(),
-        });
+        rows.push(Row::new(&config, &trained, Machine::here()));
     }
     for &fc2 in &arguments.widths {
-        extract(&learn(Config::short_cnn(fc2))?.1)?;
+        let (_, trained) = learn(Config::short_cnn(fc2), &data, arguments)?;
+        extract(&trained, &data, &arguments.cache)?;
     }
-    let default = || {
-        let own = arguments.epochs.is_none() && arguments.images.is_none() && arguments.seed == 0;
-        own.then(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("data/results/models.csv"))
-    };
-    if let Some(out) = arguments.out.clone().or_else(default)
+    if let Some(out) = results_file(arguments)
         && !rows.is_empty()
     {
         write(&out, rows)?;
@@ -171,80 +178,88 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Writes the rows, those of other models in the file kept, under a temporary name that then takes the file's place.
-fn write(out: &Path, rows: Vec<Row>) -> Result<(), Box<dyn Error>> {
-    let mut kept: Vec<Row> = match out.exists() {
-        true => csv::Reader::from_path(out)?
-            .deserialize()
-            .collect::<Result<_, _>>()?,
-        false => Vec::new(),
+/// Trains a model as the command line wants it, or loads it; the configuration that was trained.
+fn learn(
+    config: Config,
+    data: &Fashion,
+    arguments: &Arguments,
+) -> Result<(Config, Trained), Box<dyn Error>> {
+    let all = Labelled::new(&data.train, &data.train_labels)?;
+    let images = all.head(arguments.images.unwrap_or(all.len()));
+    let test = Labelled::new(&data.test, &data.test_labels)?;
+    let mut config = Config {
+        seed: arguments.seed,
+        ..config
     };
-    kept.retain(|kept| rows.iter().all(|row| row.model != kept.model));
-    let folder = match out.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
+    config.epochs = arguments.epochs.unwrap_or(config.epochs);
+    let config = config.limited(usize::MAX, images.len());
+    let (name, width) = (config.model.name(), config.model.feature_width());
+    let parameters = config.model.parameters();
+    println!("{name}, {width} features, {parameters} parameters");
+    let options = Options {
+        checkpoint: Some(config.checkpoint_in(&arguments.cache, images, test)),
+        again: arguments.again,
     };
-    fs::create_dir_all(folder)?;
-    let mut writer = csv::Writer::from_writer(tempfile::NamedTempFile::new_in(folder)?);
-    for row in kept.into_iter().chain(rows) {
-        writer.serialize(row)?;
+    let tell = |epoch: &Epoch| println!("  {epoch}");
+    let trained = train(&config, images, test, &options, tell)?;
+    println!(
+        "  test {:.4}, validation {:.4}, {:.1} s, {:.0} images/s{}",
+        trained.test_accuracy,
+        trained.validation_accuracy(),
+        trained.seconds(),
+        trained.images_per_s(),
+        if trained.loaded { " (loaded)" } else { "" }
+    );
+    Ok((config, trained))
+}
+
+/// Computes the features of all images, which stay in the cache.
+fn extract(trained: &Trained, data: &Fashion, cache: &Path) -> Result<(), Box<dyn Error>> {
+    let start = Instant::now();
+    for images in [&data.train, &data.test] {
+        cached_features(&trained.model, images, cache)?;
     }
-    writer.into_inner()?.persist(out)?;
+    let (count, seconds) = (data.train.len() + data.test.len(), start.elapsed());
+    println!(
+        "  features of {count} images, {:.1} s",
+        seconds.as_secs_f64()
+    );
     Ok(())
 }
 
-fn round(value: f64, digits: i32) -> f64 {
-    let scale = 10f64.powi(digits);
-    (value * scale).round() / scale
+/// The file that the rows go to: the one that is named, or the report's if they are its figures.
+fn results_file(arguments: &Arguments) -> Option<PathBuf> {
+    let as_in_report =
+        arguments.epochs.is_none() && arguments.images.is_none() && arguments.seed == 0;
+    let report = || as_in_report.then(|| files::data_dir().join("results/models.csv"));
+    arguments.out.clone().or_else(report)
 }
 
-/// The processor's name and how many threads work on it.
-fn cpu() -> String {
-    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let name = info
-        .lines()
-        .find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-    format!(
-        "{} × {}",
-        rayon::current_num_threads(),
-        name.map_or(std::env::consts::ARCH, |(_, name)| name)
-    )
-}
-
-/// The day in UTC, as 2026-11-22.
-fn today() -> String {
-    let seconds = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs());
-    // The proleptic Gregorian calendar in eras of 400 years that begin in March (Hinnant, "chrono-compatible
-    // low-level date algorithms").
-    let days = seconds / 86_400 + 719_468;
-    let (era, day) = (days / 146_097, days % 146_097);
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let (day, month) = (
-        day - (153 * month + 2) / 5 + 1,
-        if month < 10 { month + 3 } else { month - 9 },
-    );
-    format!(
-        "{:04}-{month:02}-{day:02}",
-        era * 400 + year + u64::from(month <= 2)
-    )
+/// Writes the rows; those of other models in the file stay, before them.
+fn write(out: &Path, rows: Vec<Row>) -> Result<(), RecordError> {
+    let mut all: Vec<Row> = if out.exists() {
+        read_table(out, &COLUMNS)?
+    } else {
+        Vec::new()
+    };
+    all.retain(|old| rows.iter().all(|row| row.model != old.model));
+    all.extend(rows);
+    write_table(out, &COLUMNS, &all)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    use std::fs;
+
     #[test]
     fn the_command_line_is_sound() {
         <Arguments as clap::CommandFactory>::command().debug_assert();
     }
 
-    #[test]
-    fn rows_of_other_models_stay() {
-        let row = |model: &str, seed| Row {
+    fn row(model: &str, seed: u64) -> Row {
+        Row {
             model: model.to_owned(),
             params: 1,
             epochs: 1,
@@ -253,34 +268,57 @@ mod tests {
             test_accuracy: 0.1,
             val_accuracy: 0.2,
             seed,
-            cpu: "2 × a, b".to_owned(),
+            threads: 2,
+            cpu: "a, b".to_owned(),
+            cpu_family: Some(25),
+            cpu_model: None,
+            simd: None,
+            cores: Some(2),
+            bandwidth_gb_s: Some(20.5),
             date: today(),
-        };
+        }
+    }
+
+    #[test]
+    fn rows_of_other_models_stay() {
         let folder = tempfile::tempdir().unwrap();
         let out = folder.path().join("new/models.csv");
         write(&out, vec![row("svm", 1), row("cnn", 1)]).unwrap();
         write(&out, vec![row("cnn", 2)]).unwrap();
-        let rows: Vec<Row> = csv::Reader::from_path(&out)
-            .unwrap()
-            .deserialize()
-            .map(Result::unwrap)
-            .collect();
-        assert_eq!(
-            rows.iter()
-                .map(|row| (row.model.as_str(), row.seed))
-                .collect::<Vec<_>>(),
-            [("svm", 1), ("cnn", 2)]
-        );
-        let header =
-            "model,params,epochs,train_s,images_per_s,test_accuracy,val_accuracy,seed,cpu,date";
-        assert_eq!(
-            fs::read_to_string(&out).unwrap().lines().next(),
-            Some(header)
-        );
-        assert_eq!(
-            fs::read_dir(out.parent().unwrap()).unwrap().count(),
-            1,
-            "a temporary file is left"
-        );
+        let rows: Vec<Row> = read_table(&out, &COLUMNS).unwrap();
+        assert_eq!(rows, [row("svm", 1), row("cnn", 2)]);
+        let text = fs::read_to_string(&out).unwrap();
+        assert_eq!(text.lines().next(), Some(COLUMNS.join(",").as_str()));
+        let files = fs::read_dir(out.parent().unwrap()).unwrap().count();
+        assert_eq!(files, 1, "a temporary file is left");
+    }
+
+    #[test]
+    fn the_columns_are_the_fields() {
+        let mut writer = csv::Writer::from_writer(Vec::new());
+        writer.serialize(row("svm", 1)).unwrap();
+        let text = String::from_utf8(writer.into_inner().unwrap()).unwrap();
+        assert_eq!(text.lines().next(), Some(COLUMNS.join(",").as_str()));
+    }
+
+    #[test]
+    fn another_table_is_refused_and_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("models.csv");
+        let text = "model,params,epochs,colour\nsvm,1,1,red\n";
+        fs::write(&out, text).unwrap();
+        let error = write(&out, vec![row("svm", 1)]).unwrap_err().to_string();
+        let expected = "models.csv: column 4 is \"colour\"; expected \"train_s\"";
+        assert!(error.ends_with(expected), "{error}");
+        assert_eq!(fs::read_to_string(&out).unwrap(), text);
+    }
+
+    /// The committed table of the report's models is one of these.
+    #[test]
+    fn the_reports_models_are_read() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/results/models.csv");
+        let rows: Vec<Row> = read_table(&file, &COLUMNS).unwrap();
+        let models: Vec<_> = rows.iter().map(|row| row.model.as_str()).collect();
+        assert_eq!(models, ["logistic", "svm", "mlp", "cnn"]);
     }
 }

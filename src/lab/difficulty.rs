@@ -2,14 +2,23 @@
 
 use crate::neighbor::Neighbors;
 
-/// The intrinsic dimension by maximum likelihood (Levina & Bickel 2004), averaged over the queries as MacKay & Ghahramani
-/// (2005) correct it: 1 / mean of ln(Tₖ / Tⱼ) over all neighbours j < k of all queries, T being the distances. Neighbours at
-/// distance zero say nothing and are left out.
+/// The intrinsic dimension: how many directions the data really vary in, seen from the queries.
 ///
-/// Nothing if no query has two neighbours at different distances.
+/// Around a point of data with m directions, the number of rows within distance r grows as rᵐ.
+/// The distances T₁ ≤ … ≤ Tₖ of a query's neighbours therefore tell m. The estimate of
+/// maximum likelihood (Levina & Bickel 2004), averaged over the queries as MacKay & Ghahramani
+/// (2005) correct it, is
+///
+/// ```text
+/// m = 1 / mean of ln(Tₖ / Tⱼ) over all neighbours j < k of all queries
+/// ```
+///
+/// Neighbours at distance zero say nothing and are left out. `None` if no query has two neighbours
+/// at different distances.
 #[must_use]
 pub fn intrinsic_dimension(neighbors: &Neighbors) -> Option<f64> {
-    let (mut sum, mut count) = (0.0, 0usize);
+    let mut sum = 0.0;
+    let mut count = 0usize;
     for row in neighbors.iter() {
         let Some((last, nearer)) = row.split_last() else {
             continue;
@@ -22,19 +31,20 @@ pub fn intrinsic_dimension(neighbors: &Neighbors) -> Option<f64> {
     (sum > 0.0).then(|| count as f64 / sum)
 }
 
-/// The relative contrast (He, Kumar & Chang 2012): the mean distance of a query to a row of the base, divided by the mean
-/// distance to its nearest one. 1 means that the nearest is no nearer than any other.
+/// The relative contrast (He, Kumar & Chang 2012): the mean distance of a query to a row of the
+/// base, divided by the mean distance to its nearest one. 1 means that the nearest is no nearer
+/// than any other.
 ///
-/// `distances` are to rows of the base, all or a random sample, of any queries of the same kind. Nothing if there are none or
-/// all nearest neighbours are at distance zero.
+/// `neighbors` are those of the queries, of which the first of each row counts. `distances` are
+/// distances of queries of the same kind to rows of the base: to all, or to a random sample. `None`
+/// if there are none, or all nearest neighbours are at distance zero.
 #[must_use]
 pub fn relative_contrast(neighbors: &Neighbors, distances: &[f64]) -> Option<f64> {
-    let nearest: Vec<f64> = neighbors
-        .iter()
-        .filter_map(|row| row.first())
-        .map(|neighbor| neighbor.distance)
-        .collect();
     let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+    let mut nearest = Vec::new();
+    for row in neighbors.iter() {
+        nearest.extend(row.first().map(|neighbor| neighbor.distance));
+    }
     let contrast = mean(distances) / mean(&nearest);
     contrast.is_finite().then_some(contrast)
 }
@@ -78,7 +88,8 @@ mod tests {
             let exact = BruteForce::over(base, Metric::Euclidean).unwrap();
             intrinsic_dimension(&exact.query_batch(&plane(200, inner, 50, 3), 20).unwrap()).unwrap()
         };
-        // Near the border of a cube there are fewer neighbours than the estimate supposes, the more so in more dimensions.
+        // Near the border of a cube there are fewer neighbours than the estimate supposes, and the
+        // more dimensions, the more of the cube is near its border.
         assert!((measure(2) - 2.0).abs() < 0.2, "{}", measure(2));
         assert!((measure(6) - 6.0).abs() < 0.9, "{}", measure(6));
     }

@@ -8,11 +8,30 @@ use crate::index::{Index, Query, QueryError};
 use crate::neighbor::Neighbors;
 use crate::vectors::Vectors;
 
-/// How much farther than the true k-th neighbour a hit may be, as ann-benchmarks has it (`metrics.py`, `knn`).
+/// How much farther than the true k-th neighbour a hit may be: the value of ann-benchmarks
+/// (`metrics.py`, `knn`).
 const TOLERANCE: f64 = 1e-3;
 
-/// recall@k: of the true `k` nearest, the share found. A hit is counted by distance, as ann-benchmarks does: a returned
-/// vector as near as the true k-th is one, so that ties are hits whichever was returned.
+/// recall@k: of the true `k` nearest, the share found, from 0 to 1 over all queries.
+///
+/// A hit is counted by distance, as in ann-benchmarks (Aumüller, Bernhardsson, Faithfull 2020): a
+/// returned vector is one if it is as near as the true k-th neighbour. Where several vectors tie
+/// for the last place, any of them is a hit. A row with fewer than `k` found misses the rest.
+///
+/// ```
+/// use fashion_knn::lab::evaluate::recall;
+/// use fashion_knn::neighbor::{Neighbor, Neighbors};
+///
+/// let row = |found: [(u32, f64); 2]| -> Vec<Neighbor> {
+///     found.map(|(id, distance)| Neighbor { id, distance }).to_vec()
+/// };
+/// let truth: Neighbors = [row([(7, 1.0), (3, 2.0)])].into_iter().collect();
+/// let found: Neighbors = [row([(7, 1.0), (5, 2.5)])].into_iter().collect();
+/// assert_eq!(recall(&found, &truth, 2), 0.5);
+/// // Vector 8 is as far as vector 3: a tie.
+/// let tied: Neighbors = [row([(7, 1.0), (8, 2.0)])].into_iter().collect();
+/// assert_eq!(recall(&tied, &truth, 2), 1.0);
+/// ```
 ///
 /// # Panics
 /// If there are not as many rows in `found` as in `truth`.
@@ -23,11 +42,9 @@ pub fn recall(found: &Neighbors, truth: &Neighbors, k: usize) -> f64 {
     for (found, truth) in found.iter().zip(truth.iter()) {
         let truth = &truth[..k.min(truth.len())];
         let Some(last) = truth.last() else { continue };
-        let within = found
-            .iter()
-            .take(k)
-            .filter(|neighbor| neighbor.distance <= last.distance + TOLERANCE);
-        hits += within.count();
+        let limit = last.distance + TOLERANCE;
+        let returned = found.iter().take(k);
+        hits += returned.filter(|found| found.distance <= limit).count();
         wanted += truth.len();
     }
     if wanted == 0 {
@@ -44,33 +61,52 @@ pub fn recall(found: &Neighbors, truth: &Neighbors, k: usize) -> f64 {
 #[must_use]
 pub fn accuracy(predicted: &[Option<u8>], labels: &[u8]) -> f64 {
     assert_eq!(predicted.len(), labels.len(), "one prediction a label");
-    let right = predicted
-        .iter()
-        .zip(labels)
-        .filter(|&(&predicted, &label)| predicted == Some(label))
-        .count();
-    right as f64 / labels.len().max(1) as f64
+    let pairs = predicted.iter().zip(labels);
+    let right = pairs.filter(|&(&predicted, &label)| predicted == Some(label));
+    right.count() as f64 / labels.len().max(1) as f64
 }
 
-/// How often class i (row) was taken for class j (column).
+/// How often class i (row) was predicted as class j (column).
+///
+/// ```
+/// use fashion_knn::lab::evaluate::ConfusionMatrix;
+///
+/// // Three images of class 0, one of class 1; the second is predicted wrongly.
+/// let matrix = ConfusionMatrix::new(&[0, 1, 0, 1].map(Some), &[0, 0, 0, 1], 2);
+/// assert_eq!(matrix.counts(), ndarray::array![[2, 1], [0, 1]]);
+/// assert_eq!(matrix.class_scores()[0].recall, 2.0 / 3.0);
+/// assert_eq!(matrix.most_confused(1)[0].predicted, 1);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfusionMatrix(Array2<u32>);
 
 /// One class's scores.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ClassScores {
-    /// Of what was taken for the class, the share that is of it.
+    /// Of what was predicted as the class, the share that is of it.
     pub precision: f64,
-    /// Of what is of the class, the share that was taken for it.
+    /// Of what is of the class, the share that was predicted as it.
     pub recall: f64,
-    /// Their harmonic mean.
+    /// The harmonic mean of precision and recall.
     pub f1: f64,
     /// How many are of the class.
     pub support: u32,
 }
 
+/// Two classes of which one was predicted as the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Confusion {
+    /// The true class.
+    pub label: usize,
+    /// The class that was predicted.
+    pub predicted: usize,
+    /// How often.
+    pub count: u32,
+}
+
 impl ConfusionMatrix {
-    /// Counts each pair of label and prediction, both below `classes`; absent predictions count nowhere.
+    /// Counts each pair of label and prediction, both below `classes`. An absent prediction is not
+    /// counted.
     ///
     /// # Panics
     /// If there are not as many predictions as labels, or a class is not below `classes`.
@@ -95,46 +131,54 @@ impl ConfusionMatrix {
     /// The scores of each class. Where a share has no denominator it is 0, as in scikit-learn.
     #[must_use]
     pub fn class_scores(&self) -> Vec<ClassScores> {
-        let share = |part: u32, whole: u32| {
-            if whole == 0 {
-                0.0
-            } else {
-                f64::from(part) / f64::from(whole)
-            }
-        };
         (0..self.0.nrows())
-            .map(|class| {
-                let (right, support) = (self.0[(class, class)], self.0.row(class).sum());
-                let precision = share(right, self.0.column(class).sum());
-                let recall = share(right, support);
-                let f1 = if precision + recall == 0.0 {
-                    0.0
-                } else {
-                    2.0 * precision * recall / (precision + recall)
-                };
-                ClassScores {
-                    precision,
-                    recall,
-                    f1,
-                    support,
-                }
-            })
+            .map(|class| self.scores_of(class))
             .collect()
     }
 
-    /// The pairs of classes confused most: (true, predicted, how often), descending, ties by class.
+    fn scores_of(&self, class: usize) -> ClassScores {
+        let right = self.0[(class, class)];
+        let support = self.0.row(class).sum();
+        let precision = share(right, self.0.column(class).sum());
+        let recall = share(right, support);
+        let f1 = if precision + recall == 0.0 {
+            0.0
+        } else {
+            2.0 * precision * recall / (precision + recall)
+        };
+        ClassScores {
+            precision,
+            recall,
+            f1,
+            support,
+        }
+    }
+
+    /// The pairs of classes confused most, the most frequent first, ties by class; so many at most.
     #[must_use]
-    pub fn most_confused(&self, pairs: usize) -> Vec<(usize, usize, u32)> {
-        let off_diagonal = self
-            .0
-            .indexed_iter()
-            .filter(|((label, predicted), _)| label != predicted);
-        let mut all: Vec<_> = off_diagonal
-            .map(|((label, predicted), &count)| (label, predicted, count))
-            .collect();
-        all.sort_by_key(|&(label, predicted, count)| (std::cmp::Reverse(count), label, predicted));
+    pub fn most_confused(&self, pairs: usize) -> Vec<Confusion> {
+        let mut all = Vec::new();
+        for ((label, predicted), &count) in self.0.indexed_iter() {
+            if label != predicted {
+                all.push(Confusion {
+                    label,
+                    predicted,
+                    count,
+                });
+            }
+        }
+        // The entries come by class, and the sort is stable.
+        all.sort_by_key(|pair| std::cmp::Reverse(pair.count));
         all.truncate(pairs);
         all
+    }
+}
+
+fn share(part: u32, whole: u32) -> f64 {
+    if whole == 0 {
+        0.0
+    } else {
+        f64::from(part) / f64::from(whole)
     }
 }
 
@@ -154,17 +198,18 @@ impl Timed {
         self.neighbors.len() as f64 / self.seconds.iter().sum::<f64>()
     }
 
-    /// The latency in microseconds that a share `quantile` (0 to 1) of the calls does not exceed (nearest rank).
+    /// The latency in microseconds that a share `quantile` (0 to 1) of the calls does not exceed:
+    /// the nearest-rank percentile, which is always one that was measured.
     #[must_use]
     pub fn latency_us(&self, quantile: f64) -> f64 {
-        let rank = (quantile * self.seconds.len() as f64).ceil() as usize;
-        self.seconds
-            .get(rank.max(1) - 1)
-            .map_or(0.0, |seconds| seconds * 1e6)
+        let place = (quantile * self.seconds.len() as f64).ceil() as usize;
+        let seconds = self.seconds.get(place.max(1) - 1);
+        seconds.map_or(0.0, |seconds| seconds * 1e6)
     }
 }
 
-/// Runs `work` with a rayon pool of `threads` threads (0: one a core), so that a batch can be timed on one.
+/// Runs `work` with a rayon pool of `threads` threads (0: one a core), so that a batch can be timed
+/// on one.
 ///
 /// # Errors
 /// If the system gives no threads.
@@ -183,22 +228,21 @@ pub fn on_threads<T: Send>(
 /// # Errors
 /// As [`Index::query`].
 pub fn time_queries(index: &dyn Index, queries: &Vectors, k: usize) -> Result<Timed, QueryError> {
+    // Before the clock starts: that a query is read from a table is no part of its search.
     let rows: Vec<Vec<f32>> = (0..queries.len())
         .map(|row| queries.row_to_floats(row))
         .collect();
     let mut seconds = Vec::with_capacity(rows.len());
-    let found: Result<Vec<_>, _> = rows
-        .iter()
-        .map(|row| {
-            let start = Instant::now();
-            let found = index.query(row, k);
-            seconds.push(start.elapsed().as_secs_f64());
-            found
-        })
-        .collect();
+    let mut neighbors = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let start = Instant::now();
+        let found = index.query(row, k)?;
+        seconds.push(start.elapsed().as_secs_f64());
+        neighbors.push(found);
+    }
     seconds.sort_by(f64::total_cmp);
     Ok(Timed {
-        neighbors: found?.into_iter().collect(),
+        neighbors: neighbors.into_iter().collect(),
         seconds,
     })
 }
@@ -279,7 +323,12 @@ mod tests {
                 support: 0
             }
         );
-        assert_eq!(matrix.most_confused(1), [(0, 1, 1)]);
+        let most = Confusion {
+            label: 0,
+            predicted: 1,
+            count: 1,
+        };
+        assert_eq!(matrix.most_confused(1), [most]);
         assert_eq!(accuracy(&[None, Some(1)], &[0, 1]), 0.5);
     }
 

@@ -1,10 +1,20 @@
-//! Reading the record: what the measured rows of `data/results/*.csv` say when they are put together.
+//! What the rows of the record say when they are compared.
 //!
-//! The form of the comparison is that of ann-benchmarks (Aumüller, Bernhardsson, Faithfull 2020): of each index only the
-//! settings that no other of its settings beats in both recall and queries per second.
+//! The form of the comparison is that of ann-benchmarks (Aumüller, Bernhardsson, Faithfull 2020):
+//! of each index only the settings that no other of its settings beats in both recall and queries
+//! per second.
+//!
+//! ```text
+//! queries/s
+//!     | x
+//!     |    .  x            x  on the frontier
+//!     |  .        x        .  beaten: another setting is faster and finds more
+//!     |       .     x
+//!     +---------------- recall
+//! ```
 
 use crate::index::registry;
-use crate::lab::task::Measurement;
+use crate::lab::record::Measurement;
 
 /// The names of the real libraries' indexes, as `benches/peers.py` writes them and for a reader.
 const LIBRARIES: [(&str, &str); 13] = [
@@ -23,16 +33,15 @@ const LIBRARIES: [(&str, &str); 13] = [
     ("symphony_qg", "SymphonyQG"),
 ];
 
-/// The name of an index for a reader: that of the registry for ours, the library's for theirs, otherwise what the record calls it.
+/// The name of an index for a reader: that of the registry for ours, the library's for theirs,
+/// otherwise what the record calls it.
 #[must_use]
 pub fn label(index: &str) -> &str {
-    let library = || {
-        LIBRARIES
-            .iter()
-            .find(|(known, _)| *known == index)
-            .map_or(index, |(_, name)| name)
-    };
-    registry::find(index).map_or_else(library, |entry| entry.name)
+    if let Some(entry) = registry::find(index) {
+        return entry.name;
+    }
+    let library = LIBRARIES.iter().find(|(known, _)| *known == index);
+    library.map_or(index, |(_, name)| name)
 }
 
 /// Whether the index is one of this crate.
@@ -41,13 +50,13 @@ pub fn is_ours(index: &str) -> bool {
     registry::find(index).is_some()
 }
 
-/// The names of the indexes in the rows: ours in the registry's order, then the others as they come.
+/// The names of the indexes in the rows: ours in the registry's order, then the others as they
+/// come.
 #[must_use]
 pub fn indexes(rows: &[Measurement]) -> Vec<&str> {
-    let known = registry::REGISTRY.iter().map(|entry| entry.key);
-    let mut names: Vec<&str> = known
-        .filter(|key| rows.iter().any(|row| row.index == *key))
-        .collect();
+    let ours = registry::REGISTRY.iter().map(|entry| entry.key);
+    let is_there = |key: &&str| rows.iter().any(|row| row.index == *key);
+    let mut names: Vec<&str> = ours.filter(is_there).collect();
     for row in rows {
         if !names.contains(&row.index.as_str()) {
             names.push(&row.index);
@@ -56,31 +65,38 @@ pub fn indexes(rows: &[Measurement]) -> Vec<&str> {
     names
 }
 
-/// The rows that none of the others beats, in both recall and what `cost` says (less is better), by ascending recall.
+/// The Pareto frontier: the rows that no other beats in both recall and what `cost` says (less is
+/// better), by ascending recall. For queries per second, the cost is `|row| -row.qps`.
 #[must_use]
 pub fn pareto<'a>(
     rows: impl IntoIterator<Item = &'a Measurement>,
     cost: impl Fn(&Measurement) -> f64,
 ) -> Vec<&'a Measurement> {
+    // From the greatest recall down, and within a recall from the cheapest up: a row is on the
+    // frontier if it is cheaper than all before it.
     let mut rows: Vec<_> = rows.into_iter().collect();
     rows.sort_by(|a, b| {
-        b.recall
-            .total_cmp(&a.recall)
-            .then(cost(a).total_cmp(&cost(b)))
+        let by_recall = b.recall.total_cmp(&a.recall);
+        by_recall.then(cost(a).total_cmp(&cost(b)))
     });
     let mut least = f64::INFINITY;
-    rows.retain(|row| {
-        let kept = cost(row) < least;
-        least = least.min(cost(row));
-        kept
-    });
-    rows.reverse();
-    rows
+    let mut frontier = Vec::new();
+    for row in rows {
+        if cost(row) < least {
+            least = cost(row);
+            frontier.push(row);
+        }
+    }
+    frontier.reverse();
+    frontier
 }
 
-/// Queries per second at a recall: of the measured settings that reach it the fastest, or, where one below and one above
-/// enclose it, what the line between them says in log(1 − recall) and log(queries per second), if that is more. Nothing if no
-/// setting reaches it.
+/// Queries per second at a recall, by the frontier of the measured settings; `None` if no setting
+/// reaches it.
+///
+/// Between the last setting below the recall and the first one above, the frontier is a straight
+/// line in log(1 − recall) and log(queries per second). Where no setting is below, or one has the
+/// recall itself, it is that setting's.
 #[must_use]
 pub fn qps_at<'a>(rows: impl IntoIterator<Item = &'a Measurement>, recall: f64) -> Option<f64> {
     let front = pareto(rows, |row| -row.qps);
@@ -90,24 +106,27 @@ pub fn qps_at<'a>(rows: impl IntoIterator<Item = &'a Measurement>, recall: f64) 
         return Some(high.qps);
     }
     let low = front[above - 1];
-    let miss = |recall: f64| (1.0 - recall).max(1e-5).ln();
-    let share = (miss(recall) - miss(high.recall)) / (miss(low.recall) - miss(high.recall));
+    // At recall 1 the logarithm has no value: 10⁻⁵ is one neighbour missed in 100,000.
+    let missed = |recall: f64| (1.0 - recall).max(1e-5).ln();
+    let share = (missed(recall) - missed(high.recall)) / (missed(low.recall) - missed(high.recall));
     Some((high.qps.ln() + share * (low.qps.ln() - high.qps.ln())).exp())
 }
 
-/// The exponent e of y ≈ c·xᵉ by least squares of the logarithms; nothing for fewer than two different x.
+/// The exponent e of y ≈ c·xᵉ for points (x, y), by least squares of the logarithms; `None`
+/// for fewer than two different x.
 #[must_use]
 pub fn exponent(points: &[(f64, f64)]) -> Option<f64> {
-    let mean = |values: &dyn Fn(&(f64, f64)) -> f64| {
-        points.iter().map(values).sum::<f64>() / points.len() as f64
-    };
-    let (x, y) = (mean(&|point| point.0.ln()), mean(&|point| point.1.ln()));
-    let spread: f64 = points.iter().map(|point| (point.0.ln() - x).powi(2)).sum();
-    let slope: f64 = points
-        .iter()
-        .map(|point| (point.0.ln() - x) * (point.1.ln() - y))
-        .sum();
-    (spread > 0.0).then(|| slope / spread)
+    let logarithms: Vec<(f64, f64)> = points.iter().map(|(x, y)| (x.ln(), y.ln())).collect();
+    let count = points.len() as f64;
+    let mean_x = logarithms.iter().map(|(x, _)| x).sum::<f64>() / count;
+    let mean_y = logarithms.iter().map(|(_, y)| y).sum::<f64>() / count;
+    let mut variance = 0.0;
+    let mut covariance = 0.0;
+    for (x, y) in logarithms {
+        variance += (x - mean_x).powi(2);
+        covariance += (x - mean_x) * (y - mean_y);
+    }
+    (variance > 0.0).then(|| covariance / variance)
 }
 
 #[cfg(test)]

@@ -1,23 +1,31 @@
-//! Measuring an index: one [`Measurement`] a run, the rows of `data/results/*.csv`.
+//! Measuring an index on a [`Task`]: a base, queries that no index has seen, and their true
+//! neighbours.
 //!
-//! Measuring and drawing never mix: the `measure` binary writes the rows, the notebooks read them.
+//! One [`Measurement`] comes of each setting of an index and each number of neighbours. A build is
+//! paid once and measured with every setting of the query parameters:
+//!
+//! ```text
+//! for each setting of the build:            Task::run
+//!     build it, and take the time
+//!     for each setting of the query:
+//!         for each k:                       Task::measure
+//!             ask all queries, one a call: latencies, queries a second, recall
+//!             ask all queries in one call: queries a second of the batch
+//! ```
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
-use std::{env, fs, io, process};
 
-use ndarray::ArrayView2;
-use ndarray_npy::{WritableElement, WriteNpyExt};
-use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use thiserror::Error;
 
+use super::truth_cache;
 use crate::distance::{Metric, Ranker};
-use crate::files::write_atomically;
-use crate::index::registry::{Entry, Settings};
-use crate::index::{BruteForce, BuildError, Index, Query, QueryError};
+use crate::index::registry::{Entry, Knob, Settings};
+use crate::index::{BruteForce, BuildError, Index, QueryError};
 use crate::lab::evaluate::{Timed, on_threads, recall, time_batch, time_queries};
+use crate::lab::machine::{Machine, commit, today};
+use crate::lab::record::Measurement;
 use crate::neighbor::{Neighbor, Neighbors};
 use crate::vectors::Vectors;
 
@@ -38,7 +46,7 @@ pub enum MeasureError {
     /// The system gave no threads.
     #[error(transparent)]
     Threads(#[from] rayon::ThreadPoolBuildError),
-    /// A file of results or of ground truth could not be read or written.
+    /// A file could not be written: the true neighbours, or an export.
     #[error("{path}: {why}")]
     File {
         /// The file.
@@ -58,91 +66,49 @@ pub enum MeasureError {
     },
 }
 
-/// What a run measured: a row of the record.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Measurement {
-    /// The index's name on the command line.
-    pub index: String,
-    /// Its parameters: "n_trees=50 search_k=4000".
-    pub params: String,
-    /// What was searched in: "pixels", or a file's name.
-    pub data: String,
-    /// Vectors in the base.
-    pub n: usize,
-    /// Their dimension.
-    pub d: usize,
-    /// Neighbours asked for.
-    pub k: usize,
-    /// Threads of the build and of the batch; single queries are answered on one.
-    pub threads: usize,
-    /// recall@k by distance, ties being hits.
-    pub recall: f64,
-    /// Queries per second, one query a call.
-    pub qps: f64,
-    /// Queries per second, all in one call.
-    pub qps_batch: f64,
-    /// Median latency of a single query, in microseconds.
-    pub p50_us: f64,
-    /// 99th percentile of it.
-    pub p99_us: f64,
-    /// Seconds that the build took.
-    pub build_s: f64,
-    /// Bytes of the index, the vectors that it keeps included.
-    pub memory_bytes: usize,
-    /// The commit that was measured; a "+" after it says that the work tree was not clean.
-    pub commit: String,
-    /// The processor.
-    pub cpu: String,
-    /// The day, in UTC.
-    pub date: String,
-}
-
-impl Measurement {
-    /// A row for tests.
-    #[cfg(test)]
-    pub(crate) fn toy(index: &str, recall: f64, qps: f64) -> Self {
-        Self {
-            index: index.to_owned(),
-            params: String::new(),
-            data: "toy".to_owned(),
-            n: 1,
-            d: 1,
-            k: 1,
-            threads: 1,
-            recall,
-            qps,
-            qps_batch: qps,
-            p50_us: 0.0,
-            p99_us: 0.0,
-            build_s: 0.0,
-            memory_bytes: 0,
-            commit: String::new(),
-            cpu: String::new(),
-            date: String::new(),
-        }
-    }
-
-    /// The value of one of the index's parameters.
-    #[must_use]
-    pub fn param(&self, name: &str) -> Option<f64> {
-        let values = self
-            .params
-            .split(' ')
-            .filter_map(|pair| pair.split_once('='));
-        values
-            .filter(|(known, _)| *known == name)
-            .find_map(|(_, value)| value.parse().ok())
+pub(super) fn file_error(path: &Path, error: &dyn std::error::Error) -> MeasureError {
+    MeasureError::File {
+        path: path.display().to_string(),
+        why: error.to_string(),
     }
 }
+
+/// How many queries are asked before the clock starts: caches, page tables and the processor's
+/// clock need a few to settle.
+const WARM_UP: usize = 50;
+
+/// A round that took so many seconds is not repeated: what disturbs it is a small part of it.
+const LONG_ROUND_S: f64 = 0.5;
 
 /// What is measured on: a base, queries that no index has seen, and their true neighbours.
+///
+/// ```
+/// use std::sync::Arc;
+/// use fashion_knn::index::registry::{Settings, find};
+/// use fashion_knn::lab::task::Task;
+/// use fashion_knn::vectors::Vectors;
+///
+/// // A square's corners, and a query near the second one.
+/// let base = Arc::new(Vectors::from_floats(2, vec![0.0, 0.0, 9.0, 0.0, 0.0, 9.0, 9.0, 9.0])?);
+/// let queries = Vectors::from_floats(2, vec![8.0, 1.0])?;
+/// let task = Task::new("square", base, queries, &[1, 2], 1, None)?;
+/// assert_eq!(task.truth().row(0)[0].id, 1);
+///
+/// // One build, one setting, two counts of neighbours: two rows.
+/// let entry = find("brute_force").expect("it is in the registry");
+/// let mut rows = Vec::new();
+/// task.run(entry, &Settings::default(), &[Settings::default()], |row| rows.push(row))?;
+/// assert_eq!(rows.len(), 2);
+/// assert!(rows.iter().all(|row| row.recall == 1.0));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Task {
     /// What the record calls the data.
     pub name: String,
-    /// The vectors to search in.
+    /// The vectors to search in, n × d.
     pub base: Arc<Vectors>,
-    /// The queries.
+    /// The queries, m × d.
     pub queries: Vectors,
     /// How many neighbours are asked for: each count is measured over the same build.
     pub ks: Vec<usize>,
@@ -153,12 +119,12 @@ pub struct Task {
 }
 
 impl Task {
-    /// A task, its ground truth computed by [`BruteForce`] or, if `cache` is a folder, taken from there when it has been
-    /// computed before (the file's name is a hash of the data, the queries and k).
+    /// A task. Its true neighbours are computed by brute force or, if `cache` is a folder, taken
+    /// from there when they have been computed before.
     ///
     /// # Errors
-    /// If the base is empty, the queries do not fit it, one of `ks` is zero or there is none, or the cache cannot be
-    /// written.
+    /// If the base is empty, the queries do not fit it, one of `ks` is zero or there is none, or
+    /// the cache cannot be written.
     pub fn new(
         name: &str,
         base: Arc<Vectors>,
@@ -170,49 +136,23 @@ impl Task {
         if ks.contains(&0) {
             return Err(QueryError::ZeroK.into());
         }
-        let k = ks.iter().copied().max().ok_or(QueryError::ZeroK)?;
-        let compute = || -> Result<Neighbors, MeasureError> {
-            let exact = BruteForce::over(base.clone(), Metric::Euclidean).map_err(|source| {
-                MeasureError::Build {
-                    index: "brute_force",
-                    source,
-                }
-            })?;
-            Ok(exact.query_batch(&queries, k)?)
-        };
-        let truth = match cache {
-            None => compute()?,
-            Some(folder) => {
-                let path = folder.join(format!("truth-{}.bin", key(&base, &queries, k)));
-                match fs::read(&path)
-                    .ok()
-                    .and_then(|bytes| decode(&bytes, queries.len(), k.min(base.len())))
-                {
-                    Some(truth) => truth,
-                    None => {
-                        let truth = compute()?;
-                        write_atomically(&path, &encode(&truth))
-                            .map_err(|error| file_error(&path, &error))?;
-                        truth
-                    }
-                }
-            }
-        };
+        let largest = ks.iter().copied().max().ok_or(QueryError::ZeroK)?;
         Ok(Self {
             name: name.to_owned(),
+            truth: true_neighbors(&base, &queries, largest, cache)?,
             base,
             queries,
             ks: ks.to_vec(),
             threads,
-            truth,
         })
     }
 
-    /// Builds `entry` with `build` and measures it with each of `sweep`, which are settings of its query knobs, for each
-    /// count of neighbours; `each` is given every row as soon as it is measured.
+    /// Builds `entry` with `build` and measures it with each of `sweep`, which are settings of its
+    /// query knobs, for each count of neighbours; `each` is given every row as soon as it is
+    /// measured.
     ///
     /// # Errors
-    /// If a setting is unknown or refused.
+    /// If a setting is unknown (before anything is built) or refused.
     pub fn run(
         &self,
         entry: &'static Entry,
@@ -238,7 +178,8 @@ impl Task {
         Ok(())
     }
 
-    /// Asks `index`, an `entry` over the base, for the `k` nearest of every query: one query a call, then all in one.
+    /// Asks `index`, an `entry` over the base, for the `k` nearest of every query: one query a
+    /// call, then all in one. `build_s` is what its build took, in seconds.
     ///
     /// # Errors
     /// If the index refuses the queries, or the system gives no threads.
@@ -249,20 +190,20 @@ impl Task {
         k: usize,
         build_s: f64,
     ) -> Result<Measurement, MeasureError> {
-        // Caches, page tables and the processor's clock need a few queries to settle.
-        time_queries(index, &self.queries.head(self.queries.len().min(50)), k)?;
+        time_queries(
+            index,
+            &self.queries.head(self.queries.len().min(WARM_UP)),
+            k,
+        )?;
         let single = better_of_two(|| time_queries(index, &self.queries, k))?;
         let batch = on_threads(self.threads, || {
             better_of_two(|| time_batch(index, &self.queries, k))
         })??;
-        let params: Vec<_> = index
-            .params()
-            .iter()
-            .map(|(name, value)| format!("{name}={value}"))
-            .collect();
+        // After the timing: the first call measures the memory, which empties the caches.
+        let machine = Machine::here();
         Ok(Measurement {
             index: entry.key.to_owned(),
-            params: params.join(" "),
+            params: index.params().into_iter().collect(),
             data: self.name.clone(),
             n: self.base.len(),
             d: self.base.dim(),
@@ -280,336 +221,155 @@ impl Task {
             build_s,
             memory_bytes: index.memory_bytes(),
             commit: commit(),
-            cpu: cpu(),
-            date: chrono::Utc::now().format("%Y-%m-%d").to_string(),
+            cpu: machine.cpu.clone(),
+            cpu_family: machine.cpu_family,
+            cpu_model: machine.cpu_model,
+            simd: Some(machine.simd.clone()),
+            cores: Some(machine.cores),
+            bandwidth_gb_s: Some(machine.bandwidth_gb_s),
+            date: today(),
         })
     }
 
-    /// recall@k of what was found for the queries, by the true distances of the rows returned: those of an index that keeps codes alone
-    /// are estimates.
+    /// recall@k of what was found for the queries, by the true distances of the rows returned: an
+    /// index that keeps codes alone returns estimates, which may claim anything.
     ///
     /// # Panics
     /// If there is not a row for each query, or an id is none of the base.
     #[must_use]
     pub fn recall(&self, found: &Neighbors, k: usize) -> f64 {
-        let judged = |(query, row): (usize, &[Neighbor])| -> Vec<Neighbor> {
+        let mut judged: Vec<Vec<Neighbor>> = Vec::with_capacity(found.len());
+        for (query, row) in found.iter().enumerate() {
             let ranker = Ranker::new(&self.base, Metric::Euclidean, self.queries.row(query));
-            let distance =
-                |id: u32| Metric::Euclidean.distance_of_reduced(ranker.reduced(id as usize));
-            row.iter()
-                .take(k)
-                .map(|found| Neighbor {
-                    id: found.id,
-                    distance: distance(found.id),
-                })
-                .collect()
-        };
-        recall(
-            &found.iter().enumerate().map(judged).collect(),
-            &self.truth,
-            k,
-        )
+            let truly = |found: &Neighbor| Neighbor {
+                id: found.id,
+                distance: Metric::Euclidean.distance_of_rank(ranker.rank(found.id as usize)),
+            };
+            judged.push(row.iter().take(k).map(truly).collect());
+        }
+        recall(&judged.into_iter().collect(), &self.truth, k)
     }
 
-    /// Writes `base.npy`, `queries.npy` and, queries × the largest k, the true distances as `distances.npy` (f64) to
-    /// `folder`: what a program in another language needs to be measured on the same task.
-    ///
-    /// # Errors
-    /// If a file cannot be written.
-    pub fn export(&self, folder: &Path) -> Result<(), MeasureError> {
-        let distances: Vec<f64> = self
-            .truth
-            .iter()
-            .flatten()
-            .map(|neighbor| neighbor.distance)
-            .collect();
-        let width = distances.len() / self.truth.len().max(1);
-        let write = |name: &str, bytes: Result<Vec<u8>, Box<dyn std::error::Error>>| {
-            let path = folder.join(name);
-            let bytes = bytes.map_err(|error| file_error(&path, error.as_ref()))?;
-            write_atomically(&path, &bytes).map_err(|error| file_error(&path, &error))
-        };
-        write("base.npy", npy_of(&self.base))?;
-        write("queries.npy", npy_of(&self.queries))?;
-        write("distances.npy", npy(&distances, width))
-    }
-
-    /// The true neighbours of the queries.
+    /// The true neighbours of the queries: a row a query, as many as the largest count asks for.
     #[must_use]
     pub fn truth(&self) -> &Neighbors {
         &self.truth
     }
 }
 
-/// Rows of `width` values in numpy's format.
-fn npy<T: WritableElement>(
-    values: &[T],
-    width: usize,
-) -> Result<Vec<u8>, Box<dyn std::error::Error>> {
-    let mut bytes = Vec::new();
-    ArrayView2::from_shape((values.len() / width.max(1), width), values)?.write_npy(&mut bytes)?;
-    Ok(bytes)
-}
-
-fn npy_of(vectors: &Vectors) -> Result<Vec<u8>, Box<dyn std::error::Error>> {
-    match vectors.bytes() {
-        Some(values) => npy(values, vectors.dim()),
-        None => npy(&vectors.to_floats(), vectors.dim()),
+/// The `k` nearest rows of each query, from the folder `cache` if they are there, else by brute
+/// force; these are then kept there.
+fn true_neighbors(
+    base: &Arc<Vectors>,
+    queries: &Vectors,
+    k: usize,
+    cache: Option<&Path>,
+) -> Result<Neighbors, MeasureError> {
+    let path = cache.map(|folder| truth_cache::path(folder, base, queries, k));
+    if let Some(path) = &path
+        && let Some(truth) = truth_cache::read(path, queries.len(), k.min(base.len()))
+    {
+        return Ok(truth);
     }
+    let exact = BruteForce::build(base.clone(), Metric::Euclidean).map_err(|source| {
+        MeasureError::Build {
+            index: "brute_force",
+            source,
+        }
+    })?;
+    let truth = exact.query_batch(queries, k)?;
+    if let Some(path) = &path {
+        truth_cache::write(path, &truth).map_err(|error| file_error(path, &error))?;
+    }
+    Ok(truth)
 }
 
-/// The faster of two rounds, as what slows a short one down on a shared machine is never the index; of half a second or more
-/// one is enough.
+/// The faster of two rounds: on a shared machine, what slows a short one down is never the index.
+/// A long round is not repeated.
 fn better_of_two(round: impl Fn() -> Result<Timed, QueryError>) -> Result<Timed, QueryError> {
     let first = round()?;
-    if first.seconds.iter().sum::<f64>() > 0.5 {
+    if first.seconds.iter().sum::<f64>() > LONG_ROUND_S {
         return Ok(first);
     }
     let second = round()?;
-    Ok(
-        if second.queries_per_second() > first.queries_per_second() {
-            second
-        } else {
-            first
-        },
-    )
-}
-
-/// Every setting names a knob, of the build or of the query as it should.
-fn check_knobs(entry: &Entry, build: &Settings, sweep: &[Settings]) -> Result<(), MeasureError> {
-    let known = |knobs: &[crate::index::registry::Knob], name: &str| {
-        knobs.iter().any(|knob| knob.name == name)
-    };
-    let unknown = build.names().find(|name| !known(entry.build_knobs, name));
-    let unknown = unknown.or_else(|| {
-        sweep
-            .iter()
-            .flat_map(Settings::names)
-            .find(|name| !known(entry.query_knobs, name))
-    });
-    match unknown {
-        None => Ok(()),
-        Some(name) => {
-            let knobs = entry
-                .build_knobs
-                .iter()
-                .chain(entry.query_knobs)
-                .map(|knob| knob.name)
-                .collect::<Vec<_>>();
-            let expected = if knobs.is_empty() {
-                "none".to_owned()
-            } else {
-                knobs.join(", ")
-            };
-            Err(MeasureError::UnknownKnob {
-                index: entry.key,
-                received: name.to_owned(),
-                expected,
-            })
-        }
-    }
-}
-
-/// Adds rows to a CSV file, which is replaced whole: a reader sees the old rows or all of them.
-///
-/// # Errors
-/// If the file holds something else, or cannot be written.
-pub fn append_csv(path: &Path, rows: &[Measurement]) -> Result<(), MeasureError> {
-    let mut all = if path.exists() {
-        read_csv(path)?
+    if second.queries_per_second() > first.queries_per_second() {
+        Ok(second)
     } else {
-        Vec::new()
-    };
-    all.extend_from_slice(rows);
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    for row in &all {
-        writer
-            .serialize(row)
-            .map_err(|error| file_error(path, &error))?;
-    }
-    let bytes = writer
-        .into_inner()
-        .map_err(|error| file_error(path, &error))?;
-    write_atomically(path, &bytes).map_err(|error| file_error(path, &error))
-}
-
-/// The rows of a CSV file that [`append_csv`] wrote.
-///
-/// # Errors
-/// If it cannot be read or its columns are others.
-pub fn read_csv(path: &Path) -> Result<Vec<Measurement>, MeasureError> {
-    let mut reader = csv::Reader::from_path(path).map_err(|error| file_error(path, &error))?;
-    reader
-        .deserialize()
-        .collect::<Result<_, _>>()
-        .map_err(|error| file_error(path, &error))
-}
-
-fn file_error(path: &Path, error: &dyn std::error::Error) -> MeasureError {
-    MeasureError::File {
-        path: path.display().to_string(),
-        why: error.to_string(),
+        Ok(first)
     }
 }
 
-/// A name for the ground truth of these data.
-fn key(base: &Vectors, queries: &Vectors, k: usize) -> String {
-    let mut hash = Sha256::new();
-    for vectors in [base, queries] {
-        hash.update((vectors.dim() as u64).to_le_bytes());
-        match (vectors.bytes(), vectors.floats()) {
-            (Some(bytes), _) => hash.update(bytes),
-            (_, floats) => floats
-                .unwrap_or_default()
-                .iter()
-                .for_each(|value| hash.update(value.to_le_bytes())),
+/// Every setting names a knob: those of `build` a knob of the build, those of `sweep` of the query.
+fn check_knobs(entry: &Entry, build: &Settings, sweep: &[Settings]) -> Result<(), MeasureError> {
+    let check = |knobs: &[Knob], settings: &Settings| {
+        for name in settings.names() {
+            if !knobs.iter().any(|knob| knob.name == name) {
+                return Err(unknown_knob(entry, name));
+            }
         }
+        Ok(())
+    };
+    check(entry.build_knobs, build)?;
+    for settings in sweep {
+        check(entry.query_knobs, settings)?;
     }
-    hash.update((k as u64).to_le_bytes());
-    format!("{:x}", hash.finalize())[..24].to_owned()
+    Ok(())
 }
 
-/// Ids and distances, little-endian, a checksum before them.
-fn encode(truth: &Neighbors) -> Vec<u8> {
-    let record = |neighbor: &Neighbor| {
-        neighbor
-            .id
-            .to_le_bytes()
-            .into_iter()
-            .chain(neighbor.distance.to_le_bytes())
-            .collect::<Vec<_>>()
+fn unknown_knob(entry: &Entry, name: &str) -> MeasureError {
+    let knobs = entry.build_knobs.iter().chain(entry.query_knobs);
+    let names: Vec<&str> = knobs.map(|knob| knob.name).collect();
+    let expected = if names.is_empty() {
+        "none".to_owned()
+    } else {
+        names.join(", ")
     };
-    let body: Vec<u8> = truth.iter().flatten().flat_map(record).collect();
-    [&Sha256::digest(&body)[..], &body].concat()
-}
-
-/// What [`encode`] wrote, if it is whole and of `rows` × `k`; anything else is computed again.
-fn decode(bytes: &[u8], rows: usize, k: usize) -> Option<Neighbors> {
-    let (sum, body) = bytes.split_at_checked(32)?;
-    if body.len() != rows * k * 12 || Sha256::digest(body)[..] != *sum {
-        return None;
+    MeasureError::UnknownKnob {
+        index: entry.key,
+        received: name.to_owned(),
+        expected,
     }
-    let neighbor = |record: &[u8]| {
-        let (id, distance) = record.split_first_chunk::<4>()?;
-        Some(Neighbor {
-            id: u32::from_le_bytes(*id),
-            distance: f64::from_le_bytes(distance.try_into().ok()?),
-        })
-    };
-    body.chunks_exact(k * 12)
-        .map(|row| {
-            row.chunks_exact(12)
-                .map(neighbor)
-                .collect::<Option<Vec<_>>>()
-        })
-        .collect()
-}
-
-/// The commit of the checkout that this was compiled from.
-fn commit() -> String {
-    let git = |arguments: &[&str]| {
-        let output = process::Command::new("git")
-            .args(["-C", env!("CARGO_MANIFEST_DIR")])
-            .args(arguments)
-            .output();
-        output
-            .ok()
-            .filter(|output| output.status.success())
-            .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
-    };
-    let Some(commit) = git(&["rev-parse", "--short=10", "HEAD"]) else {
-        return "unknown".to_owned();
-    };
-    let clean = git(&[
-        "status",
-        "--porcelain",
-        "--",
-        "src",
-        "Cargo.toml",
-        "Cargo.lock",
-    ])
-    .is_some_and(|changes| changes.is_empty());
-    if clean { commit } else { commit + "+" }
-}
-
-/// The processor's name, as the system gives it.
-#[must_use]
-pub fn cpu() -> String {
-    let linux = || -> io::Result<Option<String>> {
-        let info = fs::read_to_string("/proc/cpuinfo")?;
-        let line = info
-            .lines()
-            .find_map(|line| line.strip_prefix("model name")?.split_once(':'));
-        Ok(line.map(|(_, name)| name.trim().to_owned()))
-    };
-    let mac = || {
-        let output = process::Command::new("sysctl")
-            .args(["-n", "machdep.cpu.brand_string"])
-            .output()
-            .ok()?;
-        output
-            .status
-            .success()
-            .then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
-    };
-    linux()
-        .ok()
-        .flatten()
-        .or_else(mac)
-        .unwrap_or_else(|| env::consts::ARCH.to_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use std::fs;
+
     use crate::index::registry::find;
 
-    fn task(cache: Option<&Path>) -> Task {
+    fn task() -> Task {
         let base = Arc::new(Vectors::from_bytes(2, (0..100).collect::<Vec<u8>>()).unwrap());
         let queries = Vectors::from_bytes(2, vec![10, 12, 51, 50]).unwrap();
-        Task::new("toy", base, queries, &[3, 1], 1, cache).unwrap()
+        Task::new("toy", base, queries, &[3, 1], 1, None).unwrap()
     }
 
     /// An index that tells all it returns to be nearer than it is.
     #[test]
     fn estimated_distances_earn_nothing() {
-        let task = task(None);
-        let found = task.truth().iter().map(|row| {
-            row.iter()
-                .map(|n| Neighbor {
-                    id: n.id,
-                    distance: 0.0,
-                })
-                .collect()
-        });
-        assert_eq!(task.recall(&found.collect(), 2), 1.0);
-        let farthest = |query: usize| {
+        let task = task();
+        let claimed = |id: u32| Neighbor { id, distance: 0.0 };
+        let right = task.truth().iter();
+        let right = right.map(|row| row.iter().map(|found| claimed(found.id)).collect());
+        assert_eq!(task.recall(&right.collect(), 2), 1.0);
+        let farthest = |query: usize| -> Vec<Neighbor> {
             let ranker = Ranker::new(&task.base, Metric::Euclidean, task.queries.row(query));
             let mut ids: Vec<u32> = (0..task.base.len() as u32).collect();
-            ids.sort_by(|&a, &b| {
-                ranker
-                    .reduced(b as usize)
-                    .total_cmp(&ranker.reduced(a as usize))
-            });
-            ids.into_iter()
-                .take(2)
-                .map(|id| Neighbor { id, distance: 0.0 })
-                .collect::<Vec<_>>()
+            ids.sort_by(|&a, &b| ranker.rank(b as usize).total_cmp(&ranker.rank(a as usize)));
+            ids.into_iter().take(2).map(claimed).collect()
         };
-        assert_eq!(
-            task.recall(&(0..task.queries.len()).map(farthest).collect(), 2),
-            0.0
-        );
+        let wrong: Neighbors = (0..task.queries.len()).map(farthest).collect();
+        assert_eq!(task.recall(&wrong, 2), 0.0);
     }
 
     #[test]
     fn an_exact_index_has_recall_one_and_a_whole_row() {
         let mut rows = Vec::new();
         let entry = find("brute_force").unwrap();
-        task(None)
-            .run(entry, &Settings::default(), &entry.query_sweep(), |row| {
-                rows.push(row)
-            })
+        let settings = Settings::default();
+        task()
+            .run(entry, &settings, &entry.query_sweep(), |row| rows.push(row))
             .unwrap();
         let [row, nearest] = &rows[..] else {
             panic!("a row for each k, not {rows:?}")
@@ -623,92 +383,48 @@ mod tests {
             row.qps > 0.0 && row.qps_batch > 0.0 && row.p50_us <= row.p99_us,
             "{row:?}"
         );
-        assert_eq!(
-            Measurement {
-                params: "m=8 nprobe=3".into(),
-                ..row.clone()
-            }
-            .param("nprobe"),
-            Some(3.0)
-        );
         assert_eq!(row.param("nprobe"), None);
         assert!(row.memory_bytes >= 100, "it keeps the vectors: {row:?}");
-    }
-
-    #[test]
-    fn what_is_exported_is_read_back() {
-        let folder = tempfile::tempdir().unwrap();
-        let task = task(None);
-        task.export(folder.path()).unwrap();
-        let read = |name: &str| Vectors::read(folder.path().join(name)).unwrap();
-        assert_eq!(
-            (read("base.npy").bytes(), read("queries.npy").bytes()),
-            (task.base.bytes(), task.queries.bytes())
-        );
-        let distances: Vec<f32> = task
-            .truth
-            .iter()
-            .flatten()
-            .map(|neighbor| neighbor.distance as f32)
-            .collect();
-        assert_eq!(read("distances.npy").to_floats(), distances);
-        assert!(
-            task.export(&folder.path().join("base.npy")).is_err(),
-            "a file is no folder"
-        );
-    }
-
-    #[test]
-    fn an_unknown_parameter_is_refused_before_anything_is_built() {
-        let entry = find("brute_force").unwrap();
-        let error = task(None)
-            .run(entry, &Settings::default().with("nprobe", 3.0), &[], |_| {})
-            .unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "brute_force has no parameter \"nprobe\"; it has none"
-        );
+        assert_eq!(row.cores, Some(Machine::here().cores));
     }
 
     #[test]
     fn ground_truth_is_cached_and_a_damaged_cache_is_computed_again() {
         let folder = tempfile::tempdir().unwrap();
-        let first = task(Some(folder.path()));
-        let path = fs::read_dir(folder.path())
-            .unwrap()
-            .next()
-            .unwrap()
-            .unwrap()
-            .path();
+        let base = Arc::new(Vectors::from_bytes(2, (0..100).collect::<Vec<u8>>()).unwrap());
+        let queries = Vectors::from_bytes(2, vec![10, 12, 51, 50]).unwrap();
+        let truth = || true_neighbors(&base, &queries, 3, Some(folder.path())).unwrap();
+        let first = truth();
+        assert_eq!(&first, task().truth());
+        let path = truth_cache::path(folder.path(), &base, &queries, 3);
         let written = fs::read(&path).unwrap();
-        assert_eq!(decode(&written, 2, 3).unwrap(), first.truth);
-        let mut damaged = written.clone();
-        damaged[40] ^= 1;
-        assert!(decode(&damaged, 2, 3).is_none());
-        fs::write(&path, &damaged[..50]).unwrap();
-        assert_eq!(task(Some(folder.path())).truth, first.truth);
+        fs::write(&path, &written[..50]).unwrap();
+        assert_eq!(truth(), first);
         assert_eq!(fs::read(&path).unwrap(), written);
+        // What is there is not computed again.
+        let other: Neighbors = [task().truth().row(1), task().truth().row(0)]
+            .map(<[Neighbor]>::to_vec)
+            .into_iter()
+            .collect();
+        truth_cache::write(&path, &other).unwrap();
+        assert_eq!(truth(), other);
     }
 
     #[test]
-    fn rows_are_added_and_a_foreign_file_is_left_alone() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("results/a.csv");
-        let mut rows = Vec::new();
-        let entry = find("brute_force").unwrap();
-        task(None)
-            .run(entry, &Settings::default(), &[Settings::default()], |row| {
-                rows.push(row)
-            })
-            .unwrap();
-        append_csv(&path, &rows).unwrap();
-        append_csv(&path, &rows).unwrap();
+    fn an_unknown_parameter_is_refused_before_anything_is_built() {
+        let refused = |key: &str, build: Settings, sweep: &[Settings]| {
+            let run = task().run(find(key).unwrap(), &build, sweep, |_| {});
+            run.unwrap_err().to_string()
+        };
+        let nprobe = Settings::default().with("nprobe", 3.0);
         assert_eq!(
-            read_csv(&path).unwrap(),
-            [rows.clone(), rows.clone()].concat()
+            refused("brute_force", nprobe.clone(), &[]),
+            "brute_force has no parameter \"nprobe\"; it has none"
         );
-        fs::write(&path, "name,colour\na,b\n").unwrap();
-        assert!(append_csv(&path, &rows).is_err());
-        assert_eq!(fs::read_to_string(&path).unwrap(), "name,colour\na,b\n");
+        // A knob of the query is none of the build.
+        assert!(refused("ivf_flat", nprobe, &[]).starts_with("ivf_flat has no parameter"));
+        let nlist = Settings::default().with("nlist", 3.0);
+        let known = refused("ivf_flat", Settings::default(), &[nlist]);
+        assert!(known.contains("it has nlist, seed, nprobe"), "{known}");
     }
 }

@@ -1,7 +1,21 @@
 //! Choosing query parameters: the cheapest setting of an index that reaches a wanted recall.
 //!
-//! The recall is measured on rows held out of the base, never on the queries that the index is for: the index is built on
-//! the other rows, so that a held-out row is as unknown to it as a query will be.
+//! The naive way is to try settings on the queries until they suffice. That overstates what is
+//! reached: the setting then fits these queries, and others will find less. Here the recall is
+//! measured on rows held out of the base, and the index is built on the rest, so that a held-out
+//! row is as unknown to it as a query will be.
+//!
+//! A [`Tuner`] builds once and tries the sweep of the query parameters. For a wanted recall it then
+//! moves the *main knob*, the parameter with most values in the sweep, the others kept:
+//!
+//! ```text
+//! recall
+//!      |                   x
+//!      |- - - - - - - - - - - -  wanted     1. of the settings swept that suffice, the fastest
+//!      |           x     ^                  2. bisection between it and the next smaller value
+//!      |   x           tried                (if none suffices, the largest value is doubled first)
+//!      +---|-------|-------|---- main knob
+//! ```
 
 use std::sync::Arc;
 
@@ -12,15 +26,19 @@ use thiserror::Error;
 
 use crate::distance::Metric;
 use crate::index::registry::{Built, Entry, Knob, Settings};
-use crate::index::{BruteForce, BuildError, Query, QueryError};
+use crate::index::{BruteForce, BuildError, Index, QueryError};
 use crate::lab::evaluate::{recall, time_queries};
 use crate::neighbor::Neighbors;
 use crate::vectors::{Vectors, VectorsError};
 
-/// How often the interval between a setting that fails and one that suffices is halved.
+/// How often the interval between a setting that fails and one that suffices is halved: an eighth
+/// of the interval is finer than the recall of 1,000 queries is known.
 const HALVINGS: usize = 3;
-/// How often the main knob is doubled beyond its sweep before giving up.
+/// How often the main knob is doubled beyond its sweep before giving up: to 64 times the value that
+/// its index thinks large.
 const DOUBLINGS: usize = 6;
+/// Digits after the point of a value that bisection tries: more say nothing to a reader.
+const DIGITS: i32 = 4;
 
 /// What a tuning aims at.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -92,11 +110,29 @@ pub enum TuneError {
     Vectors(#[from] VectorsError),
 }
 
-/// The cheapest query parameters with which `entry`, built on `base` with the parameters `build`, reaches the recall of
-/// `target`: [`Tuner`] for a single recall.
+/// The cheapest query parameters with which `entry`, built on `base` with the parameters `build`,
+/// reaches the recall of `target`. For several recalls, a [`Tuner`] builds once.
 ///
 /// # Errors
 /// If the target is malformed, no setting reaches it, or the index refuses the data or `build`.
+///
+/// ```
+/// use fashion_knn::index::registry::{Settings, find};
+/// use fashion_knn::lab::tune::{Target, tune};
+/// use fashion_knn::vectors::Vectors;
+///
+/// // 500 points on a spiral; 50 of them are held out.
+/// let angles = (0..500).map(|step| step as f32 / 40.0);
+/// let points: Vec<f32> = angles.flat_map(|a| [a * a.cos(), a * a.sin()]).collect();
+/// let base = Vectors::from_floats(2, points)?;
+///
+/// let annoy = find("annoy").expect("it is in the registry");
+/// let target = Target { k: 5, recall: 0.9, ..Target::default() };
+/// let tuned = tune(annoy, &base, &Settings::default(), &target)?;
+/// assert!(tuned.recall >= 0.9);
+/// assert!(tuned.settings.to_string().starts_with("search_k="));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn tune(
     entry: &Entry,
     base: &Vectors,
@@ -106,20 +142,23 @@ pub fn tune(
     Tuner::new(entry, base, build, target)?.reach(target.recall)
 }
 
-/// An index over the rows that were not held out, and what the sweep of its query knobs gave on those that were: from one
-/// build, the settings for any recall.
+/// An index over the rows that were not held out, and what the sweep of its query knobs gave on
+/// those that were: from one build, the settings for any recall.
 pub struct Tuner<'a> {
     entry: &'a Entry,
     built: Built,
+    /// The rows held out, and their true neighbours among the rest.
     queries: Vectors,
     truth: Neighbors,
     k: usize,
+    /// Every setting of the sweep, measured.
     swept: Vec<Tuned>,
 }
 
 impl<'a> Tuner<'a> {
-    /// Builds `entry` on the rows of `base` that are not held out, with the parameters `build`, and tries every combination
-    /// of the query knobs' sweep values on those that are. The recall of `target` is not read.
+    /// Builds `entry` on the rows of `base` that are not held out, with the parameters `build`, and
+    /// tries every combination of the query knobs' sweep values on those that are. The recall of
+    /// `target` is not read.
     ///
     /// # Errors
     /// If there is nothing to hold out, or the index refuses the data or `build`.
@@ -129,111 +168,94 @@ impl<'a> Tuner<'a> {
         build: &Settings,
         target: &Target,
     ) -> Result<Self, TuneError> {
-        let held_out = target.held_out.min(base.len() / 10);
-        if held_out == 0 {
-            let (what, expected) = (
-                "the number of rows held out",
-                "at least 1, of a base of 10 or more",
-            );
-            return Err(TuneError::Target {
-                what,
-                received: held_out.to_string(),
-                expected,
-            });
-        }
-        let mut rng = ChaCha8Rng::seed_from_u64(target.seed);
-        let mut out = vec![false; base.len()];
-        sample(&mut rng, base.len(), held_out)
-            .into_iter()
-            .for_each(|row| out[row] = true);
-        let rows = |wanted: bool| {
-            (0..base.len())
-                .filter(|&row| out[row] == wanted)
-                .collect::<Vec<_>>()
-        };
-        let (queries, rest) = (
-            base.select(&rows(true))?,
-            Arc::new(base.select(&rows(false))?),
-        );
-        let truth =
-            BruteForce::over(rest.clone(), Metric::Euclidean)?.query_batch(&queries, target.k)?;
-        let built = (entry.build)(rest, build)?;
+        let Parts { queries, rest } = hold_out(base, target)?;
+        let exact = BruteForce::build(rest.clone(), Metric::Euclidean)?;
         let mut tuner = Self {
             entry,
-            built,
+            truth: exact.query_batch(&queries, target.k)?,
+            built: (entry.build)(rest, build)?,
             queries,
-            truth,
             k: target.k,
             swept: Vec::new(),
         };
-        tuner.swept = entry
-            .query_sweep()
-            .into_iter()
-            .map(|settings| tuner.run(settings))
-            .collect::<Result<_, _>>()?;
+        for settings in entry.query_sweep() {
+            let tuned = tuner.run(settings)?;
+            tuner.swept.push(tuned);
+        }
         Ok(tuner)
     }
 
-    /// The fastest setting that reaches `recall` on the held-out rows.
-    ///
-    /// Of the settings swept that suffice the fastest is kept, and its main knob (the one with most values) is then lowered
-    /// towards the next smaller value by bisection. Where none suffices, the main knob is doubled from its largest value.
+    /// The fastest setting that reaches `recall` on the held-out rows, found as the
+    /// [module](self) says.
     ///
     /// # Errors
-    /// If `recall` is none, or no setting reaches it.
+    /// If `recall` is not a share from 0 to 1, or no setting reaches it.
     pub fn reach(&self, recall: f64) -> Result<Tuned, TuneError> {
         if !(0.0..=1.0).contains(&recall) {
-            let (what, expected) = ("the recall", "a share from 0 to 1");
             return Err(TuneError::Target {
-                what,
+                what: "the recall",
                 received: recall.to_string(),
-                expected,
+                expected: "a share from 0 to 1",
             });
         }
         let mut tried = self.swept.clone();
-        let Some(main) = self
-            .entry
-            .query_knobs
-            .iter()
-            .max_by_key(|knob| knob.sweep.len())
-        else {
-            return self.best(tried, recall);
+        let knobs = self.entry.query_knobs.iter();
+        let Some(main) = knobs.max_by_key(|knob| knob.sweep.len()) else {
+            // Nothing to move: an exact index, as a rule.
+            return self.fastest(&tried, recall);
         };
         if !tried.iter().any(|tuned| tuned.recall >= recall) {
-            let widest = tried
-                .iter()
-                .max_by(|a, b| a.recall.total_cmp(&b.recall))
-                .map(|tuned| tuned.settings.clone());
-            let mut settings = widest.unwrap_or_default();
-            for _ in 0..DOUBLINGS {
-                settings = settings.clone().with(main.name, settings.get(main) * 2.0);
-                // A value that the index refuses ends the search, as one that suffices does.
-                let Ok(tuned) = self.run(settings.clone()) else {
-                    break;
-                };
-                tried.push(tuned);
-                if tried.last().is_some_and(|tuned| tuned.recall >= recall) {
-                    break;
-                }
+            self.double(main, recall, &mut tried);
+        }
+        let best = self.fastest(&tried, recall)?;
+        self.bisect(main, recall, &best, &mut tried)?;
+        self.fastest(&tried, recall)
+    }
+
+    /// Doubles the main knob of the setting with the best recall until it suffices, or the index
+    /// refuses the value.
+    fn double(&self, main: &Knob, recall: f64, tried: &mut Vec<Tuned>) {
+        let by_recall = |a: &&Tuned, b: &&Tuned| a.recall.total_cmp(&b.recall);
+        let widest = tried.iter().max_by(by_recall);
+        let mut settings = widest.map_or_else(Settings::default, |best| best.settings.clone());
+        for _ in 0..DOUBLINGS {
+            let doubled = settings.get(main) * 2.0;
+            settings = settings.with(main.name, doubled);
+            let Ok(tuned) = self.run(settings.clone()) else {
+                return;
+            };
+            let suffices = tuned.recall >= recall;
+            tried.push(tuned);
+            if suffices {
+                return;
             }
         }
-        let best = self.best(tried.clone(), recall)?;
-        let at = best.settings.get(main);
-        let below = tried
-            .iter()
-            .filter(|tuned| same_but(main, self.entry, &tuned.settings, &best.settings));
-        let below = below
-            .map(|tuned| tuned.settings.get(main))
-            .filter(|&value| value < at)
-            .reduce(f64::max);
-        let (Some(mut low), mut high) = (below, at) else {
-            return Ok(best);
-        };
+    }
+
+    /// Lowers the main knob of `best`, which suffices, towards the next smaller value tried.
+    fn bisect(
+        &self,
+        main: &Knob,
+        recall: f64,
+        best: &Tuned,
+        tried: &mut Vec<Tuned>,
+    ) -> Result<(), TuneError> {
+        let mut high = best.settings.get(main);
+        let mut low = f64::NEG_INFINITY;
+        for other in tried.iter() {
+            let value = other.settings.get(main);
+            if value < high && self.same_but(main, &other.settings, &best.settings) {
+                low = low.max(value);
+            }
+        }
+        if low == f64::NEG_INFINITY {
+            return Ok(());
+        }
+        // A knob whose values are all whole numbers counts something.
         let whole = main.sweep.iter().all(|value| value.fract() == 0.0);
+        let scale = 10f64.powi(if whole { 0 } else { DIGITS });
         for _ in 0..HALVINGS {
-            // No more digits than a reader cares for.
-            let digits = if whole { 1.0 } else { 1e4 };
-            let middle = (f64::midpoint(low, high) * digits).round() / digits;
+            let middle = (f64::midpoint(low, high) * scale).round() / scale;
             if middle <= low || middle >= high {
                 break;
             }
@@ -245,38 +267,66 @@ impl<'a> Tuner<'a> {
             }
             tried.push(tuned);
         }
-        self.best(tried, recall)
+        Ok(())
     }
 
+    /// Measures a setting on the held-out rows.
     fn run(&self, settings: Settings) -> Result<Tuned, TuneError> {
         let index = (self.built)(&settings)?;
         let timed = time_queries(index.as_ref(), &self.queries, self.k)?;
-        let recall = recall(&timed.neighbors, &self.truth, self.k);
         Ok(Tuned {
             settings,
-            recall,
+            recall: recall(&timed.neighbors, &self.truth, self.k),
             queries_per_second: timed.queries_per_second(),
         })
     }
 
-    fn best(&self, tried: Vec<Tuned>, wanted: f64) -> Result<Tuned, TuneError> {
-        let best = tried.iter().map(|tuned| tuned.recall).fold(0.0, f64::max);
-        let enough = tried.into_iter().filter(|tuned| tuned.recall >= wanted);
+    /// Of the settings that suffice, the fastest.
+    fn fastest(&self, tried: &[Tuned], wanted: f64) -> Result<Tuned, TuneError> {
+        let enough = tried.iter().filter(|tuned| tuned.recall >= wanted);
         let fastest = enough.max_by(|a, b| a.queries_per_second.total_cmp(&b.queries_per_second));
-        fastest.ok_or(TuneError::Unreachable {
+        fastest.cloned().ok_or_else(|| TuneError::Unreachable {
             index: self.entry.key,
-            best,
+            best: tried.iter().map(|tuned| tuned.recall).fold(0.0, f64::max),
             wanted,
         })
     }
+
+    /// Whether two settings differ in the main knob at most.
+    fn same_but(&self, main: &Knob, a: &Settings, b: &Settings) -> bool {
+        let mut others = self.entry.query_knobs.iter();
+        others.all(|knob| knob.name == main.name || a.get(knob) == b.get(knob))
+    }
 }
 
-/// Whether two settings differ in the main knob at most.
-fn same_but(main: &Knob, entry: &Entry, a: &Settings, b: &Settings) -> bool {
-    entry
-        .query_knobs
-        .iter()
-        .all(|knob| knob.name == main.name || a.get(knob) == b.get(knob))
+/// A base in two parts.
+struct Parts {
+    /// The rows held out.
+    queries: Vectors,
+    /// The other rows.
+    rest: Arc<Vectors>,
+}
+
+/// Holds rows of `base` out, by chance: as many as `target` says, a tenth of them at most.
+fn hold_out(base: &Vectors, target: &Target) -> Result<Parts, TuneError> {
+    let held_out = target.held_out.min(base.len() / 10);
+    if held_out == 0 {
+        return Err(TuneError::Target {
+            what: "the number of rows held out",
+            received: held_out.to_string(),
+            expected: "at least 1, of a base of 10 or more",
+        });
+    }
+    let mut rng = ChaCha8Rng::seed_from_u64(target.seed);
+    let mut is_out = vec![false; base.len()];
+    for row in sample(&mut rng, base.len(), held_out) {
+        is_out[row] = true;
+    }
+    let (out, rest): (Vec<usize>, Vec<usize>) = (0..base.len()).partition(|&row| is_out[row]);
+    Ok(Parts {
+        queries: base.select(&out)?,
+        rest: Arc::new(base.select(&rest)?),
+    })
 }
 
 #[cfg(test)]
@@ -311,7 +361,8 @@ mod tests {
 
     #[test]
     fn a_recall_beyond_the_sweep_is_reached_by_doubling() {
-        // Noise in 40 dimensions over 1,000 lists: 64 of them, the sweep's most, hold far from all neighbours.
+        // Noise in 40 dimensions over 1,000 lists: in 64 of them, the most that the sweep probes,
+        // are far from all neighbours.
         let (base, build) = (noise(4_000, 40), Settings::default().with("nlist", 1_000.0));
         let target = Target {
             recall: 0.98,
