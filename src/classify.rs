@@ -181,7 +181,7 @@ pub enum ClassifierError {
 ///
 /// // Four points on a line, two of class 5 and two of class 8.
 /// let base = Arc::new(Vectors::from_floats(1, vec![0.0, 1.0, 10.0, 11.0])?);
-/// let index = Arc::new(BruteForce::build(base, Metric::Euclidean)?);
+/// let index = Arc::new(BruteForce::build(base, BruteForceParams::default())?);
 /// let classifier = KnnClassifier::new(index, [5, 5, 8, 8].into(), Weights::Uniform)?;
 ///
 /// let queries = Vectors::from_floats(1, vec![0.4, 10.6])?;
@@ -232,8 +232,7 @@ impl KnnClassifier {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::distance::Metric;
-    use crate::index::BruteForce;
+    use crate::index::{BruteForce, BruteForceParams, Build};
 
     fn row(distances: &[f64]) -> Vec<Neighbor> {
         distances
@@ -309,7 +308,7 @@ mod tests {
     #[test]
     fn classifies_by_what_the_index_finds() {
         let base = Arc::new(Vectors::from_floats(1, vec![0.0, 1.0, 10.0, 11.0]).unwrap());
-        let index = Arc::new(BruteForce::over(base, Metric::Euclidean).unwrap());
+        let index = Arc::new(BruteForce::build(base, BruteForceParams::default()).unwrap());
         let queries = Vectors::from_floats(1, vec![0.4, 10.6]).unwrap();
         let knn = KnnClassifier::new(index.clone(), [5, 5, 8, 8].into(), Weights::Uniform).unwrap();
         assert_eq!(knn.predict(&queries, 2).unwrap(), [Some(5), Some(8)]);

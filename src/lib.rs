@@ -20,7 +20,7 @@
 //! use fashion_knn::prelude::*;
 //!
 //! let corners = Arc::new(Vectors::from_floats(2, vec![0.0, 0.0, 4.0, 0.0, 0.0, 3.0])?);
-//! let index = BruteForce::over(corners, Metric::Euclidean)?;
+//! let index = BruteForce::build(corners, BruteForceParams::default())?;
 //! let nearest = index.query(&[4.0, 3.0], 2)?;
 //! assert_eq!(nearest, [Neighbor { id: 1, distance: 3.0 }, Neighbor { id: 2, distance: 4.0 }]);
 //! # Ok::<(), Box<dyn std::error::Error>>(())

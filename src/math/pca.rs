@@ -223,18 +223,8 @@ pub(crate) fn centre(row: Row<'_>, mean: ArrayView1<'_, f64>, out: &mut [f64]) {
     let mean = mean
         .as_slice()
         .expect("a mean is a whole array, not a strided view");
-    match row {
-        Row::Bytes(row) => subtract(row, mean, out),
-        Row::Floats(row) => subtract(row, mean, out),
-    }
-}
-
-#[inline]
-fn subtract<T: Copy + Into<f64>>(row: &[T], mean: &[f64], out: &mut [f64]) {
     assert_eq!(row.len(), mean.len(), "vectors of one dimension");
-    for ((out, &value), mean) in out.iter_mut().zip(row).zip(mean) {
-        *out = value.into() - mean;
-    }
+    row.sub_into(mean, out);
 }
 
 /// The rows with these numbers, less the mean.

@@ -101,14 +101,6 @@ pub struct BruteForce {
 }
 
 impl BruteForce {
-    /// [`Build::build`] with a metric: `BruteForce::over(base, Metric::Manhattan)`.
-    ///
-    /// # Errors
-    /// If `base` is empty.
-    pub fn over(base: Arc<Vectors>, metric: Metric) -> Result<Self, BuildError> {
-        Self::build(base, BruteForceParams { metric })
-    }
-
     /// With half a byte of each value wherever they can be had.
     fn new(base: Arc<Vectors>, metric: Metric) -> Result<Self, BuildError> {
         check_base(&base)?;
@@ -297,20 +289,11 @@ fn centre(base: &Vectors) -> Arc<[f32]> {
         .collect();
     let mut sums = vec![0.0f64; base.dim()];
     for &row in &rows {
-        match base.row(row) {
-            Row::Bytes(values) => add(values, &mut sums),
-            Row::Floats(values) => add(values, &mut sums),
-        }
+        base.row(row).add_to(&mut sums);
     }
     sums.into_iter()
         .map(|sum| (sum / rows.len() as f64) as f32)
         .collect()
-}
-
-fn add<T: Copy + Into<f64>>(values: &[T], sums: &mut [f64]) {
-    for (sum, &value) in sums.iter_mut().zip(values) {
-        *sum += value.into();
-    }
 }
 
 /// The least f32 that is not below `value`.
@@ -444,7 +427,7 @@ mod tests {
         apart[1_000] = 1e9;
         let apart = Vectors::from_floats(60, apart).unwrap();
         check(&apart, &queries, 10);
-        let index = BruteForce::over(Arc::new(apart), Metric::Euclidean).unwrap();
+        let index = BruteForce::build(Arc::new(apart), BruteForceParams::default()).unwrap();
         assert!(!index.has_halves(), "which decide nothing");
     }
 
@@ -460,13 +443,18 @@ mod tests {
         let base = Arc::new(
             Vectors::from_floats(40, hidden.chunks(4).flat_map(mix).collect::<Vec<_>>()).unwrap(),
         );
-        let index = BruteForce::over(Arc::clone(&base), Metric::Euclidean).unwrap();
+        let index = BruteForce::build(Arc::clone(&base), BruteForceParams::default()).unwrap();
         assert!(index.has_halves());
         assert!(index.memory_bytes() < base.memory_bytes() * 6 / 5);
         assert!(
-            !BruteForce::over(base, Metric::Manhattan)
-                .unwrap()
-                .has_halves()
+            !BruteForce::build(
+                base,
+                BruteForceParams {
+                    metric: Metric::Manhattan
+                }
+            )
+            .unwrap()
+            .has_halves()
         );
     }
 

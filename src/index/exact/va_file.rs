@@ -71,9 +71,10 @@ use rayon::prelude::*;
 use self::layout::{File, Rotated};
 pub use self::plan::Plan;
 use self::search::{Scratch, Searched};
-use crate::distance::Metric;
 use crate::index::parameters::parameters;
-use crate::index::{BruteForce, Build, BuildError, Found, Index, NoParameters, Visits, check_base};
+use crate::index::{
+    BruteForce, BruteForceParams, Build, BuildError, Found, Index, NoParameters, Visits, check_base,
+};
 use crate::neighbor::Candidate;
 use crate::simd::va_codes::BLOCK;
 use crate::vectors::{Row, Vectors};
@@ -226,7 +227,7 @@ impl Build for VaFile {
         if let Some(plan) = params.plan {
             plan.check()?;
         }
-        let full = BruteForce::over(base, Metric::Euclidean)?;
+        let full = BruteForce::build(base, BruteForceParams::default())?;
         match params.plan {
             Some(plan) => Self::planned(full, plan, params.seed),
             None => Self::chosen(full, params.seed),
@@ -291,7 +292,7 @@ impl Index for VaFile {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::distance::Ranker;
+    use crate::distance::{Metric, Ranker};
     use crate::index::Query;
     use crate::neighbor::{Neighbor, TopK};
     use proptest::prelude::*;

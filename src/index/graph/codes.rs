@@ -32,7 +32,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::index::support::projection::{Projected, ProjectedQuery, Projection};
-use crate::simd::graph_codes::{self, Line, TAIL};
+use crate::simd::graph_codes::{self, CodeLine, TAIL};
 use crate::vectors::Vectors;
 
 /// The longest code, in cache lines.
@@ -62,7 +62,7 @@ pub struct Encoder {
 pub struct Encoded {
     pub encoder: Encoder,
     /// n codes, of as many lines as were asked for.
-    pub codes: Vec<Line>,
+    pub codes: Vec<CodeLine>,
     /// What the codes round: n × m coordinates, in units of the code.
     pub coordinates: Vectors,
 }
@@ -71,7 +71,7 @@ pub struct Encoded {
 #[derive(Debug, Default)]
 pub struct EncodedQuery {
     /// Its code, as that of a vector.
-    pub code: Vec<Line>,
+    pub code: Vec<CodeLine>,
     projected: ProjectedQuery,
 }
 
@@ -89,7 +89,7 @@ impl Encoder {
         }
 
         let Projected { coordinates, rests } = projected;
-        let mut codes = vec![Line::default(); base.len() * lines];
+        let mut codes = vec![CodeLine::default(); base.len() * lines];
         for (row, code) in codes.chunks_exact_mut(lines).enumerate() {
             write(code, &coordinates[row * kept..][..kept], rests[row]);
         }
@@ -106,7 +106,7 @@ impl Encoder {
         let EncodedQuery { code, projected } = out;
         self.projection.apply(query, projected);
         code.clear();
-        code.resize(self.lines, Line::default());
+        code.resize(self.lines, CodeLine::default());
         write(code, &projected.coordinates, projected.rest);
     }
 
@@ -130,7 +130,7 @@ fn range(coordinates: &[f32]) -> f32 {
 
 /// Rounds coordinates to a code; what lies outside its range goes to the edge. `rest` is the
 /// squared length of what the coordinates leave out.
-fn write(code: &mut [Line], coordinates: &[f32], rest: f32) {
+fn write(code: &mut [CodeLine], coordinates: &[f32], rest: f32) {
     for (line, values) in code.iter_mut().zip(coordinates.chunks(64)) {
         for (byte, value) in line.0.iter_mut().zip(values) {
             *byte = (value + (MIDDLE + 0.5)).clamp(0.0, LARGEST) as u8;

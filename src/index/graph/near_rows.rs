@@ -25,7 +25,7 @@ use rayon::prelude::*;
 
 use super::codes::{Encoded, Encoder};
 use crate::math::kmeans::{KMeans, KMeansParams, group};
-use crate::simd::graph_codes::{self, Line, Query};
+use crate::simd::graph_codes::{self, CodeLine, Query};
 use crate::vectors::Vectors;
 
 /// Clusters in which a row's neighbours are looked for. More find more of the near rows, and the
@@ -55,7 +55,7 @@ pub struct Neighborhoods {
     /// The base's row numbers by position.
     pub ids: Vec<u32>,
     /// The codes by position.
-    pub codes: Vec<Line>,
+    pub codes: Vec<CodeLine>,
     /// The near vectors of each, nearest first, by position.
     pub near: Vec<Vec<Near>>,
     pub clusters: KMeans,
@@ -109,7 +109,7 @@ impl Neighborhoods {
 /// Each position's `count` nearest by code, nearest first, among the clusters that `probes` lists
 /// for it.
 fn near_neighbors<const LINES: usize>(
-    codes: &[[Line; LINES]],
+    codes: &[[CodeLine; LINES]],
     starts: &[usize],
     probes: &[&[u32]],
     count: usize,

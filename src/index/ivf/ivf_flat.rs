@@ -81,7 +81,7 @@ parameters! {
 ///
 /// // All lists: slower, and exact.
 /// let all = index.with_search(IvfFlatSearch { nprobe: 16 })?;
-/// let exact = BruteForce::over(Arc::clone(&base), Metric::Euclidean)?;
+/// let exact = BruteForce::build(Arc::clone(&base), BruteForceParams::default())?;
 /// assert_eq!(all.query(base.row(42), 10)?, exact.query(base.row(42), 10)?);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -220,9 +220,8 @@ impl Scan<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::index::BruteForce;
-    use crate::index::Query;
     use crate::index::support::test_data::{clustered, recall, rounded};
+    use crate::index::{BruteForce, BruteForceParams, Query};
 
     #[test]
     fn all_lists_probed_is_exhaustive_search() {
@@ -230,7 +229,7 @@ mod tests {
         for base in [rounded(&floats), floats] {
             let (base, queries) = (Arc::new(base), clustered(30, 20, 2));
             let ivf = IvfFlat::build(base.clone(), IvfFlatParams { nlist: 9, seed: 3 }).unwrap();
-            let exact = BruteForce::over(base, Metric::Euclidean).unwrap();
+            let exact = BruteForce::build(base, BruteForceParams::default()).unwrap();
             let all = ivf
                 .with_search(IvfFlatSearch { nprobe: 1_000 })
                 .unwrap()

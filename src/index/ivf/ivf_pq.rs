@@ -229,17 +229,15 @@ impl Index for IvfPq {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::distance::Metric;
-    use crate::index::BruteForce;
-    use crate::index::Query;
     use crate::index::support::test_data::{clustered, recall, rounded};
+    use crate::index::{BruteForce, BruteForceParams, Query};
 
     #[test]
     fn all_candidates_ranked_is_exhaustive_search() {
         let floats = clustered(500, 20, 1);
         for base in [rounded(&floats), floats] {
             let (base, queries) = (Arc::new(base), clustered(30, 20, 2));
-            let exact = BruteForce::over(base.clone(), Metric::Euclidean)
+            let exact = BruteForce::build(base.clone(), BruteForceParams::default())
                 .unwrap()
                 .query_batch(&queries, 7)
                 .unwrap();

@@ -57,7 +57,7 @@ use crate::index::support::projection::{Projected, ProjectedQuery, Projection};
 use crate::index::{Found, Visits};
 use crate::neighbor::TopK;
 use crate::simd::matvec;
-use crate::simd::pq_scan::{self, Candidate, Linear, Pair};
+use crate::simd::pq_scan::{self, Linear, Pair, Scored};
 use crate::vectors::{Row, Vectors};
 
 /// Rows of candidates that are asked for ahead of time, while others are compared: a trade of
@@ -113,7 +113,7 @@ struct Scratch {
     /// Squared distances to the centroids of the lists, in the components.
     to_centroids: Vec<f32>,
     tables: Tables,
-    found: Vec<Candidate>,
+    found: Vec<Scored>,
 }
 
 thread_local! {
@@ -276,8 +276,8 @@ impl PqLists {
     }
 
     /// The `k` best candidates by exact distance.
-    fn by_vectors(&self, rows: &Vectors, query: Row<'_>, k: usize, found: &[Candidate]) -> TopK {
-        let fetch = |candidate: &Candidate| rows.row(candidate.position as usize).prefetch();
+    fn by_vectors(&self, rows: &Vectors, query: Row<'_>, k: usize, found: &[Scored]) -> TopK {
+        let fetch = |candidate: &Scored| rows.row(candidate.position as usize).prefetch();
         let ranker = Ranker::new(rows, Metric::Euclidean, query);
         let mut top = TopK::new(k);
         found.iter().take(AHEAD).for_each(fetch);
@@ -292,7 +292,7 @@ impl PqLists {
     }
 
     /// The `k` best candidates by their estimates.
-    fn by_estimates(&self, k: usize, found: &[Candidate]) -> TopK {
+    fn by_estimates(&self, k: usize, found: &[Scored]) -> TopK {
         let mut top = TopK::new(k);
         let square_scale = self.projection.scale().powi(2);
         for candidate in found {
@@ -395,7 +395,7 @@ struct Scan<'a> {
     candidates: usize,
     /// What has a larger estimate is not among them.
     limit: f32,
-    found: &'a mut Vec<Candidate>,
+    found: &'a mut Vec<Scored>,
     visits: Visits,
 }
 
@@ -412,15 +412,19 @@ impl Scan<'_> {
             per_bias: biases.step,
             offset: distance + self.rest + biases.least + self.tables.offset,
         };
-        let (biases, limit, found) = (&biases.values, self.limit, &mut *self.found);
+        let scan = pq_scan::Scan {
+            biases: &biases.values,
+            positions,
+            linear,
+            limit: self.limit,
+        };
         match &self.index.codes {
             Codes::Packed(codes) => {
-                let tables = &self.tables.packed;
-                pq_scan::scan(codes, tables, biases, positions, linear, limit, found);
+                pq_scan::scan(codes, &self.tables.packed, &scan, self.found);
             }
             Codes::Bytes(codes) => {
                 let tables = self.tables.entries.as_chunks().0;
-                pq_scan::scan_bytes(codes, tables, biases, positions, linear, limit, found);
+                pq_scan::scan_bytes(codes, tables, &scan, self.found);
             }
         }
         // Sorting out at twice as many as wanted costs a constant time for each that was found.
@@ -440,8 +444,8 @@ impl Scan<'_> {
 
 /// Keeps the `count` candidates of least estimate (ties by position), of which there are more;
 /// returns the largest estimate kept.
-fn keep_least(found: &mut Vec<Candidate>, count: usize) -> f32 {
-    let key = |a: &Candidate, b: &Candidate| {
+fn keep_least(found: &mut Vec<Scored>, count: usize) -> f32 {
+    let key = |a: &Scored, b: &Scored| {
         a.estimate
             .total_cmp(&b.estimate)
             .then(a.position.cmp(&b.position))

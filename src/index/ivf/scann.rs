@@ -89,7 +89,7 @@ const DIMENSIONS_PER_BLOCK: usize = 2;
 ///
 /// // All leaves, and all 250 vectors reordered: slower, and exact.
 /// let all = index.with_search(ScannSearch { num_leaves_to_search: 16, reorder: 250 })?;
-/// let exact = BruteForce::over(Arc::clone(&base), Metric::Euclidean)?;
+/// let exact = BruteForce::build(Arc::clone(&base), BruteForceParams::default())?;
 /// assert_eq!(all.query(base.row(42), 10)?, exact.query(base.row(42), 10)?);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -198,10 +198,8 @@ impl Index for Scann {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::distance::Metric;
-    use crate::index::BruteForce;
-    use crate::index::Query;
     use crate::index::support::test_data::{clustered, recall, rounded};
+    use crate::index::{BruteForce, BruteForceParams, Query};
 
     #[test]
     fn all_reordered_is_exhaustive_search() {
@@ -216,7 +214,7 @@ mod tests {
                 },
             )
             .unwrap();
-            let exact = BruteForce::over(base, Metric::Euclidean).unwrap();
+            let exact = BruteForce::build(base, BruteForceParams::default()).unwrap();
             let all = scann
                 .with_search(ScannSearch {
                     num_leaves_to_search: 9,

@@ -245,7 +245,7 @@ impl Sketch {
     fn scale_for(&self, base: &Vectors) -> f64 {
         let farthest = (0..base.len())
             .into_par_iter()
-            .map(|row| kernels::norm(self.metric, &kernels::centre(base.row(row), &self.mean)))
+            .map(|row| norm(self.metric, &centred(base.row(row), &self.mean)))
             .reduce(|| 0.0, f64::max);
         if farthest == 0.0 {
             1.0
@@ -257,8 +257,8 @@ impl Sketch {
     /// Writes the sketch of `row`, multiplied by `scale`; returns the most that rounding has moved
     /// it, in the metric.
     fn embed(&self, row: Row<'_>, scale: f64, out: &mut [f32]) -> f64 {
-        let centred = kernels::centre(row, &self.mean);
-        let norm = kernels::norm(self.metric, &centred) * scale;
+        let centred = centred(row, &self.mean);
+        let norm = norm(self.metric, &centred) * scale;
         match self.metric {
             Metric::Euclidean => self.embed_components(&centred, norm, scale, out),
             Metric::Manhattan => self.embed_runs(&centred, norm, scale, out),
@@ -313,7 +313,7 @@ impl Sketch {
     /// The sketch of a query of dimension d.
     pub fn query(&self, query: Row<'_>) -> SketchedQuery {
         let mut values = vec![0.0; self.width];
-        let norm = kernels::norm(self.metric, &kernels::centre(query, &self.mean)) * self.scale;
+        let norm = norm(self.metric, &centred(query, &self.mean)) * self.scale;
         // From too far away only the direction counts.
         let nearer = if norm > FARTHEST_QUERY {
             FARTHEST_QUERY / norm
@@ -401,5 +401,23 @@ impl Lanes {
     /// Bytes that they take.
     pub fn memory_bytes(&self) -> usize {
         self.values.len() * size_of::<f32>()
+    }
+}
+
+/// The row less the mean.
+#[inline]
+fn centred(row: Row<'_>, mean: &[f64]) -> Vec<f64> {
+    match row {
+        Row::Bytes(row) => kernels::centre_bytes(row, mean),
+        Row::Floats(row) => kernels::centre_floats(row, mean),
+    }
+}
+
+/// The distance of a centred row to the origin.
+#[inline]
+fn norm(metric: Metric, centred: &[f64]) -> f64 {
+    match metric {
+        Metric::Euclidean => kernels::euclidean_norm(centred),
+        Metric::Manhattan => kernels::manhattan_norm(centred),
     }
 }

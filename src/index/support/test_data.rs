@@ -7,7 +7,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::distance::Metric;
-use crate::index::{BruteForce, Index, Query};
+use crate::index::{BruteForce, BruteForceParams, Build, Index, Query};
 use crate::vectors::Vectors;
 
 /// `n` rows of `dim` values in 0..=255 around ten centres, spread along eight directions. Another
@@ -51,7 +51,7 @@ pub fn rounded(data: &Vectors) -> Vectors {
 /// The part of the true `k` nearest that `index` finds, by distance; its distances must be true
 /// ones.
 pub fn recall(index: &dyn Index, base: &Arc<Vectors>, queries: &Vectors, k: usize) -> f64 {
-    let truth = BruteForce::over(base.clone(), Metric::Euclidean)
+    let truth = BruteForce::build(base.clone(), BruteForceParams::default())
         .unwrap()
         .query_batch(queries, k)
         .unwrap();

@@ -259,7 +259,7 @@ fn ball(sketched: &Sketched, metric: Metric, ids: &[u32], centre: &mut [f32]) ->
     }
     let farthest = ids
         .iter()
-        .map(|&id| kernels::rank(metric, &centre[..width], sketch_of(sketched, id)))
+        .map(|&id| reduced_distance(metric, &centre[..width], sketch_of(sketched, id)))
         .fold(0.0, f32::max);
     // Rounded up by more than summing can err, so that the ball holds its rows.
     length(metric, farthest) * (1.0 + rounding(width))
@@ -268,6 +268,15 @@ fn ball(sketched: &Sketched, metric: Metric, ids: &[u32], centre: &mut [f32]) ->
 /// The relative error, with room to spare, of a distance summed in f32 over `width` coordinates.
 fn rounding(width: usize) -> f32 {
     (width as f32 + 8.0) * f32::EPSILON
+}
+
+/// The reduced distance of two sketches.
+#[inline]
+fn reduced_distance(metric: Metric, a: &[f32], b: &[f32]) -> f32 {
+    match metric {
+        Metric::Euclidean => kernels::squared_euclidean(a, b),
+        Metric::Manhattan => kernels::manhattan(a, b),
+    }
 }
 
 /// The distance that a reduced distance stands for.
@@ -289,7 +298,7 @@ impl Tree {
     #[inline]
     fn bound(&self, query: &SketchedQuery, node: usize) -> f32 {
         let metric = self.params.metric;
-        let to_centre = kernels::rank(metric, &query.values, self.centre(node));
+        let to_centre = reduced_distance(metric, &query.values, self.centre(node));
         // Rounded down by more than summing can err.
         let to_centre = length(metric, to_centre) * (1.0 - rounding(query.values.len()));
         (to_centre - self.nodes[node].radius).max(0.0)
@@ -377,8 +386,11 @@ impl<'a> Search<'a> {
         let (start, end) = (start as usize, end as usize);
         self.visits.leaves += 1;
         self.visits.bounds += end - start;
-        kernels::ranks(
-            self.tree.params.metric,
+        let distances = match self.tree.params.metric {
+            Metric::Euclidean => kernels::squared_euclidean_groups,
+            Metric::Manhattan => kernels::manhattan_groups,
+        };
+        distances(
             &self.query.values,
             self.tree.lanes.groups(start, end),
             self.radius.rank,

@@ -388,7 +388,7 @@ impl<'a> Search<'a> {
                 break;
             }
             if let Some(next) = candidates.get(i + 1) {
-                kernels::prefetch_row(self.tree.rows.row(next.position as usize));
+                self.tree.rows.row(next.position as usize).prefetch();
             }
             self.compare(position);
         }
@@ -398,7 +398,7 @@ impl<'a> Search<'a> {
     #[inline]
     fn bound(&self, position: u32) -> f32 {
         let sketch = self.tree.sketch(position);
-        kernels::rank(Metric::Euclidean, &self.query.values, sketch)
+        kernels::squared_euclidean(&self.query.values, sketch)
     }
 
     /// Compares a row exactly, unless the first guess did.

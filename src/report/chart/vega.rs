@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::PALETTE;
 use crate::lab::frontier::pareto;
-use crate::lab::task::Measurement;
+use crate::lab::record::Measurement;
 use crate::report::figure::{Figure, emit};
 use crate::report::numbers::REPORT;
 

@@ -13,7 +13,6 @@ use super::{BLOCK, BruteForce};
 use crate::distance::{Metric, QueryForm, Ranker};
 use crate::neighbor::TopK;
 use crate::simd::half_bytes::{Block, Codes, Nibbles, ROWS};
-use crate::simd::lower_bound::prefetch_row;
 use crate::simd::pairwise;
 use crate::vectors::{Row, Storage, Vectors};
 
@@ -196,7 +195,7 @@ impl<'a> Scan<'a> {
             }
             let near = &near[..count];
             for &id in near {
-                prefetch_row(self.base.row(id));
+                self.base.row(id).prefetch();
             }
             for &id in near {
                 if let Some(reduced) = self.ranker.reduced_within(id, top.threshold()) {

@@ -14,8 +14,7 @@ use super::plan::{self, Work, rotation_cost, verification_cost};
 use super::query_code::QueryCode;
 use crate::distance::{Metric, Ranker};
 use crate::neighbor::{Candidate, TopK};
-use crate::simd::lower_bound::prefetch_row;
-use crate::simd::va_codes::{self, BLOCK, Candidate as Survivor};
+use crate::simd::va_codes::{self, BLOCK, Survivor};
 use crate::vectors::{Row, Vectors};
 
 /// The first threshold comes from so many blocks beyond those that hold 2·k points…
@@ -311,7 +310,7 @@ impl Search<'_> {
 
     fn prefetch_row(&self, candidate: &Survivor) {
         if let Some(id) = self.file.row(candidate.position) {
-            prefetch_row(self.base.row(id as usize));
+            self.base.row(id as usize).prefetch();
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::distance::{Metric, Ranker};
 use crate::index::graph::codes::Encoder;
 use crate::index::graph::near_rows::{Near, Neighborhoods};
 use crate::math::kmeans::KMeans;
-use crate::simd::graph_codes::{self, Line, Query};
+use crate::simd::graph_codes::{self, CodeLine, Query};
 use crate::simd::pairwise::squared_euclidean_f32;
 use crate::vectors::Vectors;
 
@@ -52,12 +52,12 @@ pub struct Graph {
     /// The base's row numbers by position.
     pub ids: Vec<u32>,
     /// The codes by position, each of as many lines as the graph was built with.
-    pub codes: Vec<Line>,
+    pub codes: Vec<CodeLine>,
     pub edges: Vec<Edges>,
     /// Positions where a walk may begin: the vector nearest to each cluster's centroid, and those
     /// that could not be reached otherwise.
     pub seeds: Vec<u32>,
-    pub seed_codes: Vec<Line>,
+    pub seed_codes: Vec<CodeLine>,
     /// By how much a code's distances are off, in units of the code: see [`code_error`].
     pub error: f32,
 }
@@ -108,7 +108,11 @@ pub fn build<const LINES: usize>(base: &Vectors, params: &QuantizedGraphParams) 
 }
 
 /// Thins the near neighbours, adds each edge's reverse, and thins again.
-fn link<const LINES: usize>(codes: &[[Line; LINES]], near: &[Vec<Near>], alpha: f32) -> Vec<Edges> {
+fn link<const LINES: usize>(
+    codes: &[[CodeLine; LINES]],
+    near: &[Vec<Near>],
+    alpha: f32,
+) -> Vec<Edges> {
     let out: Vec<Vec<Near>> = near
         .par_iter()
         .map(|near| thin(codes, near, alpha))
@@ -126,7 +130,7 @@ fn link<const LINES: usize>(codes: &[[Line; LINES]], near: &[Vec<Near>], alpha: 
 /// The edges of `node`: all candidates if there is room, otherwise those that [`thin`] keeps and,
 /// where room is left, the nearest of the others.
 fn choose_edges<const LINES: usize>(
-    codes: &[[Line; LINES]],
+    codes: &[[CodeLine; LINES]],
     node: u32,
     mut candidates: Vec<Near>,
     alpha: f32,
@@ -156,7 +160,11 @@ fn choose_edges<const LINES: usize>(
 /// ```
 ///
 /// This is Vamana's RobustPrune. With alpha = 1 it is the rule of HNSW's heuristic and of NSG.
-fn thin<const LINES: usize>(codes: &[[Line; LINES]], candidates: &[Near], alpha: f32) -> Vec<Near> {
+fn thin<const LINES: usize>(
+    codes: &[[CodeLine; LINES]],
+    candidates: &[Near],
+    alpha: f32,
+) -> Vec<Near> {
     let mut kept = Vec::with_capacity(DEGREE);
     let mut kept_codes = Vec::with_capacity(DEGREE);
     let mut to_kept = Vec::with_capacity(DEGREE);

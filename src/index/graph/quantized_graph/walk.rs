@@ -3,7 +3,7 @@
 use super::build::{DEGREE, Graph};
 use crate::index::graph::codes::EncodedQuery;
 use crate::simd;
-use crate::simd::graph_codes::{self, Line, Query};
+use crate::simd::graph_codes::{self, CodeLine, Query};
 
 /// Seeds that a walk begins with.
 const STARTS: usize = 4;
@@ -131,7 +131,7 @@ impl<const N: usize> Few<N> {
 /// One query on its way through the graph; `LINES` is the length of its codes in cache lines.
 pub struct Walk<'a, const LINES: usize> {
     graph: &'a Graph,
-    codes: &'a [[Line; LINES]],
+    codes: &'a [[CodeLine; LINES]],
     query: Query<LINES>,
     limits: Limits,
     visited: &'a mut Visited,
