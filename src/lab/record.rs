@@ -83,7 +83,7 @@ pub const OLDER_HEADER: [&str; 17] = [
 /// VA+-file chose for itself, and those that only other libraries have (`benches/peers.py`).
 const OTHER_PARAMETERS: [&str; 5] = ["target_recall", "head", "segments", "degree", "k_factor"];
 
-/// The parameter columns: [`target_recall`](OTHER_PARAMETERS) and other parameters that are no
+/// The parameter columns: `target_recall` and other parameters that are no
 /// knob, then the knobs of all indexes, each name once.
 ///
 /// Every index's own parameters stand in its own order, the build's before the query's, so that a
