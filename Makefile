@@ -1,7 +1,7 @@
 # make report: the notebooks, executed and exported to notebooks/html/. `make help` lists the rest.
 #
-# What is stale is told by files outside git, so that the timestamps of a fresh clone mean nothing: .stamps/ says what was
-# done, notebooks/html/ holds what came of it.
+# What is stale is told by files outside git, so that the timestamps of a fresh clone mean nothing:
+# .stamps/ says what was done, notebooks/html/ holds what came of it.
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
@@ -23,8 +23,7 @@ EXECUTED := $(NAMES:%=$(HTML)/%.ipynb)
 RECORD := $(wildcard data/results/*.csv)
 PAGES := $(NAMES:%=$(HTML)/%.html)
 
-CARGO_INPUT := Cargo.toml Cargo.lock .cargo/config.toml
-CRATE := $(CARGO_INPUT) $(filter-out src/bin/%,$(shell find src -name '*.rs'))
+CRATE := Cargo.toml Cargo.lock .cargo/config.toml $(filter-out src/bin/%,$(shell find src -type f))
 RUNNER := tools/kernel.py $(addprefix tools/report/,execute.py check.py files.py) tools/evcxr/prelude.rs
 EXPORTER := $(addprefix tools/report/,export.py files.py) $(shell find tools/template -type f)
 
@@ -36,8 +35,14 @@ override FASHION_MNIST_DIR := $(abspath $(FASHION_MNIST_DIR))
 endif
 export $(PARAMETERS)
 
-# The flags of .cargo/config.toml let cargo and the notebooks share one build: a shell's own would split it.
-unexport RUSTFLAGS CARGO_ENCODED_RUSTFLAGS
+# evcxr compiles cells with these flags, for a named target. With the same ones here the tests and the
+# notebooks compile each dependency once. Plain cargo has neither.
+export RUSTFLAGS := -Cprefer-dynamic
+export CARGO_BUILD_TARGET := $(shell rustc --print host-tuple 2>/dev/null)
+unexport CARGO_ENCODED_RUSTFLAGS
+# The profile of the tests: the crate with overflow checks. `fetch` takes it too, so that it needs no
+# other build of the library.
+FETCH := cargo run --quiet --profile test --bin fetch
 
 # Jupyter's own files stay in the checkout; a user's settings are read, not written.
 export JUPYTER_RUNTIME_DIR := $(CURDIR)/.stamps/jupyter/runtime
@@ -47,15 +52,18 @@ SAY = @printf '%s\n'
 
 .PHONY: help
 help:
-	@echo 'make report    execute the notebooks and export them to $(HTML)/ (the first time: 15 to 25 minutes)'
-	@echo '               K=7 make report sets a parameter: $(PARAMETERS)'
-	@echo 'make lab       open the notebooks in JupyterLab'
-	@echo 'make publish   put the executed outputs into the notebooks in git'
-	@echo 'make measure   measure every index again, into data/results (45 minutes; leave the machine alone)'
-	@echo 'make peers     the same for the real libraries from PyPI, in turns with ours (45 minutes)'
-	@echo 'make test      formatting, lints, documentation, all tests (10 minutes after make report)'
-	@echo 'make browser   the tests in a browser: JupyterLab, the exported pages (5 minutes)'
-	@echo 'make clean     remove the report; make distclean: the environment, the compiled crate and the data too'
+	@echo 'make report     execute the notebooks and export them to $(HTML)/'
+	@echo '                (the first time about half an hour on two cores, then what has changed)'
+	@echo '                K=7 make report sets a parameter: $(PARAMETERS)'
+	@echo 'make lab        open the notebooks in JupyterLab'
+	@echo 'make publish    put the executed outputs into the notebooks in git'
+	@echo 'make measure    measure every index again, into data/results (45 minutes; leave the machine alone)'
+	@echo 'make peers      the same for the real libraries from PyPI, in turns with ours (45 minutes)'
+	@echo 'make test-rust  formatting, lints, documentation, tests of the crate: needs no Python, no Jupyter'
+	@echo '                (20 minutes the first time, then 5 to 10)'
+	@echo 'make test       the same and the tests of the report (3 minutes more after make report)'
+	@echo 'make browser    the tests in a browser: JupyterLab, the exported pages (5 minutes)'
+	@echo 'make clean      remove the report; make distclean: the environment, what is compiled and the data too'
 
 .PHONY: report
 report: $(HTML)/index.html
@@ -83,14 +91,14 @@ ALWAYS:
 
 # Stands for "nothing in the way of a notebook has changed since the crate was compiled for it".
 .stamps/build: $(CRATE) .stamps/venv tools/kernel.py
-	$(SAY) 'Compiling the crate for the notebooks: 10 to 15 minutes the first time, then seconds'
-	cargo build --lib --bin fetch
+	$(SAY) 'Compiling the crate for the notebooks: 5 to 8 minutes the first time, then one or two'
 	@$(RUN) tools/kernel.py build
 	@touch $@
 
-.stamps/data: | .stamps/build
+.stamps/data:
 	$(SAY) 'Looking for Fashion-MNIST (30 MB where it must be fetched)'
-	@cargo run --quiet --bin fetch
+	@mkdir -p .stamps
+	@$(FETCH)
 	@touch $@
 
 .stamps/venv: tools/requirements.txt
@@ -101,13 +109,16 @@ ALWAYS:
 	@touch $@
 
 # evcxr_jupyter from the PATH where cargo notes there that it is of this version, else built into .tools.
+# At level 1 it compiles faster and answers as quickly: most of its time goes to cargo.
+EVCXR_NOTED := grep -qs '"evcxr_jupyter $(EVCXR_VERSION) '
 .stamps/kernel: .stamps/venv tools/kernel.py
 	@evcxr=`command -v evcxr_jupyter`; \
-	if ! grep -qs '"evcxr_jupyter $(EVCXR_VERSION) ' "`dirname "$$evcxr"`/../.crates.toml"; then \
+	if ! $(EVCXR_NOTED) "`dirname "$$evcxr"`/../.crates.toml"; then \
 		evcxr='$(CURDIR)/.tools/bin/evcxr_jupyter'; \
-		if [ ! -x "$$evcxr" ]; then \
-			echo 'Compiling evcxr_jupyter $(EVCXR_VERSION), the Rust kernel, into .tools: 5 to 8 minutes'; \
-			(cd / && cargo install --locked evcxr_jupyter --version $(EVCXR_VERSION) --root '$(CURDIR)/.tools') || exit 1; \
+		if ! $(EVCXR_NOTED) .tools/.crates.toml; then \
+			echo 'Compiling evcxr_jupyter $(EVCXR_VERSION), the Rust kernel, into .tools: 5 to 10 minutes'; \
+			(cd / && env -u RUSTFLAGS -u CARGO_BUILD_TARGET CARGO_PROFILE_RELEASE_OPT_LEVEL=1 \
+				cargo install --locked evcxr_jupyter --version $(EVCXR_VERSION) --root '$(CURDIR)/.tools') || exit 1; \
 		fi; \
 	fi; \
 	$(RUN) tools/kernel.py install "$$evcxr"
@@ -130,15 +141,28 @@ peers:
 	$(SAY) 'Measuring the real libraries, in turns with ours, into data/results: three quarters of an hour'
 	@tools/measure.sh peers
 
-.PHONY: test
-test: .stamps/kernel .stamps/build
+# nextest where it is installed: it runs the tests of several programs at once.
+NEXTEST = $(shell cargo nextest --version 2>/dev/null)
+TEST = $(if $(NEXTEST),cargo nextest run,cargo test)
+WITH_DATA = $(if $(NEXTEST),--run-ignored all,-- --include-ignored)
+
+.PHONY: test-rust
+test-rust: .stamps/data
 	$(SAY) 'Formatting, lints, documentation: 3 to 5 minutes the first time'
 	cargo fmt --check
+	git ls-files '*.rs' | xargs awk 'length > 100 { print FILENAME ":" FNR ": over 100"; long = 1 } END { exit long }'
 	cargo clippy --quiet --all-targets -- -D warnings
+	cargo clippy --quiet --no-default-features -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --quiet --no-deps
-	$(SAY) 'Tests of the crate: 2 to 4 minutes'
-	if cargo nextest --version >/dev/null 2>&1; then cargo nextest run; else cargo test --lib --bins --tests; fi
+	$(SAY) 'Tests of the crate, with the data set: 3 to 6 minutes'
+	$(TEST) $(WITH_DATA)
 	cargo test --doc
+	$(SAY) 'The conformance suite without SIMD; the crate without its default features: 3 to 5 minutes'
+	FASHION_KNN_SIMD=portable $(TEST) --test conformance
+	$(TEST) --no-default-features
+
+.PHONY: test
+test: test-rust .stamps/kernel .stamps/build
 	$(SAY) 'Tests of the report, with failures planted in real notebooks: 2 minutes'
 	$(RUN) -m pytest --quiet tools/tests
 

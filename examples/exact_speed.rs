@@ -21,7 +21,7 @@ use std::time::Instant;
 
 use clap::Parser;
 use fashion_knn::distance::{Metric, Ranker};
-use fashion_knn::index::{BruteForce, Index, VaFile, VaFileParams};
+use fashion_knn::index::{BruteForce, BruteForceParams, Build, Index, VaFile, VaFileParams};
 use fashion_knn::lab::evaluate::{on_threads, time_batch, time_queries};
 use fashion_knn::lab::machine::memory_bandwidth;
 use fashion_knn::neighbor::{Neighbors, TopK};
@@ -108,8 +108,13 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     let queries = read(&args.query, args.dim, args.queries)?;
     let start = Instant::now();
     let index: Box<dyn Index> = match args.index.as_str() {
-        "brute_force" => Box::new(BruteForce::build(base.clone(), args.metric)?),
-        "va_file" => Box::new(VaFile::build(base.clone(), &VaFileParams::default())?),
+        "brute_force" => Box::new(BruteForce::build(
+            base.clone(),
+            BruteForceParams {
+                metric: args.metric,
+            },
+        )?),
+        "va_file" => Box::new(VaFile::build(base.clone(), VaFileParams::default())?),
         other => return Err(format!("no index {other:?}").into()),
     };
     let build_s = start.elapsed().as_secs_f64();
@@ -165,7 +170,7 @@ fn is_exact(args: &Args, base: &Vectors, queries: &Vectors, found: &Neighbors) -
         let ranker = Ranker::new(base, args.metric, queries.row(query));
         let mut top = TopK::new(args.k.min(base.len()));
         for id in 0..base.len() {
-            top.push(id as u32, ranker.rank(id));
+            top.push(id as u32, ranker.reduced(id));
         }
         if found.row(query) != top.into_neighbors(args.metric) {
             return false;

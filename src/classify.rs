@@ -1,16 +1,27 @@
-//! The k-NN classifier: the neighbours vote.
+//! The k-NN classifier: the class of a query is the one that most of its neighbours have.
+//!
+//! ```text
+//! neighbour   distance   class   uniform vote   vote by distance
+//!     1          1         B          1              1
+//!     2          3         A          1              1/3
+//!     3          3         A          1              1/3
+//!                                   A: 2, B: 1     A: 2/3, B: 1
+//! ```
+//!
+//! [`Weights`] says what a vote weighs, [`KnnClassifier`] joins an index and labels, and [`Trial`]
+//! compares several k on images that were held out.
 
 use std::str::FromStr;
 use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::index::{Index, QueryError};
+use crate::index::{Index, Query, QueryError};
 use crate::lab::evaluate::accuracy;
 use crate::neighbor::{Neighbor, Neighbors};
 use crate::vectors::Vectors;
 
-/// What a neighbour's vote weighs, as scikit-learn's `weights`.
+/// What a neighbour's vote weighs, as in scikit-learn's `weights`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
 pub enum Weights {
     /// Each neighbour one vote.
@@ -30,32 +41,40 @@ impl Weights {
         }
     }
 
-    /// The class that `neighbors` vote for, `labels` being those of the base; ties go to the smallest class, as in
-    /// scikit-learn. None if there is no neighbour.
+    /// The class that `neighbors` vote for, or none if there is no neighbour.
+    ///
+    /// `labels` are the classes of the base, one for each id. Ties go to the smallest class, as in
+    /// scikit-learn.
     ///
     /// # Panics
-    /// If a neighbour's id has no label, as slices do.
+    /// If a neighbour's id has no label.
     #[must_use]
     pub fn vote(self, neighbors: &[Neighbor], labels: &[u8]) -> Option<u8> {
+        if neighbors.is_empty() {
+            return None;
+        }
         let coincident = neighbors.iter().any(|neighbor| neighbor.distance == 0.0);
         let mut votes = [0.0f64; 256];
         for neighbor in neighbors {
-            votes[usize::from(labels[neighbor.id as usize])] += match self {
+            let weight = match self {
                 Self::Uniform => 1.0,
+                // 1/0 is infinite, and infinite votes cannot be compared: one vote each instead.
                 Self::Distance if coincident => f64::from(u8::from(neighbor.distance == 0.0)),
                 Self::Distance => 1.0 / neighbor.distance,
             };
+            votes[usize::from(labels[neighbor.id as usize])] += weight;
         }
-        let best =
-            votes.iter().enumerate().fold(
-                (0, 0.0),
-                |best, (class, &sum)| if sum > best.1 { (class, sum) } else { best },
-            );
-        (!neighbors.is_empty()).then_some(best.0 as u8)
+        let mut best = 0;
+        for class in 1..=u8::MAX {
+            if votes[usize::from(class)] > votes[usize::from(best)] {
+                best = class;
+            }
+        }
+        Some(best)
     }
 
-    /// The vote of each row, with its `k` nearest only: a search with the largest k serves every smaller one.
-    /// A row without neighbours gets none.
+    /// The vote of each row of `rows`, by its `k` nearest neighbours only: a search with the
+    /// largest k serves every smaller one. A row without neighbours has none.
     ///
     /// # Panics
     /// As [`Weights::vote`].
@@ -67,45 +86,53 @@ impl Weights {
     }
 }
 
-/// How a k and its weights did on images that were held out.
+/// The accuracy of one k and one kind of weights on images that were held out.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Trial {
     /// What a vote weighed.
     pub weights: Weights,
     /// How many neighbours voted.
     pub k: usize,
-    /// The share that they classified rightly.
+    /// Share of the images that were classified rightly.
     pub accuracy: f64,
 }
 
 impl Trial {
-    /// Tries every k of `ks` with uniform votes, then with votes by distance: one search, `found`, with the largest k is
-    /// enough. `base_labels` are those of the base, `labels` those of the queries.
+    /// Tries every k of `ks` with uniform votes, then every k with votes by distance.
+    ///
+    /// `found` are the neighbours of each query: one search with the largest k is enough.
+    /// `base_labels` are the classes of the base, `labels` those of the queries.
     ///
     /// # Panics
-    /// As [`Weights::vote`], and if there is not one label a query.
+    /// As [`Weights::vote`], and if there is not one label for each query.
     #[must_use]
     pub fn all(found: &Neighbors, ks: &[usize], base_labels: &[u8], labels: &[u8]) -> Vec<Self> {
-        let trial = |weights: Weights, k| Self {
-            weights,
-            k,
-            accuracy: accuracy(&weights.vote_rows(found, k, base_labels), labels),
-        };
-        let of = |weights| ks.iter().map(move |&k| trial(weights, k));
-        of(Weights::Uniform).chain(of(Weights::Distance)).collect()
+        let mut trials = Vec::with_capacity(2 * ks.len());
+        for weights in [Weights::Uniform, Weights::Distance] {
+            for &k in ks {
+                let classes = weights.vote_rows(found, k, base_labels);
+                trials.push(Self {
+                    weights,
+                    k,
+                    accuracy: accuracy(&classes, labels),
+                });
+            }
+        }
+        trials
     }
 
-    /// The most accurate; among equals the smallest k, then the first. None of none.
+    /// The most accurate trial: among equals the one with the smallest k, then the first. None if
+    /// there are no trials.
     #[must_use]
     pub fn best(trials: &[Self]) -> Option<Self> {
-        let better = |a: Self, b: Self| {
-            if (b.accuracy, a.k) > (a.accuracy, b.k) {
-                b
-            } else {
-                a
+        let (mut best, others) = trials.split_first().map(|(first, rest)| (*first, rest))?;
+        for &trial in others {
+            let as_accurate = trial.accuracy == best.accuracy;
+            if trial.accuracy > best.accuracy || (as_accurate && trial.k < best.k) {
+                best = trial;
             }
-        };
-        trials.iter().copied().reduce(better)
+        }
+        Some(best)
     }
 }
 
@@ -122,7 +149,7 @@ impl FromStr for Weights {
     }
 }
 
-/// A name of weights that is none of those there are.
+/// A name that no kind of weights has.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("weights {received:?}; expected \"uniform\" or \"distance\"")]
 pub struct UnknownWeights {
@@ -130,10 +157,10 @@ pub struct UnknownWeights {
     pub received: String,
 }
 
-/// Why a classifier could not be made.
+/// Why a classifier could not be built.
 #[derive(Debug, Clone, PartialEq, Error)]
 pub enum ClassifierError {
-    /// There is not one label a vector.
+    /// There is not one label for each vector.
     #[error("{received} labels for {expected} vectors")]
     Labels {
         /// Vectors in the index.
@@ -144,6 +171,23 @@ pub enum ClassifierError {
 }
 
 /// A k-NN classifier over any index.
+///
+/// ```
+/// use std::sync::Arc;
+/// use fashion_knn::classify::{KnnClassifier, Weights};
+/// use fashion_knn::distance::Metric;
+/// use fashion_knn::index::BruteForce;
+/// use fashion_knn::vectors::Vectors;
+///
+/// // Four points on a line, two of class 5 and two of class 8.
+/// let base = Arc::new(Vectors::from_floats(1, vec![0.0, 1.0, 10.0, 11.0])?);
+/// let index = Arc::new(BruteForce::build(base, BruteForceParams::default())?);
+/// let classifier = KnnClassifier::new(index, [5, 5, 8, 8].into(), Weights::Uniform)?;
+///
+/// let queries = Vectors::from_floats(1, vec![0.4, 10.6])?;
+/// assert_eq!(classifier.predict(&queries, 2)?, [Some(5), Some(8)]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct KnnClassifier {
     index: Arc<dyn Index>,
@@ -155,7 +199,7 @@ impl KnnClassifier {
     /// A classifier that searches in `index`, whose vectors have `labels`.
     ///
     /// # Errors
-    /// If there is not exactly one label a vector.
+    /// If there is not exactly one label for each vector.
     pub fn new(
         index: Arc<dyn Index>,
         labels: Arc<[u8]>,
@@ -174,22 +218,21 @@ impl KnnClassifier {
         })
     }
 
-    /// The class of each of m queries (m × d) by its `k` neighbours; none where an approximate index found no neighbour.
+    /// The class of each of m queries (m × d) by its `k` neighbours. It is none where an
+    /// approximate index found no neighbour.
     ///
     /// # Errors
     /// As [`Index::query_batch`].
     pub fn predict(&self, queries: &Vectors, k: usize) -> Result<Vec<Option<u8>>, QueryError> {
-        Ok(self
-            .weights
-            .vote_rows(&self.index.query_batch(queries, k)?, k, &self.labels))
+        let found = self.index.query_batch(queries, k)?;
+        Ok(self.weights.vote_rows(&found, k, &self.labels))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::distance::Metric;
-    use crate::index::BruteForce;
+    use crate::index::{BruteForce, BruteForceParams, Build};
 
     fn row(distances: &[f64]) -> Vec<Neighbor> {
         distances
@@ -265,7 +308,7 @@ mod tests {
     #[test]
     fn classifies_by_what_the_index_finds() {
         let base = Arc::new(Vectors::from_floats(1, vec![0.0, 1.0, 10.0, 11.0]).unwrap());
-        let index = Arc::new(BruteForce::build(base, Metric::Euclidean).unwrap());
+        let index = Arc::new(BruteForce::build(base, BruteForceParams::default()).unwrap());
         let queries = Vectors::from_floats(1, vec![0.4, 10.6]).unwrap();
         let knn = KnnClassifier::new(index.clone(), [5, 5, 8, 8].into(), Weights::Uniform).unwrap();
         assert_eq!(knn.predict(&queries, 2).unwrap(), [Some(5), Some(8)]);

@@ -1,26 +1,29 @@
 //! Distances, and the [`Ranker`] with which every index verifies its candidates.
 //!
-//! There is one definition of each distance, and every kernel in the crate agrees with it to the last bit:
+//! There is one definition of each distance, and every kernel in the crate agrees with it to the
+//! last bit:
 //! - between bytes, an exact integer;
-//! - where a float takes part, f64 arithmetic in eight interleaved partial sums (value `i` goes to sum `i mod 8`),
-//!   added pairwise at the end. That order is the one of SIMD registers, so that the fast code and the portable code
-//!   are the same source compiled twice, and give the same result: Rust never contracts `a * b + c` into an FMA.
+//! - where a float takes part, f64 arithmetic in eight interleaved partial sums (value `i` goes to
+//!   sum `i mod 8`), added pairwise at the end. That order is the one of SIMD registers, so that
+//!   the fast code and the portable code are the same source compiled twice, and give the same
+//!   result: Rust never contracts `a * b + c` into an FMA.
 //!
-//! Candidates are compared by a **rank value** that is cheaper than the distance and orders alike: the squared
-//! Euclidean distance, the Manhattan distance itself.
+//! Candidates are compared by a **reduced distance** that is cheaper than the distance and orders
+//! alike: the squared Euclidean distance, the Manhattan distance itself.
 
 use std::borrow::Cow;
 
+use crate::neighbor::{Candidate, Neighbor};
 use crate::simd::{float_distances, pairwise};
 use crate::vectors::{Row, Vectors};
 
 /// How far apart two vectors are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
 pub enum Metric {
-    /// √Σ(aᵢ − bᵢ)², the L2 distance. Its rank value is the square.
+    /// √Σ(aᵢ − bᵢ)², the L2 distance. Its reduced distance is the square.
     #[default]
     Euclidean,
-    /// Σ|aᵢ − bᵢ|, the L1 distance. Its rank value is itself.
+    /// Σ|aᵢ − bᵢ|, the L1 distance. Its reduced distance is itself.
     Manhattan,
 }
 
@@ -34,22 +37,32 @@ impl Metric {
         }
     }
 
-    /// The distance that a rank value stands for.
+    /// The distance that a reduced distance stands for.
     #[inline]
     #[must_use]
-    pub fn distance_of_rank(self, rank: f64) -> f64 {
+    pub fn distance_of_reduced(self, reduced: f64) -> f64 {
         match self {
-            Self::Euclidean => rank.sqrt(),
-            Self::Manhattan => rank,
+            Self::Euclidean => reduced.sqrt(),
+            Self::Manhattan => reduced,
         }
     }
 
-    /// Rank value of two float vectors of equal length.
+    /// The neighbours that candidates stand for, in the same order.
+    #[must_use]
+    pub fn neighbors(self, candidates: Vec<Candidate>) -> Vec<Neighbor> {
+        let neighbor = |Candidate { id, reduced }| Neighbor {
+            id,
+            distance: self.distance_of_reduced(reduced),
+        };
+        candidates.into_iter().map(neighbor).collect()
+    }
+
+    /// Reduced distance of two float vectors of equal length.
     ///
     /// # Panics
     /// If the lengths differ.
     #[must_use]
-    pub fn rank(self, a: &[f32], b: &[f32]) -> f64 {
+    pub fn reduced(self, a: &[f32], b: &[f32]) -> f64 {
         assert_eq!(a.len(), b.len(), "vectors of one dimension");
         match self {
             Self::Euclidean => float_distances::squared_euclidean(a, b),
@@ -57,12 +70,12 @@ impl Metric {
         }
     }
 
-    /// Rank value of two byte vectors of equal length: an integer.
+    /// Reduced distance of two byte vectors of equal length: an integer.
     ///
     /// # Panics
     /// If the lengths differ.
     #[must_use]
-    pub fn rank_bytes(self, a: &[u8], b: &[u8]) -> u64 {
+    pub fn reduced_bytes(self, a: &[u8], b: &[u8]) -> u64 {
         assert_eq!(a.len(), b.len(), "vectors of one dimension");
         match self {
             Self::Euclidean => pairwise::squared_euclidean_bytes(a, b),
@@ -70,12 +83,12 @@ impl Metric {
         }
     }
 
-    /// Rank value of a float vector and a byte vector of equal length.
+    /// Reduced distance of a float vector and a byte vector of equal length.
     ///
     /// # Panics
     /// If the lengths differ.
     #[must_use]
-    pub fn rank_mixed(self, a: &[f32], b: &[u8]) -> f64 {
+    pub fn reduced_mixed(self, a: &[f32], b: &[u8]) -> f64 {
         assert_eq!(a.len(), b.len(), "vectors of one dimension");
         match self {
             Self::Euclidean => float_distances::squared_euclidean_mixed(a, b),
@@ -97,7 +110,7 @@ impl std::str::FromStr for Metric {
     }
 }
 
-/// A metric's name that is none of those there are.
+/// A name that no metric has.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("metric {received:?}; expected \"euclidean\" or \"manhattan\"")]
 pub struct UnknownMetric {
@@ -108,7 +121,8 @@ pub struct UnknownMetric {
 /// A query in the type in which it is compared with the base.
 #[derive(Debug, Clone)]
 pub enum QueryForm<'a> {
-    /// The base is bytes, and all values of the query are integers 0..=255: distances are exact integers.
+    /// The base is bytes, and all values of the query are integers 0..=255: distances are exact
+    /// integers.
     Bytes(Cow<'a, [u8]>),
     /// Anything else.
     Floats(Cow<'a, [f32]>),
@@ -146,7 +160,8 @@ fn to_bytes(values: &[f32]) -> Option<Vec<u8>> {
     pairwise::to_bytes(values, &mut bytes).then_some(bytes)
 }
 
-/// Exact rank values between one query and the rows of a base: what candidates are verified with.
+/// Exact reduced distances between one query and the rows of a base: what candidates are verified
+/// with.
 #[derive(Debug, Clone)]
 pub struct Ranker<'a> {
     base: &'a Vectors,
@@ -170,30 +185,33 @@ impl<'a> Ranker<'a> {
         &self.query
     }
 
-    /// Rank value of row `id` of the base.
+    /// Reduced distance of row `id` of the base.
     ///
     /// # Panics
     /// If there is no such row.
     #[inline]
     #[must_use]
-    pub fn rank(&self, id: usize) -> f64 {
+    pub fn reduced(&self, id: usize) -> f64 {
         match (&self.query, self.base.row(id)) {
-            (QueryForm::Bytes(query), Row::Bytes(row)) => self.metric.rank_bytes(query, row) as f64,
-            (QueryForm::Floats(query), Row::Bytes(row)) => self.metric.rank_mixed(query, row),
-            (QueryForm::Floats(query), Row::Floats(row)) => self.metric.rank(query, row),
+            (QueryForm::Bytes(query), Row::Bytes(row)) => {
+                self.metric.reduced_bytes(query, row) as f64
+            }
+            (QueryForm::Floats(query), Row::Bytes(row)) => self.metric.reduced_mixed(query, row),
+            (QueryForm::Floats(query), Row::Floats(row)) => self.metric.reduced(query, row),
             (QueryForm::Bytes(_), Row::Floats(_)) => {
                 unreachable!("a query has the form of its base")
             }
         }
     }
 
-    /// Rank value of row `id` of the base, or `None` if it is above `limit`. Between floats, f32 arithmetic mostly tells, in half the time.
+    /// Reduced distance of row `id` of the base, or `None` if it is above `limit`. Between floats,
+    /// f32 arithmetic mostly tells, in half the time.
     ///
     /// # Panics
     /// If there is no such row.
     #[inline]
     #[must_use]
-    pub fn rank_within(&self, id: usize, limit: f64) -> Option<f64> {
+    pub fn reduced_within(&self, id: usize, limit: f64) -> Option<f64> {
         if limit < f64::INFINITY
             && let (QueryForm::Floats(query), Row::Floats(row)) = (&self.query, self.base.row(id))
         {
@@ -201,17 +219,17 @@ impl<'a> Ranker<'a> {
                 Metric::Euclidean => pairwise::squared_euclidean_f32(query, row),
                 Metric::Manhattan => pairwise::manhattan_f32(query, row),
             });
-            // Rounding can only have added this share; an overflow tells nothing.
-            if rough.is_finite()
-                && rough * (1.0 - pairwise::relative_error(query.len()))
-                    - pairwise::UNDERFLOW * query.len() as f64
-                    > limit
-            {
+            // Rounding can have added this share of it and so much for each value, and no more.
+            let share = pairwise::relative_error(query.len());
+            let underflow = pairwise::UNDERFLOW * query.len() as f64;
+            let least = rough * (1.0 - share) - underflow;
+            // Where f32 overflowed, it tells nothing.
+            if rough.is_finite() && least > limit {
                 return None;
             }
         }
-        let rank = self.rank(id);
-        (rank <= limit).then_some(rank)
+        let reduced = self.reduced(id);
+        (reduced <= limit).then_some(reduced)
     }
 }
 
@@ -243,39 +261,35 @@ mod tests {
             let differences = || pairs.iter().map(|&(a, b)| f64::from(a) - f64::from(b));
             let squared = compensated(differences().map(|d| d * d));
             let absolute = compensated(differences().map(f64::abs));
-            prop_assert!((Metric::Euclidean.rank(&a, &b) - squared).abs() <= 1e-14 * squared);
-            prop_assert!((Metric::Manhattan.rank(&a, &b) - absolute).abs() <= 1e-14 * absolute);
+            prop_assert!((Metric::Euclidean.reduced(&a, &b) - squared).abs() <= 1e-14 * squared);
+            prop_assert!((Metric::Manhattan.reduced(&a, &b) - absolute).abs() <= 1e-14 * absolute);
         }
 
-        /// At its own rank value a row is kept, just below it is not, at any magnitude: no f32 arithmetic may say otherwise.
+        /// At its own reduced distance a row is kept, just below it is not, at any magnitude: no
+        /// f32 arithmetic may say otherwise.
         #[test]
-        fn within_its_rank_and_not_below(pairs in pairs(), magnitude in -42i32..36) {
+        fn within_its_reduced_distance_and_not_below(pairs in pairs(), magnitude in -42i32..36) {
             let scale = 10f32.powi(magnitude);
-            let (a, b): (Vec<f32>, Vec<f32>) = pairs.into_iter().map(|(a, b)| (a * scale, b * scale)).unzip();
+            let scaled = pairs.into_iter().map(|(a, b)| (a * scale, b * scale));
+            let (a, b): (Vec<f32>, Vec<f32>) = scaled.unzip();
             let base = Vectors::from_floats(b.len(), b.clone()).unwrap();
             for metric in [Metric::Euclidean, Metric::Manhattan] {
                 let ranker = Ranker::new(&base, metric, Row::Floats(&a));
-                let rank = ranker.rank(0);
-                prop_assert_eq!(ranker.rank_within(0, rank), Some(rank));
-                prop_assert_eq!(ranker.rank_within(0, rank.next_down()), None);
+                let reduced = ranker.reduced(0);
+                prop_assert_eq!(ranker.reduced_within(0, reduced), Some(reduced));
+                prop_assert_eq!(ranker.reduced_within(0, reduced.next_down()), None);
             }
-        }
-
-        #[test]
-        fn the_dispatched_code_equals_the_portable_to_the_bit(pairs in pairs()) {
-            let (a, b): (Vec<f32>, Vec<f32>) = pairs.into_iter().unzip();
-            prop_assert_eq!(float_distances::squared_euclidean(&a, &b), float_distances::portable::squared_euclidean(&a, &b));
-            prop_assert_eq!(float_distances::manhattan(&a, &b), float_distances::portable::manhattan(&a, &b));
         }
 
         #[test]
         fn bytes_mixed_and_floats_give_one_number(bytes: Vec<(u8, u8)>) {
             let (a, b): (Vec<u8>, Vec<u8>) = bytes.into_iter().unzip();
-            let (fa, fb): (Vec<f32>, Vec<f32>) = (a.iter().map(|&v| v.into()).collect(), b.iter().map(|&v| v.into()).collect());
+            let fa: Vec<f32> = a.iter().map(|&value| value.into()).collect();
+            let fb: Vec<f32> = b.iter().map(|&value| value.into()).collect();
             for metric in [Metric::Euclidean, Metric::Manhattan] {
-                let exact = metric.rank_bytes(&a, &b) as f64;
-                prop_assert_eq!(metric.rank_mixed(&fa, &b), exact);
-                prop_assert_eq!(metric.rank(&fa, &fb), exact);
+                let exact = metric.reduced_bytes(&a, &b) as f64;
+                prop_assert_eq!(metric.reduced_mixed(&fa, &b), exact);
+                prop_assert_eq!(metric.reduced(&fa, &fb), exact);
             }
         }
     }
@@ -284,10 +298,13 @@ mod tests {
     fn long_byte_rows_do_not_overflow() {
         let (black, white) = (vec![0u8; 100_000], vec![255u8; 100_000]);
         assert_eq!(
-            Metric::Euclidean.rank_bytes(&black, &white),
+            Metric::Euclidean.reduced_bytes(&black, &white),
             65_025 * 100_000
         );
-        assert_eq!(Metric::Manhattan.rank_bytes(&black, &white), 255 * 100_000);
+        assert_eq!(
+            Metric::Manhattan.reduced_bytes(&black, &white),
+            255 * 100_000
+        );
     }
 
     #[test]

@@ -20,6 +20,12 @@ pub enum BuildError {
         /// What is accepted.
         expected: &'static str,
     },
+    /// The system gave no thread to build on.
+    #[error("no thread to build on: {reason}")]
+    NoThread {
+        /// What the system said.
+        reason: String,
+    },
 }
 
 /// Why a query could not be answered.

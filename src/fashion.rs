@@ -1,9 +1,20 @@
 //! Fashion-MNIST (Xiao, Rasul & Vollgraf 2017): found or fetched, verified, parsed, split.
 //!
-//! The files are looked for in `FASHION_MNIST_DIR`, in the project's `data/fashion-mnist/`, and in the folder of
-//! Debian's package `dataset-fashion-mnist`; failing that, [`load`] fetches them into `data/fashion-mnist/` from the
-//! official address or, where that cannot be reached, out of Debian's package (without root). Plain or gzipped, what
-//! counts are the decompressed bytes, which are verified against their SHA-256.
+//! 60,000 training and 10,000 test images of clothes, 28 × 28 grey pixels each, in ten classes.
+//!
+//! The four files are looked for in the folder that `FASHION_MNIST_DIR` names, in `fashion-mnist`
+//! of the project's data folder ([`files::data_dir`]), and in the folder of Debian's package
+//! `dataset-fashion-mnist`. If they are nowhere, [`load`] fetches them into the project's data
+//! folder: from the official address or, where that cannot be reached, out of Debian's package
+//! (without root). Fetching needs the feature `cli`.
+//!
+//! A file may be plain or gzipped. Its decompressed bytes are verified against their SHA-256. They
+//! are in the IDX format:
+//!
+//! ```text
+//! images   00 00 08 03 │ count: u32, big-endian │ rows │ columns │ count × 784 bytes
+//! labels   00 00 08 01 │ count: u32, big-endian │ count bytes, 0 to 9
+//! ```
 
 use std::fs;
 use std::io::{self, Read};
@@ -32,8 +43,10 @@ pub use fetch::fetch;
 /// If the data are nowhere on this machine.
 #[cfg(not(feature = "cli"))]
 pub fn fetch() -> Result<PathBuf, FashionError> {
-    let why = "this build has no feature cli".to_owned();
-    find().ok_or(FashionError::Unreachable { folder: fashion_dir(), why })
+    find().ok_or_else(|| FashionError::Unreachable {
+        folder: fashion_dir(),
+        why: "this build has no feature cli".to_owned(),
+    })
 }
 
 /// The names of the ten classes, by label.
@@ -50,17 +63,21 @@ pub const CLASSES: [&str; 10] = [
     "Ankle boot",
 ];
 
-/// Pixels a side of an image.
+/// Height and width of an image, in pixels.
 pub const SIDE: usize = 28;
 
-/// One of the four files: its name without `.gz`, what it holds, and the SHA-256 of its decompressed bytes.
+/// One of the four files.
 #[derive(Debug)]
 struct File {
+    /// Its name, without `.gz`.
     name: &'static str,
+    /// Number of images or labels in it.
     items: usize,
+    /// SHA-256 of its decompressed bytes.
     sha256: &'static str,
 }
 
+// The hashes are of the decompressed bytes: however a copy was compressed, it is the same data.
 const TRAIN_IMAGES: File = File {
     name: "train-images-idx3-ubyte",
     items: 60_000,
@@ -86,7 +103,7 @@ const FILES: [&File; 4] = [&TRAIN_IMAGES, &TRAIN_LABELS, &TEST_IMAGES, &TEST_LAB
 /// Where Debian's package `dataset-fashion-mnist` puts the files.
 const DEBIAN: &str = "/usr/share/datasets/fashion-mnist";
 
-/// Why the data could not be had.
+/// Why the data set could not be found, fetched or read.
 #[derive(Debug, Error)]
 pub enum FashionError {
     /// A file could not be read or written.
@@ -97,7 +114,7 @@ pub enum FashionError {
         /// What the system said.
         source: io::Error,
     },
-    /// A file of the four is missing in a folder that was named or has others.
+    /// One of the four files is missing, in a folder that was named or that has others of them.
     #[error("{}: neither {name} nor {name}.gz is there", folder.display())]
     Missing {
         /// The folder looked in.
@@ -116,7 +133,10 @@ pub enum FashionError {
         expected: String,
     },
     /// A file is shorter or longer than its header says.
-    #[error("{}: {received} bytes after the header; expected {expected} (a truncated or padded file)", path.display())]
+    #[error(
+        "{}: {received} bytes after the header; expected {expected} (a truncated or padded file)",
+        path.display()
+    )]
     Length {
         /// The file.
         path: PathBuf,
@@ -136,7 +156,10 @@ pub enum FashionError {
         label: u8,
     },
     /// The decompressed bytes are not those that were published.
-    #[error("{}: SHA-256 of the decompressed bytes is {received}; expected {expected}", path.display())]
+    #[error(
+        "{}: SHA-256 of the decompressed bytes is {received}; expected {expected}",
+        path.display()
+    )]
     Hash {
         /// The file.
         path: PathBuf,
@@ -149,7 +172,8 @@ pub enum FashionError {
     #[error(
         "Fashion-MNIST is not here and could not be fetched ({why}): put the four files \
          train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, t10k-images-idx3-ubyte.gz and \
-         t10k-labels-idx1-ubyte.gz into {}, or name their folder in FASHION_MNIST_DIR", folder.display()
+         t10k-labels-idx1-ubyte.gz into {}, or name their folder in FASHION_MNIST_DIR",
+        folder.display()
     )]
     Unreachable {
         /// Where to put them.
@@ -159,6 +183,7 @@ pub enum FashionError {
     },
 }
 
+/// Turns an error of the system into one that names the file.
 fn at(path: &Path) -> impl FnOnce(io::Error) -> FashionError {
     move |source| FashionError::Io {
         path: path.to_owned(),
@@ -166,8 +191,11 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> FashionError {
     }
 }
 
-/// The data set: 60,000 training and 10,000 test images of 28 × 28 grey pixels (or what a net makes of them), and their
-/// labels 0..=9.
+/// The data set: 60,000 training and 10,000 test images of 28 × 28 grey pixels, and their labels,
+/// 0 to 9.
+///
+/// In the place of pixels there may be features that a net made of them: then rows are as wide as
+/// its penultimate layer.
 #[derive(Debug, Clone)]
 pub struct Fashion {
     /// Training images, 60,000 × 784 bytes.
@@ -194,31 +222,28 @@ pub struct Split {
 }
 
 impl Fashion {
-    /// The data set with the first `count` training images only (or all if there are fewer): for a quick look.
+    /// The data set with only the first `count` training images, or all if there are fewer: for a
+    /// quick look.
     #[must_use]
     pub fn with_training_images(&self, count: usize) -> Self {
         if count >= self.train.len() {
             return self.clone();
         }
-        let (train, train_labels) = (
-            Arc::new(self.train.head(count)),
-            self.train_labels[..count].into(),
-        );
         Self {
-            train,
-            train_labels,
+            train: Arc::new(self.train.head(count)),
+            train_labels: self.train_labels[..count].into(),
             ..self.clone()
         }
     }
 
-    /// Holds `count` random training images out (at most all of them).
+    /// Holds out `count` random training images, or all if there are fewer.
     #[must_use]
     pub fn hold_out(&self, count: usize, seed: u64) -> Split {
         let mut order: Vec<usize> = (0..self.train.len()).collect();
         order.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
         let (held_out, base) = order.split_at(count.min(order.len()));
         self.split(base, held_out)
-            .expect("a permutation of the rows")
+            .expect("the order is a permutation of the rows")
     }
 
     /// Splits the training images by their rows: those to search in, and those held out.
@@ -226,17 +251,14 @@ impl Fashion {
     /// # Errors
     /// If there is no such row.
     pub fn split(&self, base: &[usize], held_out: &[usize]) -> Result<Split, VectorsError> {
-        let rows = |rows: &[usize]| {
-            let vectors = self.train.select(rows)?;
-            let labels = rows.iter().map(|&row| self.train_labels[row]).collect();
-            Ok((Arc::new(vectors), labels))
-        };
-        let ((base, base_labels), (held_out, held_out_labels)) = (rows(base)?, rows(held_out)?);
+        let images = |rows: &[usize]| self.train.select(rows).map(Arc::new);
+        let labels = |rows: &[usize]| rows.iter().map(|&row| self.train_labels[row]).collect();
         Ok(Split {
-            base,
-            base_labels,
-            held_out,
-            held_out_labels,
+            // The images first: a row that does not exist is an error there.
+            base: images(base)?,
+            held_out: images(held_out)?,
+            base_labels: labels(base),
+            held_out_labels: labels(held_out),
         })
     }
 }
@@ -251,12 +273,22 @@ pub fn load() -> Result<Fashion, FashionError> {
 
 /// The data set out of one folder, verified.
 ///
+/// ```no_run
+/// use fashion_knn::fashion;
+///
+/// let data = fashion::load_from("data/fashion-mnist".as_ref())?;
+/// assert_eq!((data.train.len(), data.train.dim()), (60_000, 784));
+/// println!("the first image is a {}", fashion::CLASSES[usize::from(data.train_labels[0])]);
+/// # Ok::<(), fashion::FashionError>(())
+/// ```
+///
 /// # Errors
 /// If a file is missing, unreadable, or not what was published.
 pub fn load_from(folder: &Path) -> Result<Fashion, FashionError> {
     let images = |file: &File| {
-        let vectors = Vectors::from_bytes(SIDE * SIDE, file.read(folder)?)
-            .expect("whole images, by the header");
+        let pixels = file.read(folder)?;
+        let vectors = Vectors::from_bytes(SIDE * SIDE, pixels)
+            .expect("`File::verify` has checked that the images are whole");
         Ok::<_, FashionError>(Arc::new(vectors))
     };
     Ok(Fashion {
@@ -275,8 +307,8 @@ pub fn fashion_dir() -> PathBuf {
 
 /// The first folder that has the data: `FASHION_MNIST_DIR` if set, the project's own, Debian's.
 ///
-/// A folder counts as having the data if one of the files is there, so that a damaged copy is reported rather than
-/// passed over; `FASHION_MNIST_DIR` counts as soon as it is set.
+/// A folder has the data if one of the four files is there, so that a damaged copy is reported and
+/// not passed over. `FASHION_MNIST_DIR` is taken as soon as it is set.
 #[must_use]
 pub fn find() -> Option<PathBuf> {
     if let Some(named) = std::env::var_os("FASHION_MNIST_DIR").filter(|named| !named.is_empty()) {
@@ -308,21 +340,38 @@ impl File {
         self.verify(&path, &stored)
     }
 
-    /// Unpacks `stored`, checks all that can be checked, the most telling first, and takes the header off.
+    /// Whether it holds images; else it holds labels.
+    fn has_images(&self) -> bool {
+        self.name.contains("images")
+    }
+
+    /// The IDX header that the file should have.
+    fn header(&self) -> Vec<u8> {
+        let (items, side) = (self.items as u32, SIDE as u32);
+        let words = if self.has_images() {
+            vec![0x0803, items, side, side]
+        } else {
+            vec![0x0801, items]
+        };
+        words.into_iter().flat_map(u32::to_be_bytes).collect()
+    }
+
+    /// Bytes that should follow the header.
+    fn body_len(&self) -> usize {
+        if self.has_images() {
+            self.items * SIDE * SIDE
+        } else {
+            self.items
+        }
+    }
+
+    /// Unpacks `stored` and returns it without the header, if it is what was published.
+    ///
+    /// The hash alone would do. The other checks come first because they say more about what is
+    /// wrong. `path` is for the errors.
     fn verify(&self, path: &Path, stored: &[u8]) -> Result<Vec<u8>, FashionError> {
         let mut bytes = unpack(stored).map_err(at(path))?;
-        let images = self.name.contains("images");
-        let header: Vec<u8> = if images {
-            [0x0803, self.items as u32, SIDE as u32, SIDE as u32]
-                .iter()
-                .flat_map(|word| word.to_be_bytes())
-                .collect()
-        } else {
-            [0x0801, self.items as u32]
-                .iter()
-                .flat_map(|word| word.to_be_bytes())
-                .collect()
-        };
+        let header = self.header();
         if !bytes.starts_with(&header) {
             let begins = &bytes[..header.len().min(bytes.len())];
             return Err(FashionError::Header {
@@ -331,20 +380,17 @@ impl File {
                 expected: format!("the IDX header {header:02x?}"),
             });
         }
-        let expected = self.items * if images { SIDE * SIDE } else { 1 };
-        let received = bytes.len() - header.len();
-        if received != expected {
+        let body = &bytes[header.len()..];
+        if body.len() != self.body_len() {
             return Err(FashionError::Length {
                 path: path.to_owned(),
-                expected,
-                received,
+                expected: self.body_len(),
+                received: body.len(),
             });
         }
-        let body = &bytes[header.len()..];
-        if !images
-            && let Some(position) = body
-                .iter()
-                .position(|&label| usize::from(label) >= CLASSES.len())
+        let is_foreign = |&label: &u8| usize::from(label) >= CLASSES.len();
+        if !self.has_images()
+            && let Some(position) = body.iter().position(is_foreign)
         {
             return Err(FashionError::Label {
                 path: path.to_owned(),

@@ -1,4 +1,10 @@
 //! Where the project keeps its files, and how it writes them: whole or not at all.
+//!
+//! ```text
+//! data_dir()                 see there how it is found
+//! ├── fashion-mnist/         the data set, where it was fetched
+//! └── cache/                 cache_dir(): trained nets, features, true neighbours
+//! ```
 
 use std::env;
 use std::fs;
@@ -7,28 +13,35 @@ use std::path::{Path, PathBuf};
 
 /// The folder of the project's data.
 ///
-/// It is the first of:
-/// 1. the environment variable `FASHION_KNN_DATA`;
-/// 2. `data` of the checkout that the program was started in: of the nearest folder, from the current one upwards, that
-///    has both a `Cargo.toml` and a `data` folder;
+/// It is the first of these that there is:
+/// 1. the folder that the environment variable `FASHION_KNN_DATA` names;
+/// 2. `data` in the checkout that the program was started in. The checkout is the nearest folder,
+///    from the current one upwards, that has both a `Cargo.toml` and a `data` folder;
 /// 3. `fashion-knn` in the user's cache folder (`XDG_CACHE_HOME`, else `~/.cache`);
 /// 4. `data` in the current folder.
+///
+/// So an installed program finds the same data from any folder. The folder need not exist yet.
 #[must_use]
 pub fn data_dir() -> PathBuf {
     if let Some(named) = variable("FASHION_KNN_DATA") {
         return named;
     }
-    if let Some(data) = env::current_dir()
-        .ok()
-        .and_then(|folder| checkout_data(&folder))
+    if let Ok(current) = env::current_dir()
+        && let Some(data) = checkout_data(&current)
     {
         return data;
     }
-    let cache = variable("XDG_CACHE_HOME").or_else(|| Some(variable("HOME")?.join(".cache")));
-    cache.map_or_else(|| PathBuf::from("data"), |cache| cache.join("fashion-knn"))
+    if let Some(cache) = variable("XDG_CACHE_HOME") {
+        return cache.join("fashion-knn");
+    }
+    if let Some(home) = variable("HOME") {
+        return home.join(".cache/fashion-knn");
+    }
+    PathBuf::from("data")
 }
 
-/// The folder of what the project computes and can compute again: trained nets, their features, true neighbours.
+/// The folder for what the project computes and can compute again: trained nets, their features,
+/// true neighbours.
 #[must_use]
 pub fn cache_dir() -> PathBuf {
     data_dir().join("cache")
@@ -42,19 +55,21 @@ fn checkout_data(folder: &Path) -> Option<PathBuf> {
     Some(root.join("data"))
 }
 
-/// An environment variable that names a folder, unless it is empty.
+/// The folder that an environment variable names, unless it is unset or empty.
 fn variable(name: &str) -> Option<PathBuf> {
     env::var_os(name)
         .filter(|value| !value.is_empty())
         .map(PathBuf::from)
 }
 
-/// Writes a file under a temporary name and renames it, so that there is a whole file or none.
+/// Writes a file under a temporary name, then renames it. A reader, or whoever comes after a crash,
+/// sees the old file or the new one, never a part.
 pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
     let mut builder = tempfile::Builder::new();
-    // Temporary files are private; what they become is not.
+    // Temporary files can be read by their owner only. The file that this one becomes should have
+    // the permissions of any other.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
     let mut file = builder.tempfile_in(folder)?;

@@ -1,43 +1,56 @@
-//! The [`Index`] trait, its errors, and the indexes themselves, one file each.
+//! The [`Index`] trait, how an index is built ([`Build`]) and asked ([`Query`]), and the indexes themselves.
 //!
-//! A new index is one file, one `mod` line here, one row in the [registry], and one line in the conformance suite
-//! (`tests/conformance.rs`).
+//! An index has three sides:
+//! - [`Build`] makes it: `Annoy::build(base, AnnoyParams::default())`, and `with_search` gives another index over the same
+//!   structure with other search parameters;
+//! - [`Index`] is what it can do, without its type: `Box<dyn Index>`. Its one search method is [`Index::search`];
+//! - [`Query`] is what callers use. It checks the query first, the same for all indexes.
+//!
+//! | family | indexes |
+//! |---|---|
+//! | exact | [`BruteForce`], [`VaFile`] |
+//! | trees | [`KdTree`] and [`BallTree`] (exact), [`Annoy`] |
+//! | graphs | [`Hnsw`], [`Ngt`], [`QuantizedGraph`] |
+//! | inverted lists | [`IvfFlat`], [`IvfPq`], [`Scann`] |
+//!
+//! A new index is one file, one line in the file of its family, and one line in the [registry]: `ARCHITECTURE.md`,
+//! "Add an index", goes through it step by step.
 
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use crate::neighbor::{Neighbor, Neighbors};
-use crate::vectors::Vectors;
+use rayon::prelude::*;
+
+use crate::distance::Metric;
+use crate::neighbor::{Candidate, Neighbor, Neighbors};
+use crate::vectors::{Row, Vectors};
 
 mod exact;
 mod graph;
 mod ivf;
+pub(crate) mod parameters;
 pub mod registry;
 mod support;
 mod tree;
 
-pub use self::exact::brute_force::BruteForce;
-pub use self::exact::va_file::{Plan, VaFile, VaFileParams};
-pub use self::graph::hnsw::{Hnsw, HnswParams};
-pub use self::graph::ngt::{Ngt, NgtParams};
-pub use self::graph::quantized_graph::{QuantizedGraph, QuantizedGraphParams};
-pub use self::ivf::ivf_flat::{IvfFlat, IvfFlatParams};
-pub use self::ivf::ivf_pq::{IvfPq, IvfPqParams};
-pub use self::ivf::scann::{Scann, ScannParams};
-pub use self::tree::annoy::{Annoy, AnnoyParams, Hyperplane};
-pub use self::tree::ball_tree::{Ball, BallTree, BallTreeParams};
-pub use self::tree::kd_tree::{KdTree, KdTreeParams};
+pub use self::exact::*;
+pub use self::graph::*;
+pub use self::ivf::*;
+pub use self::parameters::{Knob, NoParameters, Parameters, Settings, SettingsError};
+pub use self::tree::*;
 pub use crate::error::{BuildError, QueryError};
 
 /// What was built over a set of vectors and finds the nearest of them to a query.
 ///
-/// An index is what was built, shared behind an `Arc`, and its query knobs: a method such as `with_search_k` gives
-/// another `Index` over the same structure, free to make. So a sweep is a list of indexes.
+/// This is the side of those who write an index; those who use one call the methods of [`Query`].
+///
+/// An index is what was built, shared behind an `Arc`, and its search parameters: [`Build::with_search`] gives another
+/// index over the same structure, free to make. So a sweep is a list of indexes.
 pub trait Index: Debug + Send + Sync + 'static {
     /// What it is called in tables and charts: "Annoy".
     fn name(&self) -> &'static str;
 
-    /// Build and query parameters under their names in the original library: chart labels and CSV columns.
+    /// Build and search parameters under their names in the original library: chart labels, columns of the record.
     fn params(&self) -> Vec<(&'static str, f64)>;
 
     /// n, the number of vectors that it holds.
@@ -54,71 +67,125 @@ pub trait Index: Debug + Send + Sync + 'static {
     /// Bytes of memory that it takes, the vectors that it keeps included.
     fn memory_bytes(&self) -> usize;
 
-    /// Up to `k` nearest vectors, ascending by true distance, ties by id; all n if `k` is more than n.
-    /// `query` is d values.
-    ///
-    /// # Errors
-    /// If `k` is zero, or the query has another dimension or a value that is not finite.
-    fn query(&self, query: &[f32], k: usize) -> Result<Vec<Neighbor>, QueryError>;
-
-    /// The same for each row of `queries` (m × d): m rows of neighbours, on the threads of the current rayon pool.
-    ///
-    /// # Errors
-    /// As [`Index::query`], for the first row that is refused.
-    fn query_batch(&self, queries: &Vectors, k: usize) -> Result<Neighbors, QueryError> {
-        query_rows(self, queries, k)
+    /// The metric of its distances.
+    fn metric(&self) -> Metric {
+        Metric::Euclidean
     }
+
+    /// Whether the distances that it returns are estimates: those of an index that keeps codes and no vectors.
+    ///
+    /// All others return the true distances of the rows that they found, however many they missed.
+    fn returns_estimates(&self) -> bool {
+        false
+    }
+
+    /// The min(`k`, n) nearest that it finds, ascending by reduced distance, ties by id, and what it looked at.
+    ///
+    /// It may rely on what [`Query`] has checked: `k` is at least 1, and `query` has d values, all finite.
+    fn search(&self, query: Row<'_>, k: usize) -> Found;
+
+    /// [`Index::search`] for each row of `queries` (m × d), on the threads of the current rayon pool.
+    ///
+    /// An index that gains by seeing all queries at once overrides it.
+    fn search_batch(&self, queries: &Vectors, k: usize) -> Vec<Vec<Candidate>> {
+        let search = |row| self.search(queries.row(row), k).candidates;
+        (0..queries.len()).into_par_iter().map(search).collect()
+    }
+}
+
+/// What a search found, and what it looked at.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Found {
+    /// The nearest rows, ascending by reduced distance, ties by id.
+    pub candidates: Vec<Candidate>,
+    /// How much work it was.
+    pub visits: Visits,
 }
 
 /// What a search looked at, to show how much of its work an index saves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Visits {
-    /// Leaves whose rows were looked at.
+    /// Leaves, lists or nodes whose rows were looked at.
     pub leaves: usize,
-    /// Rows that were looked at: by a bound, where not at once by their distance.
+    /// Rows that were looked at: by a bound or a code, where not at once by their distance.
     pub bounds: usize,
     /// Rows whose true distance was computed.
     pub distances: usize,
 }
 
-/// The plain batch: [`Index::query`] for each row.
-fn query_rows<I: Index + ?Sized>(
-    index: &I,
-    queries: &Vectors,
-    k: usize,
-) -> Result<Neighbors, QueryError> {
-    use rayon::prelude::*;
-    check_shape(queries.dim(), k, index.dim())?;
-    let rows: Result<Vec<_>, _> = (0..queries.len())
-        .into_par_iter()
-        .map(|row| match queries.row(row) {
-            crate::vectors::Row::Floats(query) => index.query(query, k),
-            crate::vectors::Row::Bytes(_) => index.query(&queries.row_to_floats(row), k),
-        })
-        .collect();
-    Ok(rows?.into_iter().collect())
+/// How an index is built: what the registry needs to know of its type.
+pub trait Build: Index + Clone + Sized {
+    /// Its name on the command line and in the record: "annoy".
+    const KEY: &'static str;
+    /// Its name in tables and charts: "Annoy".
+    const NAME: &'static str;
+    /// Whether it always returns the true neighbours.
+    const EXACT: bool;
+    /// Parameters that cost a new build.
+    type Params: Parameters;
+    /// Parameters that a search reads.
+    type Search: Parameters;
+
+    /// Builds the index over the rows of `base`, with the default search parameters.
+    ///
+    /// # Errors
+    /// If `base` is empty or a parameter is outside its range.
+    fn build(base: Arc<Vectors>, params: Self::Params) -> Result<Self, BuildError>;
+
+    /// Another index over the same structure, searched with other parameters. The structure is shared, not copied.
+    ///
+    /// # Errors
+    /// If a parameter is outside its range.
+    fn with_search(&self, search: Self::Search) -> Result<Self, BuildError>;
 }
 
-/// The check that every `query` makes first.
-fn check_query(query: &[f32], k: usize, dim: usize) -> Result<(), QueryError> {
-    check_shape(query.len(), k, dim)?;
-    // All values first, without a branch: that is one pass of SIMD.
-    if query
-        .iter()
-        .fold(true, |finite, value| finite & value.is_finite())
-    {
-        return Ok(());
+/// How an index is asked: the checks that every query passes, then [`Index::search`].
+///
+/// It holds for every index and cannot be replaced, so that no index answers a query that another would refuse.
+pub trait Query: Index {
+    /// Up to `k` nearest vectors, ascending by distance, ties by id; all n if `k` is more than n.
+    ///
+    /// `query` is d values: `&[f32]`, `&[u8]`, a `&Vec` or array of them, or a [`Row`].
+    ///
+    /// # Errors
+    /// If `k` is zero, or the query has another dimension or a value that is not finite.
+    fn query<'q>(&self, query: impl Into<Row<'q>>, k: usize) -> Result<Vec<Neighbor>, QueryError> {
+        Ok(self.query_counted(query, k)?.0)
     }
-    match query.iter().position(|value| !value.is_finite()) {
-        Some(position) => Err(QueryError::NotFinite {
-            position,
-            value: query[position],
-        }),
-        None => Ok(()),
+
+    /// [`Query::query`], and what the search looked at.
+    ///
+    /// # Errors
+    /// As [`Query::query`].
+    fn query_counted<'q>(
+        &self,
+        query: impl Into<Row<'q>>,
+        k: usize,
+    ) -> Result<(Vec<Neighbor>, Visits), QueryError> {
+        let query = query.into();
+        check_shape(query.len(), k, self.dim())?;
+        if let Some((position, value)) = query.first_not_finite() {
+            return Err(QueryError::NotFinite { position, value });
+        }
+        let found = self.search(query, k);
+        Ok((self.metric().neighbors(found.candidates), found.visits))
+    }
+
+    /// [`Query::query`] for each row of `queries` (m × d): m rows of neighbours, on the threads of the current rayon
+    /// pool.
+    ///
+    /// # Errors
+    /// If `k` is zero, or the queries have another dimension. The values of [`Vectors`] are finite.
+    fn query_batch(&self, queries: &Vectors, k: usize) -> Result<Neighbors, QueryError> {
+        check_shape(queries.dim(), k, self.dim())?;
+        let rows = self.search_batch(queries, k).into_iter();
+        Ok(rows.map(|row| self.metric().neighbors(row)).collect())
     }
 }
 
-/// The check that every `query_batch` makes first; the values of [`Vectors`] are finite already.
+impl<I: Index + ?Sized> Query for I {}
+
+/// Whether a query of `received` values can be put to an index of `dim` dimensions.
 fn check_shape(received: usize, k: usize, dim: usize) -> Result<(), QueryError> {
     if k == 0 {
         return Err(QueryError::ZeroK);
@@ -133,10 +200,9 @@ fn check_shape(received: usize, k: usize, dim: usize) -> Result<(), QueryError> 
 }
 
 /// The check that every `build` makes first.
-fn check_base(base: &Arc<Vectors>) -> Result<(), BuildError> {
+fn check_base(base: &Vectors) -> Result<(), BuildError> {
     if base.is_empty() {
-        Err(BuildError::Empty)
-    } else {
-        Ok(())
+        return Err(BuildError::Empty);
     }
+    Ok(())
 }

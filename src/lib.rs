@@ -20,7 +20,7 @@
 //! use fashion_knn::prelude::*;
 //!
 //! let corners = Arc::new(Vectors::from_floats(2, vec![0.0, 0.0, 4.0, 0.0, 0.0, 3.0])?);
-//! let index = BruteForce::build(corners, Metric::Euclidean)?;
+//! let index = BruteForce::build(corners, BruteForceParams::default())?;
 //! let nearest = index.query(&[4.0, 3.0], 2)?;
 //! assert_eq!(nearest, [Neighbor { id: 1, distance: 3.0 }, Neighbor { id: 2, distance: 4.0 }]);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -45,7 +45,7 @@ pub mod net;
 #[cfg(feature = "report")]
 pub mod report;
 #[allow(unsafe_code)]
-mod simd;
+pub mod simd;
 pub mod vectors;
 
 /// What a notebook's first cell brings in.
@@ -61,12 +61,7 @@ pub mod prelude {
     pub use crate::fashion::{self, CLASSES, Fashion};
     #[cfg(feature = "files")]
     pub use crate::files;
-    pub use crate::index::registry::{self, Settings};
-    pub use crate::index::{
-        Annoy, AnnoyParams, BallTree, BallTreeParams, BruteForce, Hnsw, HnswParams, Index, IvfFlat,
-        IvfFlatParams, IvfPq, IvfPqParams, KdTree, KdTreeParams, Ngt, NgtParams, QuantizedGraph,
-        QuantizedGraphParams, Scann, ScannParams, VaFile, VaFileParams,
-    };
+    pub use crate::index::*;
     pub use crate::lab::difficulty::{intrinsic_dimension, relative_contrast};
     pub use crate::lab::evaluate::{
         ConfusionMatrix, accuracy, on_threads, recall, time_batch, time_queries,
@@ -83,13 +78,18 @@ pub mod prelude {
     pub use crate::net;
     #[cfg(feature = "report")]
     pub use crate::report::chart::{
-        BarChart, Heatmap, LineChart, Plane, Series, accuracy_by_k, recall_and_speed, svg,
+        AccuracyCurve, AccuracyLabels, BarChart, DataName, Heatmap, IndexStyle, LineChart, Plane,
+        Series, SpeedLabels, SpeedView, accuracy_by_k, recall_and_speed, svg,
     };
     #[cfg(feature = "report")]
-    pub use crate::report::notebook::{
-        Figure, Gallery, Tile, decimal, integer, parameter, percent, prose, table,
+    pub use crate::report::{
+        figure::{Figure, prose},
+        gallery::{Gallery, Tile},
+        notebook::parameter,
+        numbers::{decimal, integer, percent, short_decimal},
+        table::table,
     };
-    pub use crate::vectors::Vectors;
+    pub use crate::vectors::{Row, Vectors};
 }
 
 /// The README's example, so that it is tested with the others.

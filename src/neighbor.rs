@@ -1,4 +1,5 @@
-//! [`Neighbor`], the rows of them that a batch returns, and [`TopK`], the collector that every index uses.
+//! [`Neighbor`], the rows of them that a batch returns, and [`TopK`], the collector that every
+//! index uses.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
@@ -51,7 +52,8 @@ impl Neighbors {
         (0..self.len()).map(|query| self.row(query))
     }
 
-    /// The same rows, cut to their `k` nearest: one search with the largest k answers every smaller one.
+    /// The same rows, cut to their `k` nearest: one search with the largest k answers every smaller
+    /// one.
     #[must_use]
     pub fn truncated(&self, k: usize) -> Self {
         self.iter()
@@ -71,19 +73,27 @@ impl FromIterator<Vec<Neighbor>> for Neighbors {
     }
 }
 
-/// A candidate: its rank value (see [`Metric::distance_of_rank`]) and its id. Ordered by rank, then id.
+/// A row found near a query, by the *reduced distance* that candidates are ordered by: the squared
+/// Euclidean distance, the Manhattan distance itself (scikit-learn's `rdist`; see
+/// [`Metric::distance_of_reduced`]).
+///
+/// Candidates are ordered by reduced distance, then id. The reduced distance is kept in full, so
+/// that the candidates of several indexes (of the shards of one base, say) merge into the order
+/// that one index over all rows has.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Candidate {
-    rank: f64,
-    id: u32,
+pub struct Candidate {
+    /// Row number of the vector in what the index was built from.
+    pub id: u32,
+    /// The reduced distance to the query.
+    pub reduced: f64,
 }
 
 impl Eq for Candidate {}
 
 impl Ord for Candidate {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.rank
-            .total_cmp(&other.rank)
+        self.reduced
+            .total_cmp(&other.reduced)
             .then(self.id.cmp(&other.id))
     }
 }
@@ -94,9 +104,11 @@ impl PartialOrd for Candidate {
     }
 }
 
-/// Keeps the k best candidates of those offered, by rank value and then id, whatever the order they come in.
+/// Keeps the k best candidates of those offered, by reduced distance and then id, whatever the
+/// order they come in.
 ///
-/// The rank value is what is cheapest to compare: the *squared* Euclidean distance, the Manhattan distance itself.
+/// The reduced distance is what is cheapest to compare: the *squared* Euclidean distance, the
+/// Manhattan distance itself.
 #[derive(Debug, Clone)]
 pub struct TopK {
     k: usize,
@@ -120,8 +132,8 @@ impl TopK {
         }
     }
 
-    /// Rank of the k-th best so far, infinite until there are k: a candidate whose rank is **above** it cannot enter
-    /// (one that equals it still can, by a smaller id).
+    /// Reduced distance of the k-th best so far, infinite until there are k: a candidate **above**
+    /// it cannot enter (one that equals it still can, by a smaller id).
     #[inline]
     #[must_use]
     pub fn threshold(&self) -> f64 {
@@ -130,11 +142,11 @@ impl TopK {
 
     /// Offers a candidate; returns whether it entered.
     #[inline]
-    pub fn push(&mut self, id: u32, rank: f64) -> bool {
-        if rank > self.threshold {
+    pub fn push(&mut self, id: u32, reduced: f64) -> bool {
+        if reduced > self.threshold {
             return false;
         }
-        self.insert(Candidate { rank, id })
+        self.insert(Candidate { id, reduced })
     }
 
     fn insert(&mut self, candidate: Candidate) -> bool {
@@ -150,7 +162,10 @@ impl TopK {
             *worst = candidate;
         }
         if self.heap.len() == self.k {
-            self.threshold = self.heap.peek().map_or(f64::INFINITY, |worst| worst.rank);
+            self.threshold = self
+                .heap
+                .peek()
+                .map_or(f64::INFINITY, |worst| worst.reduced);
         }
         true
     }
@@ -167,17 +182,16 @@ impl TopK {
         self.heap.is_empty()
     }
 
-    /// The best, ascending by rank and then id, their ranks turned into distances of `metric`.
+    /// The best, ascending by reduced distance and then id.
+    #[must_use]
+    pub fn into_candidates(self) -> Vec<Candidate> {
+        self.heap.into_sorted_vec()
+    }
+
+    /// The same, their reduced distances turned into distances of `metric`.
     #[must_use]
     pub fn into_neighbors(self, metric: Metric) -> Vec<Neighbor> {
-        self.heap
-            .into_sorted_vec()
-            .into_iter()
-            .map(|Candidate { rank, id }| Neighbor {
-                id,
-                distance: metric.distance_of_rank(rank),
-            })
-            .collect()
+        metric.neighbors(self.into_candidates())
     }
 }
 
@@ -191,8 +205,8 @@ mod tests {
         for rotation in 0..offered.len() {
             let mut top = TopK::new(4);
             for i in 0..offered.len() {
-                let (id, rank) = offered[(i + rotation) % offered.len()];
-                top.push(id, rank);
+                let (id, reduced) = offered[(i + rotation) % offered.len()];
+                top.push(id, reduced);
             }
             let ids: Vec<_> = top
                 .into_neighbors(Metric::Manhattan)

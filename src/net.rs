@@ -1,11 +1,26 @@
-//! The nets that k-NN is compared with, and whose features it searches: logistic regression, a linear SVM, a
-//! feed-forward net and a convolutional net, in candle, with one training loop for all.
+//! The nets that k-NN is compared with, and whose features it searches: logistic regression, a
+//! linear SVM, a feed-forward net and a convolutional net, in candle, with one training loop.
 //!
-//! - [`ModelConfig`] says which model and how large; [`Config`] adds how it is trained, with defaults for each.
-//! - [`train`] learns it: seeded, with a validation split held out, checkpoints after each epoch, resumed if killed.
-//! - [`features`] and [`cached_features`] give the activations of the penultimate layer as [`Vectors`].
-//! - [`learned`] and [`encoded`] do both for the report: a [`Fashion`] of features, all that was computed kept.
-//! - [`conv_relu_pool`] is what makes it fast: candle's own convolution learns at a sixth of PyTorch's speed here.
+//! - [`ModelConfig`] says which model and how large. [`Config`] adds how it is trained, with
+//!   defaults for each model.
+//! - [`train`] trains it: seeded, with a validation split held out, a checkpoint after each epoch,
+//!   continued if it was interrupted.
+//! - [`features`] and [`cached_features`] give the activations of the penultimate layer as
+//!   [`Vectors`].
+//! - [`learned`] and [`encoded`] do both for the report: a [`Fashion`] of features. What they
+//!   compute is kept on disk.
+//! - [`conv_relu_pool`] makes it fast: with candle's own convolution the CNN would train at a sixth
+//!   of PyTorch's speed.
+//!
+//! The files, each of which imports only files above it:
+//!
+//! ```text
+//! architecture, epoch, little_endian, conv    sizes; figures of an epoch; bytes; the convolution
+//! config, model                               all settings; parameters, forward pass, loss
+//! data, optimizer                             batches; steps
+//! features, checkpoint                        what is kept on disk
+//! train                                       the loop
+//! ```
 //!
 //! ```
 //! use fashion_knn::net::{Config, Labelled, ModelConfig, Options, train};
@@ -32,39 +47,44 @@ use crate::fashion::Fashion;
 use crate::vectors::Vectors;
 use crate::vectors::VectorsError;
 
+mod architecture;
 mod checkpoint;
+mod config;
 mod conv;
 mod data;
+mod epoch;
 mod features;
+mod little_endian;
 mod model;
 mod optimizer;
 mod train;
 
+pub use architecture::{CLASSES, CnnConfig, Layer, MlpConfig, ModelConfig, PIXELS, SIDE};
+pub use config::{Augmentation, Config, Optimizer, Options, Schedule};
 pub use conv::conv_relu_pool;
-pub use data::{Augmentation, Labelled};
+pub use data::Labelled;
+pub use epoch::Epoch;
 pub use features::{cached_features, encoded, features};
-pub use model::{
-    CLASSES, CnnConfig, Layer, MlpConfig, Model, ModelConfig, Output, PIXELS, SIDE, Scaling,
-};
-pub use optimizer::{Optimizer, Schedule};
-pub use train::{Config, Epoch, Options, Trained, learned, train};
+pub use model::{Model, Output, Scaling};
+pub use train::{Trained, learned, train};
 
-/// Why a net could not be made, trained, loaded or used.
+/// Why a net could not be built, trained, loaded or used.
 #[derive(Debug, Error)]
 pub enum NetError {
-    /// A parameter or the data are not what they can be.
+    /// A parameter is out of range, or the data do not have the right form.
     #[error("{what} is {received}; expected {expected}")]
     Invalid {
         /// Which parameter, or what about the data.
         what: &'static str,
-        /// What it can be.
+        /// What is accepted.
         expected: String,
-        /// What it is.
+        /// What was given.
         received: String,
     },
     /// The training has diverged.
     #[error(
-        "training diverged: {what} is not finite at batch {batch} of epoch {epoch} (both from 1); try a lower learning rate"
+        "training diverged: {what} is not finite at batch {batch} of epoch {epoch} (both from 1); \
+         try a lower learning rate"
     )]
     NotFinite {
         /// "the loss", with its value, or "a parameter".
@@ -75,7 +95,10 @@ pub enum NetError {
         batch: usize,
     },
     /// A checkpoint is damaged, or no checkpoint at all.
-    #[error("{}: not a whole checkpoint: {why} (delete it, or ask for the training to begin again)", path.display())]
+    #[error(
+        "{}: not a whole checkpoint: {why} (delete it, or ask for the training to begin again)",
+        path.display()
+    )]
     Corrupt {
         /// The file.
         path: PathBuf,
@@ -83,15 +106,19 @@ pub enum NetError {
         why: String,
     },
     /// A checkpoint is of another training.
-    #[error("{}: a checkpoint of another training: {what} is {found}; expected {expected} (choose another path, or ask for the training to begin again)", path.display())]
+    #[error(
+        "{}: a checkpoint of another training: {what} is {found}; expected {expected} \
+         (choose another path, or ask for the training to begin again)",
+        path.display()
+    )]
     Mismatch {
         /// The file.
         path: PathBuf,
         /// What differs.
         what: String,
-        /// What this training has.
+        /// Its value in this training.
         expected: String,
-        /// What the checkpoint has.
+        /// Its value in the checkpoint.
         found: String,
     },
     /// A file could not be read or written.
@@ -102,7 +129,7 @@ pub enum NetError {
         /// What the system said.
         source: io::Error,
     },
-    /// Features that are no vectors: not finite, which only a broken model gives.
+    /// Features are not finite, as only a broken model's can be.
     #[error("features: {0}")]
     Features(#[from] VectorsError),
     /// candle refused an operation.
@@ -110,7 +137,8 @@ pub enum NetError {
     Candle(#[from] candle_core::Error),
 }
 
-/// An error that names `what` unless `holds`.
+/// Nothing if the condition `holds`; else the error that names `what`, what was expected and what
+/// was received.
 fn check(
     what: &'static str,
     holds: bool,
@@ -127,6 +155,7 @@ fn check(
     })
 }
 
+/// Turns an error of the system into one that names the file.
 fn at(path: &Path) -> impl FnOnce(io::Error) -> NetError {
     move |source| NetError::Io {
         path: path.to_owned(),

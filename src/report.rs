@@ -1,6 +1,22 @@
-//! Results as polars tables, plotters charts and the rich output of a notebook.
+//! What a report is made of: numbers as text, tables, charts, image galleries, notebook parameters.
+//!
+//! Each module uses only those above it:
+//!
+//! ```text
+//! numbers    decimals, whole numbers, percentages as text
+//! figure     an SVG figure, Markdown prose, their way to the notebook
+//!   table    polars frames of results, and a frame as an HTML table
+//!   chart    curves, bars, matrices, pictures of the plane; interactive charts (Vega-Lite)
+//!   gallery  rows of grey images
+//! notebook   parameters from the environment
+//! ```
+//!
+//! The library has no words of the reader's language: titles, axis names and labels are arguments.
+//! Only the form of numbers is chosen here, in [`numbers::REPORT`].
 
 pub mod chart;
+pub mod figure;
 pub mod gallery;
 pub mod notebook;
+pub mod numbers;
 pub mod table;

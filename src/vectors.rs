@@ -1,5 +1,6 @@
 //! [`Vectors`]: the n × d table that every index is built from and queried with.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use ndarray::{Array2, ArrayView2};
@@ -71,15 +72,152 @@ pub enum Row<'a> {
     Floats(&'a [f32]),
 }
 
+impl<'a> Row<'a> {
+    /// d, the number of values.
+    #[must_use]
+    pub fn len(self) -> usize {
+        match self {
+            Self::Bytes(values) => values.len(),
+            Self::Floats(values) => values.len(),
+        }
+    }
+
+    /// Whether it has no values.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+
+    /// The values as floats: borrowed if they are floats already.
+    #[must_use]
+    pub fn to_floats(self) -> Cow<'a, [f32]> {
+        match self {
+            Self::Bytes(values) => values.iter().map(|&value| f32::from(value)).collect(),
+            Self::Floats(values) => Cow::Borrowed(values),
+        }
+    }
+
+    /// Calls `visit` with each value, as a float, and what `others` has in its place.
+    ///
+    /// Bytes are floats without loss, so that callers need one form for both.
+    #[inline(always)]
+    pub(crate) fn zip_with<T>(
+        self,
+        others: impl IntoIterator<Item = T>,
+        mut visit: impl FnMut(f32, T),
+    ) {
+        match self {
+            Self::Bytes(values) => {
+                for (&value, other) in values.iter().zip(others) {
+                    visit(f32::from(value), other);
+                }
+            }
+            Self::Floats(values) => {
+                for (&value, other) in values.iter().zip(others) {
+                    visit(value, other);
+                }
+            }
+        }
+    }
+
+    /// Adds each value to the sum in its place, exactly but for the addition's own rounding.
+    #[inline]
+    pub(crate) fn add_to(self, sums: &mut [f64]) {
+        self.zip_with(sums, |value, sum| *sum += f64::from(value));
+    }
+
+    /// Writes row − `mean`.
+    #[inline]
+    pub(crate) fn sub_into(self, mean: &[f64], out: &mut [f64]) {
+        self.zip_with(out.iter_mut().zip(mean), |value, (out, mean)| {
+            *out = f64::from(value) - mean;
+        });
+    }
+
+    /// Asks the memory for the row, to have it in the caches when it is read.
+    #[inline]
+    pub(crate) fn prefetch(self) {
+        match self {
+            Self::Bytes(row) => simd::prefetch(row),
+            Self::Floats(row) => simd::prefetch(row),
+        }
+    }
+
+    /// The first value that is NaN or infinite, and where it stands.
+    #[must_use]
+    pub fn first_not_finite(self) -> Option<(usize, f32)> {
+        let Self::Floats(values) = self else {
+            return None;
+        };
+        // All values first, without a branch: that is one pass of SIMD.
+        if values
+            .iter()
+            .fold(true, |finite, value| finite & value.is_finite())
+        {
+            return None;
+        }
+        let position = values.iter().position(|value| !value.is_finite())?;
+        Some((position, values[position]))
+    }
+}
+
+impl<'a> From<&'a [f32]> for Row<'a> {
+    fn from(values: &'a [f32]) -> Self {
+        Self::Floats(values)
+    }
+}
+
+impl<'a> From<&'a [u8]> for Row<'a> {
+    fn from(values: &'a [u8]) -> Self {
+        Self::Bytes(values)
+    }
+}
+
+impl<'a, const D: usize> From<&'a [f32; D]> for Row<'a> {
+    fn from(values: &'a [f32; D]) -> Self {
+        Self::Floats(values)
+    }
+}
+
+impl<'a, const D: usize> From<&'a [u8; D]> for Row<'a> {
+    fn from(values: &'a [u8; D]) -> Self {
+        Self::Bytes(values)
+    }
+}
+
+impl<'a> From<&'a Vec<f32>> for Row<'a> {
+    fn from(values: &'a Vec<f32>) -> Self {
+        Self::Floats(values)
+    }
+}
+
+impl<'a> From<&'a Vec<u8>> for Row<'a> {
+    fn from(values: &'a Vec<u8>) -> Self {
+        Self::Bytes(values)
+    }
+}
+
 /// n vectors of d dimensions, row-major, immutable, finite, cheap to clone (the values are shared).
 ///
-/// Bytes stay bytes: a pixel row is 784 bytes rather than 3,136, and its distances are exact integers.
+/// Bytes stay bytes: a pixel row is 784 bytes rather than 3,136, and its distances are exact
+/// integers.
 ///
 /// ```
-/// use fashion_knn::vectors::Vectors;
-/// let squares = Vectors::from_floats(2, vec![0.0, 0.0, 1.0, 0.0, 0.0, 1.0])?;
-/// assert_eq!((squares.len(), squares.dim()), (3, 2));
-/// # Ok::<(), fashion_knn::vectors::VectorsError>(())
+/// use fashion_knn::prelude::*;
+///
+/// // Three points of the plane: (0, 0), (1, 0), (0, 1).
+/// let corners = Vectors::from_floats(2, vec![0.0, 0.0, 1.0, 0.0, 0.0, 1.0])?;
+/// assert_eq!((corners.len(), corners.dim()), (3, 2));
+/// assert_eq!(corners.row(2), Row::Floats(&[0.0, 1.0]));
+///
+/// // The same as bytes; copies are cheap, for they share the values.
+/// let bytes = Vectors::from_bytes(2, vec![0, 0, 1, 0, 0, 1])?;
+/// assert_eq!(bytes.clone().to_floats(), corners.to_floats());
+/// assert_eq!(bytes.memory_bytes(), 6);
+///
+/// // What is no table of finite numbers is refused.
+/// assert!(Vectors::from_floats(2, vec![0.0, f32::NAN]).is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone)]
 pub struct Vectors {
@@ -208,16 +346,13 @@ impl Vectors {
         self.bytes()?.chunks_exact(self.dim).nth(row)
     }
 
-    /// Row `row` as floats (a copy): the form that [`Index::query`](crate::index::Index::query) takes.
+    /// Row `row` as floats (a copy).
     ///
     /// # Panics
     /// If `row` is not below [`Vectors::len`], as slices do.
     #[must_use]
     pub fn row_to_floats(&self, row: usize) -> Vec<f32> {
-        match self.row(row) {
-            Row::Bytes(values) => values.iter().map(|&value| f32::from(value)).collect(),
-            Row::Floats(values) => values.to_vec(),
-        }
+        self.row(row).to_floats().into_owned()
     }
 
     /// The rows with the given numbers, in that order (a copy).
@@ -278,6 +413,7 @@ impl Vectors {
     }
 }
 
+/// How many rows of `dim` so many values make.
 fn rows(dim: usize, values: usize) -> Result<usize, VectorsError> {
     if dim == 0 {
         return Err(VectorsError::ZeroDimension);

@@ -135,8 +135,15 @@ fn accuracies_are_those_of_scikit_learn(found: &Neighbors) {
 #[ignore = "needs Fashion-MNIST"]
 fn the_classifier_is_the_vote_over_the_index() {
     let data = data();
-    let index =
-        Arc::new(BruteForce::build(Arc::new(data.train.head(5_000)), Metric::Manhattan).unwrap());
+    let index = Arc::new(
+        BruteForce::build(
+            Arc::new(data.train.head(5_000)),
+            BruteForceParams {
+                metric: Metric::Manhattan,
+            },
+        )
+        .unwrap(),
+    );
     let labels: Arc<[u8]> = data.train_labels[..5_000].into();
     let queries = data.test.head(200);
     let voted = Weights::Distance.vote_rows(&index.query_batch(&queries, 5).unwrap(), 5, &labels);

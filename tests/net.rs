@@ -1,4 +1,5 @@
-//! Trainings from outside: what they learn, that a killed one ends like any other, that damaged files are errors.
+//! Trainings from outside: what they learn, that an interrupted one ends like any other, that
+//! damaged files are errors.
 #![cfg(feature = "net")]
 
 use std::path::Path;
@@ -85,7 +86,8 @@ fn at(path: &Path) -> Options {
     }
 }
 
-/// All that a training comes to, but for the seconds: weights, test accuracy, best epoch, and each epoch's figures.
+/// All that a training comes to, but for the seconds: weights, test accuracy, best epoch, and each
+/// epoch's figures.
 fn figures(trained: &Trained) -> (String, f64, usize, Vec<[f64; 4]>) {
     let epochs = trained.history.iter();
     let epochs = epochs
@@ -156,6 +158,7 @@ fn every_model_learns_and_what_it_predicts_is_what_it_was_scored_on() {
 }
 
 #[test]
+#[ignore = "needs Fashion-MNIST"]
 fn real_images_are_learned_from_a_few_of_them() {
     let data = fashion_knn::fashion::load().unwrap();
     let few = Labelled::new(&data.train, &data.train_labels)
@@ -244,7 +247,8 @@ fn a_finished_training_is_loaded_unless_it_is_to_begin_again() {
     );
 }
 
-/// Set for the process that is to be killed: where it keeps its checkpoint.
+/// An environment variable. It is set for the process that is to be killed, and names the file of
+/// its checkpoint.
 const VICTIM: &str = "FASHION_KNN_TEST_VICTIM";
 
 fn victims_config() -> Config {
@@ -254,15 +258,13 @@ fn victims_config() -> Config {
     }
 }
 
-#[test]
-fn victim_of_the_test_below() {
-    if let Some(path) = std::env::var_os(VICTIM) {
-        run(&victims_config(), &at(Path::new(&path))).unwrap();
-    }
-}
-
+/// This test starts itself in another process, which trains until it is killed.
 #[test]
 fn a_training_that_is_killed_ends_like_one_that_is_not() {
+    if let Some(path) = std::env::var_os(VICTIM) {
+        run(&victims_config(), &at(Path::new(&path))).unwrap();
+        return;
+    }
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("cnn.safetensors");
     let written = || {
@@ -274,7 +276,10 @@ fn a_training_that_is_killed_ends_like_one_that_is_not() {
     for _ in 0..2 {
         let before = written();
         let mut victim = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "victim_of_the_test_below"])
+            .args([
+                "--exact",
+                "a_training_that_is_killed_ends_like_one_that_is_not",
+            ])
             .env(VICTIM, &path)
             .stdout(Stdio::null())
             .spawn()

@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use fashion_knn::distance::Metric;
 use fashion_knn::index::{
-    Annoy, AnnoyParams, BallTree, BallTreeParams, Index, KdTree, KdTreeParams,
+    Annoy, AnnoyParams, AnnoySearch, BallTree, BallTreeParams, Build, Index, KdTree, KdTreeParams,
+    Query,
 };
 use fashion_knn::vectors::Vectors;
 use proptest::prelude::*;
 
-/// Rows of small integers, so that ties abound, times a power of two: exact in f32 at any magnitude.
+/// Rows of small integers, so that ties abound, times a power of two: exact in f32 at any
+/// magnitude.
 #[derive(Debug, Clone)]
 struct Table {
     dim: usize,
@@ -36,21 +38,21 @@ impl Table {
             .zip(self.base.chunks(self.dim))
             .map(|(id, row)| {
                 let differences = row.iter().zip(&self.query).map(|(a, b)| i64::from(a - b));
-                let rank = match metric {
+                let reduced = match metric {
                     Metric::Euclidean => differences.map(|d| d * d).sum(),
                     Metric::Manhattan => differences.map(i64::abs).sum(),
                 };
-                (rank, id)
+                (reduced, id)
             })
             .collect();
         all.sort_unstable();
         all.truncate(k);
         let unit = 2f64.powi(self.exponent);
         all.into_iter()
-            .map(|(rank, id)| {
+            .map(|(reduced, id)| {
                 let distance = match metric {
-                    Metric::Euclidean => (rank as f64).sqrt(),
-                    Metric::Manhattan => rank as f64,
+                    Metric::Euclidean => (reduced as f64).sqrt(),
+                    Metric::Manhattan => reduced as f64,
                 };
                 (id, distance * unit)
             })
@@ -93,9 +95,11 @@ fn found(index: &impl Index, table: &Table, k: usize) -> Vec<(u32, f64)> {
 proptest! {
     #[test]
     fn ball_tree_is_exact(
-        table in tables(), metric in metrics(), leaf_size in 1usize..80, components in 1usize..50, k in 1usize..20,
+        table in tables(), metric in metrics(), leaf_size in 1usize..80,
+        components in 1usize..50, k in 1usize..20,
     ) {
-        let tree = BallTree::build(table.base(), BallTreeParams { leaf_size, components, metric }).unwrap();
+        let params = BallTreeParams { leaf_size, components, metric };
+        let tree = BallTree::build(table.base(), params).unwrap();
         prop_assert_eq!(found(&tree, &table, k), table.nearest(metric, k));
     }
 
@@ -110,9 +114,13 @@ proptest! {
 
     /// A forest that collects every row has compared every row.
     #[test]
-    fn annoy_is_exact_where_it_collects_all(table in tables(), n_trees in 1usize..6, seed in 0u64..9, k in 1usize..20) {
+    fn annoy_is_exact_where_it_collects_all(
+        table in tables(), n_trees in 1usize..6, seed in 0u64..9, k in 1usize..20,
+    ) {
         let rows = table.base().len();
-        let forest = Annoy::build(table.base(), AnnoyParams { n_trees, seed }).unwrap().with_search_k(rows * n_trees);
+        let forest = Annoy::build(table.base(), AnnoyParams { n_trees, seed }).unwrap();
+        let all = AnnoySearch { search_k: rows * n_trees };
+        let forest = forest.with_search(all).unwrap();
         prop_assert_eq!(found(&forest, &table, k), table.nearest(Metric::Euclidean, k));
     }
 
@@ -125,12 +133,14 @@ proptest! {
         let unit = 2f64.powi(table.exponent);
         for ball in tree.balls() {
             for &id in &ball.ids {
-                let differences = base.row(id as usize).into_iter().zip(&ball.centre).map(|(&a, b)| f64::from(a) - b).collect::<Vec<_>>();
+                let values = base.row(id as usize).into_iter().zip(&ball.centre);
+                let differences = values.map(|(&a, b)| f64::from(a) - b);
                 let distance = match metric {
-                    Metric::Euclidean => differences.iter().map(|d| d * d).sum::<f64>().sqrt(),
-                    Metric::Manhattan => differences.iter().map(|d| d.abs()).sum(),
+                    Metric::Euclidean => differences.map(|d| d * d).sum::<f64>().sqrt(),
+                    Metric::Manhattan => differences.map(f64::abs).sum(),
                 };
-                prop_assert!(distance <= ball.radius * (1.0 + 1e-4) + 0.1 * unit, "{} {}", distance, ball.radius);
+                let farthest = ball.radius * (1.0 + 1e-4) + 0.1 * unit;
+                prop_assert!(distance <= farthest, "{} {}", distance, ball.radius);
             }
         }
     }

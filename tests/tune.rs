@@ -3,10 +3,9 @@
 
 use std::sync::Arc;
 
-use fashion_knn::distance::Metric;
 use fashion_knn::fashion;
 use fashion_knn::index::registry::{REGISTRY, Settings};
-use fashion_knn::index::{BruteForce, Index};
+use fashion_knn::index::{BruteForce, BruteForceParams, Build, Query};
 use fashion_knn::lab::evaluate::recall;
 use fashion_knn::lab::tune::{Target, Tuner};
 use fashion_knn::math::pca::Pca;
@@ -16,7 +15,7 @@ use fashion_knn::vectors::Vectors;
 /// that, less .01.
 fn reaches_what_was_asked(base: &Arc<Vectors>, queries: &Vectors) {
     let k = 10;
-    let truth = BruteForce::build(base.clone(), Metric::Euclidean)
+    let truth = BruteForce::build(base.clone(), BruteForceParams::default())
         .unwrap()
         .query_batch(queries, k)
         .unwrap();

@@ -1,21 +1,25 @@
-"""The project's Jupyter kernel: evcxr_jupyter with one build for cargo and for the notebooks.
+"""The project's Jupyter kernel: evcxr_jupyter, whose cells use what cargo compiled for the tests.
 
     python tools/kernel.py install EVCXR   write the kernelspec into this virtual environment
     python tools/kernel.py build           compile the crate as the notebooks need it
     python tools/kernel.py launch FILE     what Jupyter runs: prepare a workspace, become evcxr
 
-evcxr compiles each cell as the package `ctx` in a folder of its own (EVCXR_TMPDIR). Left to itself it would
-resolve and compile every dependency there once more. So that folder is laid out as a cargo workspace
+evcxr compiles each cell as a package `ctx` in a folder of its own (EVCXR_TMPDIR). Left to itself it
+would resolve and compile every dependency there once more. So that folder is laid out as a cargo
+workspace, and what is compiled comes from the checkout's target/:
 
-    .evcxr/kN/Cargo.toml, Cargo.lock     the versions of the checkout's own Cargo.lock
-    .evcxr/kN/pin/                       depends on fashion-knn, always: keeps those versions in the lock,
-                                         which evcxr's first, empty package would otherwise empty
-    .evcxr/kN/cells/                     EVCXR_TMPDIR: evcxr writes its package here
-    .evcxr/kN/cells/target/              hard links to what is compiled in .evcxr/build, whose dependencies
-                                         are in turn hard links to the checkout's target/
+    .evcxr/crate/           fashion-knn once more, but as a dylib: its manifest, links to its sources
+    .evcxr/.cargo/          tells cargo to take that one wherever a package asks for fashion-knn
+    .evcxr/kN/Cargo.toml    the workspace of one kernel, so that two notebooks can run at a time
+    .evcxr/kN/Cargo.lock    the versions of the checkout's own Cargo.lock
+    .evcxr/kN/pin/          depends on fashion-knn, always. Without it evcxr's first package, which
+                            depends on nothing, would empty Cargo.lock
+    .evcxr/kN/cells/        EVCXR_TMPDIR: evcxr writes its package here
+    .evcxr/kN/cells/target/ hard links to what is compiled in the checkout's target/
 
-A kernel has a workspace for itself, so that two notebooks can run at the same time. DESIGN.md, "Fast cells",
-says what was measured.
+Why a dylib: a cell then links with one shared object instead of 300 libraries. Why a copy of the
+manifest and not a package that re-exports the crate: a cell that says `:dep fashion-knn = { path =
+".." }` would link with the library itself, and nothing would load the re-export.
 """
 
 import fcntl
@@ -28,9 +32,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 WORKSPACES = ROOT / ".evcxr"
-BUILD = WORKSPACES / "build"
 NAME = "fashion-knn"
-RUSTFLAGS = "-Cprefer-dynamic"  # evcxr's own, and .cargo/config.toml's: they must agree to the letter
+RUSTFLAGS = "-Cprefer-dynamic"  # what evcxr compiles with; the Makefile sets the same
 
 WORKSPACE_TOML = """[workspace]
 members = ["cells", "pin"]
@@ -47,6 +50,10 @@ crate-type = ["{kind}"]
 [dependencies]
 fashion-knn = {{ path = {root} }}
 """
+DYLIB_TOML = """
+[lib]
+crate-type = ["dylib"]
+"""
 
 
 def target_dir() -> Path:
@@ -54,69 +61,65 @@ def target_dir() -> Path:
 
 
 def host() -> str:
-    version = subprocess.run(["rustc", "-vV"], check=True, capture_output=True, text=True, cwd=ROOT).stdout
-    return next(line.removeprefix("host: ") for line in version.splitlines() if line.startswith("host: "))
+    command = ["rustc", "--print", "host-tuple"]
+    return subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout.strip()
+
+
+def lay_out_crate() -> None:
+    """Writes the package that is fashion-knn as a dylib."""
+    crate = WORKSPACES / "crate"
+    crate.mkdir(parents=True, exist_ok=True)
+    for entry in ROOT.iterdir():
+        link = crate / entry.name
+        hidden = entry.name.startswith(".") or entry.name in ("Cargo.toml", "Cargo.lock", "target")
+        if not hidden and not link.is_symlink():
+            link.symlink_to(entry)
+    write_if_new(crate / "Cargo.toml", (ROOT / "Cargo.toml").read_text() + DYLIB_TOML)
+    write_if_new(WORKSPACES / ".cargo/config.toml", 'paths = ["crate"]\n')
+
+
+def write_if_new(path: Path, text: str) -> None:
+    """Writes a file that does not hold this yet: cargo compiles again what depends on a newer file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists() or path.read_text() != text:
+        path.write_text(text)
 
 
 def lay_out(workspace: Path) -> Path:
-    """Writes an empty workspace and returns the folder for evcxr's package. What is compiled there is kept."""
+    """Writes an empty workspace and returns the folder for evcxr's package."""
     cells = workspace / "cells"
     for folder, name, kind in [(cells, "ctx", "cdylib"), (workspace / "pin", "pin", "lib")]:
         (folder / "src").mkdir(parents=True, exist_ok=True)
-        (folder / "src/lib.rs").write_text("")
+        write_if_new(folder / "src/lib.rs", "")
         toml = PACKAGE_TOML.format(name=name, kind=kind, root=json.dumps(str(ROOT)))
-        (folder / "Cargo.toml").write_text(toml)
-    (workspace / "Cargo.toml").write_text(WORKSPACE_TOML)
+        write_if_new(folder / "Cargo.toml", toml)
+    write_if_new(workspace / "Cargo.toml", WORKSPACE_TOML)
     shutil.copyfile(ROOT / "Cargo.lock", workspace / "Cargo.lock")
     return cells
 
 
 def build() -> int:
-    """Compiles the crate once as evcxr will ask for it; its dependencies come from the checkout's target folder."""
-    cells = lay_out(BUILD)
-    share(target_dir(), cells / "target", of_crate=False)
-    env = dict(os.environ, CARGO_TARGET_DIR=str(cells / "target"), RUSTFLAGS=RUSTFLAGS)
-    return subprocess.run(["cargo", "build", "--target", host()], cwd=cells, env=env).returncode
+    """Compiles the dylib into the checkout's target folder, beside what the tests compile there."""
+    lay_out_crate()
+    lay_out(WORKSPACES / "build")
+    env = dict(os.environ, CARGO_TARGET_DIR=str(target_dir()), RUSTFLAGS=RUSTFLAGS)
+    command = ["cargo", "build", "--package", "pin", "--target", host()]
+    return subprocess.run(command, cwd=WORKSPACES / "build", env=env).returncode
 
 
-def share(source: Path, target: Path, of_crate: bool) -> None:
-    """Brings what is compiled in one target folder into another: libraries as hard links, cargo's notes as copies.
-
-    The crate itself (`of_crate`) is its own affair: cargo names libfashion_knn.so without a hash, so that the
-    library of `cargo test` and the notebooks' one, which differ, would overwrite each other in a common folder.
-    """
-    for profile in ["debug", f"{host()}/debug"]:
-        for folder, copy in [(".fingerprint", copy_folder), ("build", copy_folder), ("deps", link_or_copy)]:
-            here = target / profile / folder
-            here.mkdir(parents=True, exist_ok=True)
-            there = source / profile / folder
-            for entry in os.scandir(there) if there.exists() else []:
-                of_entry = "fashion-knn" in entry.name or "fashion_knn" in entry.name
-                if of_entry and not of_crate or folder == "deps" and not is_library(entry.name):
-                    continue
-                if not is_current(entry, here / entry.name):
-                    (shutil.copy2 if of_entry and entry.is_file() else copy)(entry.path, here / entry.name)
-
-
-def is_library(name: str) -> bool:
-    """Neither a test binary nor a cell of an earlier kernel."""
-    return name.startswith("lib") and not name.startswith(("libcode_", "libctx"))
-
-
-def is_current(entry: os.DirEntry, copy: Path) -> bool:
-    try:
-        return copy.stat().st_mtime_ns == entry.stat().st_mtime_ns
-    except FileNotFoundError:
-        return False
-
-
-def copy_folder(source: str, target: Path) -> None:
+def share_compiled(target: Path) -> None:
+    """Fills a kernel's target folder. Cargo writes to its notes, so these are copies; libraries are links."""
     shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(source, target, symlinks=True)  # ends with the folder's own time: is_current
+    for profile in ["debug", f"{host()}/debug"]:
+        source = target_dir() / profile
+        for folder in [".fingerprint", "build"]:
+            shutil.copytree(source / folder, target / profile / folder, symlinks=True)
+        (target / profile / "deps").mkdir(parents=True)
+        for library in (source / "deps").glob("lib*"):
+            link_or_copy(library, target / profile / "deps" / library.name)
 
 
-def link_or_copy(source: str, target: Path) -> None:
-    target.unlink(missing_ok=True)
+def link_or_copy(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
     except OSError:  # another file system
@@ -140,19 +143,18 @@ def free_workspace() -> Path:
 
 
 def launch(evcxr: str, connection_file: str) -> None:
+    lay_out_crate()
     cells = lay_out(free_workspace())
-    shutil.rmtree(cells / "target", ignore_errors=True)
-    # From the checkout also what `make test` has checked without compiling: evcxr checks a cell that has an error.
-    share(target_dir(), cells / "target", of_crate=False)
-    share(BUILD / "cells/target", cells / "target", of_crate=True)
+    share_compiled(cells / "target")
     os.environ.update(
         EVCXR_TMPDIR=str(cells),
         EVCXR_CONFIG_DIR=str(ROOT / "tools/evcxr"),
-        # Seen by the rust-analyzer inside evcxr, which infers the types of a cell's variables; evcxr's own builds
-        # set RUSTFLAGS anew. Cargo.toml hides the dependencies from it: their 400 crates cost 30 s a start.
+        # Read by the rust-analyzer inside evcxr, which infers the types of a cell's variables; for its
+        # own builds evcxr sets RUSTFLAGS anew. Cargo.toml hides the dependencies from rust-analyzer:
+        # their 400 crates would cost 30 s at every start.
         RUSTFLAGS="--cfg rust_analyzer",
     )
-    for name in ["CARGO_TARGET_DIR", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_RUSTFLAGS"]:
+    for name in ["CARGO_TARGET_DIR", "CARGO_BUILD_TARGET", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_RUSTFLAGS"]:
         os.environ.pop(name, None)
     os.execv(evcxr, [evcxr, "--control_file", connection_file])
 

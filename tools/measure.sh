@@ -10,9 +10,10 @@
 # nothing. They take the place of the rows of the same indexes; what is not measured again stays.
 set -eu
 cd "$(dirname "$0")/.."
+# The Makefile's flags are for the notebooks: what is measured is an ordinary release build.
+unset RUSTFLAGS CARGO_BUILD_TARGET
 results=data/results
 queries=${N_QUERIES:-1000}
-# Through cargo, which tells the program where its shared libraries are.
 program='cargo run --quiet --release --no-default-features --features cli,net --bin measure --'
 
 begin() { rm -f "$results/$1.csv.new"; }

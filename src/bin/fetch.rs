@@ -1,12 +1,12 @@
-//! Finds or fetches Fashion-MNIST and verifies it: what `make data` runs.
+//! Finds or fetches Fashion-MNIST and verifies it: `cargo run --bin fetch`.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use fashion_knn::fashion;
+use fashion_knn::fashion::{self, Fashion, FashionError};
 
 fn main() -> ExitCode {
-    match fashion::fetch().and_then(|folder| fashion::load_from(&folder).map(|data| (folder, data)))
-    {
+    match run() {
         Ok((folder, data)) => {
             println!(
                 "Fashion-MNIST: {} training and {} test images in {}, verified",
@@ -21,4 +21,10 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn run() -> Result<(PathBuf, Fashion), FashionError> {
+    let folder = fashion::fetch()?;
+    let data = fashion::load_from(&folder)?;
+    Ok((folder, data))
 }

@@ -1,4 +1,7 @@
-//! Getting the files where they are not: from the official address, or out of Debian's package.
+//! Fetching the four files: from the official address, or out of Debian's package.
+//!
+//! Everything is downloaded into memory (30 MB) and verified first, then written: an interrupted or
+//! wrong download leaves nothing on the disk.
 
 use std::fs;
 use std::io::{self, Read};
@@ -11,8 +14,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::{FILES, FashionError, File, at, fashion_dir, find};
 use crate::files::write_atomically;
 
-/// The address that the data set's authors give. Plain HTTP: what is received is verified by its hash.
+/// The address that the data set's authors give. Plain HTTP will do: the hashes are verified.
 const OFFICIAL: &str = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com";
+/// Debian's package of the data set.
 const PACKAGE: &str = "dataset-fashion-mnist";
 
 /// The folder that holds the data, after fetching them into the project's own if they are nowhere.
@@ -31,42 +35,40 @@ pub fn fetch() -> Result<PathBuf, FashionError> {
 
 /// Downloads from `url` or, failing that and if asked to, unpacks Debian's package, into `folder`.
 fn fetch_into(folder: &Path, url: &str, debian: bool) -> Result<PathBuf, FashionError> {
-    // The folder first: that it cannot be written must not come out after the download.
+    // The folder first: whoever cannot write to it should learn so before a download of 30 MB.
     fs::create_dir_all(folder).map_err(at(folder))?;
     tempfile::tempfile_in(folder).map_err(at(folder))?;
+    let unreachable = |why: String| FashionError::Unreachable {
+        folder: folder.to_owned(),
+        why,
+    };
     let over_http = match all(|file| download(url, file)) {
         Ok(files) => return store(folder, files),
         Err(why) => why,
     };
-    let why = if debian {
-        eprintln!("{url} cannot be used ({over_http}); trying Debian's package {PACKAGE}");
-        match from_debian() {
-            Ok(files) => return store(folder, files),
-            Err(why) => format!("over HTTP: {over_http}; from Debian: {why}"),
-        }
-    } else {
-        over_http
-    };
-    Err(FashionError::Unreachable {
-        folder: folder.to_owned(),
-        why,
-    })
+    if !debian {
+        return Err(unreachable(over_http));
+    }
+    eprintln!("{url} cannot be used ({over_http}); trying Debian's package {PACKAGE}");
+    let files = from_debian()
+        .map_err(|why| unreachable(format!("over HTTP: {over_http}; from Debian: {why}")))?;
+    store(folder, files)
 }
 
 /// The four files as `get` gives them, each verified before the next is asked for; or why not.
 fn all(get: impl Fn(&File) -> Result<Vec<u8>, String>) -> Result<Vec<Vec<u8>>, String> {
-    FILES
-        .into_iter()
-        .map(|file| {
-            let stored = get(file)?;
-            let name = format!("{}.gz", file.name);
-            file.verify(Path::new(&name), &stored)
-                .map_err(|error| error.to_string())?;
-            Ok(stored)
-        })
-        .collect()
+    let mut files = Vec::new();
+    for file in FILES {
+        let stored = get(file)?;
+        let name = format!("{}.gz", file.name);
+        file.verify(Path::new(&name), &stored)
+            .map_err(|error| error.to_string())?;
+        files.push(stored);
+    }
+    Ok(files)
 }
 
+/// Writes the four files into `folder`, which is returned.
 fn store(folder: &Path, files: Vec<Vec<u8>>) -> Result<PathBuf, FashionError> {
     for (file, bytes) in FILES.into_iter().zip(files) {
         let path = folder.join(format!("{}.gz", file.name));
@@ -75,7 +77,7 @@ fn store(folder: &Path, files: Vec<Vec<u8>>) -> Result<PathBuf, FashionError> {
     Ok(folder.to_owned())
 }
 
-/// One file over HTTP, into memory (26 MB at most): an interruption leaves nothing on the disk.
+/// One file over HTTP, into memory (26 MB at most), with a progress bar.
 fn download(url: &str, file: &File) -> Result<Vec<u8>, String> {
     let address = format!("{url}/{}.gz", file.name);
     let agent: ureq::Agent = ureq::Agent::config_builder()
@@ -90,10 +92,9 @@ fn download(url: &str, file: &File) -> Result<Vec<u8>, String> {
         .map_err(|error| error.to_string())?;
     let body = response.into_body();
     let length = body.content_length();
-    let bar = ProgressBar::new(length.unwrap_or(0)).with_style(
-        ProgressStyle::with_template("{msg} {bar:30} {bytes}/{total_bytes} {eta}")
-            .expect("a template of the crate's"),
-    );
+    let style = ProgressStyle::with_template("{msg} {bar:30} {bytes}/{total_bytes} {eta}")
+        .expect("the template is a constant, and every download uses it");
+    let bar = ProgressBar::new(length.unwrap_or(0)).with_style(style);
     bar.set_message(file.name);
     let mut bytes = Vec::new();
     bar.wrap_read(body.into_reader())
@@ -108,8 +109,10 @@ fn download(url: &str, file: &File) -> Result<Vec<u8>, String> {
     }
 }
 
-/// The files out of Debian's package: downloaded and unpacked with apt's and dpkg's own tools into a temporary folder,
-/// with package lists of their own, so that neither root nor an earlier `apt-get update` is needed.
+/// The files out of Debian's package, downloaded and unpacked with apt's and dpkg's own tools.
+///
+/// All happens in a temporary folder, package lists included, so that neither root nor an earlier
+/// `apt-get update` is needed.
 fn from_debian() -> Result<Vec<Vec<u8>>, String> {
     let scratch = tempfile::tempdir().map_err(|error| error.to_string())?;
     let (state, cache) = (scratch.path().join("state"), scratch.path().join("cache"));
@@ -122,7 +125,7 @@ fn from_debian() -> Result<Vec<Vec<u8>>, String> {
             .arg("-qq")
             .args(["-o", &format!("Dir::State={}", state.display())])
             .args(["-o", &format!("Dir::Cache={}", cache.display())])
-            // Without this, apt drops to a user that cannot write to a folder of root's.
+            // As root, apt would change to a user who cannot write to this folder.
             .args(["-o", "APT::Sandbox::User="])
             .args(arguments))
     };
@@ -147,6 +150,7 @@ fn from_debian() -> Result<Vec<Vec<u8>>, String> {
     })
 }
 
+/// Runs a program; the last line of its complaint is the error.
 fn run(command: &mut Command) -> Result<(), String> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command.output().map_err(|error| match error.kind() {
@@ -169,7 +173,8 @@ mod tests {
     use std::io::{BufRead, BufReader, Write};
     use std::net::TcpListener;
 
-    /// A server on this machine that answers every request with `answer`, byte for byte, and hangs up.
+    /// A server on this machine that answers every request with `answer`, byte for byte, and hangs
+    /// up.
     fn server(answer: &'static [u8]) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();

@@ -1,5 +1,10 @@
-//! Indexes that part the space by trees.
+//! Indexes that part the space by trees: [`KdTree`] by coordinates, [`BallTree`] by nested balls,
+//! [`Annoy`] by random planes.
 
-pub(crate) mod annoy;
-pub(crate) mod ball_tree;
-pub(crate) mod kd_tree;
+mod annoy;
+mod ball_tree;
+mod kd_tree;
+
+pub use self::annoy::{Annoy, AnnoyParams, AnnoySearch, Hyperplane};
+pub use self::ball_tree::{Ball, BallTree, BallTreeParams};
+pub use self::kd_tree::{KdTree, KdTreeParams};

@@ -57,8 +57,7 @@ mod tests {
     use rand::{Rng, SeedableRng};
     use rand_chacha::ChaCha8Rng;
 
-    use crate::distance::Metric;
-    use crate::index::{BruteForce, Index};
+    use crate::index::{BruteForce, BruteForceParams, Build, Query};
     use crate::neighbor::Neighbor;
     use crate::vectors::Vectors;
 
@@ -85,7 +84,7 @@ mod tests {
     fn a_plane_in_many_dimensions_has_the_dimension_of_the_plane() {
         let measure = |inner| {
             let base = Arc::new(plane(4_000, inner, 50, 2));
-            let exact = BruteForce::build(base, Metric::Euclidean).unwrap();
+            let exact = BruteForce::build(base, BruteForceParams::default()).unwrap();
             intrinsic_dimension(&exact.query_batch(&plane(200, inner, 50, 3), 20).unwrap()).unwrap()
         };
         // Near the border of a cube there are fewer neighbours than the estimate supposes, and the

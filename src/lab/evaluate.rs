@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use ndarray::Array2;
 
-use crate::index::{Index, QueryError};
+use crate::index::{Index, Query, QueryError};
 use crate::neighbor::Neighbors;
 use crate::vectors::Vectors;
 

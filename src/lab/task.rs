@@ -22,7 +22,7 @@ use thiserror::Error;
 use super::truth_cache;
 use crate::distance::{Metric, Ranker};
 use crate::index::registry::{Entry, Knob, Settings};
-use crate::index::{BruteForce, BuildError, Index, QueryError};
+use crate::index::{BruteForce, BruteForceParams, Build, BuildError, Index, Query, QueryError};
 use crate::lab::evaluate::{Timed, on_threads, recall, time_batch, time_queries};
 use crate::lab::machine::{Machine, commit, today};
 use crate::lab::record::Measurement;
@@ -243,7 +243,7 @@ impl Task {
             let ranker = Ranker::new(&self.base, Metric::Euclidean, self.queries.row(query));
             let truly = |found: &Neighbor| Neighbor {
                 id: found.id,
-                distance: Metric::Euclidean.distance_of_rank(ranker.rank(found.id as usize)),
+                distance: Metric::Euclidean.distance_of_reduced(ranker.reduced(found.id as usize)),
             };
             judged.push(row.iter().take(k).map(truly).collect());
         }
@@ -271,7 +271,7 @@ fn true_neighbors(
     {
         return Ok(truth);
     }
-    let exact = BruteForce::build(base.clone(), Metric::Euclidean).map_err(|source| {
+    let exact = BruteForce::build(base.clone(), BruteForceParams::default()).map_err(|source| {
         MeasureError::Build {
             index: "brute_force",
             source,
@@ -356,7 +356,11 @@ mod tests {
         let farthest = |query: usize| -> Vec<Neighbor> {
             let ranker = Ranker::new(&task.base, Metric::Euclidean, task.queries.row(query));
             let mut ids: Vec<u32> = (0..task.base.len() as u32).collect();
-            ids.sort_by(|&a, &b| ranker.rank(b as usize).total_cmp(&ranker.rank(a as usize)));
+            ids.sort_by(|&a, &b| {
+                ranker
+                    .reduced(b as usize)
+                    .total_cmp(&ranker.reduced(a as usize))
+            });
             ids.into_iter().take(2).map(claimed).collect()
         };
         let wrong: Neighbors = (0..task.queries.len()).map(farthest).collect();

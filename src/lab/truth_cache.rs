@@ -114,9 +114,11 @@ mod tests {
     fn other_data_have_another_file() {
         let vectors = |first: u8| Vectors::from_bytes(2, vec![first, 2, 3, 4]).unwrap();
         let (base, queries) = (vectors(1), vectors(9));
-        let file = |base, queries, k| path(Path::new("cache"), base, queries, k);
+        let file =
+            |base: &Vectors, queries: &Vectors, k| path(Path::new("cache"), base, queries, k);
+        let other_base = vectors(1);
         let mine = file(&base, &queries, 1);
-        assert_eq!(mine, file(&vectors(1), &queries, 1));
+        assert_eq!(mine, file(&other_base, &queries, 1));
         let other = [
             file(&queries, &base, 1),
             file(&base, &queries, 2),

@@ -24,9 +24,8 @@ use rand::seq::index::sample;
 use rand_chacha::ChaCha8Rng;
 use thiserror::Error;
 
-use crate::distance::Metric;
 use crate::index::registry::{Built, Entry, Knob, Settings};
-use crate::index::{BruteForce, BuildError, Index, QueryError};
+use crate::index::{BruteForce, BruteForceParams, Build, BuildError, Query, QueryError};
 use crate::lab::evaluate::{recall, time_queries};
 use crate::neighbor::Neighbors;
 use crate::vectors::{Vectors, VectorsError};
@@ -169,7 +168,7 @@ impl<'a> Tuner<'a> {
         target: &Target,
     ) -> Result<Self, TuneError> {
         let Parts { queries, rest } = hold_out(base, target)?;
-        let exact = BruteForce::build(rest.clone(), Metric::Euclidean)?;
+        let exact = BruteForce::build(rest.clone(), BruteForceParams::default())?;
         let mut tuner = Self {
             entry,
             truth: exact.query_batch(&queries, target.k)?,

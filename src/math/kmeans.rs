@@ -1,24 +1,44 @@
-//! [`KMeans`]: Lloyd's algorithm, the partition under the inverted-file indexes and the codebooks of product quantisation.
+//! [`KMeans`]: Lloyd's algorithm, on which the inverted-file indexes and the codebooks of product
+//! quantization stand.
+//!
+//! The algorithm repeats two steps until nothing moves (S. P. Lloyd 1982, "Least squares
+//! quantization in PCM"):
+//!
+//! ```text
+//! 1. give each row to its nearest centroid         n·k distances of d values: most of the work
+//! 2. move each centroid to the mean of its rows    n sums of d values
+//! ```
+//!
+//! The naive form of step 1 is a loop over rows, centroids and values. But a squared distance is
+//! ‖x‖² + ‖c‖² − 2·x·c, and the n·k products x·c are one matrix product, which is
+//! computed a register tile at a time, at several times the speed.
+//!
+//! What can go wrong is cancellation: far from the origin ‖x‖² and 2·x·c are large and
+//! nearly equal, and f32 loses the difference. So rows and centroids are moved by the centroids'
+//! middle first.
 
 use ndarray::linalg::general_mat_mul;
-use ndarray::{Array2, ArrayView2};
+use ndarray::{Array2, ArrayView1, ArrayView2};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use thiserror::Error;
 
+use super::add_row;
 use crate::vectors::{Row, Vectors};
 
-/// How [`KMeans::fit`] works. The names and defaults are those of FAISS's `Clustering`.
+/// How [`KMeans::fit`] works. The names are those of FAISS's `Clustering` (*niter* for the
+/// iterations); 10 iterations are what FAISS gives an inverted file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct KMeansParams {
-    /// The number of clusters; fewer are made if there are fewer vectors.
+    /// Number of clusters. There are fewer if there are fewer vectors.
     pub k: usize,
-    /// Rounds of assignment and update (*niter*). It stops earlier where nothing moves.
+    /// Rounds of the two steps. It stops earlier if nothing moves.
     pub iterations: usize,
-    /// A larger training set than this times `k` is sampled down to it.
+    /// Training vectors for each centroid: if there are more than this times `k`, a sample of so
+    /// many is used.
     pub max_points_per_centroid: usize,
-    /// Decides the sample and the first centroids.
+    /// Seed of the sample and of the first centroids.
     pub seed: u64,
 }
 
@@ -44,39 +64,50 @@ pub enum KMeansError {
     ZeroClusters,
 }
 
-/// Clusters of least squared distance to their means (Lloyd 1982), the same for a seed on any number of threads.
+/// Clusters that make the squared distances of the rows to their centroids small.
 ///
-/// ```
-/// use fashion_knn::{dataset::Vectors, kmeans::{KMeans, KMeansParams}};
-/// let data = Vectors::from_floats(1, vec![0.0, 1.0, 10.0, 11.0])?;
-/// let clusters = KMeans::fit(&data, &KMeansParams { k: 2, ..Default::default() })?;
-/// let labels = clusters.assign(&data);
-/// assert!(labels[0] == labels[1] && labels[2] == labels[3] && labels[0] != labels[2]);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
+/// The result depends on the seed, not on the number of threads.
 #[derive(Debug, Clone)]
 pub struct KMeans {
     centroids: Array2<f32>,
-    /// The middle of the centroids. Distances are taken from products, ‖x‖² + ‖c‖² − 2x·c, which cancel the worse the farther
-    /// all lies from the origin: so everything is moved by this first.
+    /// The middle of the centroids, by which everything is moved (see the module's text).
     origin: Vec<f32>,
     /// The centroids less the origin.
     moved: Array2<f32>,
-    /// ‖c‖² of each of these.
+    /// ‖c‖² of each row of `moved`.
     norms: Vec<f32>,
+}
+
+/// A row's nearest centroid.
+#[derive(Debug, Clone, Copy)]
+struct Nearest {
+    label: u32,
+    /// Squared distance, with the rounding of an f32 matrix product.
+    distance: f32,
 }
 
 /// Rows that are compared with all centroids in one matrix product.
 const BLOCK: usize = 256;
 
 impl KMeans {
-    /// Clusters the rows of `data`.
+    /// Clusters the rows of `data` (n × d).
     ///
-    /// The first centroids are distinct rows drawn at random. A cluster that loses all its rows is given the row that is
-    /// farthest from its own centroid, as in scikit-learn.
+    /// The first centroids are distinct rows drawn at random. A cluster that loses all its rows is
+    /// given the row that is farthest from its own centroid, as in scikit-learn.
     ///
     /// # Errors
     /// If there are no rows or no clusters are asked for.
+    ///
+    /// ```
+    /// use fashion_knn::math::kmeans::{KMeans, KMeansParams};
+    /// use fashion_knn::vectors::Vectors;
+    ///
+    /// let data = Vectors::from_floats(1, vec![0.0, 1.0, 10.0, 11.0])?;
+    /// let clusters = KMeans::fit(&data, &KMeansParams { k: 2, ..Default::default() })?;
+    /// let labels = clusters.assign(&data);
+    /// assert!(labels[0] == labels[1] && labels[2] == labels[3] && labels[0] != labels[2]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn fit(data: &Vectors, params: &KMeansParams) -> Result<Self, KMeansError> {
         if data.is_empty() {
             return Err(KMeansError::Empty);
@@ -85,42 +116,33 @@ impl KMeans {
             return Err(KMeansError::ZeroClusters);
         }
         let mut rng = ChaCha8Rng::seed_from_u64(params.seed);
-        let most = params
-            .k
-            .saturating_mul(params.max_points_per_centroid.max(1));
-        let sample;
-        let data = if data.len() > most {
-            let mut rows = rand::seq::index::sample(&mut rng, data.len(), most).into_vec();
-            rows.sort_unstable(); // memory order
-            sample = data.select(&rows).expect("rows of the sample exist");
-            &sample
-        } else {
-            data
-        };
+        let sample = training_sample(data, params, &mut rng);
+        let data = sample.as_ref().unwrap_or(data);
         let k = params.k.min(data.len());
         let first = rand::seq::index::sample(&mut rng, data.len(), k).into_vec();
-        let mut clusters =
-            Self::from_centroids(data.select(&first).expect("sampled rows exist").to_array());
-        let mut labels = Vec::new();
+        let first = data.select(&first).expect("sampled rows exist");
+        let mut clusters = Self::from_centroids(first.to_array());
+        let mut labels: Vec<u32> = Vec::new();
         for _ in 0..params.iterations {
-            let (next, distances): (Vec<u32>, Vec<f32>) =
-                clusters.nearest(data).into_iter().unzip();
-            if next == labels {
+            let nearest = clusters.nearest(data);
+            let same = nearest.iter().map(|row| &row.label).eq(&labels);
+            if same {
                 break;
             }
-            labels = next;
-            clusters = Self::from_centroids(means(data, &labels, &distances, k));
+            labels = nearest.iter().map(|row| row.label).collect();
+            clusters = Self::from_centroids(means(data, &nearest, &labels, k));
         }
         Ok(clusters)
     }
 
     fn from_centroids(centroids: Array2<f32>) -> Self {
         let count = centroids.nrows() as f64;
-        let middle = |column: ndarray::ArrayView1<'_, f32>| {
-            (column.iter().map(|&value| f64::from(value)).sum::<f64>() / count) as f32
-        };
-        let origin: Vec<f32> = centroids.columns().into_iter().map(middle).collect();
-        let moved = &centroids - &ndarray::ArrayView1::from(&origin);
+        let mut origin = Vec::with_capacity(centroids.ncols());
+        for column in centroids.columns() {
+            let sum: f64 = column.iter().map(|&value| f64::from(value)).sum();
+            origin.push((sum / count) as f32);
+        }
+        let moved = &centroids - &ArrayView1::from(&origin);
         let norms = moved.rows().into_iter().map(|row| row.dot(&row)).collect();
         Self {
             centroids,
@@ -136,32 +158,34 @@ impl KMeans {
         self.centroids.view()
     }
 
-    /// The nearest centroid of each row of `data` (n × d), ties to the lower number.
+    /// The number of the nearest centroid of each row of `data` (n × d), ties to the lower number.
     ///
     /// # Panics
     /// If `data` has another dimension.
     #[must_use]
     pub fn assign(&self, data: &Vectors) -> Vec<u32> {
-        self.nearest(data)
-            .into_iter()
-            .map(|(label, _)| label)
-            .collect()
+        let nearest = self.nearest(data);
+        nearest.into_iter().map(|row| row.label).collect()
     }
 
-    /// The nearest centroid of each row and how far it is, squared (rounded as f32 matrix products are).
-    fn nearest(&self, data: &Vectors) -> Vec<(u32, f32)> {
+    /// The nearest centroid of each row, ties to the lower number.
+    fn nearest(&self, data: &Vectors) -> Vec<Nearest> {
         self.by_row(data, |distances| {
-            let (mut label, mut least) = (0, f32::INFINITY);
-            for (number, &distance) in distances.iter().enumerate() {
-                if distance < least {
-                    (label, least) = (number as u32, distance);
+            let mut nearest = Nearest {
+                label: 0,
+                distance: f32::INFINITY,
+            };
+            for (label, &distance) in distances.iter().enumerate() {
+                if distance < nearest.distance {
+                    let label = label as u32;
+                    nearest = Nearest { label, distance };
                 }
             }
-            (label, least)
+            nearest
         })
     }
 
-    /// The `count` nearest centroids of each row, nearest first.
+    /// The `count` nearest centroids of each row, nearest first, ties to the lower number.
     ///
     /// # Panics
     /// If `data` has another dimension.
@@ -169,132 +193,144 @@ impl KMeans {
     pub fn assign_many(&self, data: &Vectors, count: usize) -> Vec<Vec<u32>> {
         let count = count.min(self.norms.len());
         self.by_row(data, |distances| {
-            let mut order: Vec<u32> = (0..distances.len() as u32).collect();
-            let key = |a: &u32, b: &u32| {
-                distances[*a as usize]
-                    .total_cmp(&distances[*b as usize])
-                    .then(a.cmp(b))
+            let nearer = |a: &u32, b: &u32| {
+                let [to_a, to_b] = [a, b].map(|&label| distances[label as usize]);
+                to_a.total_cmp(&to_b).then(a.cmp(b))
             };
+            let mut order: Vec<u32> = (0..distances.len() as u32).collect();
+            // Only the nearest need be sorted.
             if count < order.len() {
-                order.select_nth_unstable_by(count, key);
+                order.select_nth_unstable_by(count, nearer);
                 order.truncate(count);
             }
-            order.sort_unstable_by(key);
+            order.sort_unstable_by(nearer);
             order
         })
     }
 
-    /// `pick` of each row's squared distances to all centroids.
+    /// `pick` of each row's squared distances to all centroids, blocks of rows in parallel.
     fn by_row<T: Send>(&self, data: &Vectors, pick: impl Fn(&[f32]) -> T + Sync) -> Vec<T> {
-        let dim = data.dim();
         assert_eq!(
-            dim,
+            data.dim(),
             self.centroids.ncols(),
             "vectors of the dimension of the centroids"
         );
         let blocks: Vec<Vec<T>> = (0..data.len().div_ceil(BLOCK))
             .into_par_iter()
             .map(|block| {
-                let rows = block * BLOCK..((block + 1) * BLOCK).min(data.len());
-                let mut values = Vec::with_capacity(rows.len() * dim);
-                let mut norms = Vec::with_capacity(rows.len());
-                for row in rows.clone() {
-                    let start = values.len();
-                    match data.row(row) {
-                        Row::Bytes(row) => {
-                            values.extend(
-                                row.iter()
-                                    .zip(&self.origin)
-                                    .map(|(&value, origin)| f32::from(value) - origin),
-                            );
-                        }
-                        Row::Floats(row) => {
-                            values.extend(
-                                row.iter()
-                                    .zip(&self.origin)
-                                    .map(|(value, origin)| value - origin),
-                            );
-                        }
-                    }
-                    norms.push(
-                        values[start..]
-                            .iter()
-                            .map(|value| value * value)
-                            .sum::<f32>(),
-                    );
-                }
-                let rows = Array2::from_shape_vec((rows.len(), dim), values).expect("whole rows");
-                let mut distances = Array2::zeros((rows.nrows(), self.norms.len()));
-                general_mat_mul(1.0, &rows, &self.moved.t(), 0.0, &mut distances);
-                let mut picked = Vec::with_capacity(norms.len());
-                for (mut row, norm) in distances.rows_mut().into_iter().zip(norms) {
-                    let row = row.as_slice_mut().expect("it was made in row order");
-                    for (value, centroid) in row.iter_mut().zip(&self.norms) {
-                        *value = (norm + centroid - 2.0 * *value).max(0.0);
-                    }
-                    picked.push(pick(row));
+                let end = ((block + 1) * BLOCK).min(data.len());
+                let distances = self.distances(data, block * BLOCK..end);
+                let mut picked = Vec::with_capacity(distances.nrows());
+                for row in distances.rows() {
+                    picked.push(pick(row.to_slice().expect("made in row order")));
                 }
                 picked
             })
             .collect();
         blocks.into_iter().flatten().collect()
     }
+
+    /// Squared distances of a few rows to all centroids: rows × k.
+    fn distances(&self, data: &Vectors, rows: std::ops::Range<usize>) -> Array2<f32> {
+        let mut values = Vec::with_capacity(rows.len() * data.dim());
+        let mut norms = Vec::with_capacity(rows.len());
+        for row in rows.clone() {
+            let start = values.len();
+            match data.row(row) {
+                Row::Bytes(row) => push_moved(&mut values, row, &self.origin),
+                Row::Floats(row) => push_moved(&mut values, row, &self.origin),
+            }
+            let squares = values[start..].iter().map(|value| value * value);
+            norms.push(squares.sum::<f32>());
+        }
+        let shape = (rows.len(), data.dim());
+        let moved_rows = Array2::from_shape_vec(shape, values).expect("whole rows");
+        // First the products x·c, then, in their place, the distances.
+        let mut distances = Array2::zeros((rows.len(), self.norms.len()));
+        general_mat_mul(1.0, &moved_rows, &self.moved.t(), 0.0, &mut distances);
+        for (mut row, norm) in distances.rows_mut().into_iter().zip(norms) {
+            let row = row.as_slice_mut().expect("made in row order");
+            for (value, centroid) in row.iter_mut().zip(&self.norms) {
+                // Rounding can make a distance of zero negative.
+                *value = (norm + centroid - 2.0 * *value).max(0.0);
+            }
+        }
+        distances
+    }
 }
 
-/// The mean of each cluster's rows, summed in f64 in the order of the rows, so that threads make no difference.
-fn means(data: &Vectors, labels: &[u32], distances: &[f32], k: usize) -> Array2<f32> {
-    let dim = data.dim();
-    let (starts, members) = group(labels, k);
-    let empty = (0..k)
-        .filter(|&cluster| starts[cluster] == starts[cluster + 1])
-        .count();
-    let mut far: Vec<u32> = (0..labels.len() as u32).collect();
-    if empty > 0 {
-        far.sort_unstable_by(|&a, &b| {
-            distances[b as usize]
-                .total_cmp(&distances[a as usize])
-                .then(a.cmp(&b))
-        });
+/// Appends row − origin.
+fn push_moved<T: Copy + Into<f32>>(values: &mut Vec<f32>, row: &[T], origin: &[f32]) {
+    let pairs = row.iter().zip(origin);
+    values.extend(pairs.map(|(&value, origin)| value.into() - origin));
+}
+
+/// A sample of `data`, if there are more rows than k-means is to learn from.
+fn training_sample(data: &Vectors, params: &KMeansParams, rng: &mut ChaCha8Rng) -> Option<Vectors> {
+    let points = params.max_points_per_centroid.max(1);
+    let most = params.k.saturating_mul(points);
+    if data.len() <= most {
+        return None;
     }
-    far.truncate(empty);
+    let mut rows = rand::seq::index::sample(rng, data.len(), most).into_vec();
+    // In the order of memory, for speed.
+    rows.sort_unstable();
+    Some(data.select(&rows).expect("sampled rows exist"))
+}
+
+/// The mean of each cluster's rows: k × d. `labels` are those of `nearest`.
+///
+/// The sums are in f64 and in the order of the rows, so that threads make no difference.
+fn means(data: &Vectors, nearest: &[Nearest], labels: &[u32], k: usize) -> Array2<f32> {
+    let (starts, members) = group(labels, k);
     let centroids: Vec<Vec<f32>> = (0..k)
         .into_par_iter()
-        .map(|cluster| {
-            let members = &members[starts[cluster]..starts[cluster + 1]];
-            let mut sum = vec![0.0f64; dim];
-            for &row in members {
-                match data.row(row as usize) {
-                    Row::Bytes(row) => sum
-                        .iter_mut()
-                        .zip(row)
-                        .for_each(|(sum, &value)| *sum += f64::from(value)),
-                    Row::Floats(row) => sum
-                        .iter_mut()
-                        .zip(row)
-                        .for_each(|(sum, &value)| *sum += f64::from(value)),
-                }
-            }
-            sum.iter()
-                .map(|sum| (sum / members.len().max(1) as f64) as f32)
-                .collect()
-        })
+        .map(|cluster| mean_of(data, &members[starts[cluster]..starts[cluster + 1]]))
         .collect();
-    let mut centroids = Array2::from_shape_vec((k, dim), centroids.concat()).expect("k centroids");
-    let emptied = (0..k).filter(|&cluster| starts[cluster] == starts[cluster + 1]);
-    for (cluster, row) in emptied.zip(far) {
-        let values = data.row_to_floats(row as usize);
+    let shape = (k, data.dim());
+    let mut centroids = Array2::from_shape_vec(shape, centroids.concat()).expect("k centroids");
+    let is_empty = |&cluster: &usize| starts[cluster] == starts[cluster + 1];
+    let empty: Vec<usize> = (0..k).filter(is_empty).collect();
+    // The first empty cluster gets the farthest row, the next one the next.
+    let far = farthest_rows(nearest, empty.len());
+    for (cluster, row) in empty.into_iter().zip(far) {
+        let values = data.row_to_floats(row);
         centroids
             .row_mut(cluster)
-            .iter_mut()
-            .zip(values)
-            .for_each(|(to, value)| *to = value);
+            .assign(&ArrayView1::from(&values[..]));
     }
     centroids
 }
 
-/// Rows by label: where each of the `k` groups starts (k + 1 numbers), and the row numbers, ascending in a group.
+/// The mean of the given rows, or zeros if there are none.
+fn mean_of(data: &Vectors, rows: &[u32]) -> Vec<f32> {
+    let mut sum = vec![0.0; data.dim()];
+    for &row in rows {
+        add_row(&mut sum, data.row(row as usize));
+    }
+    let count = rows.len().max(1) as f64;
+    sum.into_iter().map(|sum| (sum / count) as f32).collect()
+}
+
+/// The `count` rows that are farthest from their centroids, farthest first.
+fn farthest_rows(nearest: &[Nearest], count: usize) -> Vec<usize> {
+    if count == 0 {
+        return Vec::new();
+    }
+    let mut rows: Vec<usize> = (0..nearest.len()).collect();
+    rows.sort_unstable_by(|&a, &b| {
+        let farther = nearest[b].distance.total_cmp(&nearest[a].distance);
+        farther.then(a.cmp(&b))
+    });
+    rows.truncate(count);
+    rows
+}
+
+/// The rows of each label: the positions where the `k` groups start (k + 1 numbers, the last one
+/// being the end), and the row numbers, group after group, ascending within a group.
 #[must_use]
 pub(crate) fn group(labels: &[u32], k: usize) -> (Vec<usize>, Vec<u32>) {
+    // A counting sort: count each label, sum up to the starts, then fill.
     let mut starts = vec![0; k + 1];
     for &label in labels {
         starts[label as usize + 1] += 1;

@@ -1,19 +1,34 @@
-//! Principal component analysis: the rotation that puts the variance of the data into the first coordinates.
+//! Principal component analysis: the rotation that puts the variance of the data into the first
+//! coordinates.
 //!
-//! A rotation keeps Euclidean distances, so that the distance in the first m components alone never exceeds the true
-//! one. That makes it a filter for exact search (the VA+-file) and a good coordinate system for trees, whose splits
+//! The naive way to compare two vectors takes all d coordinates, 784 for an image. After a rotation
+//! into the principal components, most of the distance is in the first few dozen:
+//!
+//! ```text
+//!   before              after: x' = R (x - mean)
+//!        . .  /
+//!      . ./. .          .  . .  . . .  .
+//!     ./ . .         ---.--.--.--.--.---.--->  component 1: the direction of largest variance
+//!    /. .                 .  .  . .  .
+//! ```
+//!
+//! A rotation keeps Euclidean distances, and leaving coordinates out only shortens them. So the
+//! distance in the first m components never exceeds the true one: a lower bound, which an exact
+//! search can filter by (the VA+-file). It is also a good coordinate system for trees, whose splits
 //! would otherwise fall on coordinates that carry nothing.
 //!
-//! Source: I. T. Jolliffe, *Principal Component Analysis*, 2nd ed., Springer 2002, chapters 1–3.
+//! The components are the eigenvectors of the covariance matrix. Source: I. T. Jolliffe, *Principal
+//! Component Analysis*, 2nd ed., Springer 2002, chapters 1–3.
 
-use nalgebra::{DMatrix, SymmetricEigen};
+use nalgebra::{DMatrix, Dyn, SymmetricEigen};
 use ndarray::linalg::general_mat_mul;
-use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, s};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut2, Axis, s};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use thiserror::Error;
 
+use super::add_row;
 use crate::vectors::{Row, Vectors};
 
 /// Why there are no principal components.
@@ -27,14 +42,16 @@ pub enum PcaError {
     NoRows,
 }
 
-/// Rows that a block of a matrix product takes at once.
+/// Rows that a block of a matrix product takes at once. Fewer would leave the product short of
+/// work; more would need a larger copy in f64 (512 rows of 784 values are 3.2 MB).
 const BLOCK: usize = 512;
 
 /// How [`Pca::fit`] estimates the covariance.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PcaOptions {
-    /// The covariance is taken over this many rows, drawn without replacement, or over all if there are no more.
-    /// Any orthonormal rotation is *valid*; the sample only decides how well it gathers the variance.
+    /// Rows from which the covariance is estimated, drawn without replacement; all rows if there
+    /// are no more. Every sample gives a *valid* rotation. A larger one gathers the variance
+    /// better.
     pub max_rows: usize,
     /// Seed of the draw.
     pub seed: u64,
@@ -49,7 +66,8 @@ impl Default for PcaOptions {
     }
 }
 
-/// The principal components of a set of vectors: a full orthonormal basis of the d dimensions, in descending variance.
+/// The principal components of a set of vectors: a full orthonormal basis of the d dimensions, in
+/// descending order of variance.
 #[derive(Debug, Clone)]
 pub struct Pca {
     mean: Array1<f64>,
@@ -59,12 +77,30 @@ pub struct Pca {
 }
 
 impl Pca {
-    /// Finds the mean (over all rows) and the principal components (over a sample, see [`PcaOptions`]).
+    /// Finds the mean (over all rows) and the principal components (over a sample, see
+    /// [`PcaOptions`]).
     ///
-    /// Takes O(s·d²) for the covariance of s rows and O(d³) for its eigenvectors. The same on any number of threads.
+    /// Takes O(s·d²) for the covariance of s rows and O(d³) for its eigenvectors. The result is
+    /// the same on any number of threads.
     ///
     /// # Errors
     /// If `base` is empty or `max_rows` is zero.
+    ///
+    /// ```
+    /// use fashion_knn::math::pca::{Pca, PcaOptions};
+    /// use fashion_knn::vectors::Vectors;
+    ///
+    /// // Four points on the line y = x: all variance is in one direction.
+    /// let points = vec![0.0, 0.0, 1.0, 1.0, 2.0, 2.0, 5.0, 5.0];
+    /// let base = Vectors::from_floats(2, points)?;
+    /// let pca = Pca::fit(&base, &PcaOptions::default())?;
+    /// assert_eq!(pca.components_for(0.999), 1);
+    ///
+    /// // From the mean (2, 2) to (5, 5) it is 3·√2 along that direction.
+    /// let along = pca.project(base.row(3), 1);
+    /// assert!((along[0] - 3.0 * 2f64.sqrt()).abs() < 1e-9);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn fit(base: &Vectors, options: &PcaOptions) -> Result<Self, PcaError> {
         if base.is_empty() {
             return Err(PcaError::Empty);
@@ -97,56 +133,58 @@ impl Pca {
         self.mean.view()
     }
 
-    /// R, d × d: row i is component i, of unit length; the largest value of each is positive.
+    /// R, d × d. Row i is component i, of unit length. The value of largest magnitude in each row
+    /// is positive.
     #[must_use]
     pub fn rotation(&self) -> ArrayView2<'_, f64> {
         self.rotation.view()
     }
 
-    /// The variance along each component (divided by the number of rows, not one less), descending: d values.
+    /// The variance along each component, descending: d values. (The sum of squares is divided by
+    /// the number of rows, not by one less.)
     #[must_use]
     pub fn eigenvalues(&self) -> ArrayView1<'_, f64> {
         self.eigenvalues.view()
     }
 
-    /// ε ≥ ‖R·Rᵀ − I‖₂, measured: for every v, and for any first m rows Rₘ of R, ‖Rₘ·v‖² ≤ (1 + ε)·‖v‖².
+    /// ε ≥ ‖R·Rᵀ − I‖₂, measured: how far rounding leaves R from a rotation.
+    ///
+    /// For every v, and for any first m rows Rₘ of R, ‖Rₘ·v‖² ≤ (1 + ε)·‖v‖².
     #[must_use]
     pub fn orthonormality_error(&self) -> f64 {
         self.orthonormality_error
     }
 
-    /// The smallest number of components that carry at least `share` (0..=1) of the variance.
+    /// The smallest number of components that carry at least `share` (0 to 1) of the variance.
     #[must_use]
     pub fn components_for(&self, share: f64) -> usize {
         let wanted = share * self.eigenvalues.sum();
         let mut carried = 0.0;
-        let before = self.eigenvalues.iter().take_while(|&&value| {
-            let more = carried < wanted;
-            carried += value;
-            more
-        });
-        before.count()
+        for (count, value) in self.eigenvalues.iter().enumerate() {
+            if carried < wanted {
+                carried += value;
+            } else {
+                return count;
+            }
+        }
+        self.dim()
     }
 
-    /// The first `components` coordinates of one row or query (d values): Rₘ·(row − mean), in f64 arithmetic.
+    /// The first `components` coordinates of one row or query (d values): Rₘ·(row − mean), in
+    /// f64 arithmetic.
     ///
     /// # Panics
     /// If the row has another dimension, or more than d components are asked for.
     #[must_use]
     pub fn project(&self, row: Row<'_>, components: usize) -> Vec<f64> {
-        let mut centred = Array1::zeros(self.dim());
-        centre(
-            row,
-            self.mean.view(),
-            centred.as_slice_mut().expect("contiguous"),
-        );
-        self.rotation
-            .slice(s![..components, ..])
-            .dot(&centred)
-            .to_vec()
+        let mut centred = vec![0.0; self.dim()];
+        centre(row, self.mean.view(), &mut centred);
+        let basis = self.rotation.slice(s![..components, ..]);
+        basis.dot(&ArrayView1::from(&centred)).to_vec()
     }
 
-    /// The same for all rows: n × `components`, by blocked matrix products on the current rayon pool.
+    /// The same for all rows: n × `components`, by blocked matrix products on the current rayon
+    /// pool.
     ///
     /// # Panics
     /// As [`Pca::project`].
@@ -155,80 +193,69 @@ impl Pca {
         assert_eq!(rows.dim(), self.dim(), "vectors of one dimension");
         let basis = self.rotation.slice(s![..components, ..]);
         let mut out = Array2::zeros((rows.len(), components));
-        out.axis_chunks_iter_mut(Axis(0), BLOCK)
-            .collect::<Vec<_>>()
-            .into_par_iter()
-            .enumerate()
-            .for_each(|(block, mut out)| {
-                let start = block * BLOCK;
-                let ids: Vec<usize> = (start..start + out.nrows()).collect();
-                general_mat_mul(
-                    1.0,
-                    &centred(rows, &ids, self.mean.view()),
-                    &basis.t(),
-                    0.0,
-                    &mut out,
-                );
-            });
+        for_each_stripe(&mut out, BLOCK, |start, mut out| {
+            let ids: Vec<usize> = (start..start + out.nrows()).collect();
+            let block = centred(rows, &ids, self.mean.view());
+            general_mat_mul(1.0, &block, &basis.t(), 0.0, &mut out);
+        });
         out
     }
+}
+
+/// Calls `f` in parallel for each stripe of `height` rows of `matrix`, with the number of its first
+/// row.
+fn for_each_stripe(
+    matrix: &mut Array2<f64>,
+    height: usize,
+    f: impl Fn(usize, ArrayViewMut2<'_, f64>) + Sync,
+) {
+    let stripes: Vec<ArrayViewMut2<'_, f64>> =
+        matrix.axis_chunks_iter_mut(Axis(0), height).collect();
+    stripes
+        .into_par_iter()
+        .enumerate()
+        .for_each(|(stripe, rows)| f(stripe * height, rows));
 }
 
 /// Writes row − mean.
 #[inline]
 pub(crate) fn centre(row: Row<'_>, mean: ArrayView1<'_, f64>, out: &mut [f64]) {
-    let mean = mean.as_slice().expect("contiguous");
-    match row {
-        Row::Bytes(row) => {
-            assert_eq!(row.len(), mean.len(), "vectors of one dimension");
-            for ((out, &value), mean) in out.iter_mut().zip(row).zip(mean) {
-                *out = f64::from(value) - mean;
-            }
-        }
-        Row::Floats(row) => {
-            assert_eq!(row.len(), mean.len(), "vectors of one dimension");
-            for ((out, &value), mean) in out.iter_mut().zip(row).zip(mean) {
-                *out = f64::from(value) - mean;
-            }
-        }
-    }
+    let mean = mean
+        .as_slice()
+        .expect("a mean is a whole array, not a strided view");
+    assert_eq!(row.len(), mean.len(), "vectors of one dimension");
+    row.sub_into(mean, out);
 }
 
 /// The rows with these numbers, less the mean.
 fn centred(base: &Vectors, rows: &[usize], mean: ArrayView1<'_, f64>) -> Array2<f64> {
     let mut out = Array2::zeros((rows.len(), base.dim()));
     for (mut out, &row) in out.rows_mut().into_iter().zip(rows) {
-        centre(base.row(row), mean, out.as_slice_mut().expect("contiguous"));
+        let out = out.as_slice_mut().expect("made above, in row order");
+        centre(base.row(row), mean, out);
     }
     out
 }
 
+/// The mean of all rows: d values. The same on any number of threads.
 pub(crate) fn mean(base: &Vectors) -> Array1<f64> {
-    let dim = base.dim();
-    // Sums of a fixed number of rows, added in order: the same whatever the threads.
-    let sums: Vec<Array1<f64>> = (0..base.len())
-        .collect::<Vec<_>>()
-        .par_chunks(BLOCK)
-        .map(|rows| {
-            let mut sum = Array1::<f64>::zeros(dim);
-            for &row in rows {
-                match base.row(row) {
-                    Row::Bytes(row) => sum
-                        .iter_mut()
-                        .zip(row)
-                        .for_each(|(sum, &value)| *sum += f64::from(value)),
-                    Row::Floats(row) => sum
-                        .iter_mut()
-                        .zip(row)
-                        .for_each(|(sum, &value)| *sum += f64::from(value)),
-                }
+    // Each sum is over a fixed number of rows, and the sums are added in order. So the rounding
+    // does not depend on the threads.
+    let sums: Vec<Array1<f64>> = (0..base.len().div_ceil(BLOCK))
+        .into_par_iter()
+        .map(|block| {
+            let mut sum = vec![0.0; base.dim()];
+            for row in block * BLOCK..((block + 1) * BLOCK).min(base.len()) {
+                add_row(&mut sum, base.row(row));
             }
-            sum
+            Array1::from(sum)
         })
         .collect();
-    sums.into_iter()
-        .fold(Array1::zeros(dim), |all, sum| all + sum)
-        / base.len() as f64
+    let mut total = Array1::zeros(base.dim());
+    for sum in &sums {
+        total += sum;
+    }
+    total / base.len() as f64
 }
 
 /// The numbers of the rows over which the covariance is taken, ascending.
@@ -242,94 +269,105 @@ fn sample(len: usize, options: &PcaOptions) -> Vec<usize> {
     rows
 }
 
-/// The lower triangle, by stripes, of Σ(x − mean)(x − mean)ᵀ / s; what lies above it is not meaningful.
+/// Σ (x − mean)·(x − mean)ᵀ / s over the s given rows: d × d, of which only the lower
+/// triangle and the diagonal are meaningful.
+///
+/// The matrix is symmetric, so that half the work is enough. Each thread takes stripes of rows, and
+/// of each stripe only the columns up to its last row:
+///
+/// ```text
+///   ██ · · ·
+///   ██ ██ · ·
+///   ██ ██ ██ ·
+/// ```
 fn covariance(base: &Vectors, rows: &[usize], mean: ArrayView1<'_, f64>) -> Array2<f64> {
+    /// Rows of a stripe: few enough to leave little above the diagonal, enough for a fast product.
     const STRIPE: usize = 128;
-    let dim = base.dim();
-    let mut covariance = Array2::<f64>::zeros((dim, dim));
+    let mut covariance = Array2::<f64>::zeros((base.dim(), base.dim()));
     for rows in rows.chunks(4 * BLOCK) {
         let block = centred(base, rows, mean);
-        covariance
-            .axis_chunks_iter_mut(Axis(0), STRIPE)
-            .collect::<Vec<_>>()
-            .into_par_iter()
-            .enumerate()
-            .for_each(|(stripe, mut out)| {
-                let (start, end) = (stripe * STRIPE, stripe * STRIPE + out.nrows());
-                let left = block.slice(s![.., start..end]);
-                general_mat_mul(
-                    1.0,
-                    &left.t(),
-                    &block.slice(s![.., ..end]),
-                    1.0,
-                    &mut out.slice_mut(s![.., ..end]),
-                );
-            });
+        for_each_stripe(&mut covariance, STRIPE, |start, mut out| {
+            let end = start + out.nrows();
+            let left = block.slice(s![.., start..end]);
+            let right = block.slice(s![.., ..end]);
+            let mut out = out.slice_mut(s![.., ..end]);
+            general_mat_mul(1.0, &left.t(), &right, 1.0, &mut out);
+        });
     }
     covariance / rows.len() as f64
 }
 
-/// Eigenvectors as rows and eigenvalues of a symmetric matrix given by its lower triangle, descending.
+/// Eigenvectors, as rows, and eigenvalues of a symmetric matrix given by its lower triangle, in
+/// descending order of the eigenvalues.
 fn eigenvectors(covariance: Array2<f64>) -> (Array2<f64>, Array1<f64>) {
     let dim = covariance.nrows();
     let matrix = DMatrix::from_fn(dim, dim, |row, column| {
         covariance[[row.max(column), row.min(column)]]
     });
-    // The QR algorithm takes about two sweeps an eigenvalue; should one resist, a coarser tolerance lets it go. The
-    // eigenvectors are a product of rotations, and so orthonormal, at any tolerance.
-    // On singular matrices its shifts can divide zero by zero: a ridge, the same along every direction, leaves the
-    // eigenvectors alone and lifts the zeros.
-    let mut tolerance = f64::EPSILON;
-    let mut ridge = 0.0;
-    let eigen = loop {
-        let lifted = &matrix + DMatrix::identity(dim, dim) * ridge;
-        match SymmetricEigen::try_new(lifted, tolerance, 100 * dim) {
-            Some(eigen) if eigen.eigenvectors.iter().all(|value| value.is_finite()) => break eigen,
-            _ => {
-                tolerance *= 16.0;
-                ridge = matrix.trace() / dim as f64 * tolerance;
-            }
-        }
-    };
+    let (eigen, ridge) = decompose(&matrix);
     let mut order: Vec<usize> = (0..dim).collect();
     order.sort_by(|&a, &b| eigen.eigenvalues[b].total_cmp(&eigen.eigenvalues[a]));
     let mut rotation = Array2::zeros((dim, dim));
-    for (mut row, &column) in rotation.rows_mut().into_iter().zip(&order) {
+    let mut eigenvalues = Array1::zeros(dim);
+    for (component, &column) in order.iter().enumerate() {
         let vector = eigen.eigenvectors.column(column);
-        // An eigenvector has no sign; the convention makes it the same wherever it is computed.
+        // The sign of an eigenvector is arbitrary. This convention makes it the same wherever it is
+        // computed.
         let sign = vector[vector.icamax()].signum();
-        row.iter_mut()
-            .zip(vector.iter())
-            .for_each(|(out, value)| *out = sign * value);
+        for (out, value) in rotation.row_mut(component).iter_mut().zip(vector.iter()) {
+            *out = sign * value;
+        }
+        // A variance is not negative. Rounding can make it so.
+        eigenvalues[component] = (eigen.eigenvalues[column] - ridge).max(0.0);
     }
-    // A variance is not negative, whatever rounding says.
-    (
-        rotation,
-        order
-            .iter()
-            .map(|&i| (eigen.eigenvalues[i] - ridge).max(0.0))
-            .collect(),
-    )
+    (rotation, eigenvalues)
 }
 
-/// An upper bound of ‖R·Rᵀ − I‖₂: the Frobenius norm.
+/// The eigenvectors of a symmetric matrix, as columns, and by how much the eigenvalues are too
+/// large.
+///
+/// The QR algorithm takes about two sweeps for each eigenvalue. It can fail in two ways:
+/// - It does not converge. Then it is run again with a coarser tolerance. The eigenvectors are a
+///   product of rotations, and so are orthonormal at any tolerance.
+/// - On a singular matrix its shifts divide zero by zero. Then a *ridge* is added: a multiple of
+///   the identity, which leaves the eigenvectors as they are and makes all eigenvalues positive.
+fn decompose(matrix: &DMatrix<f64>) -> (SymmetricEigen<f64, Dyn>, f64) {
+    let dim = matrix.nrows();
+    let mut tolerance = f64::EPSILON;
+    let mut ridge = 0.0;
+    loop {
+        let lifted = matrix + DMatrix::identity(dim, dim) * ridge;
+        let eigen = SymmetricEigen::try_new(lifted, tolerance, 100 * dim);
+        if let Some(eigen) = eigen
+            && eigen.eigenvectors.iter().all(|value| value.is_finite())
+        {
+            return (eigen, ridge);
+        }
+        tolerance *= 16.0;
+        ridge = matrix.trace() / dim as f64 * tolerance;
+    }
+}
+
+/// An upper bound of ‖R·Rᵀ − I‖₂: the Frobenius norm, and what its rounding may hide.
 fn departure_from_orthonormal(rotation: ArrayView2<'_, f64>) -> f64 {
     let dim = rotation.nrows();
     let squares: Vec<f64> = (0..dim.div_ceil(BLOCK))
         .into_par_iter()
         .map(|block| {
             let start = block * BLOCK;
-            let mut gram = rotation
-                .slice(s![start..(start + BLOCK).min(dim), ..])
-                .dot(&rotation.t());
+            let rows = rotation.slice(s![start..(start + BLOCK).min(dim), ..]);
+            let mut gram = rows.dot(&rotation.t());
             for (row, mut values) in gram.rows_mut().into_iter().enumerate() {
                 values[start + row] -= 1.0;
             }
             gram.iter().map(|value| value * value).sum()
         })
         .collect();
-    // The d² products that measure it round too: by at most d·ε each, since their terms' absolute values sum to one.
-    squares.into_iter().sum::<f64>().sqrt() + (dim * dim) as f64 * f64::EPSILON
+    // Each of the d² products is rounded by at most d·ε, since the absolute values of its terms
+    // sum to at most one (both rows have length one). The Frobenius norm of d² such errors is
+    // d²·ε.
+    let rounding = (dim * dim) as f64 * f64::EPSILON;
+    squares.into_iter().sum::<f64>().sqrt() + rounding
 }
 
 #[cfg(test)]
@@ -346,7 +384,8 @@ mod tests {
         a.iter().zip(b).map(|(a, b)| a * b).sum()
     }
 
-    /// Orthonormal to a rounding; variances descending and equal to those of the projected data; rows come back.
+    /// Orthonormal to a rounding; variances descending and equal to those of the projected data;
+    /// rows come back.
     fn check_definition(base: &Vectors) {
         let (pca, n, d) = (fit(base), base.len(), base.dim());
         for (i, a) in pca.rotation().rows().into_iter().enumerate() {
@@ -419,22 +458,27 @@ mod tests {
 
     #[test]
     fn degenerate_data_still_give_a_rotation() {
-        check_definition(&Vectors::from_floats(3, vec![7.0; 30]).unwrap()); // all equal
-        check_definition(&Vectors::from_floats(3, vec![0.0; 30]).unwrap());
-        check_definition(&Vectors::from_floats(5, vec![1.0, -2.0, 3.0, 0.5, 9.0]).unwrap()); // one row
-        check_definition(&Vectors::from_floats(1, vec![1.0, 2.0, 4.0]).unwrap()); // one dimension
-        check_definition(
-            &Vectors::from_floats(4, vec![1.0, 2.0, 3.0, 4.0, 4.0, 3.0, 2.0, 1.0]).unwrap(),
-        ); // n < d
-        check_definition(
-            &Vectors::from_floats(2, vec![3e38, -3e38, -3e38, 3e38, 1.0, 0.0]).unwrap(),
-        ); // f32's limits
-        check_definition(&Vectors::from_floats(2, vec![1e-45, 0.0, 3e-45, 1e-44]).unwrap()); // denormals
+        let check = |dim, values: Vec<f32>| {
+            check_definition(&Vectors::from_floats(dim, values).unwrap());
+        };
+        // All equal.
+        check(3, vec![7.0; 30]);
+        check(3, vec![0.0; 30]);
+        // One row.
+        check(5, vec![1.0, -2.0, 3.0, 0.5, 9.0]);
+        // One dimension.
+        check(1, vec![1.0, 2.0, 4.0]);
+        // Fewer rows than dimensions.
+        check(4, vec![1.0, 2.0, 3.0, 4.0, 4.0, 3.0, 2.0, 1.0]);
+        // Near the largest and the smallest f32.
+        check(2, vec![3e38, -3e38, -3e38, 3e38, 1.0, 0.0]);
+        check(2, vec![1e-45, 0.0, 3e-45, 1e-44]);
     }
 
     #[test]
     fn finds_the_subspace_that_the_data_lie_in() {
-        // 3 hidden directions in 20 dimensions, standard deviations 10, 3 and 1, away from the origin.
+        // 3 hidden directions in 20 dimensions, standard deviations 10, 3 and 1, away from the
+        // origin.
         let mut rng = ChaCha8Rng::seed_from_u64(5);
         let hidden: Vec<Vec<f32>> = (0..3)
             .map(|_| (0..20).map(|_| rng.random_range(-1.0..1.0)).collect())
@@ -456,7 +500,7 @@ mod tests {
         let projected = pca.project_all(&base, 3);
         for (a, b) in [(0, 1), (2, 3), (700, 1_999)] {
             let true_square = crate::distance::Metric::Euclidean
-                .rank(&base.row_to_floats(a), &base.row_to_floats(b));
+                .reduced(&base.row_to_floats(a), &base.row_to_floats(b));
             let difference = &projected.row(a) - &projected.row(b);
             assert!(
                 (dot(difference.view(), difference.view()) - true_square).abs()

@@ -1,96 +1,74 @@
-//! [`conv_relu_pool`]: convolution, ReLU and max-pooling as one candle operation, with its own backward pass.
+//! [`conv_relu_pool`]: convolution, ReLU and max-pooling as one candle operation.
 //!
-//! candle's own convolution spends most of a training step in its backward pass, a transposed convolution written as
-//! plain loops. Here both passes work at the speed of a matrix product, image by image in parallel; see `simd::convolution`.
+//! The naive form is three operations of candle's, one after the other. Most of a training step is
+//! then spent in the backward pass of its convolution, a transposed convolution in plain loops:
+//! such a net learned at a sixth of PyTorch's speed.
+//!
+//! One operation for all three can use what the pooling knows. Of the four pixels under a pooling
+//! window only the largest has a gradient, and none has if the ReLU cut it off:
+//!
+//! ```text
+//!   sums of a window   ReLU, pooled   gradient of the window   goes back to
+//!      -1  2                                                       0  0
+//!       5  3         ─▶     5                0.7          ─▶     0.7  0
+//! ```
+//!
+//! The forward pass writes down the place of each window's winner, one byte each, and the backward
+//! pass visits winners only. Both passes take the images in parallel. The loops over one image are
+//! in `simd::convolution`.
 
 use std::sync::OnceLock;
 
-use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Storage, Tensor, bail};
 use rayon::prelude::*;
 
 use crate::simd::convolution::{self, Backward, Forward, Geometry, Sums};
 
-/// Images whose gradients are summed one after the other. The sums of the chunks are then added in order, so that the
-/// result does not depend on the number of threads.
+/// Images whose gradients are summed one after the other. The sums of the chunks are then added in
+/// order, so that the result does not depend on the number of threads.
 const CHUNK: usize = 8;
 
-/// max-pool(ReLU(conv(images) + bias)): stride 1, zero padding that keeps height and width, pooling over 2 × 2 windows
-/// (an odd last row or column is dropped). Differentiable in all three.
+/// max-pool(ReLU(conv(images) + bias)), differentiable in all three arguments.
 ///
-/// Shapes: `images` n × h × w × c_in (channels last), `weight` c_out × k × k × c_in with k odd, `bias` c_out; the
-/// result is n × ⌊h/2⌋ × ⌊w/2⌋ × c_out. All contiguous f32 on the CPU.
+/// The convolution has stride 1 and a zero padding that keeps height and width. The pooling is over
+/// 2 × 2 windows; an odd last row or column is dropped.
+///
+/// Shapes: `images` n × h × w × c_in (channels last), `weight` c_out × k × k × c_in with k
+/// odd, `bias` c_out; the result is n × ⌊h/2⌋ × ⌊w/2⌋ × c_out. All are contiguous f32 on
+/// the CPU.
 ///
 /// # Errors
 /// If shapes, types or layouts are others.
+///
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use fashion_knn::net::conv_relu_pool;
+///
+/// // One image of 2 × 2 pixels, and a kernel of one pixel that doubles.
+/// let image = Tensor::from_slice(&[-1.0f32, 2.0, 5.0, 3.0], (1, 2, 2, 1), &Device::Cpu)?;
+/// let weight = Tensor::from_slice(&[2.0f32], (1, 1, 1, 1), &Device::Cpu)?;
+/// let bias = Tensor::zeros(1, DType::F32, &Device::Cpu)?;
+/// let pooled = conv_relu_pool(&image, &weight, &bias)?;
+/// assert_eq!(pooled.flatten_all()?.to_vec1::<f32>()?, [10.0]);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
 pub fn conv_relu_pool(images: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
-    // Which pixel each window took is only worth writing down if a gradient may be asked for.
+    // The winners cost memory. They are only needed if a gradient may be asked for.
     let record = images.track_op() || weight.track_op() || bias.track_op();
-    images.apply_op3(
-        weight,
-        bias,
-        ConvReluPool {
-            record,
-            winners: OnceLock::new(),
-        },
-    )
+    let operation = ConvReluPool {
+        record,
+        winners: OnceLock::new(),
+    };
+    images.apply_op3(weight, bias, operation)
 }
 
+/// One application of the operation.
 #[derive(Debug)]
 struct ConvReluPool {
+    /// Whether the forward pass writes the winners down.
     record: bool,
+    /// Which pixel each window took: one byte for each value of the result.
     winners: OnceLock<Vec<u8>>,
-}
-
-/// The values of a contiguous f32 tensor.
-fn values<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
-    match layout.contiguous_offsets() {
-        Some((start, end)) => Ok(&storage.as_slice::<f32>()?[start..end]),
-        None => bail!("conv_relu_pool: expected a contiguous tensor, received {layout:?}"),
-    }
-}
-
-/// The values of a contiguous f32 tensor, given to `f`.
-fn with_values<T>(tensor: &Tensor, f: impl FnOnce(&[f32]) -> Result<T>) -> Result<T> {
-    let (storage, layout) = tensor.storage_and_layout();
-    match &*storage {
-        candle_core::Storage::Cpu(storage) => f(values(storage, layout)?),
-        _ => bail!("conv_relu_pool: expected a tensor on the CPU"),
-    }
-}
-
-/// The number of images and the geometry, if the shapes are what they should be.
-fn geometry(images: &Shape, weight: &Shape, bias: &Shape) -> Result<(usize, Geometry)> {
-    let ((count, height, width, c_in), (c_out, rows, kernel, weight_c_in)) =
-        (images.dims4()?, weight.dims4()?);
-    if c_in != weight_c_in || rows != kernel || kernel.is_multiple_of(2) || bias.dims1()? != c_out {
-        bail!(
-            "conv_relu_pool: images {images:?}, weight {weight:?}, bias {bias:?}; expected n × h × w × c_in, c_out × k × k × c_in with k odd, c_out"
-        );
-    }
-    if count == 0 || height < 2 || width < 2 || c_in == 0 || c_out == 0 {
-        bail!(
-            "conv_relu_pool: images {images:?}, weight {weight:?}; expected at least one image, 2 × 2 pixels and one channel"
-        );
-    }
-    let geometry = Geometry {
-        height,
-        width,
-        c_in,
-        c_out,
-        kernel,
-    };
-    // Places in an image and in the weights are kept in 32 bits.
-    if u32::try_from(
-        geometry
-            .image_len()
-            .max(geometry.weight_len())
-            .saturating_mul(16),
-    )
-    .is_err()
-    {
-        bail!("conv_relu_pool: images {images:?}, weight {weight:?} are too large");
-    }
-    Ok((count, geometry))
 }
 
 impl CustomOp3 for ConvReluPool {
@@ -112,50 +90,23 @@ impl CustomOp3 for ConvReluPool {
             weight_layout.shape(),
             bias_layout.shape(),
         )?;
-        let (images, weight, bias) = (
-            values(images, images_layout)?,
-            values(weight, weight_layout)?,
-            values(bias, bias_layout)?,
-        );
-        let packed = geometry.pack(weight);
-        let mut output = vec![0.0; count * geometry.output_len()];
-        let images = images.par_chunks_exact(geometry.image_len());
-        let outputs = output.par_chunks_exact_mut(geometry.output_len());
+        let images = values(images, images_layout)?;
+        let weight = values(weight, weight_layout)?;
+        let bias = values(bias, bias_layout)?;
+        let mut outputs = vec![0.0; count * geometry.output_len()];
         if self.record {
-            let mut winners = vec![0; count * geometry.output_len()];
-            images
-                .zip(outputs)
-                .zip(winners.par_chunks_exact_mut(geometry.output_len()))
-                .for_each_init(
-                    || Forward::new(&geometry),
-                    |scratch, ((image, output), winners)| {
-                        convolution::forward(
-                            &geometry,
-                            scratch,
-                            &packed,
-                            bias,
-                            image,
-                            output,
-                            Some(winners),
-                        );
-                    },
-                );
-            self.winners
-                .set(winners)
-                .expect("an operation is applied once");
+            let mut winners = vec![0; outputs.len()];
+            let record = Some(&mut winners[..]);
+            forward_all(&geometry, weight, bias, images, &mut outputs, record);
+            if self.winners.set(winners).is_err() {
+                bail!("conv_relu_pool: one operation was applied twice");
+            }
         } else {
-            images.zip(outputs).for_each_init(
-                || Forward::new(&geometry),
-                |scratch, (image, output)| {
-                    convolution::forward(&geometry, scratch, &packed, bias, image, output, None);
-                },
-            );
+            forward_all(&geometry, weight, bias, images, &mut outputs, None);
         }
         let (rows, columns) = geometry.pooled();
-        Ok((
-            CpuStorage::F32(output),
-            (count, rows, columns, geometry.c_out).into(),
-        ))
+        let shape = (count, rows, columns, geometry.c_out).into();
+        Ok((CpuStorage::F32(outputs), shape))
     }
 
     fn bwd(
@@ -167,81 +118,199 @@ impl CustomOp3 for ConvReluPool {
         gradient: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let (count, geometry) = geometry(images.shape(), weight.shape(), bias.shape())?;
-        let winners = self.winners.get().expect("the forward pass came first");
+        let Some(winners) = self.winners.get() else {
+            bail!("conv_relu_pool: a backward pass without its forward pass");
+        };
         let wide = with_values(weight, |weight| Ok(geometry.widen(weight)))?;
         let gradient = gradient.contiguous()?;
-        // The images of a data set are no variable: their gradient, the dearest of the three, is not wanted.
-        let wanted = images.track_op();
-        let mut d_images = vec![
-            0.0;
-            if wanted {
-                count * geometry.image_len()
-            } else {
-                0
-            }
-        ];
-        let mut d_chunks: Vec<Option<&mut [f32]>> = match wanted {
-            true => d_images
-                .chunks_mut(CHUNK * geometry.image_len())
-                .map(Some)
-                .collect(),
-            false => (0..count.div_ceil(CHUNK)).map(|_| None).collect(),
-        };
-        let sums: Vec<Sums> = with_values(images, |images| {
+        // The images of a data set are no variable. Their gradient, the dearest of the three, is
+        // then not computed.
+        let mut d_images = images
+            .track_op()
+            .then(|| vec![0.0; count * geometry.image_len()]);
+
+        let sums = with_values(images, |images| {
             with_values(&gradient, |gradient| {
-                let chunks = images
-                    .par_chunks(CHUNK * geometry.image_len())
-                    .zip(winners.par_chunks(CHUNK * geometry.output_len()))
-                    .zip(gradient.par_chunks(CHUNK * geometry.output_len()))
-                    .zip(d_chunks.par_iter_mut());
-                let sums = chunks.map(|(((images, winners), gradient), d_images)| {
-                    let mut scratch = Backward::new(&geometry);
-                    let images = images.chunks_exact(geometry.image_len());
-                    let outputs = winners
-                        .chunks_exact(geometry.output_len())
-                        .zip(gradient.chunks_exact(geometry.output_len()));
-                    for (i, (image, (winners, gradient))) in images.zip(outputs).enumerate() {
-                        let d_image = d_images.as_deref_mut().map(|all| {
-                            &mut all[i * geometry.image_len()..][..geometry.image_len()]
-                        });
-                        convolution::backward(
-                            &geometry,
-                            &mut scratch,
-                            &wide,
-                            image,
-                            winners,
-                            gradient,
-                            d_image,
-                        );
-                    }
-                    scratch.sums
-                });
-                Ok(sums.collect())
+                let pass = BackwardPass {
+                    geometry: &geometry,
+                    weight: &wide,
+                    images,
+                    winners,
+                    gradient,
+                };
+                Ok(pass.run(d_images.as_deref_mut()))
             })
         })?;
-        let sum = |of: fn(&Sums) -> &[f32]| {
-            let mut parts = sums.iter().map(of);
-            let mut total = parts.next().unwrap_or_default().to_vec();
-            for part in parts {
-                total
-                    .iter_mut()
-                    .zip(part)
-                    .for_each(|(total, value)| *total += value);
-            }
-            total
-        };
+
         let device = images.device();
-        let d_weight = Tensor::from_vec(
-            geometry.narrow(&sum(|sums| &sums.d_weight)),
-            weight.shape(),
-            device,
-        )?;
-        let d_bias = Tensor::from_vec(sum(|sums| &sums.d_bias), bias.shape(), device)?;
-        let d_images = match wanted {
-            true => Some(Tensor::from_vec(d_images, images.shape(), device)?),
-            false => None,
+        let d_weight = geometry.narrow(&total(&sums, |sums| &sums.d_weight));
+        let d_weight = Tensor::from_vec(d_weight, weight.shape(), device)?;
+        let d_bias = total(&sums, |sums| &sums.d_bias);
+        let d_bias = Tensor::from_vec(d_bias, bias.shape(), device)?;
+        let d_images = match d_images {
+            Some(values) => Some(Tensor::from_vec(values, images.shape(), device)?),
+            None => None,
         };
         Ok((d_images, Some(d_weight), Some(d_bias)))
+    }
+}
+
+/// The forward pass over all images, in parallel.
+///
+/// `outputs` and, where they are asked for, `winners` are n × pooled height × pooled width ×
+/// c_out.
+fn forward_all(
+    geometry: &Geometry,
+    weight: &[f32],
+    bias: &[f32],
+    images: &[f32],
+    outputs: &mut [f32],
+    winners: Option<&mut [u8]>,
+) {
+    let packed = geometry.pack(weight);
+    let images = images.par_chunks_exact(geometry.image_len());
+    let outputs = outputs.par_chunks_exact_mut(geometry.output_len());
+    // Each thread makes its scratch memory once.
+    let scratch = || Forward::new(geometry);
+    match winners {
+        Some(winners) => images
+            .zip(outputs)
+            .zip(winners.par_chunks_exact_mut(geometry.output_len()))
+            .for_each_init(scratch, |scratch, ((image, output), winners)| {
+                let winners = Some(winners);
+                convolution::forward(geometry, scratch, &packed, bias, image, output, winners);
+            }),
+        None => images
+            .zip(outputs)
+            .for_each_init(scratch, |scratch, (image, output)| {
+                convolution::forward(geometry, scratch, &packed, bias, image, output, None);
+            }),
+    }
+}
+
+/// What the backward pass reads, for all images or for a chunk of them.
+#[derive(Clone, Copy)]
+struct BackwardPass<'a> {
+    geometry: &'a Geometry,
+    /// The weights, in the layout of [`Geometry::widen`].
+    weight: &'a [f32],
+    images: &'a [f32],
+    winners: &'a [u8],
+    /// Gradient of the result.
+    gradient: &'a [f32],
+}
+
+impl BackwardPass<'_> {
+    /// The gradients of weight and bias, one sum for each chunk of images. Those of the images are
+    /// written into `d_images`, if it is given.
+    fn run(self, d_images: Option<&mut [f32]>) -> Vec<Sums> {
+        let image_chunk = CHUNK * self.geometry.image_len();
+        let output_chunk = CHUNK * self.geometry.output_len();
+        let images = self.images.par_chunks(image_chunk);
+        let mut d_chunks: Vec<Option<&mut [f32]>> = match d_images {
+            Some(d_images) => d_images.chunks_mut(image_chunk).map(Some).collect(),
+            None => (0..images.len()).map(|_| None).collect(),
+        };
+        images
+            .zip(self.winners.par_chunks(output_chunk))
+            .zip(self.gradient.par_chunks(output_chunk))
+            .zip(d_chunks.par_iter_mut())
+            .map(|(((images, winners), gradient), d_images)| {
+                let chunk = BackwardPass {
+                    images,
+                    winners,
+                    gradient,
+                    ..self
+                };
+                chunk.one_by_one(d_images.as_deref_mut())
+            })
+            .collect()
+    }
+
+    /// The same for one chunk, image after image.
+    fn one_by_one(self, mut d_images: Option<&mut [f32]>) -> Sums {
+        let mut scratch = Backward::new(self.geometry);
+        let image_len = self.geometry.image_len();
+        let output_len = self.geometry.output_len();
+        for (i, image) in self.images.chunks_exact(image_len).enumerate() {
+            let d_image = d_images
+                .as_deref_mut()
+                .map(|all| &mut all[i * image_len..][..image_len]);
+            convolution::backward(
+                self.geometry,
+                &mut scratch,
+                self.weight,
+                image,
+                &self.winners[i * output_len..][..output_len],
+                &self.gradient[i * output_len..][..output_len],
+                d_image,
+            );
+        }
+        scratch.sums
+    }
+}
+
+/// One part of all sums, added in the order of the chunks.
+fn total(sums: &[Sums], part: fn(&Sums) -> &[f32]) -> Vec<f32> {
+    let Some((first, others)) = sums.split_first() else {
+        return Vec::new();
+    };
+    let mut total = part(first).to_vec();
+    for sums in others {
+        for (total, value) in total.iter_mut().zip(part(sums)) {
+            *total += value;
+        }
+    }
+    total
+}
+
+/// The number of images and the geometry, if the shapes agree.
+fn geometry(images: &Shape, weight: &Shape, bias: &Shape) -> Result<(usize, Geometry)> {
+    let (count, height, width, c_in) = images.dims4()?;
+    let (c_out, rows, kernel, weight_c_in) = weight.dims4()?;
+    let kernel_fits = rows == kernel && kernel % 2 == 1;
+    if c_in != weight_c_in || !kernel_fits || bias.dims1()? != c_out {
+        bail!(
+            "conv_relu_pool: images {images:?}, weight {weight:?}, bias {bias:?}; expected \
+             n × h × w × c_in, c_out × k × k × c_in with k odd, c_out"
+        );
+    }
+    if count == 0 || height < 2 || width < 2 || c_in == 0 || c_out == 0 {
+        bail!(
+            "conv_relu_pool: images {images:?}, weight {weight:?}; expected at least one image, \
+             2 × 2 pixels and one channel"
+        );
+    }
+    let geometry = Geometry {
+        height,
+        width,
+        c_in,
+        c_out,
+        kernel,
+    };
+    // The backward pass keeps places in an image and in the weights in 32 bits. The factor 16
+    // leaves room for padding and for rows in whole registers.
+    let largest = geometry.image_len().max(geometry.weight_len());
+    if u32::try_from(largest.saturating_mul(16)).is_err() {
+        bail!("conv_relu_pool: images {images:?}, weight {weight:?} are too large");
+    }
+    Ok((count, geometry))
+}
+
+/// The values of a contiguous f32 tensor.
+fn values<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
+    match layout.contiguous_offsets() {
+        Some((start, end)) => Ok(&storage.as_slice::<f32>()?[start..end]),
+        None => bail!("conv_relu_pool: expected a contiguous tensor, received {layout:?}"),
+    }
+}
+
+/// Calls `f` with the values of a contiguous f32 tensor, which candle lends under a lock.
+fn with_values<T>(tensor: &Tensor, f: impl FnOnce(&[f32]) -> Result<T>) -> Result<T> {
+    let (storage, layout) = tensor.storage_and_layout();
+    match &*storage {
+        Storage::Cpu(storage) => f(values(storage, layout)?),
+        _ => bail!("conv_relu_pool: expected a tensor on the CPU"),
     }
 }
 

@@ -1,12 +1,16 @@
-//! Images and labels on their way into a model.
+//! Images and labels on their way into a model: checked, scaled, augmented, gathered into batches.
+//!
+//! A batch of m images is an m × 784 tensor of (pixel / 255 − mean) / deviation. There are only
+//! 256 pixel values, so the inputs come out of a table with one entry for each.
 
 use candle_core::{Device, Tensor};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::model::{CLASSES, PIXELS, SIDE, Scaling};
+use super::architecture::{CLASSES, PIXELS, SIDE};
+use super::config::Augmentation;
+use super::model::Scaling;
 use super::{NetError, check};
 use crate::vectors::Vectors;
 
@@ -21,32 +25,19 @@ impl<'a> Labelled<'a> {
     /// Images with their labels.
     ///
     /// # Errors
-    /// If the images are not 784 bytes each, there are none, their number is not that of the labels, or a label is not
-    /// 0 to 9.
+    /// If the images are not 784 bytes each, there are none, their number is not that of the
+    /// labels, or a label is not 0 to 9.
     pub fn new(images: &'a Vectors, labels: &'a [u8]) -> Result<Self, NetError> {
         let pixels = pixels(images)?;
-        check(
-            "number of images",
-            !images.is_empty(),
-            "at least one",
-            images.len(),
-        )?;
-        check(
-            "number of labels",
-            labels.len() == images.len(),
-            &images.len().to_string(),
-            labels.len(),
-        )?;
-        let foreign = labels
-            .iter()
-            .copied()
-            .find(|&label| usize::from(label) >= CLASSES);
-        check(
-            "label",
-            foreign.is_none(),
-            "0 to 9",
-            foreign.unwrap_or_default(),
-        )?;
+        let count = images.len();
+        check("number of images", count > 0, "at least one", count)?;
+        let expected = count.to_string();
+        let one_each = labels.len() == count;
+        check("number of labels", one_each, &expected, labels.len())?;
+        for &label in labels {
+            let known = usize::from(label) < CLASSES;
+            check("label", known, "0 to 9", label)?;
+        }
         Ok(Self {
             images: pixels,
             labels,
@@ -75,27 +66,30 @@ impl<'a> Labelled<'a> {
         }
     }
 
-    /// Class of image `row`.
+    /// The pixels of image `row`.
+    fn image(&self, row: usize) -> &'a [u8] {
+        &self.images[row * PIXELS..][..PIXELS]
+    }
+
+    /// The class of image `row`.
     pub(super) fn label(&self, row: usize) -> u8 {
         self.labels[row]
     }
 
-    /// SHA-256 over images and labels, in hexadecimal: a checkpoint belongs to the data that it was learned from.
+    /// SHA-256 over images and labels, in hexadecimal. It ties a checkpoint to its data.
     pub(super) fn fingerprint(&self) -> String {
-        format!(
-            "{:x}",
-            Sha256::new()
-                .chain_update(self.images)
-                .chain_update(self.labels)
-                .finalize()
-        )
+        let hash = Sha256::new()
+            .chain_update(self.images)
+            .chain_update(self.labels);
+        format!("{:x}", hash.finalize())
     }
 
     /// Mean and standard deviation of the pixels of the given images.
     pub(super) fn scaling(&self, rows: &[usize]) -> Scaling {
+        // Whole numbers: 60,000 · 784 · 255² is below 2⁴², so that the sums are exact.
         let (mut sum, mut squares) = (0u64, 0u64);
         for &row in rows {
-            for &pixel in &self.images[row * PIXELS..][..PIXELS] {
+            for &pixel in self.image(row) {
                 sum += u64::from(pixel);
                 squares += u64::from(pixel) * u64::from(pixel);
             }
@@ -103,7 +97,8 @@ impl<'a> Labelled<'a> {
         let count = (rows.len() * PIXELS) as f64;
         let mean = sum as f64 / count;
         let deviation = (squares as f64 / count - mean * mean).max(0.0).sqrt();
-        // Images of one colour: any deviation does, but zero.
+        // Images of one colour have deviation zero. Dividing by it must not give NaN; any other
+        // number will do.
         let deviation = if deviation > 0.0 { deviation } else { 255.0 };
         Scaling {
             mean: (mean / 255.0) as f32,
@@ -111,7 +106,9 @@ impl<'a> Labelled<'a> {
         }
     }
 
-    /// The given images as inputs (m × 784) and their classes (m). With an `rng` the images are augmented.
+    /// The given images as inputs (m × 784 of f32) and their classes (m of u32).
+    ///
+    /// With `augment`, each image is changed at random.
     pub(super) fn batch(
         &self,
         rows: &[usize],
@@ -119,49 +116,41 @@ impl<'a> Labelled<'a> {
         augment: Option<(Augmentation, &mut ChaCha8Rng)>,
     ) -> candle_core::Result<(Tensor, Tensor)> {
         let table = scaling.table();
+        // Black images, which an augmented image covers only in part.
         let mut inputs = vec![table[0]; rows.len() * PIXELS];
-        let images = rows
-            .iter()
-            .map(|&row| &self.images[row * PIXELS..][..PIXELS]);
+        let images = rows.iter().map(|&row| self.image(row));
+        let pairs = inputs.chunks_exact_mut(PIXELS).zip(images);
         match augment {
             Some((augmentation, rng)) => {
-                for (input, image) in inputs.chunks_exact_mut(PIXELS).zip(images) {
+                for (input, image) in pairs {
                     augmentation.draw(rng).apply(image, input, &table);
                 }
             }
             None => {
-                for (input, image) in inputs.chunks_exact_mut(PIXELS).zip(images) {
+                for (input, image) in pairs {
                     scale(image, input, &table);
                 }
             }
         }
-        let labels: Vec<u32> = rows
-            .iter()
-            .map(|&row| u32::from(self.labels[row]))
-            .collect();
+        let labels: Vec<u32> = rows.iter().map(|&row| self.label(row).into()).collect();
         let inputs = Tensor::from_vec(inputs, (rows.len(), PIXELS), &Device::Cpu)?;
-        Ok((inputs, Tensor::from_vec(labels, rows.len(), &Device::Cpu)?))
+        let labels = Tensor::from_vec(labels, rows.len(), &Device::Cpu)?;
+        Ok((inputs, labels))
     }
 }
 
-/// The values of images, if they are 784 bytes each.
+/// The pixels of all images one after the other, if they are images of 784 bytes each.
 pub(super) fn pixels(images: &Vectors) -> Result<&[u8], NetError> {
-    check(
-        "pixels of an image",
-        images.dim() == PIXELS,
-        "784",
-        images.dim(),
-    )?;
-    match images.bytes() {
-        Some(pixels) => Ok(pixels),
-        None => Err(NetError::Invalid {
-            what: "images",
-            expected: "bytes".into(),
-            received: "floats".into(),
-        }),
-    }
+    let dim = images.dim();
+    check("pixels of an image", dim == PIXELS, "784", dim)?;
+    images.bytes().ok_or_else(|| NetError::Invalid {
+        what: "images",
+        expected: "bytes".to_owned(),
+        received: "floats".to_owned(),
+    })
 }
 
+/// Writes the input for each pixel.
 fn scale(image: &[u8], input: &mut [f32], table: &[f32; 256]) {
     for (input, &pixel) in input.iter_mut().zip(image) {
         *input = table[usize::from(pixel)];
@@ -169,12 +158,12 @@ fn scale(image: &[u8], input: &mut [f32], table: &[f32; 256]) {
 }
 
 impl Scaling {
-    /// The input for each byte.
+    /// The input for each value of a pixel.
     fn table(self) -> [f32; 256] {
         std::array::from_fn(|byte| (byte as f32 / 255.0 - self.mean) / self.deviation)
     }
 
-    /// Whole images as inputs, n × 784.
+    /// Whole images, one after the other, as inputs: n × 784.
     pub(super) fn inputs(self, images: &[u8]) -> candle_core::Result<Tensor> {
         let mut inputs = vec![0.0; images.len()];
         scale(images, &mut inputs, &self.table());
@@ -182,23 +171,10 @@ impl Scaling {
     }
 }
 
-/// Random changes that leave an image's class as it is, drawn anew each time that it is seen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Augmentation {
-    /// Shift of up to so many pixels up, down, left and right; black comes in from outside.
-    pub shift: usize,
-    /// Mirror every other image, left to right.
-    pub flip: bool,
-}
-
 impl Augmentation {
-    /// The images as they are.
-    pub const NONE: Self = Self {
-        shift: 0,
-        flip: false,
-    };
-
+    /// Draws the change of one image.
     fn draw(self, rng: &mut ChaCha8Rng) -> Change {
+        // `Config::validate` keeps the shift below 28.
         let range = self.shift as i32;
         Change {
             down: rng.random_range(-range..=range) as isize,
@@ -208,11 +184,14 @@ impl Augmentation {
     }
 }
 
-/// One random change.
+/// The change of one image: mirrored if `flip`, then moved.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Change {
+    /// Pixels by which the image moves down; negative is up.
     down: isize,
+    /// Pixels by which it moves right; negative is left.
     right: isize,
+    /// Whether it is mirrored left to right.
     flip: bool,
 }
 
@@ -220,14 +199,16 @@ impl Change {
     /// Writes the changed image over `input`, which is black.
     fn apply(self, image: &[u8], input: &mut [f32], table: &[f32; 256]) {
         let side = SIDE as isize;
+        // Only the part of the input that the moved image covers.
         for y in 0.max(self.down)..side.min(side + self.down) {
             let from = &image[(y - self.down) as usize * SIDE..][..SIDE];
             let to = &mut input[y as usize * SIDE..][..SIDE];
             for x in 0.max(self.right)..side.min(side + self.right) {
+                let unmoved = x - self.right;
                 let source = if self.flip {
-                    side - 1 - (x - self.right)
+                    side - 1 - unmoved
                 } else {
-                    x - self.right
+                    unmoved
                 };
                 to[x as usize] = table[usize::from(from[source as usize])];
             }

@@ -1,51 +1,52 @@
-//! What a trained model says about images: classes, and the features of its penultimate layer.
+//! What a trained model says about images: their classes, and their features.
+//!
+//! The features are the activations of the penultimate layer. k-NN searches them as it does pixels:
+//! in this space images of one class lie together, and it has 128 dimensions instead of 784.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use candle_core::{D, Tensor};
-use safetensors::SafeTensors;
+use candle_core::{D, Device, Tensor};
+use safetensors::{Dtype, SafeTensors};
 use sha2::{Digest, Sha256};
 
+use super::architecture::PIXELS;
 use super::data::pixels;
-use super::model::{Model, Output, PIXELS};
+use super::little_endian::{bytes, floats};
+use super::model::{Model, Output};
 use super::{NetError, at};
 use crate::fashion::Fashion;
 use crate::files::write_atomically;
 use crate::vectors::Vectors;
 
-/// Images that go through a model at a time: enough for all threads, few enough for the caches.
+/// Images that go through a model at a time: enough for all threads, few enough that a layer's
+/// activations stay in the cache.
 const BATCH: usize = 256;
 
 impl Model {
     /// Gives the output for each batch of `images` to `each`, in order.
-    pub(super) fn for_each_batch(
+    fn for_each_batch(
         &self,
         images: &[u8],
         mut each: impl FnMut(Output) -> Result<(), NetError>,
     ) -> Result<(), NetError> {
-        for images in images.chunks(BATCH * PIXELS) {
-            each(self.forward(&self.scaling().inputs(images)?, None)?)?;
+        for batch in images.chunks(BATCH * PIXELS) {
+            let inputs = self.scaling().inputs(batch)?;
+            each(self.forward(&inputs, None)?)?;
         }
         Ok(())
     }
 
-    /// The class of each image (n × 784 bytes).
+    /// The class of each image (n × 784 bytes): the one with the highest score.
     ///
     /// # Errors
     /// If the images are not 784 bytes each.
     pub fn predict(&self, images: &Vectors) -> Result<Vec<u8>, NetError> {
         let mut classes = Vec::with_capacity(images.len());
         self.for_each_batch(pixels(images)?, |output| {
-            classes.extend(
-                output
-                    .scores
-                    .argmax(D::Minus1)?
-                    .to_vec1::<u32>()?
-                    .into_iter()
-                    .map(|class| class as u8),
-            );
+            let best = output.scores.argmax(D::Minus1)?.to_vec1::<u32>()?;
+            classes.extend(best.into_iter().map(|class| class as u8));
             Ok(())
         })?;
         Ok(classes)
@@ -66,27 +67,7 @@ impl Model {
     }
 }
 
-/// The values of a tensor as little-endian bytes.
-pub(super) fn bytes(tensor: &Tensor) -> candle_core::Result<Vec<u8>> {
-    Ok(tensor
-        .flatten_all()?
-        .to_vec1::<f32>()?
-        .into_iter()
-        .flat_map(f32::to_le_bytes)
-        .collect())
-}
-
-/// The reverse of [`bytes`].
-pub(super) fn floats(bytes: &[u8]) -> Vec<f32> {
-    bytes
-        .as_chunks::<4>()
-        .0
-        .iter()
-        .map(|&bytes| f32::from_le_bytes(bytes))
-        .collect()
-}
-
-/// The activations of the penultimate layer for each image: n × [`feature_width`](super::ModelConfig::feature_width).
+/// The features of each image: n × [`feature_width`](super::ModelConfig::feature_width).
 ///
 /// # Errors
 /// If the images are not 784 bytes each.
@@ -100,9 +81,11 @@ pub fn features(model: &Model, images: &Vectors) -> Result<Vectors, NetError> {
     Ok(Vectors::from_floats(width, values)?)
 }
 
-/// [`features`], kept in `folder`: computed once for a model's parameters and a set of images, then read.
+/// [`features`], kept in `folder`: computed once for a model's parameters and a set of images, then
+/// read.
 ///
-/// The file's name is a hash of both, and it holds a hash of its values: what is damaged is computed again.
+/// The file's name is a hash of both, and the file holds a hash of its values: a damaged file is
+/// computed again.
 ///
 /// # Errors
 /// As [`features`], and if the file cannot be written.
@@ -111,36 +94,19 @@ pub fn cached_features(
     images: &Vectors,
     folder: &Path,
 ) -> Result<Vectors, NetError> {
-    let data = pixels(images)?;
-    let key = Sha256::new()
-        .chain_update(model.fingerprint()?)
-        .chain_update(data)
-        .finalize();
-    let path = folder.join(format!("features-{:.16}.safetensors", format!("{key:x}")));
+    let path = cache_file(model, images, folder)?;
     let width = model.config().feature_width();
-    if let Some(values) = fs::read(&path)
-        .ok()
-        .and_then(|file| read(&file, &[images.len(), width]))
+    if let Ok(file) = fs::read(&path)
+        && let Some(values) = read(&file, &[images.len(), width])
     {
         return Ok(Vectors::from_floats(width, values)?);
     }
     let features = features(model, images)?;
-    let tensor = Tensor::from_vec(
-        features.to_floats(),
-        (features.len(), width),
-        &candle_core::Device::Cpu,
-    )?;
-    let hash = format!("{:x}", Sha256::digest(bytes(&tensor)?));
-    let file = safetensors::serialize(
-        [("features", &tensor)],
-        Some([("sha256".to_owned(), hash)].into()),
-    )
-    .map_err(candle_core::Error::from)?;
-    write_atomically(&path, &file).map_err(at(&path))?;
+    write_atomically(&path, &written(&features)?).map_err(at(&path))?;
     Ok(features)
 }
 
-/// The data set with [`cached_features`] in the place of pixels.
+/// The data set with [`cached_features`] in the place of pixels, for training and test images.
 ///
 /// # Errors
 /// As [`cached_features`].
@@ -153,14 +119,40 @@ pub fn encoded(model: &Model, data: &Fashion, folder: &Path) -> Result<Fashion, 
     })
 }
 
-/// The values in a file of features, if it is whole.
+/// The key of the hash over the values, in the metadata of a file of features.
+const HASH: &str = "sha256";
+
+/// The file in `folder` for the features of these images by this model.
+fn cache_file(model: &Model, images: &Vectors, folder: &Path) -> Result<PathBuf, NetError> {
+    let hash = Sha256::new()
+        .chain_update(model.fingerprint()?)
+        .chain_update(pixels(images)?)
+        .finalize();
+    let name = format!("{hash:x}");
+    Ok(folder.join(format!("features-{name:.16}.safetensors")))
+}
+
+/// The contents of a file of features.
+fn written(features: &Vectors) -> Result<Vec<u8>, NetError> {
+    let shape = (features.len(), features.dim());
+    let tensor = Tensor::from_vec(features.to_floats(), shape, &Device::Cpu)?;
+    let hash = format!("{:x}", Sha256::digest(bytes(&tensor)?));
+    let metadata = Some([(HASH.to_owned(), hash)].into());
+    let file = safetensors::serialize([("features", &tensor)], metadata);
+    Ok(file.map_err(candle_core::Error::from)?)
+}
+
+/// The values in a file of features, if the file is whole and has this shape.
 fn read(file: &[u8], shape: &[usize]) -> Option<Vec<f32>> {
     let (_, metadata) = SafeTensors::read_metadata(file).ok()?;
     let tensors = SafeTensors::deserialize(file).ok()?;
     let tensor = tensors.tensor("features").ok()?;
+    if tensor.shape() != shape || tensor.dtype() != Dtype::F32 {
+        return None;
+    }
     let hash = format!("{:x}", Sha256::digest(tensor.data()));
-    let whole = metadata.metadata().as_ref()?.get("sha256")? == &hash
-        && tensor.shape() == shape
-        && tensor.dtype() == safetensors::Dtype::F32;
-    whole.then(|| floats(tensor.data()))
+    if metadata.metadata().as_ref()?.get(HASH)? != &hash {
+        return None;
+    }
+    Some(floats(tensor.data()))
 }

@@ -1,159 +1,66 @@
-//! AdamW and SGD, each a single pass over parameters, gradients and moments, and the learning rate's schedule.
+//! The optimizer at work: AdamW and SGD, each in a single pass over a parameter.
+//!
+//! The naive form of AdamW's step (Loshchilov & Hutter 2019, algorithm 2), t being the number of
+//! the step from 1, is one tensor operation a line:
+//!
+//! ```text
+//! first  ← β₁·first  + (1 − β₁)·gradient          mean of the gradients
+//! second ← β₂·second + (1 − β₂)·gradient²         mean of their squares
+//! value  ← (1 − rate·decay)·value
+//!          − rate · first/(1 − β₁ᵗ) / (√(second/(1 − β₂ᵗ)) + ε)
+//! ```
+//!
+//! In candle that is a dozen passes over memory, and as many new tensors. Here one pass reads
+//! value, gradient and moments together and writes them back in place, several threads at once.
+//!
+//! SGD with momentum keeps one moment: velocity ← momentum·velocity + gradient + decay·value,
+//! and value ← value − rate·velocity.
+
+use std::cell::RefCell;
 
 use candle_core::backprop::GradStore;
 use candle_core::{CpuStorage, Device, InplaceOp2, Layout, Result, Tensor, Var, bail};
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
-use std::sync::Mutex;
 
-use super::{NetError, check};
+use super::config::Optimizer;
 
-/// How a gradient becomes a step.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Optimizer {
-    /// Adam with decoupled weight decay (Loshchilov & Hutter 2019), in the form that PyTorch has it.
-    AdamW {
-        /// Decay of the mean of the gradients.
-        beta1: f32,
-        /// Decay of the mean of their squares.
-        beta2: f32,
-        /// Added to the denominator.
-        epsilon: f32,
-        /// Share of the learning rate by which parameters shrink at each step.
-        weight_decay: f32,
-    },
-    /// Stochastic gradient descent with momentum.
-    Sgd {
-        /// Decay of the velocity; 0 for none.
-        momentum: f32,
-        /// Added to the gradient, times the parameters (L2 penalty).
-        weight_decay: f32,
-    },
-}
-
-impl Default for Optimizer {
-    /// AdamW with PyTorch's defaults.
-    fn default() -> Self {
-        Self::AdamW {
-            beta1: 0.9,
-            beta2: 0.999,
-            epsilon: 1e-8,
-            weight_decay: 0.01,
-        }
-    }
-}
-
-impl Optimizer {
-    pub(super) fn validate(&self) -> std::result::Result<(), NetError> {
-        let share =
-            |name, value: f32| check(name, (0.0..1.0).contains(&value), "0 to below 1", value);
-        let penalty = |value: f32| {
-            check(
-                "weight_decay",
-                (0.0..1e3).contains(&value),
-                "0 or a little more",
-                value,
-            )
-        };
-        match *self {
-            Self::AdamW {
-                beta1,
-                beta2,
-                epsilon,
-                weight_decay,
-            } => {
-                share("beta1", beta1)?;
-                share("beta2", beta2)?;
-                check(
-                    "epsilon",
-                    epsilon > 0.0 && epsilon.is_finite(),
-                    "above 0",
-                    epsilon,
-                )?;
-                penalty(weight_decay)
-            }
-            Self::Sgd {
-                momentum,
-                weight_decay,
-            } => {
-                share("momentum", momentum)?;
-                penalty(weight_decay)
-            }
-        }
-    }
-}
-
-/// How the learning rate goes over the steps of a training.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Schedule {
-    /// The same at every step.
-    Constant,
-    /// Half a cosine from the full rate down to zero (Loshchilov & Hutter 2017, without restarts).
-    Cosine,
-    /// Up from 1/25 over the first `warmup` share of the steps, then down to zero, both as half a cosine
-    /// (Smith & Topin 2018, "Super-convergence").
-    OneCycle {
-        /// Share of the steps on the way up, 0 to below 1.
-        warmup: f32,
-    },
-}
-
-impl Schedule {
-    pub(super) fn validate(&self) -> std::result::Result<(), NetError> {
-        match *self {
-            Self::OneCycle { warmup } => check(
-                "warmup",
-                (0.0..1.0).contains(&warmup),
-                "0 to below 1",
-                warmup,
-            ),
-            Self::Constant | Self::Cosine => Ok(()),
-        }
-    }
-
-    /// The learning rate at step `step` of `steps`, as a share of the full one.
-    #[must_use]
-    pub fn factor(&self, step: usize, steps: usize) -> f32 {
-        // From 1 at 0 to 0 at 1.
-        let fall = |at: f64| (1.0 + (std::f64::consts::PI * at).cos()) / 2.0;
-        let at = step as f64 / steps.max(1) as f64;
-        let factor = match *self {
-            Self::Constant => 1.0,
-            Self::Cosine => fall(at),
-            Self::OneCycle { warmup } => {
-                let warmup = f64::from(warmup);
-                if at < warmup {
-                    1.0 - (1.0 - 1.0 / 25.0) * fall(at / warmup)
-                } else {
-                    fall((at - warmup) / (1.0 - warmup))
-                }
-            }
-        };
-        factor as f32
-    }
-}
-
-/// An optimizer at work: its moments and the number of steps taken.
+/// An optimizer's state in the course of a training.
 #[derive(Debug)]
 pub(super) struct State {
     optimizer: Optimizer,
+    /// Steps taken so far.
     pub(super) steps: usize,
-    /// For each parameter: mean and mean square of the gradients, or the velocity and nothing.
-    pub(super) moments: Vec<(Vec<f32>, Vec<f32>)>,
+    /// One for each parameter, in the model's order.
+    pub(super) moments: Vec<Moments>,
+}
+
+/// What an optimizer remembers of a parameter's gradients: a value for each of the parameter's.
+#[derive(Debug)]
+pub(super) struct Moments {
+    /// AdamW: mean of the gradients. SGD: velocity.
+    pub(super) first: Vec<f32>,
+    /// AdamW: mean of the squared gradients. SGD: empty.
+    pub(super) second: Vec<f32>,
+}
+
+impl Moments {
+    /// The zeros that a training starts from.
+    fn zeros(optimizer: Optimizer, count: usize) -> Self {
+        let seconds = match optimizer {
+            Optimizer::AdamW { .. } => count,
+            Optimizer::Sgd { .. } => 0,
+        };
+        Self {
+            first: vec![0.0; count],
+            second: vec![0.0; seconds],
+        }
+    }
 }
 
 impl State {
     pub(super) fn new<'a>(optimizer: Optimizer, parameters: impl Iterator<Item = &'a Var>) -> Self {
         let moments = parameters
-            .map(|var| {
-                let count = var.elem_count();
-                match optimizer {
-                    Optimizer::AdamW { .. } => (vec![0.0; count], vec![0.0; count]),
-                    Optimizer::Sgd { .. } => (vec![0.0; count], Vec::new()),
-                }
-            })
+            .map(|var| Moments::zeros(optimizer, var.elem_count()))
             .collect();
         Self {
             optimizer,
@@ -162,7 +69,7 @@ impl State {
         }
     }
 
-    /// Moves the parameters by one step. Whether all of them are finite after it.
+    /// Moves the parameters by one step. Returns whether all of them are finite after it.
     pub(super) fn step<'a>(
         &mut self,
         parameters: impl Iterator<Item = &'a Var>,
@@ -170,50 +77,171 @@ impl State {
         learning_rate: f32,
     ) -> Result<bool> {
         self.steps += 1;
-        let mut finite = true;
-        for (var, (first, second)) in parameters.zip(&mut self.moments) {
+        let rule = Rule::new(self.optimizer, self.steps, learning_rate);
+        let mut all_finite = true;
+        for (var, moments) in parameters.zip(&mut self.moments) {
             let Some(gradient) = gradients.get(var) else {
                 continue;
             };
             let step = Step {
-                optimizer: self.optimizer,
-                steps: self.steps,
-                learning_rate,
-                state: Mutex::new((first, second, true)),
+                rule,
+                work: RefCell::new(Work {
+                    moments,
+                    finite: true,
+                }),
             };
             var.inplace_op2(&gradient.contiguous()?, &step)?;
-            finite &= step.state.into_inner().expect("no thread panicked").2;
+            all_finite &= step.work.into_inner().finite;
         }
-        Ok(finite)
+        Ok(all_finite)
     }
 
-    /// The moments as tensors, named after `names`.
+    /// The moments as tensors, "first.NAME" and "second.NAME" for each of the parameters' `names`.
     pub(super) fn tensors(&self, names: &[String]) -> Result<Vec<(String, Tensor)>> {
+        let tensor = |values: &[f32]| Tensor::from_slice(values, values.len(), &Device::Cpu);
         let mut tensors = Vec::new();
-        for (name, (first, second)) in names.iter().zip(&self.moments) {
-            tensors.push((
-                format!("first.{name}"),
-                Tensor::from_slice(first, first.len(), &Device::Cpu)?,
-            ));
-            tensors.push((
-                format!("second.{name}"),
-                Tensor::from_slice(second, second.len(), &Device::Cpu)?,
-            ));
+        for (name, moments) in names.iter().zip(&self.moments) {
+            tensors.push((format!("first.{name}"), tensor(&moments.first)?));
+            tensors.push((format!("second.{name}"), tensor(&moments.second)?));
         }
         Ok(tensors)
     }
 }
 
-/// One step of one parameter, in place.
-struct Step<'a> {
-    optimizer: Optimizer,
-    steps: usize,
-    learning_rate: f32,
-    /// The two moments, and whether the parameter was finite after the step.
-    state: Mutex<(&'a mut Vec<f32>, &'a mut Vec<f32>, bool)>,
+/// The optimizer's formula with all that is the same for every value of a step.
+#[derive(Debug, Clone, Copy)]
+enum Rule {
+    AdamW(AdamW),
+    Sgd(Sgd),
 }
 
-/// Parameters that a thread moves at a time.
+#[derive(Debug, Clone, Copy)]
+struct AdamW {
+    beta1: f32,
+    beta2: f32,
+    epsilon: f32,
+    /// 1 − rate·decay.
+    kept: f32,
+    /// rate / (1 − β₁ᵗ).
+    rate: f32,
+    /// 1 / √(1 − β₂ᵗ).
+    root: f32,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Sgd {
+    momentum: f32,
+    weight_decay: f32,
+    rate: f32,
+}
+
+impl Rule {
+    /// The rule at step `steps`, from 1.
+    fn new(optimizer: Optimizer, steps: usize, rate: f32) -> Self {
+        match optimizer {
+            Optimizer::AdamW {
+                beta1,
+                beta2,
+                epsilon,
+                weight_decay,
+            } => {
+                // The moments start at zero, and so are too small at first by this factor.
+                let correction = |beta: f32| (1.0 - f64::from(beta).powi(steps as i32)) as f32;
+                Self::AdamW(AdamW {
+                    beta1,
+                    beta2,
+                    epsilon,
+                    kept: 1.0 - rate * weight_decay,
+                    rate: rate / correction(beta1),
+                    root: correction(beta2).sqrt().recip(),
+                })
+            }
+            Optimizer::Sgd {
+                momentum,
+                weight_decay,
+            } => Self::Sgd(Sgd {
+                momentum,
+                weight_decay,
+                rate,
+            }),
+        }
+    }
+
+    /// Moves all values of one parameter, in parallel. Returns whether they are finite after it.
+    fn apply(self, values: &mut [f32], gradient: &[f32], moments: &mut Moments) -> bool {
+        let chunks = values
+            .par_chunks_mut(CHUNK)
+            .zip(gradient.par_chunks(CHUNK))
+            .zip(moments.first.par_chunks_mut(CHUNK));
+        match self {
+            Self::AdamW(rule) => chunks
+                .zip(moments.second.par_chunks_mut(CHUNK))
+                .map(|(((values, gradient), first), second)| {
+                    rule.apply(values, gradient, first, second);
+                    are_finite(values)
+                })
+                .reduce(|| true, |a, b| a & b),
+            Self::Sgd(rule) => chunks
+                .map(|((values, gradient), velocity)| {
+                    rule.apply(values, gradient, velocity);
+                    are_finite(values)
+                })
+                .reduce(|| true, |a, b| a & b),
+        }
+    }
+}
+
+impl AdamW {
+    #[inline]
+    fn apply(self, values: &mut [f32], gradient: &[f32], first: &mut [f32], second: &mut [f32]) {
+        let Self {
+            beta1,
+            beta2,
+            epsilon,
+            kept,
+            rate,
+            root,
+        } = self;
+        let moments = first.iter_mut().zip(second);
+        for ((value, &gradient), (first, second)) in values.iter_mut().zip(gradient).zip(moments) {
+            *first = beta1 * *first + (1.0 - beta1) * gradient;
+            *second = beta2 * *second + (1.0 - beta2) * gradient * gradient;
+            *value = kept * *value - rate * *first / (second.sqrt() * root + epsilon);
+        }
+    }
+}
+
+impl Sgd {
+    #[inline]
+    fn apply(self, values: &mut [f32], gradient: &[f32], velocity: &mut [f32]) {
+        let Self {
+            momentum,
+            weight_decay,
+            rate,
+        } = self;
+        for ((value, &gradient), velocity) in values.iter_mut().zip(gradient).zip(velocity) {
+            *velocity = momentum * *velocity + gradient + weight_decay * *value;
+            *value -= rate * *velocity;
+        }
+    }
+}
+
+/// One step of one parameter, as an operation of candle's.
+struct Step<'a> {
+    rule: Rule,
+    /// candle passes the operation by shared reference; what it changes is in a cell.
+    work: RefCell<Work<'a>>,
+}
+
+/// What a step changes besides the parameter.
+struct Work<'a> {
+    moments: &'a mut Moments,
+    /// Whether the parameter is finite after the step.
+    finite: bool,
+}
+
+/// Values that a thread moves at a time. Smaller chunks cost more scheduling; larger ones leave
+/// threads idle at the end of a layer.
 const CHUNK: usize = 1 << 14;
 
 impl InplaceOp2 for Step<'_> {
@@ -223,76 +251,34 @@ impl InplaceOp2 for Step<'_> {
 
     fn cpu_fwd(
         &self,
-        var: &mut CpuStorage,
-        var_layout: &Layout,
+        parameter: &mut CpuStorage,
+        parameter_layout: &Layout,
         gradient: &CpuStorage,
-        layout: &Layout,
+        gradient_layout: &Layout,
     ) -> Result<()> {
-        let (Some((start, end)), Some((from, to))) =
-            (var_layout.contiguous_offsets(), layout.contiguous_offsets())
-        else {
-            bail!("a parameter or its gradient is not contiguous");
+        let Some((start, end)) = parameter_layout.contiguous_offsets() else {
+            bail!("a parameter is not contiguous");
         };
-        let CpuStorage::F32(values) = var else {
-            bail!("a parameter is not f32")
+        let Some((from, to)) = gradient_layout.contiguous_offsets() else {
+            bail!("a gradient is not contiguous");
         };
-        let (values, gradient) = (
-            &mut values[start..end],
-            &gradient.as_slice::<f32>()?[from..to],
-        );
-        let mut state = self.state.lock().expect("no thread panicked");
-        let (first, second, finite) = &mut *state;
-        let rate = self.learning_rate;
-        let values = values
-            .par_chunks_mut(CHUNK)
-            .zip(gradient.par_chunks(CHUNK))
-            .zip(first.par_chunks_mut(CHUNK));
-        *finite = match self.optimizer {
-            Optimizer::AdamW {
-                beta1,
-                beta2,
-                epsilon,
-                weight_decay,
-            } => {
-                let correction = |beta: f32| (1.0 - f64::from(beta).powi(self.steps as i32)) as f32;
-                let (size, root) = (rate / correction(beta1), correction(beta2).sqrt().recip());
-                let kept = 1.0 - rate * weight_decay;
-                values
-                    .zip(second.par_chunks_mut(CHUNK))
-                    .map(|(((values, gradient), first), second)| {
-                        let moments = first.iter_mut().zip(second);
-                        for ((value, &gradient), (first, second)) in
-                            values.iter_mut().zip(gradient).zip(moments)
-                        {
-                            *first = beta1 * *first + (1.0 - beta1) * gradient;
-                            *second = beta2 * *second + (1.0 - beta2) * gradient * gradient;
-                            *value =
-                                kept * *value - size * *first / (second.sqrt() * root + epsilon);
-                        }
-                        are_finite(values)
-                    })
-                    .reduce(|| true, |a, b| a & b)
-            }
-            Optimizer::Sgd {
-                momentum,
-                weight_decay,
-            } => values
-                .map(|((values, gradient), velocity)| {
-                    for ((value, &gradient), velocity) in
-                        values.iter_mut().zip(gradient).zip(velocity)
-                    {
-                        *velocity = momentum * *velocity + gradient + weight_decay * *value;
-                        *value -= rate * *velocity;
-                    }
-                    are_finite(values)
-                })
-                .reduce(|| true, |a, b| a & b),
+        let CpuStorage::F32(values) = parameter else {
+            bail!("a parameter is not f32");
         };
+        let Ok(mut work) = self.work.try_borrow_mut() else {
+            bail!("an optimizer step was applied within itself");
+        };
+        let values = &mut values[start..end];
+        let gradient = &gradient.as_slice::<f32>()?[from..to];
+        work.finite = self.rule.apply(values, gradient, work.moments);
         Ok(())
     }
 }
 
-/// Zero times a finite number is zero; times any other, NaN. So one sum says it, without a branch for each value.
+/// Whether all values are finite, without a branch for each.
+///
+/// Zero times a finite number is zero, and zero times any other is NaN. So the sum of the products
+/// is zero only if all values are finite. Eight sums at once fill a vector register.
 fn are_finite(values: &[f32]) -> bool {
     let mut sums = [0.0f32; 8];
     let mut chunks = values.chunks_exact(8);
@@ -301,5 +287,58 @@ fn are_finite(values: &[f32]) -> bool {
             *sum += value * 0.0;
         }
     }
-    sums.iter().all(|&sum| sum == 0.0) && chunks.remainder().iter().all(|value| value.is_finite())
+    let rest = chunks.remainder();
+    sums.iter().all(|&sum| sum == 0.0) && rest.iter().all(|value| value.is_finite())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_value_that_is_not_finite_is_noticed_wherever_it_is() {
+        for count in [1, 7, 8, 9, 40, 43] {
+            assert!(are_finite(&vec![-1e38; count]));
+            for place in 0..count {
+                for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                    let mut values = vec![1.0; count];
+                    values[place] = value;
+                    assert!(!are_finite(&values), "{value} at {place} of {count}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_step_of_adamw_is_the_papers_formula() {
+        let (rate, beta1, beta2, epsilon, weight_decay) = (1e-2, 0.9, 0.999, 1e-8, 0.01);
+        let optimizer = Optimizer::AdamW {
+            beta1,
+            beta2,
+            epsilon,
+            weight_decay,
+        };
+        let mut moments = Moments::zeros(optimizer, 1);
+        let mut values = [0.5f32];
+        // The oracle, in f64.
+        let (mut first, mut second, mut expected) = (0.0f64, 0.0f64, 0.5f64);
+        let [b1, b2] = [beta1, beta2].map(f64::from);
+        let decay = f64::from(rate) * f64::from(weight_decay);
+        for (step, gradient) in (1..).zip([0.3f32, -0.1, 0.7]) {
+            let finite =
+                Rule::new(optimizer, step, rate).apply(&mut values, &[gradient], &mut moments);
+            assert!(finite);
+            let gradient = f64::from(gradient);
+            first = b1 * first + (1.0 - b1) * gradient;
+            second = b2 * second + (1.0 - b2) * gradient * gradient;
+            let mean = first / (1.0 - b1.powi(step as i32));
+            let square = second / (1.0 - b2.powi(step as i32));
+            expected = expected * (1.0 - decay)
+                - f64::from(rate) * mean / (square.sqrt() + f64::from(epsilon));
+            assert!(
+                (f64::from(values[0]) - expected).abs() < 1e-5,
+                "step {step}"
+            );
+        }
+    }
 }

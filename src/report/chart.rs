@@ -1,27 +1,34 @@
-//! Charts: what is drawn, apart from what was measured. Generic over plotters' drawing backend; [`svg`] makes the figure
-//! of a notebook.
+//! Charts: what is drawn, apart from what was measured.
 //!
-//! Series can be told apart without colour (marker and dash), the colours are those of Okabe & Ito (2008), which the
-//! colour-blind tell apart, and ink and paper follow the reader's light or dark theme ([`themed`]).
+//! The still charts ([`LineChart`], [`BarChart`], [`Heatmap`], [`Plane`]) draw on any backend of
+//! plotters; [`svg`] makes a notebook's figure of them. The interactive charts
+//! ([`recall_and_speed`], [`accuracy_by_k`]) are Vega-Lite over a still one.
+//!
+//! Series can be told apart without colour, by marker and dash. The colours are those of Okabe and
+//! Ito (2008), which colour-blind readers tell apart. Ink and paper follow the reader's light or
+//! dark theme ([`themed`]).
 
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use thiserror::Error;
 
-use crate::report::notebook::Figure;
+use crate::report::figure::{Figure, themed};
 
 mod bars;
 mod heatmap;
-mod interactive;
 mod lines;
 mod plane;
+mod vega;
 
 pub use bars::BarChart;
 pub use heatmap::Heatmap;
-pub use interactive::{Interactive, accuracy_by_k, recall_and_speed};
 pub use lines::{LineChart, Series};
 pub use plane::{Plane, Point};
+pub use vega::{
+    AccuracyCurve, AccuracyLabels, DataName, IndexStyle, Interactive, SpeedLabels, SpeedView,
+    accuracy_by_k, recall_and_speed,
+};
 
 /// Where the charts draw.
 pub type Area<DB> = DrawingArea<DB, Shift>;
@@ -68,6 +75,9 @@ const GRID: RGBColor = RGBColor(0xDD, 0xDD, 0xDD);
 /// The background.
 const PAPER: RGBColor = RGBColor(0xFF, 0xFF, 0xFF);
 
+/// About the width in pixels of a character of the legends' text, for the room that it needs.
+const CHARACTER: i32 = 7;
+
 /// The colours of the series, in their order.
 pub const PALETTE: [RGBColor; 7] = [
     RGBColor(0x00, 0x72, 0xB2),
@@ -79,10 +89,26 @@ pub const PALETTE: [RGBColor; 7] = [
     RGBColor(0x80, 0x80, 0x80),
 ];
 
-/// Draws an SVG figure of the given size in pixels; it scales to the page's width.
+/// Draws an SVG figure of the given size (width, height) in pixels. It scales to the page's width.
 ///
 /// # Errors
 /// What `draw` returns.
+///
+/// # Examples
+/// Two charts side by side:
+/// ```
+/// use fashion_knn::report::chart::{BarChart, svg};
+///
+/// let left = BarChart::new("left").bar("a", 1.0, "1");
+/// let right = BarChart::new("right").bar("b", 2.0, "2");
+/// let figure = svg((800, 100), |area| {
+///     let halves = area.split_evenly((1, 2));
+///     left.draw(&halves[0])?;
+///     right.draw(&halves[1])
+/// })?;
+/// assert!(figure.svg().contains("left") && figure.svg().contains("right"));
+/// # Ok::<(), fashion_knn::report::chart::ChartError>(())
+/// ```
 pub fn svg<F>(size: (u32, u32), draw: F) -> Result<Figure, ChartError>
 where
     F: for<'a> FnOnce(&Area<SVGBackend<'a>>) -> Result<(), ChartError>,
@@ -95,30 +121,6 @@ where
         area.present()?;
     }
     Ok(Figure::from_svg(themed(&text)))
-}
-
-/// The `<svg>` with a style that turns ink, grid and paper over where the reader's theme is dark: a rule outweighs the
-/// colours that stand in the elements' attributes.
-#[must_use]
-pub fn themed(svg: &str) -> String {
-    const STYLE: &str = "<style>.fk{max-width:100%;height:auto}@media (prefers-color-scheme:dark){\
-        .fk [fill=\"#FFFFFF\"]{fill:#1B1E23}.fk [fill=\"#111111\"]{fill:#ECECEC}.fk [stroke=\"#111111\"]{stroke:#ECECEC}\
-        .fk [fill=\"#555555\"]{fill:#B4B4B4}.fk [stroke=\"#555555\"]{stroke:#B4B4B4}\
-        .fk [stroke=\"#DDDDDD\"]{stroke:#3A3F47}.fk [fill=\"#DDDDDD\"]{fill:#3A3F47}\
-        .fk [fill=\"#0072B2\"]{fill:#4FA8DC}.fk [stroke=\"#0072B2\"]{stroke:#4FA8DC}}</style>";
-    match svg
-        .find("<svg")
-        .and_then(|open| svg[open..].find('>').map(|close| (open, open + close)))
-    {
-        Some((open, close)) => {
-            format!(
-                "<svg class=\"fk\"{}{STYLE}{}",
-                &svg[open + 4..=close],
-                &svg[close + 1..]
-            )
-        }
-        None => svg.to_owned(),
-    }
 }
 
 /// Sans-serif text of a size and colour, anchored.
@@ -139,7 +141,7 @@ fn write_text<DB: DrawingBackend>(
     area.draw(&Text::new(text.to_owned(), at, style.clone()))
 }
 
-/// The title over a chart; what is left below it.
+/// Writes the title and returns the area below it.
 fn titled<DB: DrawingBackend>(
     area: &Area<DB>,
     title: &str,
@@ -153,17 +155,33 @@ fn titled<DB: DrawingBackend>(
     Ok(area.margin(34, 0, 0, 0))
 }
 
+/// The number of characters of the longest text; 0 of none.
+fn longest<'a>(texts: impl IntoIterator<Item = &'a str>) -> i32 {
+    let lengths = texts.into_iter().map(|text| text.chars().count());
+    lengths.max().unwrap_or(0) as i32
+}
+
+/// The least and the greatest of some values; (∞, −∞) of none.
+fn extent(values: impl Iterator<Item = f64>) -> (f64, f64) {
+    let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
+    for value in values {
+        low = low.min(value);
+        high = high.max(value);
+    }
+    (low, high)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_figure_is_themed_and_empty_charts_are_errors() {
-        let chart = LineChart::new("buit", "x", "y");
+        let chart = LineChart::new("empty", "x", "y");
         assert_eq!(
             svg((300, 200), |area| chart.draw(area)).unwrap_err(),
             ChartError::Empty {
-                title: "buit".into()
+                title: "empty".into()
             }
         );
         let chart = chart.with(Series::new("s", [(1.0, 2.0), (2.0, 3.0)]));
@@ -178,11 +196,11 @@ mod tests {
 
     #[test]
     fn a_long_legend_fits() {
-        let names: Vec<String> = (0..30).map(|at| format!("corba {at}")).collect();
+        let names: Vec<String> = (0..30).map(|at| format!("curve {at}")).collect();
         let all = |chart: LineChart, name: &String| {
             chart.with(Series::new(name, [(1.0, 2.0), (2.0, 3.0)]))
         };
-        let chart = names.iter().fold(LineChart::new("moltes", "x", "y"), all);
+        let chart = names.iter().fold(LineChart::new("many", "x", "y"), all);
         let figure = svg((600, 420), |area| chart.draw(area)).unwrap();
         let height = |name: &String| -> f64 {
             let text = figure

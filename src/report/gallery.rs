@@ -3,20 +3,20 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::notebook::{Figure, escape};
+use super::figure::{Figure, escape, themed};
 use crate::fashion::SIDE;
-use crate::report::chart::themed;
 
-/// One image and what stands below it.
+/// One image and the caption below it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tile {
     pixels: Vec<u8>,
     caption: String,
+    /// Whether the image is framed as right or as wrong, if at all.
     verdict: Option<bool>,
 }
 
 impl Tile {
-    /// A tile of 28 × 28 grey pixels, row-major; missing ones are black, excess ones are left out.
+    /// A tile of 28 × 28 grey pixels, row by row. Missing pixels are black, excess ones are cut.
     #[must_use]
     pub fn new(pixels: &[u8], caption: impl Into<String>) -> Self {
         let mut pixels = pixels.to_vec();
@@ -28,7 +28,8 @@ impl Tile {
         }
     }
 
-    /// Frames the image as right (a full line) or wrong (a dashed one, with a cross before the caption).
+    /// Frames the image as right (a full line) or wrong (a dashed line, and a cross before the
+    /// caption).
     #[must_use]
     pub fn marked(mut self, right: bool) -> Self {
         self.verdict = Some(right);
@@ -37,85 +38,125 @@ impl Tile {
 }
 
 /// Rows of tiles, each row with a heading on its left.
+///
+/// # Examples
+/// ```
+/// use fashion_knn::report::gallery::{Gallery, Tile};
+///
+/// let black = [0u8; 28 * 28];
+/// let figure = Gallery::default()
+///     .row("nearest", vec![Tile::new(&black, "query"), Tile::new(&black, "bag").marked(true)])
+///     .figure();
+/// assert_eq!(figure.svg().matches("<image").count(), 2);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Gallery {
-    rows: Vec<(String, Vec<Tile>)>,
+    rows: Vec<Row>,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Row {
+    heading: String,
+    tiles: Vec<Tile>,
+}
+
+// The layout, in pixels of the figure. A row, with HEADING on the left and STEP for each tile:
+//
+//   heading   [image] [image] [image]    TILE high
+//             caption caption caption    LINE - TILE high
+
+/// The side of an image: 28 pixels, enlarged.
 const TILE: usize = 72;
+/// From one tile to the next.
 const STEP: usize = TILE + 14;
+/// From one row to the next.
 const LINE: usize = TILE + 30;
+/// The width of the headings.
 const HEADING: usize = 118;
 
 impl Gallery {
-    /// Adds a row.
+    /// Adds a row. The first line of its heading is bold.
     #[must_use]
     pub fn row(mut self, heading: impl Into<String>, tiles: Vec<Tile>) -> Self {
-        self.rows.push((heading.into(), tiles));
+        self.rows.push(Row {
+            heading: heading.into(),
+            tiles,
+        });
         self
     }
 
     /// The rows as a figure.
     #[must_use]
     pub fn figure(&self) -> Figure {
-        let columns = self
-            .rows
-            .iter()
-            .map(|(_, tiles)| tiles.len())
-            .max()
-            .unwrap_or(0);
-        let (width, height) = (HEADING + columns * STEP + 6, self.rows.len() * LINE + 8);
+        let longest_row = self.rows.iter().map(|row| row.tiles.len()).max();
+        let width = HEADING + longest_row.unwrap_or(0) * STEP + 6;
+        let height = self.rows.len() * LINE + 8;
         let mut svg = format!(
             "<svg width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {width} {height}\" \
              xmlns=\"http://www.w3.org/2000/svg\" font-family=\"sans-serif\">\n\
              <rect width=\"{width}\" height=\"{height}\" fill=\"#FFFFFF\"/>\n"
         );
-        for (row, (heading, tiles)) in self.rows.iter().enumerate() {
-            let y = 8 + row * LINE;
-            for (line, text) in heading.lines().enumerate() {
-                let (y, weight) = (
-                    y + 26 + 17 * line,
-                    if line == 0 { "bold" } else { "normal" },
-                );
-                svg += &format!(
-                    "<text x=\"6\" y=\"{y}\" font-size=\"13\" font-weight=\"{weight}\" fill=\"#111111\">{}</text>\n",
-                    escape(text)
-                );
-            }
-            for (column, tile) in tiles.iter().enumerate() {
-                svg += &tile.svg(HEADING + column * STEP, y);
+        for (at, row) in self.rows.iter().enumerate() {
+            let top = 8 + at * LINE;
+            svg += &row.heading_svg(top);
+            for (column, tile) in row.tiles.iter().enumerate() {
+                svg += &tile.svg(HEADING + column * STEP, top);
             }
         }
-        Figure::from_svg(themed(&(svg + "</svg>")))
+        svg += "</svg>";
+        Figure::from_svg(themed(&svg))
+    }
+}
+
+impl Row {
+    /// The lines of the heading, for a row whose upper edge is at `top`.
+    fn heading_svg(&self, top: usize) -> String {
+        let mut svg = String::new();
+        for (line, text) in self.heading.lines().enumerate() {
+            let y = top + 26 + 17 * line;
+            let weight = if line == 0 { "bold" } else { "normal" };
+            svg += &format!(
+                "<text x=\"6\" y=\"{y}\" font-size=\"13\" font-weight=\"{weight}\" \
+                 fill=\"#111111\">{}</text>\n",
+                escape(text)
+            );
+        }
+        svg
     }
 }
 
 impl Tile {
+    /// The image, its frame and its caption, with the image's upper left corner at (x, y).
     fn svg(&self, x: usize, y: usize) -> String {
         let image = STANDARD.encode(png_of(&self.pixels));
-        let (center, below) = (x + TILE / 2, y + TILE + 15);
-        let frame = match self.verdict {
-            None => String::new(),
-            Some(right) => format!(
-                "<rect x=\"{x}\" y=\"{y}\" width=\"{TILE}\" height=\"{TILE}\" fill=\"none\" stroke-width=\"3\" stroke=\"{}\"{}/>",
-                if right { "#009E73" } else { "#D55E00" },
-                if right {
-                    ""
-                } else {
-                    " stroke-dasharray=\"6 4\""
-                },
-            ),
-        };
+        let frame = self.frame_svg(x, y);
+        let centre = x + TILE / 2;
+        let below = y + TILE + 15;
         let cross = if self.verdict == Some(false) {
             "✗ "
         } else {
             ""
         };
         format!(
-            "<image x=\"{x}\" y=\"{y}\" width=\"{TILE}\" height=\"{TILE}\" style=\"image-rendering:pixelated\" \
+            "<image x=\"{x}\" y=\"{y}\" width=\"{TILE}\" height=\"{TILE}\" \
+             style=\"image-rendering:pixelated\" \
              href=\"data:image/png;base64,{image}\"/>{frame}\
-             <text x=\"{center}\" y=\"{below}\" font-size=\"11\" text-anchor=\"middle\" fill=\"#111111\">{cross}{}</text>\n",
+             <text x=\"{centre}\" y=\"{below}\" font-size=\"11\" text-anchor=\"middle\" \
+             fill=\"#111111\">{cross}{}</text>\n",
             escape(&self.caption)
+        )
+    }
+
+    /// The frame of a marked tile. Right and wrong differ in dash too, not only in colour.
+    fn frame_svg(&self, x: usize, y: usize) -> String {
+        let (color, dash) = match self.verdict {
+            None => return String::new(),
+            Some(true) => ("#009E73", ""),
+            Some(false) => ("#D55E00", " stroke-dasharray=\"6 4\""),
+        };
+        format!(
+            "<rect x=\"{x}\" y=\"{y}\" width=\"{TILE}\" height=\"{TILE}\" fill=\"none\" \
+             stroke-width=\"3\" stroke=\"{color}\"{dash}/>"
         )
     }
 }
@@ -152,7 +193,7 @@ mod tests {
     fn a_gallery_holds_every_tile_and_escapes_its_captions() {
         let tile = Tile::new(&[9; 784], "a<b");
         let gallery = Gallery::default()
-            .row("primera", vec![tile.clone(), tile.clone().marked(false)])
+            .row("first", vec![tile.clone(), tile.clone().marked(false)])
             .row("", vec![tile]);
         let svg = gallery.figure().svg().to_owned();
         assert_eq!(svg.matches("<image").count(), 3);

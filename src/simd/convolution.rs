@@ -1,25 +1,50 @@
-//! The loops of `net::conv_relu_pool`, one image at a time, on plain slices.
+//! The loops of a convolutional layer (convolution, ReLU, 2 × 2 max-pooling), one image at a time,
+//! on plain slices.
 //!
-//! Images are height × width × channels, so that the patch under a kernel is `kernel` runs of `kernel · c_in` values,
-//! each contiguous in the (zero-padded) image: no im2col matrix is ever written. The two passes are then
+//! The naive form of the forward pass, before pooling:
 //!
-//! - forward: a register tile of a few neighbouring pixels × 16 channels, as in a matrix product, whose left side is
-//!   read straight out of the image;
-//! - backward: after 2 × 2 max-pooling at most one pixel in four has a gradient, and after the ReLU fewer still. Both
-//!   gradients are sums of contiguous runs over these hits only: for the weights of a channel, the runs of the image
-//!   under its hits; for the image under a pixel, the runs of the weights of the channels that hit it.
+//! ```text
+//! for each pixel (y, x), for each output channel o:
+//!     out[y, x, o] = bias[o] + Σ image[y + ky, x + kx, c] · weight[o, ky, kx, c]
+//! ```
 //!
-//! The code is written once, in a shape that compilers turn into SIMD, and compiled for what the machine turns out to
-//! have. Sums are taken in an order that depends on the data's shape alone.
+//! summed over ky, kx and the input channels c. Images are height × width × channels. So the patch
+//! under a kernel is `kernel` *runs* of `kernel · c_in` values, each contiguous in the image with a
+//! border of zeros:
+//!
+//! ```text
+//! padded image, kernel 3, c_in 2          patch of pixel (y, x): three runs of six values
+//!
+//!   row y        · · [a a b b c c] · ·
+//!   row y + 1    · · [d d e e f f] · ·
+//!   row y + 2    · · [g g h h i i] · ·
+//! ```
+//!
+//! No matrix of patches (im2col) is ever written. The two passes are then
+//!
+//! - forward: a register tile of a few neighbouring pixels × 16 channels, as in a matrix product,
+//!   whose left side is read straight out of the image;
+//! - backward: after 2 × 2 max-pooling at most one pixel in four has a gradient, a *hit*, and after
+//!   the ReLU fewer still. Both gradients are sums of contiguous runs over the hits only: for the
+//!   weights of a channel, the runs of the image under its hits; for the image under a pixel, the
+//!   runs of the weights of the channels that hit it.
+//!
+//! The code is written once, in a shape that compilers turn into SIMD, and compiled for what the
+//! machine turns out to have. Sums are taken in an order that depends on the data's shape alone; a
+//! fused multiplication and addition rounds once instead of twice, so that levels differ in the
+//! last bits.
 
-/// Output channels a register tile.
+/// Output channels a register tile: two AVX registers.
 pub const TILE: usize = 16;
 /// Values that the backward sums take at a time: one AVX register.
 const LANES: usize = 8;
 /// Winner of a pooling window whose output the ReLU cut off: nothing flows back.
 const DEAD: u8 = 4;
+/// What a window's gradient can go to: one of its four pixels, or nowhere.
+const WINNERS: usize = DEAD as usize + 1;
 
-/// The shape of one convolution with stride 1, zero padding that keeps the size, and 2 × 2 max-pooling after it.
+/// The shape of one convolution with stride 1, zero padding that keeps the size, and 2 × 2
+/// max-pooling after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Geometry {
     /// Rows of the image.
@@ -76,48 +101,59 @@ impl Geometry {
         (self.height + self.kernel - 1) * self.padded_row() + LANES
     }
 
+    /// Where row `y` of the image begins in the padded image.
+    fn padded_start(&self, y: usize) -> usize {
+        let margin = self.kernel / 2;
+        (y + margin) * self.padded_row() + margin * self.c_in
+    }
+
     /// Copies an image into the middle of `padded`, whose border is zero.
     fn pad(&self, image: &[f32], padded: &mut [f32]) {
-        let (margin, row) = (self.kernel / 2, self.width * self.c_in);
-        for (y, image) in image.chunks_exact(row).enumerate() {
-            padded[(y + margin) * self.padded_row() + margin * self.c_in..][..row]
-                .copy_from_slice(image);
+        let row = self.width * self.c_in;
+        for (y, values) in image.chunks_exact(row).enumerate() {
+            padded[self.padded_start(y)..][..row].copy_from_slice(values);
         }
     }
 
     /// The reverse of [`Geometry::pad`]: the image in the middle of `padded`.
     fn unpad(&self, padded: &[f32], image: &mut [f32]) {
-        let (margin, row) = (self.kernel / 2, self.width * self.c_in);
-        for (y, image) in image.chunks_exact_mut(row).enumerate() {
-            image.copy_from_slice(
-                &padded[(y + margin) * self.padded_row() + margin * self.c_in..][..row],
-            );
+        let row = self.width * self.c_in;
+        for (y, values) in image.chunks_exact_mut(row).enumerate() {
+            values.copy_from_slice(&padded[self.padded_start(y)..][..row]);
         }
     }
 
-    /// The weights as the forward pass reads them: tiles of [`TILE`] channels (zeros beyond `c_out`), in each one row
-    /// of channels for every value under the kernel.
+    /// Where the four pixels of a pooling window have their patches in the padded image, and a
+    /// place for the dead.
+    #[inline(always)]
+    fn window_places(&self, window: usize) -> [usize; WINNERS] {
+        let (_, columns) = self.pooled();
+        let (y, x) = (window / columns * 2, window % columns * 2);
+        let corner = y * self.padded_row() + x * self.c_in;
+        let below = corner + self.padded_row();
+        [corner, corner + self.c_in, below, below + self.c_in, 0]
+    }
+
+    /// The weights as the forward pass reads them: tiles of [`TILE`] channels (zeros beyond
+    /// `c_out`), in each one row of channels for every value under the kernel.
     pub fn pack(&self, weight: &[f32]) -> Vec<[f32; TILE]> {
         let patch = self.kernel * self.run();
         let mut packed = vec![[0.0; TILE]; self.c_out.div_ceil(TILE) * patch];
         for (channel, weight) in weight.chunks_exact(patch).enumerate() {
-            for (tile, &value) in packed[channel / TILE * patch..][..patch]
-                .iter_mut()
-                .zip(weight)
-            {
-                tile[channel % TILE] = value;
+            let tile = &mut packed[channel / TILE * patch..][..patch];
+            for (row, &value) in tile.iter_mut().zip(weight) {
+                row[channel % TILE] = value;
             }
         }
         packed
     }
 
-    /// The weights as the backward pass reads them: every run in whole registers, zeros beyond its end.
+    /// The weights as the backward pass reads them: every run in whole registers, zeros beyond its
+    /// end.
     pub fn widen(&self, weight: &[f32]) -> Vec<f32> {
         let mut wide = vec![0.0; self.c_out * self.kernel * self.wide_run()];
-        for (wide, run) in wide
-            .chunks_exact_mut(self.wide_run())
-            .zip(weight.chunks_exact(self.run()))
-        {
+        let runs = weight.chunks_exact(self.run());
+        for (wide, run) in wide.chunks_exact_mut(self.wide_run()).zip(runs) {
             wide[..run.len()].copy_from_slice(run);
         }
         wide
@@ -154,15 +190,19 @@ impl Forward {
 /// Where the gradient of one window of one channel goes: the place of a run, and the gradient.
 type Hit = (u32, f32);
 
-/// What the backward pass of an image needs beside it, and the sums over a chunk of images; one for each chunk.
+/// What the backward pass of an image needs beside it, and the sums over a chunk of images; one for
+/// each chunk.
 #[derive(Debug)]
 pub struct Backward {
     padded: Vec<f32>,
+    /// The gradient of the padded image.
     d_padded: Vec<f32>,
     /// For each channel: its hits, by place in the padded image. Room for all windows.
     by_channel: Vec<Hit>,
+    /// How many these are.
     channel_hits: Vec<u32>,
-    /// For each pixel of a window and for the dead: the channels that hit it, by place in the wide weights.
+    /// For each pixel of a window and for the dead: the channels that hit it, by place in the wide
+    /// weights.
     by_pixel: Vec<Hit>,
     /// The gradients, added up.
     pub sums: Sums,
@@ -186,7 +226,7 @@ impl Backward {
             d_padded: vec![0.0; geometry.padded_len()],
             by_channel: vec![(0, 0.0); geometry.c_out * rows * columns],
             channel_hits: vec![0; geometry.c_out],
-            by_pixel: vec![(0, 0.0); 5 * geometry.c_out],
+            by_pixel: vec![(0, 0.0); WINNERS * geometry.c_out],
             sums: Sums {
                 d_weight: vec![0.0; geometry.c_out * geometry.kernel * geometry.wide_run()],
                 d_bias: vec![0.0; geometry.c_out],
@@ -195,10 +235,37 @@ impl Backward {
     }
 }
 
-mod portable {
+dispatch! {
+    /// max-pool(ReLU(conv(image) + bias)) into `output`, and into `winners` which of its four
+    /// pixels each window took.
+    pub fn forward(
+        geometry: &Geometry,
+        scratch: &mut Forward,
+        packed: &[[f32; TILE]],
+        bias: &[f32],
+        image: &[f32],
+        output: &mut [f32],
+        winners: Option<&mut [u8]>,
+    );
+    /// Adds the gradients of weights and bias to the sums in `scratch`; writes that of the image if
+    /// it is wanted.
+    pub fn backward(
+        geometry: &Geometry,
+        scratch: &mut Backward,
+        wide: &[f32],
+        image: &[f32],
+        winners: &[u8],
+        gradient: &[f32],
+        d_image: Option<&mut [f32]>,
+    );
+}
+
+/// The source of both passes. `FMA` tells whether the machine multiplies and adds in one
+/// instruction.
+mod source {
     use std::array::from_fn;
 
-    use super::{Backward, DEAD, Forward, Geometry, Hit, LANES, Sums, TILE};
+    use super::{Backward, DEAD, Forward, Geometry, Hit, LANES, Sums, TILE, WINNERS};
 
     /// a · b + c, fused where the machine has it: elsewhere `mul_add` would be a call into libm.
     #[inline(always)]
@@ -225,20 +292,16 @@ mod portable {
             let mut tile_bias = [0.0; TILE];
             tile_bias[..channels.len()].copy_from_slice(&bias[channels.clone()]);
             for pooled_row in 0..pooled_rows {
+                // Two rows of pixels make one row of windows.
                 for (y, row) in rows.chunks_exact_mut(2 * pooled_columns).enumerate() {
-                    convolve::<FMA>(
-                        &g,
-                        &padded[(2 * pooled_row + y) * g.padded_row()..],
-                        weights,
-                        row,
-                    );
+                    let padded = &padded[(2 * pooled_row + y) * g.padded_row()..];
+                    convolve::<FMA>(&g, padded, weights, row);
                 }
                 let (upper, lower) = rows.split_at(2 * pooled_columns);
-                for (column, (upper, lower)) in
-                    upper.chunks_exact(2).zip(lower.chunks_exact(2)).enumerate()
-                {
-                    let (best, winner) =
-                        pool([&upper[0], &upper[1], &lower[0], &lower[1]], &tile_bias);
+                let windows = upper.chunks_exact(2).zip(lower.chunks_exact(2));
+                for (column, (upper, lower)) in windows.enumerate() {
+                    let window = [&upper[0], &upper[1], &lower[0], &lower[1]];
+                    let (best, winner) = pool(window, &tile_bias);
                     let at = (pooled_row * pooled_columns + column) * g.c_out;
                     let span = at + channels.start..at + channels.end;
                     output[span.clone()].copy_from_slice(&best[..span.len()]);
@@ -258,7 +321,7 @@ mod portable {
         weights: &[[f32; TILE]],
         row: &mut [[f32; TILE]],
     ) {
-        // Tiles of at most six pixels, as equal as may be: 6 × 16 sums are 12 of the 16 registers of AVX.
+        // Tiles of at most six pixels, as equal as may be: 6 × 16 sums are 12 of the 16 registers.
         let (count, tiles) = (row.len(), row.len().div_ceil(6));
         let mut rest = row;
         for tile in 0..tiles {
@@ -301,8 +364,8 @@ mod portable {
         out.copy_from_slice(&sums);
     }
 
-    /// The largest of four, the bias added, cut at zero; and which it was. A NaN stays one: a diverged training must
-    /// not look like a dead unit.
+    /// The largest of four, the bias added, cut at zero; and which it was. A NaN stays one: a
+    /// diverged training must not look like a dead unit.
     #[inline(always)]
     fn pool(window: [&[f32; TILE]; 4], bias: &[f32; TILE]) -> ([f32; TILE], [u8; TILE]) {
         let mut best = *window[0];
@@ -342,65 +405,77 @@ mod portable {
         gradient: &[f32],
         d_image: Option<&mut [f32]>,
     ) {
-        let g = *geometry;
+        let g = geometry;
+        g.pad(image, &mut scratch.padded);
+        scratch.channel_hits.fill(0);
+        let gradients = gradient.chunks_exact(g.c_out);
+        let windows = gradients.zip(winners.chunks_exact(g.c_out)).enumerate();
+        match d_image {
+            None => {
+                for (window, (gradient, winners)) in windows {
+                    let places = g.window_places(window);
+                    collect_hits(g, scratch, places, gradient, winners);
+                }
+            }
+            Some(d_image) => {
+                scratch.d_padded.fill(0.0);
+                for (window, (gradient, winners)) in windows {
+                    let places = g.window_places(window);
+                    collect_hits(g, scratch, places, gradient, winners);
+                    add_image_runs::<FMA>(g, scratch, wide, places, gradient, winners);
+                }
+                g.unpad(&scratch.d_padded, d_image);
+            }
+        }
+        add_weight_runs::<FMA>(g, scratch);
+    }
+
+    /// First half of the weights' gradient: notes for each channel where in the padded image one
+    /// window's gradient goes. The gradient of the bias is its sum.
+    #[inline(always)]
+    fn collect_hits(
+        g: &Geometry,
+        scratch: &mut Backward,
+        places: [usize; WINNERS],
+        gradient: &[f32],
+        winners: &[u8],
+    ) {
         let Backward {
-            padded,
-            d_padded,
             by_channel,
             channel_hits,
-            by_pixel,
             sums,
+            ..
         } = scratch;
-        let Sums { d_weight, d_bias } = sums;
+        let (pooled_rows, pooled_columns) = g.pooled();
+        let windows = pooled_rows * pooled_columns;
+        // Without branches, which would be mispredicted half the time: the dead are written where
+        // the next hit overwrites them.
+        for (channel, (&gradient, &winner)) in gradient.iter().zip(winners).enumerate() {
+            let hits = &mut channel_hits[channel];
+            let place = places[usize::from(winner.min(DEAD))];
+            by_channel[channel * windows + *hits as usize] = (place as u32, gradient);
+            *hits += u32::from(winner < DEAD);
+        }
+        let d_bias = sums.d_bias.iter_mut();
+        for ((sum, &gradient), &winner) in d_bias.zip(gradient).zip(winners) {
+            *sum += if winner < DEAD { gradient } else { 0.0 };
+        }
+    }
+
+    /// Second half of the weights' gradient: adds, for each channel, the runs of the image under
+    /// its hits.
+    #[inline(always)]
+    fn add_weight_runs<const FMA: bool>(g: &Geometry, scratch: &mut Backward) {
+        let Backward {
+            padded,
+            by_channel,
+            channel_hits,
+            sums: Sums { d_weight, .. },
+            ..
+        } = scratch;
         let (pooled_rows, pooled_columns) = g.pooled();
         let windows = pooled_rows * pooled_columns;
         let (run, filter) = (g.wide_run(), g.kernel * g.wide_run());
-        g.pad(image, padded);
-        channel_hits.fill(0);
-        d_padded.fill(0.0);
-        for (window, (gradient, winners)) in gradient
-            .chunks_exact(g.c_out)
-            .zip(winners.chunks_exact(g.c_out))
-            .enumerate()
-        {
-            let corner =
-                window / pooled_columns * 2 * g.padded_row() + window % pooled_columns * 2 * g.c_in;
-            let places = [
-                corner,
-                corner + g.c_in,
-                corner + g.padded_row(),
-                corner + g.padded_row() + g.c_in,
-                0,
-            ];
-            // Without branches, which would be mispredicted half the time: the dead are written where the next hit
-            // overwrites them, or into a list of their own.
-            for (channel, (&gradient, &winner)) in gradient.iter().zip(winners).enumerate() {
-                let hits = &mut channel_hits[channel];
-                by_channel[channel * windows + *hits as usize] =
-                    (places[usize::from(winner.min(DEAD))] as u32, gradient);
-                *hits += u32::from(winner < DEAD);
-            }
-            for ((sum, &gradient), &winner) in d_bias.iter_mut().zip(gradient).zip(winners) {
-                *sum += if winner < DEAD { gradient } else { 0.0 };
-            }
-            if d_image.is_none() {
-                continue;
-            }
-            let mut pixel_hits = [0; DEAD as usize + 1];
-            for (channel, (&gradient, &winner)) in gradient.iter().zip(winners).enumerate() {
-                let winner = usize::from(winner.min(DEAD));
-                by_pixel[winner * g.c_out + pixel_hits[winner]] =
-                    ((channel * filter) as u32, gradient);
-                pixel_hits[winner] += 1;
-            }
-            for winner in 0..usize::from(DEAD) {
-                let hits = &by_pixel[winner * g.c_out..][..pixel_hits[winner]];
-                for ky in 0..g.kernel {
-                    let to = &mut d_padded[places[winner] + ky * g.padded_row()..][..run];
-                    add_runs::<FMA>(to, hits, wide, ky * run);
-                }
-            }
-        }
         for channel in 0..g.c_out {
             let hits = &by_channel[channel * windows..][..channel_hits[channel] as usize];
             for ky in 0..g.kernel {
@@ -408,8 +483,37 @@ mod portable {
                 add_runs::<FMA>(to, hits, padded, ky * g.padded_row());
             }
         }
-        if let Some(d_image) = d_image {
-            g.unpad(d_padded, d_image);
+    }
+
+    /// The image's gradient under one window: adds to each of its pixels the runs of the weights of
+    /// the channels that hit it.
+    #[inline(always)]
+    fn add_image_runs<const FMA: bool>(
+        g: &Geometry,
+        scratch: &mut Backward,
+        wide: &[f32],
+        places: [usize; WINNERS],
+        gradient: &[f32],
+        winners: &[u8],
+    ) {
+        let Backward {
+            by_pixel, d_padded, ..
+        } = scratch;
+        let (run, filter) = (g.wide_run(), g.kernel * g.wide_run());
+        // Again without branches: the dead go into a list of their own, which nobody reads.
+        let mut pixel_hits = [0; WINNERS];
+        for (channel, (&gradient, &winner)) in gradient.iter().zip(winners).enumerate() {
+            let winner = usize::from(winner.min(DEAD));
+            let hit = ((channel * filter) as u32, gradient);
+            by_pixel[winner * g.c_out + pixel_hits[winner]] = hit;
+            pixel_hits[winner] += 1;
+        }
+        for winner in 0..usize::from(DEAD) {
+            let hits = &by_pixel[winner * g.c_out..][..pixel_hits[winner]];
+            for ky in 0..g.kernel {
+                let to = &mut d_padded[places[winner] + ky * g.padded_row()..][..run];
+                add_runs::<FMA>(to, hits, wide, ky * run);
+            }
         }
     }
 
@@ -422,7 +526,8 @@ mod portable {
         mut offset: usize,
     ) {
         loop {
-            // As many registers of sums as fit, and at least eight in flight: an FMA takes four cycles, two start in each.
+            // As many registers of sums as fit, and at least eight in flight: an FMA takes four
+            // cycles, two start in each.
             let (now, rest) = match to.len() / LANES {
                 0 => return,
                 1 => add_block::<FMA, 1, 8>(to, hits, from, offset),
@@ -435,7 +540,8 @@ mod portable {
         }
     }
 
-    /// [`add_runs`] for the first `N` registers, `U` hits at a time. How many values that was, and the rest.
+    /// [`add_runs`] for the first `N` registers, `U` hits at a time. How many values that was, and
+    /// the rest.
     #[inline(always)]
     fn add_block<'a, const FMA: bool, const N: usize, const U: usize>(
         to: &'a mut [f32],
@@ -481,29 +587,13 @@ mod portable {
     }
 }
 
-macro_rules! twice {
-    ($($(#[$doc:meta])* $name:ident($($arg:ident: $type:ty),* $(,)?);)*) => {$(
-        $(#[$doc])*
-        pub fn $name($($arg: $type),*) {
-            #[cfg(target_arch = "x86_64")]
-            {
-                #[target_feature(enable = "avx2,fma")]
-                fn avx2($($arg: $type),*) {
-                    portable::$name::<true>($($arg),*);
-                }
-                if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
-                    // SAFETY: the function needs AVX2 and FMA, which have just been found.
-                    return unsafe { avx2($($arg),*) };
-                }
-            }
-            portable::$name::<{ cfg!(target_arch = "aarch64") }>($($arg),*);
-        }
-    )*};
-}
+mod portable {
+    use super::{Backward, Forward, Geometry, TILE, source};
 
-twice! {
-    /// max-pool(ReLU(conv(image) + bias)) into `output`, and into `winners` which of its four pixels each window took.
-    forward(
+    /// Every processor of this architecture has the instruction.
+    const FMA: bool = cfg!(target_arch = "aarch64");
+
+    pub fn forward(
         geometry: &Geometry,
         scratch: &mut Forward,
         packed: &[[f32; TILE]],
@@ -511,9 +601,11 @@ twice! {
         image: &[f32],
         output: &mut [f32],
         winners: Option<&mut [u8]>,
-    );
-    /// Adds the gradients of weights and bias to the sums in `scratch`; writes that of the image if it is wanted.
-    backward(
+    ) {
+        source::forward::<FMA>(geometry, scratch, packed, bias, image, output, winners);
+    }
+
+    pub fn backward(
         geometry: &Geometry,
         scratch: &mut Backward,
         wide: &[f32],
@@ -521,5 +613,201 @@ twice! {
         winners: &[u8],
         gradient: &[f32],
         d_image: Option<&mut [f32]>,
-    );
+    ) {
+        source::backward::<FMA>(geometry, scratch, wide, image, winners, gradient, d_image);
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx2 {
+    use super::{Backward, Forward, Geometry, TILE, source};
+
+    #[target_feature(enable = "avx2,fma")]
+    pub fn forward(
+        geometry: &Geometry,
+        scratch: &mut Forward,
+        packed: &[[f32; TILE]],
+        bias: &[f32],
+        image: &[f32],
+        output: &mut [f32],
+        winners: Option<&mut [u8]>,
+    ) {
+        source::forward::<true>(geometry, scratch, packed, bias, image, output, winners);
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    pub fn backward(
+        geometry: &Geometry,
+        scratch: &mut Backward,
+        wide: &[f32],
+        image: &[f32],
+        winners: &[u8],
+        gradient: &[f32],
+        d_image: Option<&mut [f32]>,
+    ) {
+        source::backward::<true>(geometry, scratch, wide, image, winners, gradient, d_image);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    const SHAPES: [Geometry; 3] = [
+        Geometry {
+            height: 6,
+            width: 14,
+            c_in: 1,
+            c_out: 16,
+            kernel: 3,
+        },
+        // An odd row and column, that pooling drops, and channels beyond a tile.
+        Geometry {
+            height: 7,
+            width: 5,
+            c_in: 3,
+            c_out: 19,
+            kernel: 5,
+        },
+        Geometry {
+            height: 4,
+            width: 4,
+            c_in: 40,
+            c_out: 2,
+            kernel: 3,
+        },
+    ];
+
+    /// Numbers in whole sixteenths, so that sums are exact in whatever order.
+    fn numbers(rng: &mut ChaCha8Rng, len: usize) -> Vec<f32> {
+        (0..len)
+            .map(|_| f32::from(rng.random_range(-16i8..=16)) / 16.0)
+            .collect()
+    }
+
+    /// For each value of output pixel (y, x): its place in a filter, and in the image.
+    fn patch(g: &Geometry, y: usize, x: usize) -> Vec<(usize, usize)> {
+        let (margin, mut places) = (g.kernel / 2, Vec::new());
+        for ky in 0..g.kernel {
+            for kx in 0..g.kernel {
+                let (y, x) = (y + ky, x + kx);
+                let rows = margin..g.height + margin;
+                let columns = margin..g.width + margin;
+                if rows.contains(&y) && columns.contains(&x) {
+                    for c in 0..g.c_in {
+                        let of_image = ((y - margin) * g.width + x - margin) * g.c_in + c;
+                        places.push(((ky * g.kernel + kx) * g.c_in + c, of_image));
+                    }
+                }
+            }
+        }
+        places
+    }
+
+    /// The definition of the forward pass, and for each output the pixel that won.
+    fn naive_forward(
+        g: &Geometry,
+        weight: &[f32],
+        bias: &[f32],
+        image: &[f32],
+    ) -> (Vec<f32>, Vec<u8>) {
+        let (rows, columns) = g.pooled();
+        let filter_len = weight.len() / g.c_out;
+        let (mut output, mut winners) = (Vec::new(), Vec::new());
+        for window in 0..rows * columns {
+            for (filter, bias) in weight.chunks(filter_len).zip(bias) {
+                let (mut best, mut winner) = (0.0, DEAD);
+                for pixel in 0..4 {
+                    let (y, x) = (
+                        window / columns * 2 + pixel / 2,
+                        window % columns * 2 + pixel % 2,
+                    );
+                    let terms = patch(g, y, x)
+                        .into_iter()
+                        .map(|(w, i)| filter[w] * image[i]);
+                    let value = terms.sum::<f32>() + bias;
+                    if value > best {
+                        (best, winner) = (value, pixel as u8);
+                    }
+                }
+                output.push(best);
+                winners.push(winner);
+            }
+        }
+        (output, winners)
+    }
+
+    /// The definition of the backward pass: gradients of the weights, the bias and the image.
+    fn naive_backward(
+        g: &Geometry,
+        weight: &[f32],
+        image: &[f32],
+        winners: &[u8],
+        gradient: &[f32],
+    ) -> [Vec<f32>; 3] {
+        let (_, columns) = g.pooled();
+        let filter_len = weight.len() / g.c_out;
+        let mut d_weight = vec![0.0; weight.len()];
+        let mut d_bias = vec![0.0; g.c_out];
+        let mut d_image = vec![0.0; image.len()];
+        for (at, (&winner, &gradient)) in winners.iter().zip(gradient).enumerate() {
+            let (window, channel) = (at / g.c_out, at % g.c_out);
+            if winner == DEAD {
+                continue;
+            }
+            let pixel = usize::from(winner);
+            let (y, x) = (
+                window / columns * 2 + pixel / 2,
+                window % columns * 2 + pixel % 2,
+            );
+            d_bias[channel] += gradient;
+            for (w, i) in patch(g, y, x) {
+                d_weight[channel * filter_len + w] += gradient * image[i];
+                d_image[i] += gradient * weight[channel * filter_len + w];
+            }
+        }
+        [d_weight, d_bias, d_image]
+    }
+
+    #[test]
+    fn both_passes_agree_with_the_definition_in_every_form() {
+        let mut rng = ChaCha8Rng::seed_from_u64(6);
+        let mut all_winners = Vec::new();
+        for g in SHAPES {
+            let weight = numbers(&mut rng, g.weight_len());
+            let bias = numbers(&mut rng, g.c_out);
+            let image = numbers(&mut rng, g.image_len());
+            let gradient = numbers(&mut rng, g.output_len());
+            let (output, winners) = naive_forward(&g, &weight, &bias, &image);
+            all_winners.extend_from_slice(&winners);
+            let [d_weight, d_bias, d_image] =
+                naive_backward(&g, &weight, &image, &winners, &gradient);
+
+            for pass in [forward, portable::forward] {
+                let (packed, mut scratch) = (g.pack(&weight), Forward::new(&g));
+                let mut found = vec![7.0; g.output_len()];
+                let mut won = vec![7; g.output_len()];
+                let into = Some(&mut won[..]);
+                pass(&g, &mut scratch, &packed, &bias, &image, &mut found, into);
+                assert_eq!(found, output);
+                assert_eq!(won, winners);
+            }
+            for pass in [backward, portable::backward] {
+                let (wide, mut scratch) = (g.widen(&weight), Backward::new(&g));
+                let mut found = vec![7.0; g.image_len()];
+                let into = Some(&mut found[..]);
+                pass(&g, &mut scratch, &wide, &image, &winners, &gradient, into);
+                assert_eq!(found, d_image);
+                assert_eq!(g.narrow(&scratch.sums.d_weight), d_weight);
+                assert_eq!(scratch.sums.d_bias, d_bias);
+                // Without the image's gradient the others are added as before.
+                pass(&g, &mut scratch, &wide, &image, &winners, &gradient, None);
+                let doubled: Vec<f32> = d_bias.iter().map(|value| 2.0 * value).collect();
+                assert_eq!(scratch.sums.d_bias, doubled);
+            }
+        }
+        assert!((0..=DEAD).all(|winner| all_winners.contains(&winner)));
+    }
 }

@@ -1,77 +1,112 @@
-//! Distances in f64 where a float takes part: the definition that every exact answer is verified with.
+//! Distances in `f64` where a float takes part: the definition that every exact answer is verified
+//! with.
 //!
-//! The eight interleaved sums (value `i` goes to sum `i mod 8`) have the order of SIMD registers, so that the portable source, compiled
-//! once more for AVX2, gives the same result to the last bit.
+//! ```text
+//! squared Euclidean = Σ (aᵢ − bᵢ)²          Manhattan = Σ |aᵢ − bᵢ|
+//! ```
+//!
+//! Summed from left to right, each addition would wait for the one before. So value `i` goes to
+//! partial sum `i mod 8`, and the eight sums are folded at the end:
+//!
+//! ```text
+//! values  0 1 2 3 4 5 6 7 | 8 9 10 11 12 13 14 15 | 16 17 ...
+//! sum     0 1 2 3 4 5 6 7 | 0 1  2  3  4  5  6  7 |  0  1 ...
+//! ```
+//!
+//! Floats added in another order give another last bit. Here the order is written into the source,
+//! so that the portable code and the same source compiled for AVX2 agree to the last bit. A
+//! difference of two `f32` is rounded once in `f64`, and nothing overflows: squares of `f32` are
+//! below 2²⁵⁶.
 
 /// The definitions, in the shape that compilers turn into SIMD.
-pub mod portable {
-    /// Sums `term(a[i], b[i])` in eight interleaved partial sums.
-    #[inline(always)]
-    fn sum<A: Copy, B: Copy>(a: &[A], b: &[B], term: impl Fn(A, B) -> f64) -> f64 {
-        let mut sums = [0.0f64; 8];
-        let (mut chunks_a, mut chunks_b) = (a.chunks_exact(8), b.chunks_exact(8));
-        for (a, b) in (&mut chunks_a).zip(&mut chunks_b) {
-            for lane in 0..8 {
-                sums[lane] += term(a[lane], b[lane]);
-            }
-        }
-        for (sum, (&a, &b)) in sums
-            .iter_mut()
-            .zip(chunks_a.remainder().iter().zip(chunks_b.remainder()))
-        {
-            *sum += term(a, b);
-        }
-        ((sums[0] + sums[4]) + (sums[2] + sums[6])) + ((sums[1] + sums[5]) + (sums[3] + sums[7]))
-    }
+mod portable {
+    use crate::simd::sum_in_lanes;
+
+    /// Partial sums: two AVX registers of `f64`.
+    const SUMS: usize = 8;
 
     #[inline(always)]
     pub fn squared_euclidean(a: &[f32], b: &[f32]) -> f64 {
-        sum(a, b, |a, b| {
-            (f64::from(a) - f64::from(b)) * (f64::from(a) - f64::from(b))
+        sum_in_lanes::<SUMS, _, _, _>(a, b, |sum, a: f32, b: f32| {
+            let difference = f64::from(a) - f64::from(b);
+            sum + difference * difference
         })
     }
 
     #[inline(always)]
     pub fn manhattan(a: &[f32], b: &[f32]) -> f64 {
-        sum(a, b, |a, b| (f64::from(a) - f64::from(b)).abs())
+        sum_in_lanes::<SUMS, _, _, _>(a, b, |sum: f64, a: f32, b: f32| {
+            sum + (f64::from(a) - f64::from(b)).abs()
+        })
     }
 
     #[inline(always)]
     pub fn squared_euclidean_mixed(a: &[f32], b: &[u8]) -> f64 {
-        sum(a, b, |a, b| {
-            (f64::from(a) - f64::from(b)) * (f64::from(a) - f64::from(b))
+        sum_in_lanes::<SUMS, _, _, _>(a, b, |sum, a: f32, b: u8| {
+            let difference = f64::from(a) - f64::from(b);
+            sum + difference * difference
         })
     }
 
     #[inline(always)]
     pub fn manhattan_mixed(a: &[f32], b: &[u8]) -> f64 {
-        sum(a, b, |a, b| (f64::from(a) - f64::from(b)).abs())
+        sum_in_lanes::<SUMS, _, _, _>(a, b, |sum: f64, a: f32, b: u8| {
+            sum + (f64::from(a) - f64::from(b)).abs()
+        })
     }
 }
 
-macro_rules! twice {
-    ($($name:ident($a:ty, $b:ty) -> $out:ty;)*) => {$(
-        #[inline]
-        pub fn $name(a: &$a, b: &$b) -> $out {
-            #[cfg(target_arch = "x86_64")]
-            {
-                #[target_feature(enable = "avx2")]
-                fn avx2(a: &$a, b: &$b) -> $out {
-                    portable::$name(a, b)
-                }
-                if std::arch::is_x86_feature_detected!("avx2") {
-                    // SAFETY: the function needs AVX2, which has just been found.
-                    return unsafe { avx2(a, b) };
-                }
-            }
-            portable::$name(a, b)
-        }
-    )*};
+dispatch! {
+    /// Σ(aᵢ − bᵢ)².
+    #[inline]
+    pub(crate) fn squared_euclidean(a: &[f32], b: &[f32]) -> f64 = portable::squared_euclidean;
+    /// Σ|aᵢ − bᵢ|.
+    #[inline]
+    pub(crate) fn manhattan(a: &[f32], b: &[f32]) -> f64 = portable::manhattan;
+    /// Σ(aᵢ − bᵢ)² of floats and bytes.
+    #[inline]
+    pub(crate) fn squared_euclidean_mixed(a: &[f32], b: &[u8]) -> f64
+        = portable::squared_euclidean_mixed;
+    /// Σ|aᵢ − bᵢ| of floats and bytes.
+    #[inline]
+    pub(crate) fn manhattan_mixed(a: &[f32], b: &[u8]) -> f64 = portable::manhattan_mixed;
 }
 
-twice! {
-    squared_euclidean([f32], [f32]) -> f64;
-    manhattan([f32], [f32]) -> f64;
-    squared_euclidean_mixed([f32], [u8]) -> f64;
-    manhattan_mixed([f32], [u8]) -> f64;
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Every form, to the bit, and near the sum from left to right.
+        #[test]
+        fn every_form_agrees_with_the_definition(
+            triples in prop::collection::vec((-1e3f32..1e3, -1e3f32..1e3, any::<u8>()), 0..100)
+        ) {
+            let a: Vec<f32> = triples.iter().map(|triple| triple.0).collect();
+            let b: Vec<f32> = triples.iter().map(|triple| triple.1).collect();
+            let bytes: Vec<u8> = triples.iter().map(|triple| triple.2).collect();
+            let floats: Vec<f32> = bytes.iter().map(|&byte| byte.into()).collect();
+
+            let squared = squared_euclidean(&a, &b);
+            prop_assert_eq!(squared, portable::squared_euclidean(&a, &b));
+            let absolute = manhattan(&a, &b);
+            prop_assert_eq!(absolute, portable::manhattan(&a, &b));
+            let (mut squares, mut sizes) = (0.0, 0.0);
+            for (&a, &b) in a.iter().zip(&b) {
+                let difference = f64::from(a) - f64::from(b);
+                squares += difference * difference;
+                sizes += difference.abs();
+            }
+            prop_assert!((squared - squares).abs() <= 1e-13 * squares);
+            prop_assert!((absolute - sizes).abs() <= 1e-13 * sizes);
+
+            let squared = squared_euclidean(&a, &floats);
+            prop_assert_eq!(squared_euclidean_mixed(&a, &bytes), squared);
+            prop_assert_eq!(portable::squared_euclidean_mixed(&a, &bytes), squared);
+            let absolute = manhattan(&a, &floats);
+            prop_assert_eq!(manhattan_mixed(&a, &bytes), absolute);
+            prop_assert_eq!(portable::manhattan_mixed(&a, &bytes), absolute);
+        }
+    }
 }

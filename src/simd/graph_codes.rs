@@ -1,12 +1,36 @@
-//! Codes of the quantised graph: coordinates of seven bits in whole cache lines, and in the last four bytes, the *tail*, a number of
-//! their own. What these kernels give guides a search; it is never returned.
+//! Codes of the quantised graph: coordinates of seven bits in whole cache lines, and in the last
+//! four bytes, the *tail*, a number of their own. What these kernels give guides a search; it is
+//! never returned.
+//!
+//! The naive form:
+//!
+//! ```text
+//! distance(q, c) = Σ (qᵢ − cᵢ)² + rest of q + rest of c
+//! ```
+//!
+//! where a *rest* is the squared length of what a code leaves out of its vector. A square of a
+//! difference takes three instructions for 16 coordinates; a product takes one for 32, if the
+//! bytes of one side have no sign and those of the other have one. So the square is multiplied out,
+//! and what belongs to one side alone is computed once:
+//!
+//! ```text
+//! ‖q − c‖² = ‖q‖² + (‖c‖² − 128·Σcᵢ) − 2·Σ(qᵢ − 64)·cᵢ
+//!            query   tail of the code      the product
+//!
+//! code of LINES = 2:     | 64 coordinates | 60 coordinates, tail |       each a cache line
+//! query, shifted by 64:  | 64 coordinates | 60 coordinates, 0000 |
+//! ```
+//!
+//! What can go wrong is overflow. Coordinates are 0..=127 and shifted ones −64..=63, so that four
+//! products fit in 16 bits: 4 · 127 · 64 < 2¹⁵. A line adds at most 64 · 127² ≈ 2²⁰ to a distance,
+//! and a rest at most 10⁹: sums fit in 31 bits for as many lines as a vector could want.
 
 /// A cache line of a code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(align(64))]
-pub(crate) struct Line(pub [u8; 64]);
+pub(crate) struct CodeLine(pub [u8; 64]);
 
-impl Default for Line {
+impl Default for CodeLine {
     fn default() -> Self {
         Self([0; 64])
     }
@@ -18,38 +42,33 @@ pub(crate) const TAIL: usize = 4;
 /// Largest value of a coordinate.
 pub(crate) const LARGEST: u8 = 127;
 
-/// Half the range of a coordinate: what a [`Query`] is shifted by, so that it has a sign and products of bytes can be taken.
+/// Half the range of a coordinate: what a [`Query`] is shifted by, so that it has a sign and
+/// products of bytes can be taken.
 const SHIFT: i32 = 64;
 
 /// The number in a code's tail.
 #[inline(always)]
-fn tail(code: &[Line]) -> i32 {
-    i32::from_le_bytes(
-        *code[code.len() - 1]
-            .0
-            .last_chunk()
-            .expect("a line is longer"),
-    )
+fn tail(code: &[CodeLine]) -> i32 {
+    let last = &code[code.len() - 1].0;
+    i32::from_le_bytes(*last.last_chunk().expect("a line is longer"))
 }
 
 /// The coordinates of a code: all but the tail.
-fn coordinates(code: &[Line]) -> impl Iterator<Item = i32> {
+fn coordinates(code: &[CodeLine]) -> impl Iterator<Item = i32> {
     code.iter()
         .flat_map(|line| line.0)
         .take(64 * code.len() - TAIL)
         .map(i32::from)
 }
 
-/// Writes the tail of a code c whose coordinates are there: ‖c‖² − 128·Σc + `rest`, the squared length of what the code leaves out.
-pub(crate) fn finish(code: &mut [Line], rest: u32) {
-    let tail = coordinates(code)
+/// Writes the tail of a code c whose coordinates are there: ‖c‖² − 128·Σc + `rest`, the squared
+/// length of what the code leaves out.
+pub(crate) fn finish(code: &mut [CodeLine], rest: u32) {
+    let own: i32 = coordinates(code)
         .map(|value| value * (value - 2 * SHIFT))
-        .sum::<i32>()
-        + rest as i32;
-    *code[code.len() - 1]
-        .0
-        .last_chunk_mut()
-        .expect("a line is longer") = tail.to_le_bytes();
+        .sum();
+    let last = &mut code[code.len() - 1].0;
+    *last.last_chunk_mut().expect("a line is longer") = (own + rest as i32).to_le_bytes();
 }
 
 /// A code in the form in which others are compared with it, by one product a coordinate:
@@ -57,16 +76,17 @@ pub(crate) fn finish(code: &mut [Line], rest: u32) {
 #[derive(Debug)]
 pub(crate) struct Query<const LINES: usize> {
     /// q − 64 in two's complement; the tail is zero.
-    shifted: [Line; LINES],
+    shifted: [CodeLine; LINES],
     /// ‖q‖² and the squared length of what q leaves out.
     squares: i32,
 }
 
 impl<const LINES: usize> Query<LINES> {
     /// Of a code with its tail.
-    pub(crate) fn new(code: &[Line; LINES]) -> Self {
+    pub(crate) fn new(code: &[CodeLine; LINES]) -> Self {
+        // Bytes wrap to two's complement.
         let mut shifted =
-            code.map(|line| Line(line.0.map(|value| value.wrapping_sub(SHIFT as u8))));
+            code.map(|line| CodeLine(line.0.map(|value| value.wrapping_sub(SHIFT as u8))));
         shifted[LINES - 1].0[64 - TAIL..].fill(0);
         Self {
             shifted,
@@ -78,8 +98,8 @@ impl<const LINES: usize> Query<LINES> {
     #[inline(always)]
     fn distance(
         &self,
-        code: &[Line; LINES],
-        product: impl FnOnce(&[Line; LINES], &[Line; LINES]) -> i32,
+        code: &[CodeLine; LINES],
+        product: impl FnOnce(&[CodeLine; LINES], &[CodeLine; LINES]) -> i32,
     ) -> u32 {
         (self.squares + tail(code) - 2 * product(code, &self.shifted)) as u32
     }
@@ -88,18 +108,12 @@ impl<const LINES: usize> Query<LINES> {
 /// Appends the squared distance of each code of `run` to `query`, with what both leave out.
 pub(crate) fn scan<const LINES: usize>(
     query: &Query<LINES>,
-    run: &[[Line; LINES]],
+    run: &[[CodeLine; LINES]],
     distances: &mut Vec<u32>,
 ) {
     let start = distances.len();
     distances.resize(start + run.len(), 0);
-    let distances = &mut distances[start..];
-    #[cfg(target_arch = "x86_64")]
-    if super::has_avx2() {
-        // SAFETY: AVX2 has just been found.
-        return unsafe { avx2::scan(query, run, distances) };
-    }
-    portable::scan(query, run, distances);
+    scan_into(query, run, &mut distances[start..]);
 }
 
 /// The same for the codes numbered `ids`, in place of what `distances` held.
@@ -108,48 +122,64 @@ pub(crate) fn scan<const LINES: usize>(
 /// If there is no such code.
 pub(crate) fn score<const LINES: usize>(
     query: &Query<LINES>,
-    codes: &[[Line; LINES]],
+    codes: &[[CodeLine; LINES]],
     ids: &[u32],
     distances: &mut Vec<u32>,
 ) {
     distances.resize(ids.len(), 0);
-    #[cfg(target_arch = "x86_64")]
-    if super::has_avx2() {
-        // SAFETY: AVX2 has just been found.
-        return unsafe { avx2::score(query, codes, ids, distances) };
-    }
-    portable::score(query, codes, ids, distances);
+    score_into(query, codes, ids, distances);
 }
 
-/// Adds to `sums` the values 2i and 2i + 1 times their coefficients in row i of `pairs`, where the two's coefficients alternate.
-/// `sums` are a multiple of 64; rows of two zeros are not read.
+/// Adds to `sums` the values 2i and 2i + 1 times their coefficients in row i of `pairs`, where the
+/// two's coefficients alternate. `sums` are a multiple of 64; rows of two zeros are not read.
+///
+/// ```text
+/// sums[j] += values[2i] · pairs[i][2j] + values[2i + 1] · pairs[i][2j + 1]
+/// ```
+///
+/// Sums fit in 31 bits for up to 4,096 values of at most [`MOST_WHOLE`], if a column of
+/// coefficients is a unit vector times 2¹⁴: by Cauchy and Schwarz they are at most
+/// √4,096 · 2,047 · 2¹⁴ < 2³¹.
+///
+/// # Panics
+/// If `sums` are no multiple of 64, or `pairs` have not a row for each two values.
 pub(crate) fn add_weighted_pairs(sums: &mut [i32], pairs: &[i16], values: &[i16]) {
     assert!(
         sums.len().is_multiple_of(64) && pairs.len() == values.len() * sums.len(),
         "a row of pairs for each two values"
     );
-    #[cfg(target_arch = "x86_64")]
-    if super::has_avx2() {
-        // SAFETY: AVX2 has just been found.
-        return unsafe { avx2::add_weighted_pairs(sums, pairs, values) };
-    }
-    portable::add_weighted_pairs(sums, pairs, values);
+    add_checked_pairs(sums, pairs, values);
 }
 
-/// Largest size of a number that [`to_whole`] writes.
-pub(crate) const MOST_WHOLE: f32 = 2_047.0;
-
-/// Writes `values` as whole multiples of a unit and returns it: one, if they are whole numbers of no more than
-/// [`MOST_WHOLE`] (so that pixels stay exact), otherwise what the largest calls for.
+/// Writes `values` as whole multiples of a unit and returns it: one, if they are whole numbers of
+/// no more than [`MOST_WHOLE`] (so that pixels stay exact), otherwise what the largest calls for.
 pub(crate) fn to_whole(values: &[f32], whole: &mut Vec<i16>) -> f32 {
     whole.resize(values.len(), 0);
-    #[cfg(target_arch = "x86_64")]
-    if super::has_avx2() {
-        // SAFETY: AVX2 has just been found.
-        return unsafe { avx2::to_whole(values, whole) };
-    }
-    portable::to_whole(values, whole)
+    to_whole_into(values, whole)
 }
+
+dispatch! {
+    /// [`scan`] into as many distances as there are codes.
+    fn scan_into<const LINES: usize>(
+        query: &Query<LINES>,
+        run: &[[CodeLine; LINES]],
+        distances: &mut [u32],
+    );
+    /// [`score`] into as many distances as there are ids.
+    fn score_into<const LINES: usize>(
+        query: &Query<LINES>,
+        codes: &[[CodeLine; LINES]],
+        ids: &[u32],
+        distances: &mut [u32],
+    );
+    /// [`add_weighted_pairs`] of what has been checked.
+    fn add_checked_pairs(sums: &mut [i32], pairs: &[i16], values: &[i16]);
+    /// [`to_whole`] into as many numbers as there are values.
+    fn to_whole_into(values: &[f32], whole: &mut [i16]) -> f32;
+}
+
+/// Largest size of a number that [`to_whole`] writes: 11 bits and a sign.
+pub(crate) const MOST_WHOLE: f32 = 2_047.0;
 
 /// The unit of [`to_whole`], and its inverse: zero for numbers so small that it overflows.
 fn unit(largest: f32, exact: bool) -> (f32, f32) {
@@ -158,32 +188,26 @@ fn unit(largest: f32, exact: bool) -> (f32, f32) {
     } else {
         largest / MOST_WHOLE
     };
-    (
-        unit,
-        if unit.recip().is_finite() {
-            unit.recip()
-        } else {
-            0.0
-        },
-    )
+    let per_unit = unit.recip();
+    (unit, if per_unit.is_finite() { per_unit } else { 0.0 })
 }
 
 mod portable {
-    use super::{Line, Query, unit};
+    use super::{CodeLine, Query, unit};
 
-    fn product<const LINES: usize>(code: &[Line; LINES], query: &[Line; LINES]) -> i32 {
-        let line = |(code, query): (&Line, &Line)| {
-            let pairs = code.0.iter().zip(&query.0);
-            pairs
-                .map(|(&code, &query)| i32::from(code) * i32::from(query.cast_signed()))
-                .sum::<i32>()
-        };
-        code.iter().zip(query).map(line).sum()
+    fn product<const LINES: usize>(code: &[CodeLine; LINES], query: &[CodeLine; LINES]) -> i32 {
+        let mut sum = 0;
+        for (code, query) in code.iter().zip(query) {
+            for (&code, &query) in code.0.iter().zip(&query.0) {
+                sum += i32::from(code) * i32::from(query.cast_signed());
+            }
+        }
+        sum
     }
 
-    pub fn scan<const LINES: usize>(
+    pub fn scan_into<const LINES: usize>(
         query: &Query<LINES>,
-        run: &[[Line; LINES]],
+        run: &[[CodeLine; LINES]],
         distances: &mut [u32],
     ) {
         for (distance, code) in distances.iter_mut().zip(run) {
@@ -191,9 +215,9 @@ mod portable {
         }
     }
 
-    pub fn score<const LINES: usize>(
+    pub fn score_into<const LINES: usize>(
         query: &Query<LINES>,
-        codes: &[[Line; LINES]],
+        codes: &[[CodeLine; LINES]],
         ids: &[u32],
         distances: &mut [u32],
     ) {
@@ -202,7 +226,7 @@ mod portable {
         }
     }
 
-    pub fn add_weighted_pairs(sums: &mut [i32], pairs: &[i16], values: &[i16]) {
+    pub fn add_checked_pairs(sums: &mut [i32], pairs: &[i16], values: &[i16]) {
         for (row, values) in pairs
             .chunks_exact(2 * sums.len())
             .zip(values.as_chunks::<2>().0)
@@ -215,8 +239,9 @@ mod portable {
     }
 
     #[inline(always)]
-    pub fn to_whole(values: &[f32], whole: &mut [i16]) -> f32 {
-        // Sizes are ordered as their bits are; and the maximum of integers is SIMD, where that of floats is not.
+    pub fn to_whole_into(values: &[f32], whole: &mut [i16]) -> f32 {
+        // Sizes are ordered as their bits are; and the maximum of integers is SIMD, where that of
+        // floats is not.
         let (mut largest, mut exact) = (0, true);
         for &value in values {
             largest = value.abs().to_bits().max(largest);
@@ -239,28 +264,25 @@ mod portable {
 mod avx2 {
     use std::arch::x86_64::*;
 
-    use super::{Line, Query, portable, unit};
+    use super::{CodeLine, Query, portable, unit};
 
-    /// Of coordinates up to 127 and others from −64 to 63: four products fit in 16 bits.
+    /// Half a line.
     #[inline]
     #[target_feature(enable = "avx2")]
-    fn product<const LINES: usize>(code: &[Line; LINES], query: &[Line; LINES]) -> i32 {
+    fn load(line: &CodeLine, half: usize) -> __m256i {
+        let bytes = &line.0.as_chunks::<32>().0[half];
+        // SAFETY: exactly the bytes that the reference covers; half a line is aligned to 32.
+        unsafe { _mm256_load_si256(bytes.as_ptr().cast()) }
+    }
+
+    /// Σ codeᵢ·queryᵢ. Of coordinates up to 127 and others from −64 to 63: four products fit in 16
+    /// bits.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn product<const LINES: usize>(code: &[CodeLine; LINES], query: &[CodeLine; LINES]) -> i32 {
         let mut sums = _mm256_setzero_si256();
         for (code, query) in code.iter().zip(query) {
-            let (code, query) = (
-                code.0.as_ptr().cast::<__m256i>(),
-                query.0.as_ptr().cast::<__m256i>(),
-            );
-            let half = |half| {
-                // SAFETY: a line is two registers, and aligned to them.
-                let (code, query) = unsafe {
-                    (
-                        _mm256_load_si256(code.add(half)),
-                        _mm256_load_si256(query.add(half)),
-                    )
-                };
-                _mm256_maddubs_epi16(code, query)
-            };
+            let half = |half| _mm256_maddubs_epi16(load(code, half), load(query, half));
             let products = _mm256_add_epi16(half(0), half(1));
             sums = _mm256_add_epi32(sums, _mm256_madd_epi16(products, _mm256_set1_epi16(1)));
         }
@@ -273,9 +295,9 @@ mod avx2 {
     }
 
     #[target_feature(enable = "avx2")]
-    pub fn scan<const LINES: usize>(
+    pub fn scan_into<const LINES: usize>(
         query: &Query<LINES>,
-        run: &[[Line; LINES]],
+        run: &[[CodeLine; LINES]],
         distances: &mut [u32],
     ) {
         for (distance, code) in distances.iter_mut().zip(run) {
@@ -284,9 +306,9 @@ mod avx2 {
     }
 
     #[target_feature(enable = "avx2")]
-    pub fn score<const LINES: usize>(
+    pub fn score_into<const LINES: usize>(
         query: &Query<LINES>,
-        codes: &[[Line; LINES]],
+        codes: &[[CodeLine; LINES]],
         ids: &[u32],
         distances: &mut [u32],
     ) {
@@ -296,7 +318,8 @@ mod avx2 {
     }
 
     #[target_feature(enable = "avx2")]
-    pub fn add_weighted_pairs(sums: &mut [i32], pairs: &[i16], values: &[i16]) {
+    pub fn add_checked_pairs(sums: &mut [i32], pairs: &[i16], values: &[i16]) {
+        // 64 sums are eight registers: they stay there while all rows pass.
         let stride = 2 * sums.len();
         for (block, sums) in sums.as_chunks_mut::<64>().0.iter_mut().enumerate() {
             let mut local = [_mm256_setzero_si256(); 8];
@@ -323,68 +346,60 @@ mod avx2 {
         }
     }
 
-    /// Whole numbers as they are, or, where there are others or larger ones, in a second pass.
+    /// Whole numbers as they are; where there are others or larger ones, a second pass in the unit
+    /// that the first one found.
     #[target_feature(enable = "avx2")]
-    pub fn to_whole(values: &[f32], whole: &mut [i16]) -> f32 {
+    pub fn to_whole_into(values: &[f32], whole: &mut [i16]) -> f32 {
         let (wide, rest) = values.as_chunks::<16>();
         let (wide_whole, rest_whole) = whole.as_chunks_mut::<16>();
-        let size = _mm256_castsi256_ps(_mm256_set1_epi32(i32::MAX));
-        let (mut largest, mut exact) = (
-            _mm256_setzero_ps(),
-            _mm256_castsi256_ps(_mm256_set1_epi32(-1)),
-        );
+        let all_ones = _mm256_castsi256_ps(_mm256_set1_epi32(-1));
+        let without_sign = _mm256_castsi256_ps(_mm256_set1_epi32(i32::MAX));
+        let (mut largest, mut exact) = (_mm256_setzero_ps(), all_ones);
         for (values, whole) in wide.iter().zip(&mut *wide_whole) {
-            // SAFETY: sixteen floats are two registers.
-            let halves = unsafe {
-                [
-                    _mm256_loadu_ps(values.as_ptr()),
-                    _mm256_loadu_ps(values.as_ptr().add(8)),
-                ]
-            };
+            let halves = load_floats(values);
             let rounded = halves.map(|half| _mm256_cvtps_epi32(half));
             for i in 0..2 {
-                largest = _mm256_max_ps(largest, _mm256_and_ps(halves[i], size));
-                exact = _mm256_and_ps(
-                    exact,
-                    _mm256_cmp_ps::<_CMP_EQ_OQ>(_mm256_cvtepi32_ps(rounded[i]), halves[i]),
-                );
+                largest = _mm256_max_ps(largest, _mm256_and_ps(halves[i], without_sign));
+                let back = _mm256_cvtepi32_ps(rounded[i]);
+                exact = _mm256_and_ps(exact, _mm256_cmp_ps::<_CMP_EQ_OQ>(back, halves[i]));
             }
-            // Packing goes by halves of the registers.
-            let packed = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(
-                rounded[0], rounded[1],
-            ));
-            // SAFETY: sixteen 16-bit numbers are a register.
-            unsafe { _mm256_storeu_si256(whole.as_mut_ptr().cast(), packed) };
+            store_words(rounded, whole);
         }
-        let (sizes, exact) = (lanes(largest), _mm256_movemask_ps(exact) == 0xff);
-        let largest = sizes
-            .into_iter()
-            .chain(rest.iter().map(|value| value.abs()))
-            .fold(0.0, f32::max);
-        let (unit, per_unit) = unit(
-            largest,
-            exact && rest.iter().all(|&value| (value as i32) as f32 == value),
-        );
+        let mut largest = lanes(largest).into_iter().fold(0.0, f32::max);
+        let mut exact = _mm256_movemask_ps(exact) == 0xff;
+        for &value in rest {
+            largest = largest.max(value.abs());
+            exact &= (value as i32) as f32 == value;
+        }
+        let (unit, per_unit) = unit(largest, exact);
         if unit != 1.0 {
             let per_unit = _mm256_set1_ps(per_unit);
             for (values, whole) in wide.iter().zip(wide_whole) {
-                // SAFETY: as above.
-                let halves = unsafe {
-                    [
-                        _mm256_loadu_ps(values.as_ptr()),
-                        _mm256_loadu_ps(values.as_ptr().add(8)),
-                    ]
-                };
-                let rounded = halves.map(|half| _mm256_cvtps_epi32(_mm256_mul_ps(half, per_unit)));
-                let packed = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(
-                    rounded[0], rounded[1],
-                ));
-                // SAFETY: as above.
-                unsafe { _mm256_storeu_si256(whole.as_mut_ptr().cast(), packed) };
+                let scaled = load_floats(values).map(|half| _mm256_mul_ps(half, per_unit));
+                store_words(scaled.map(|half| _mm256_cvtps_epi32(half)), whole);
             }
         }
         portable::round(rest, per_unit, rest_whole);
         unit
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn load_floats(values: &[f32; 16]) -> [__m256; 2] {
+        let start = values.as_ptr();
+        // SAFETY: sixteen floats are two registers, unaligned.
+        unsafe { [_mm256_loadu_ps(start), _mm256_loadu_ps(start.add(8))] }
+    }
+
+    /// Writes integers of 32 bits as 16, those that do not fit as the nearest that do.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn store_words(integers: [__m256i; 2], words: &mut [i16; 16]) {
+        // Packing takes quarters by turns from either register; the permutation puts them in order.
+        let packed = _mm256_packs_epi32(integers[0], integers[1]);
+        let packed = _mm256_permute4x64_epi64::<0b11_01_10_00>(packed);
+        // SAFETY: sixteen 16-bit numbers are a register, unaligned.
+        unsafe { _mm256_storeu_si256(words.as_mut_ptr().cast(), packed) };
     }
 
     #[target_feature(enable = "avx2")]
@@ -399,14 +414,15 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Codes of any coordinates, the extreme ones among them, and the squared lengths of what they leave out.
-    fn codes(count: usize) -> impl Strategy<Value = Vec<([Line; 2], u32)>> {
+    /// Codes of any coordinates, the extreme ones among them, and the squared lengths of what they
+    /// leave out.
+    fn codes(count: usize) -> impl Strategy<Value = Vec<([CodeLine; 2], u32)>> {
         let values = prop_oneof![
             prop::collection::vec(0..=LARGEST, 128 - TAIL),
             prop::collection::vec(prop_oneof![Just(0), Just(LARGEST)], 128 - TAIL),
         ];
         let code = (values, 0..1_000_000_000u32).prop_map(|(values, rest)| {
-            let mut code = [Line::default(); 2];
+            let mut code = [CodeLine::default(); 2];
             code.iter_mut()
                 .zip(values.chunks(64))
                 .for_each(|(line, values)| line.0[..values.len()].copy_from_slice(values));
@@ -417,8 +433,8 @@ mod tests {
     }
 
     /// The definition.
-    fn distance(a: &([Line; 2], u32), b: &([Line; 2], u32)) -> u32 {
-        let values = |code: &[Line; 2]| code.map(|line| line.0.map(i32::from)).concat();
+    fn distance(a: &([CodeLine; 2], u32), b: &([CodeLine; 2], u32)) -> u32 {
+        let values = |code: &[CodeLine; 2]| code.map(|line| line.0.map(i32::from)).concat();
         let squares: i32 = values(&a.0)
             .iter()
             .zip(values(&b.0))
@@ -439,9 +455,9 @@ mod tests {
             prop_assert_eq!(&scanned[1..], &expected[..]);
             score(&query, &codes, &[8, 0, 3], &mut scored);
             prop_assert_eq!(&scored, &[expected[8], expected[0], expected[3]]);
-            portable::scan(&query, &codes, &mut scanned[1..]);
+            portable::scan_into(&query, &codes, &mut scanned[1..]);
             prop_assert_eq!(&scanned[1..], &expected[..]);
-            portable::score(&query, &codes, &[8, 0, 3], &mut scored);
+            portable::score_into(&query, &codes, &[8, 0, 3], &mut scored);
             prop_assert_eq!(&scored, &[expected[8], expected[0], expected[3]]);
         }
 
@@ -452,27 +468,37 @@ mod tests {
         ) {
             let expected: Vec<i32> = (0..128)
                 .map(|column| {
-                    let term = |i: usize| i32::from(values[i]) * i32::from(pairs[(i / 2 * 128 + column) * 2 + i % 2]);
-                    1 + (0..6).map(term).sum::<i32>()
+                    let pair = |i: usize| pairs[(i / 2 * 128 + column) * 2 + i % 2];
+                    1 + (0..6).map(|i| i32::from(values[i]) * i32::from(pair(i))).sum::<i32>()
                 })
                 .collect();
             let (mut sums, mut portable) = (vec![1; 128], vec![1; 128]);
             add_weighted_pairs(&mut sums, &pairs, &values);
-            portable::add_weighted_pairs(&mut portable, &pairs, &values);
+            portable::add_checked_pairs(&mut portable, &pairs, &values);
             prop_assert_eq!(&sums, &expected);
             prop_assert_eq!(&portable, &expected);
         }
 
         #[test]
-        fn whole_numbers_are_near_and_pixels_are_exact(values in prop::collection::vec(-1e9f32..1e9, 1..50), pixels: Vec<u8>) {
-            let mut whole = Vec::new();
-            let unit = to_whole(&values, &mut whole);
-            for (&whole, value) in whole.iter().zip(&values) {
-                prop_assert!((f32::from(whole) * unit - value).abs() <= 0.501 * unit);
+        fn whole_numbers_are_near_and_pixels_are_exact(
+            values in prop::collection::vec(-1e9f32..1e9, 1..50),
+            pixels: Vec<u8>,
+        ) {
+            let portable = |values: &[f32], whole: &mut Vec<i16>| {
+                whole.resize(values.len(), 0);
+                portable::to_whole_into(values, whole)
+            };
+            for form in [to_whole, portable] {
+                let mut whole = Vec::new();
+                let unit = form(&values, &mut whole);
+                for (&whole, value) in whole.iter().zip(&values) {
+                    prop_assert!((f32::from(whole) * unit - value).abs() <= 0.501 * unit);
+                }
+                let pixels: Vec<f32> = pixels.iter().map(|&value| value.into()).collect();
+                prop_assert_eq!(form(&pixels, &mut whole), 1.0);
+                let back: Vec<f32> = whole.iter().map(|&whole| whole.into()).collect();
+                prop_assert_eq!(back, pixels);
             }
-            let pixels: Vec<f32> = pixels.iter().map(|&value| value.into()).collect();
-            prop_assert_eq!(to_whole(&pixels, &mut whole), 1.0);
-            prop_assert!(whole.iter().zip(&pixels).all(|(&whole, &value)| f32::from(whole) == value));
         }
     }
 

@@ -1,21 +1,43 @@
-//! One vector against many of which half a byte a value is kept: what single queries scan, as fast as memory delivers it.
+//! One vector against many of which half a byte a value is kept: what single queries scan, as fast
+//! as memory delivers it.
 //!
-//! Sixteen rows stand side by side, four bytes of each in a cache line: eight values, of which the first four are the low halves of
-//! the bytes and the other four the high ones. So products need no sum across a register.
+//! The naive form:
+//!
+//! ```text
+//! for each row { out.push(Σ codeᵢ·valueᵢ) }        values 0..=15, codes −128..=127
+//! ```
+//!
+//! A sum along one row would have to be folded across a register for every row. So sixteen rows, a
+//! *group*, stand side by side in [`Line`]s, four bytes of each. The bytes hold eight values, of
+//! which the first four are the low halves and the other four the high ones:
+//!
+//! ```text
+//!                  row 0          row 1       ...      row 15
+//! line 0      v4v0 v5v1 v6v2 v7v3   ·             ·                  values 0..8
+//! line 1      v12v8 ...             ·             ·                  values 8..16
+//! ...
+//! ```
+//!
+//! A line takes two products by the query's codes, one for the low halves and one for the high
+//! ones. Sums stay in the lane of their row.
+//!
+//! What can go wrong is overflow: the AVX2 form adds in 16 bits for a few lines (its `SHORT`),
+//! then in 32. A product is at most 15 · 128 in size and there are at most 2¹⁴ values, so that the
+//! sums fit: 15 · 128 · 2¹⁴ < 2²⁵.
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::tiles::{Line, QUERIES};
+use super::{LINE_WORDS, Line};
 
-/// Rows side by side.
-pub(crate) const ROWS: usize = QUERIES;
+/// Rows side by side, a group.
+pub(crate) const ROWS: usize = LINE_WORDS;
 /// Values of a row in a line.
 const VALUES: usize = 8;
-/// How many lines ahead of those that it multiplies a scan asks the memory for: the processor's own prefetching stops at every
-/// page.
-const AHEAD: usize = 128;
+/// Lines from the one that a scan multiplies to the one that it asks the memory for (8 KiB ahead).
+/// The processor's own prefetching stops at every page.
+const PREFETCH_LINES: usize = 128;
 
 /// Rows of values 0..=15.
 #[derive(Debug)]
@@ -25,7 +47,8 @@ pub(crate) struct Nibbles {
     lines: Vec<Line<[u8; 4]>>,
 }
 
-/// A query's codes, laid out for [`Nibbles::products`]: what the low and the high halves of a line are multiplied by.
+/// A query's codes, laid out for [`Nibbles::products`]: what the low and the high halves of a line
+/// are multiplied by.
 #[derive(Debug)]
 pub(crate) struct Codes(Vec<[[u8; 4]; 2]>);
 
@@ -61,7 +84,8 @@ impl Nibbles {
         size_of_val(&*self.lines)
     }
 
-    /// Writes the products of the query and some rows, from a multiple of [`ROWS`] on; `out` may end within a group.
+    /// Writes the products of the query and some rows, from a multiple of [`ROWS`] on. `out` may
+    /// end within a group.
     pub(crate) fn products(&self, rows: Range<usize>, query: &Codes, out: &mut [i32]) {
         debug_assert!(
             rows.start.is_multiple_of(ROWS)
@@ -71,9 +95,9 @@ impl Nibbles {
         for (group, out) in (rows.start / ROWS..).zip(out.chunks_mut(ROWS)) {
             let from = group * self.words;
             let lines = &self.lines[from..from + self.words];
-            let ahead = (from + AHEAD).min(self.lines.len())
-                ..(from + AHEAD + self.words).min(self.lines.len());
-            let sums = group_products(lines, &self.lines[ahead], query);
+            let next = (from + PREFETCH_LINES).min(self.lines.len());
+            let end = (from + PREFETCH_LINES + self.words).min(self.lines.len());
+            let sums = products(lines, &self.lines[next..end], query);
             out.copy_from_slice(&sums.0[..out.len()]);
         }
     }
@@ -100,20 +124,21 @@ impl Block<'_> {
     }
 }
 
-fn group_products(lines: &[Line<[u8; 4]>], ahead: &[Line<[u8; 4]>], query: &Codes) -> Line<i32> {
-    #[cfg(target_arch = "x86_64")]
-    if super::has_avx2() {
-        // SAFETY: AVX2 has just been found.
-        return unsafe { avx2::products(lines, ahead, query) };
-    }
-    super::prefetch(ahead);
-    portable::products(lines, query)
+dispatch! {
+    /// The products of the query and a group of rows; `ahead` is what will be read before long.
+    fn products(lines: &[Line<[u8; 4]>], ahead: &[Line<[u8; 4]>], query: &Codes) -> Line<i32>;
 }
 
 mod portable {
     use super::{Codes, Line};
+    use crate::simd::prefetch;
 
-    pub fn products(lines: &[Line<[u8; 4]>], Codes(query): &Codes) -> Line<i32> {
+    pub fn products(
+        lines: &[Line<[u8; 4]>],
+        ahead: &[Line<[u8; 4]>],
+        Codes(query): &Codes,
+    ) -> Line<i32> {
+        prefetch(ahead);
         let mut sums = Line::default();
         for (line, [low, high]) in lines.iter().zip(query) {
             for (sum, word) in sums.0.iter_mut().zip(line.0) {
@@ -133,7 +158,8 @@ mod avx2 {
 
     use super::{Codes, Line};
 
-    /// Lines whose products are added in 16 bits: 4 · 4 · 15 · 128 < 2¹⁵.
+    /// Lines whose products are added in 16 bits. An instruction adds two products, of low or of
+    /// high halves, a line has both: 4 · 4 · 15 · 128 < 2¹⁵.
     const SHORT: usize = 4;
 
     #[target_feature(enable = "avx2")]
@@ -158,7 +184,7 @@ mod avx2 {
                 sums[half] = _mm256_add_epi32(sums[half], _mm256_madd_epi16(short[half], ones));
             }
         }
-        let mut out = Line([0i32; super::ROWS]);
+        let mut out: Line<i32> = Line::default();
         for (half, sum) in sums.into_iter().enumerate() {
             // SAFETY: a line is sixteen aligned words of four bytes.
             unsafe { _mm256_store_si256(out.0.as_mut_ptr().cast::<__m256i>().add(half), sum) };
@@ -166,6 +192,7 @@ mod avx2 {
         out
     }
 
+    /// Adds the products of one line to sums of 16 bits, two a row.
     #[inline]
     #[target_feature(enable = "avx2")]
     fn add_products(line: &Line<[u8; 4]>, query: &[[u8; 4]; 2], short: &mut [__m256i; 2]) {
@@ -193,7 +220,8 @@ mod tests {
             (values, codes, rows) in (1usize..70, 1usize..40).prop_flat_map(|(dim, rows)| {
                 let value = prop_oneof![Just(15u8), 0u8..16];
                 let code = prop_oneof![Just(-128i8), Just(127), any::<i8>()];
-                (prop::collection::vec(value, dim * rows), prop::collection::vec(code, dim), Just(rows))
+                let values = prop::collection::vec(value, dim * rows);
+                (values, prop::collection::vec(code, dim), Just(rows))
             })
         ) {
             let dim = codes.len();
@@ -201,8 +229,11 @@ mod tests {
             nibbles.blocks(ROWS).zip(values.par_chunks(dim * ROWS)).for_each(|(mut block, rows)| {
                 rows.chunks(dim).enumerate().for_each(|(row, values)| block.set(row, values));
             });
-            let query = Codes::new(&codes.iter().map(|code| code.cast_unsigned()).collect::<Vec<_>>());
-            let product = |row: &[u8]| row.iter().zip(&codes).map(|(&v, &c)| i32::from(v) * i32::from(c)).sum::<i32>();
+            let unsigned: Vec<u8> = codes.iter().map(|code| code.cast_unsigned()).collect();
+            let query = Codes::new(&unsigned);
+            let product = |row: &[u8]| -> i32 {
+                row.iter().zip(&codes).map(|(&v, &c)| i32::from(v) * i32::from(c)).sum()
+            };
             let expected: Vec<i32> = values.chunks(dim).map(product).collect();
             let mut found = vec![7; rows];
             nibbles.products(0..rows, &query, &mut found);
@@ -211,8 +242,10 @@ mod tests {
                 nibbles.products(ROWS..rows, &query, &mut found[ROWS..]);
                 prop_assert_eq!(&found[ROWS..], &expected[ROWS..]);
             }
-            for (lines, expected) in nibbles.lines.chunks(nibbles.words).zip(expected.chunks(ROWS)) {
-                prop_assert_eq!(&portable::products(lines, &query).0[..expected.len()], expected);
+            let groups = nibbles.lines.chunks(nibbles.words);
+            for (lines, expected) in groups.zip(expected.chunks(ROWS)) {
+                let found = portable::products(lines, &[], &query);
+                prop_assert_eq!(&found.0[..expected.len()], expected);
             }
         }
     }

@@ -1,79 +1,116 @@
-//! The inner loops over sketches, in the shape that compilers turn into SIMD, compiled once more for AVX2.
+//! Short float vectors ("sketches") whose distance bounds that of the long vectors from below:
+//! searches compare sketches first and read few of the long vectors.
+//!
+//! The naive form, for squared Euclidean distance:
+//!
+//! ```text
+//! for each row { out.push(Σ (queryᵢ − rowᵢ)²) }
+//! ```
+//!
+//! A sum along one row needs its lanes folded at the end, which costs as much as a short row
+//! itself. So trees keep their sketches in *groups* of [`LANES`] rows, turned on their side; each
+//! register then holds one coordinate of many rows, and nothing has to be folded:
+//!
+//! ```text
+//!                row 0   row 1   ...  row 15
+//! coordinate 0     ·       ·             ·       − query[0], squared, added to 16 sums
+//! coordinate 1     ·       ·             ·       − query[1], squared, added to the same sums
+//! ...
+//! ```
+//!
+//! Every few coordinates a group is looked at: once all its sums are beyond the limit, the rest
+//! cannot bring one back, as terms are never negative.
+//!
+//! All kernels are written once, in the shape that compilers turn into SIMD, and compiled once more
+//! for AVX2. Both forms add in the same order and agree to the last bit. The sums are rounded; what
+//! that may err by is added to the bounds by their callers.
 
-use super::prefetch;
-use super::tiles::Line;
-use crate::distance::Metric;
-use crate::vectors::Row;
+use super::Line;
 
-/// Rows whose bounds are computed at once: two registers of eight f32.
-pub const LANES: usize = 16;
+/// Rows of a group: two AVX registers of eight `f32`.
+pub(crate) const LANES: usize = 16;
 
-/// [`prefetch`] for a row, in the type in which it is stored.
-#[inline]
-pub fn prefetch_row(row: Row<'_>) {
-    match row {
-        Row::Bytes(row) => prefetch(row),
-        Row::Floats(row) => prefetch(row),
-    }
-}
-
-macro_rules! dispatched {
-    ($($(#[$doc:meta])* $name:ident($($arg:ident: $type:ty),*) $(-> $out:ty)? = $portable:path;)*) => {$(
-        $(#[$doc])*
-        #[inline]
-        pub fn $name($($arg: $type),*) $(-> $out)? {
-            #[cfg(target_arch = "x86_64")]
-            {
-                #[target_feature(enable = "avx2")]
-                fn avx2($($arg: $type),*) $(-> $out)? {
-                    $portable($($arg),*)
-                }
-                if std::arch::is_x86_feature_detected!("avx2") {
-                    // SAFETY: the function needs AVX2, which has just been found.
-                    return unsafe { avx2($($arg),*) };
-                }
-            }
-            $portable($($arg),*)
-        }
-    )*};
-}
-
-dispatched! {
-    /// Rank values between a sketch and each of the rows of `groups`, into `out` (a whole number of groups); where a
-    /// whole group is beyond `limit`, any values above it.
-    ranks(metric: Metric, query: &[f32], groups: &[f32], limit: f32, out: &mut Vec<f32>) = portable::ranks;
-    /// Squared Euclidean distance of a sketch to each of those numbered `rows`, into `out`; sketches are as many lines as `query`.
-    bounds(query: &[Line<f32>], sketches: &[Line<f32>], rows: &[u32], out: &mut Vec<f32>) = portable::bounds;
-    /// Rank value of two sketches.
-    rank(metric: Metric, a: &[f32], b: &[f32]) -> f32 = portable::rank;
+dispatch! {
+    /// Squared Euclidean distances of a sketch to each of the rows of `groups`, into `out` (a whole
+    /// number of groups). Where a whole group is beyond `limit`, any values above it.
+    #[inline]
+    pub(crate) fn squared_euclidean_groups(
+        query: &[f32],
+        groups: &[f32],
+        limit: f32,
+        out: &mut Vec<f32>,
+    ) = portable::squared_euclidean_groups;
+    /// Manhattan distances, otherwise as [`squared_euclidean_groups`].
+    #[inline]
+    pub(crate) fn manhattan_groups(
+        query: &[f32],
+        groups: &[f32],
+        limit: f32,
+        out: &mut Vec<f32>,
+    ) = portable::manhattan_groups;
+    /// Squared Euclidean distance of a sketch to each of those numbered `rows`, into `out`. Every
+    /// sketch is as many lines as `query`.
+    #[inline]
+    pub(crate) fn bounds(
+        query: &[Line<f32>],
+        sketches: &[Line<f32>],
+        rows: &[u32],
+        out: &mut Vec<f32>,
+    ) = portable::bounds;
+    /// Squared Euclidean distance of two sketches.
+    #[inline]
+    pub(crate) fn squared_euclidean(a: &[f32], b: &[f32]) -> f32 = portable::squared_euclidean;
+    /// Manhattan distance of two sketches.
+    #[inline]
+    pub(crate) fn manhattan(a: &[f32], b: &[f32]) -> f32 = portable::manhattan;
     /// Σ aᵢ·bᵢ.
-    dot(a: &[f64], b: &[f64]) -> f64 = portable::dot;
-    /// Σ aᵢ·bᵢ in f32.
-    dot_f32(a: &[f32], b: &[f32]) -> f32 = portable::dot_f32;
-    /// The row less the mean.
-    centre(row: Row<'_>, mean: &[f64]) -> Vec<f64> = portable::centre;
-    /// The distance to the origin.
-    norm(metric: Metric, a: &[f64]) -> f64 = portable::norm;
+    #[inline]
+    pub(crate) fn dot(a: &[f64], b: &[f64]) -> f64 = portable::dot;
+    /// Σ aᵢ·bᵢ in `f32`.
+    #[inline]
+    pub(crate) fn dot_f32(a: &[f32], b: &[f32]) -> f32 = portable::dot_f32;
+    /// Σ|aᵢ|.
+    #[inline]
+    pub(crate) fn manhattan_norm(a: &[f64]) -> f64 = portable::manhattan_norm;
+    /// A row of bytes less the mean.
+    #[inline]
+    pub(crate) fn centre_bytes(row: &[u8], mean: &[f64]) -> Vec<f64> = portable::centre;
+    /// A row of floats less the mean.
+    #[inline]
+    pub(crate) fn centre_floats(row: &[f32], mean: &[f64]) -> Vec<f64> = portable::centre;
+}
+
+/// √Σ aᵢ².
+#[inline]
+pub(crate) fn euclidean_norm(a: &[f64]) -> f64 {
+    dot(a, a).sqrt()
 }
 
 mod portable {
-    use super::{LANES, Line, Metric, Row};
+    use super::{LANES, Line};
+    use crate::simd::{LINE_WORDS, fold_lanes, sum_in_lanes};
 
-    #[inline(always)]
-    pub fn ranks(metric: Metric, query: &[f32], groups: &[f32], limit: f32, out: &mut Vec<f32>) {
-        match metric {
-            Metric::Euclidean => ranks_by(query, groups, limit, out, |difference| {
-                difference * difference
-            }),
-            Metric::Manhattan => ranks_by(query, groups, limit, out, f32::abs),
-        }
-    }
+    /// Partial sums of a single distance or product.
+    const SUMS: usize = 16;
 
     /// Coordinates after which a group is looked at for whether it is beyond the limit as a whole.
+    /// Fewer would stop earlier, more would look less often.
     const STEP: usize = 8;
 
     #[inline(always)]
-    fn ranks_by(
+    pub fn squared_euclidean_groups(query: &[f32], groups: &[f32], limit: f32, out: &mut Vec<f32>) {
+        group_sums(query, groups, limit, out, |difference| {
+            difference * difference
+        });
+    }
+
+    #[inline(always)]
+    pub fn manhattan_groups(query: &[f32], groups: &[f32], limit: f32, out: &mut Vec<f32>) {
+        group_sums(query, groups, limit, out, f32::abs);
+    }
+
+    #[inline(always)]
+    fn group_sums(
         query: &[f32],
         groups: &[f32],
         limit: f32,
@@ -89,6 +126,7 @@ mod portable {
                         sums[lane] += term(query - values[lane]);
                     }
                 }
+                // A sum over all lanes, not `any`: a branch a lane would keep this out of SIMD.
                 let inside = sums
                     .iter()
                     .fold(0u32, |inside, &sum| inside | u32::from(sum <= limit));
@@ -105,89 +143,167 @@ mod portable {
         let width = query.len();
         out.clear();
         out.extend(rows.iter().map(|&row| {
-            let mut sums = Line([0.0f32; 16]);
-            for (a, b) in query.iter().zip(&sketches[row as usize * width..][..width]) {
-                for (sum, (a, b)) in sums.0.iter_mut().zip(a.0.iter().zip(&b.0)) {
+            let sketch = &sketches[row as usize * width..][..width];
+            let mut sums = [0.0f32; LINE_WORDS];
+            for (a, b) in query.iter().zip(sketch) {
+                for (sum, (a, b)) in sums.iter_mut().zip(a.0.iter().zip(&b.0)) {
                     *sum += (a - b) * (a - b);
                 }
             }
-            fold(sums.0)
+            fold_lanes(sums, |a, b| a + b)
         }));
     }
 
     #[inline(always)]
-    pub fn rank(metric: Metric, a: &[f32], b: &[f32]) -> f32 {
-        match metric {
-            Metric::Euclidean => sum::<f32, 16>(a, b, |a, b| (a - b) * (a - b)),
-            Metric::Manhattan => sum::<f32, 16>(a, b, |a, b| (a - b).abs()),
-        }
+    pub fn squared_euclidean(a: &[f32], b: &[f32]) -> f32 {
+        sum_in_lanes::<SUMS, _, _, _>(a, b, |sum, a: f32, b: f32| sum + (a - b) * (a - b))
+    }
+
+    #[inline(always)]
+    pub fn manhattan(a: &[f32], b: &[f32]) -> f32 {
+        sum_in_lanes::<SUMS, _, _, _>(a, b, |sum: f32, a: f32, b: f32| sum + (a - b).abs())
     }
 
     #[inline(always)]
     pub fn dot(a: &[f64], b: &[f64]) -> f64 {
-        sum::<f64, 16>(a, b, |a, b| a * b)
+        sum_in_lanes::<SUMS, _, _, _>(a, b, |sum: f64, a: f64, b: f64| sum + a * b)
     }
 
     #[inline(always)]
     pub fn dot_f32(a: &[f32], b: &[f32]) -> f32 {
-        sum::<f32, 16>(a, b, |a, b| a * b)
+        sum_in_lanes::<SUMS, _, _, _>(a, b, |sum: f32, a: f32, b: f32| sum + a * b)
     }
 
     #[inline(always)]
-    fn sum<T, const N: usize>(a: &[T], b: &[T], term: impl Fn(T, T) -> T) -> T
-    where
-        T: Copy + Default + std::ops::AddAssign,
-    {
-        let mut sums = [T::default(); N];
-        let (mut chunks_a, mut chunks_b) = (a.chunks_exact(N), b.chunks_exact(N));
-        for (a, b) in (&mut chunks_a).zip(&mut chunks_b) {
-            for lane in 0..N {
-                sums[lane] += term(a[lane], b[lane]);
+    pub fn manhattan_norm(a: &[f64]) -> f64 {
+        sum_in_lanes::<SUMS, _, _, _>(a, a, |sum: f64, a: f64, _: f64| sum + a.abs())
+    }
+
+    #[inline(always)]
+    pub fn centre<T: Copy + Into<f64>>(row: &[T], mean: &[f64]) -> Vec<f64> {
+        let pairs = row.iter().zip(mean);
+        pairs.map(|(&value, mean)| value.into() - mean).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Groups of rows turned on their side, as the index keeps them.
+    fn groups(rows: &[f32], width: usize) -> Vec<f32> {
+        let count = (rows.len() / width).div_ceil(LANES);
+        let mut groups = vec![0.0; count * LANES * width];
+        for (row, values) in rows.chunks_exact(width).enumerate() {
+            let group = row / LANES * LANES * width;
+            for (coordinate, &value) in values.iter().enumerate() {
+                groups[group + coordinate * LANES + row % LANES] = value;
             }
         }
-        for (sum, (&a, &b)) in sums
-            .iter_mut()
-            .zip(chunks_a.remainder().iter().zip(chunks_b.remainder()))
-        {
-            *sum += term(a, b);
-        }
-        fold(sums)
+        groups
     }
 
-    /// Half onto half, down to one: in registers, unlike one after the other.
-    #[inline(always)]
-    fn fold<T: Copy + std::ops::AddAssign, const N: usize>(mut sums: [T; N]) -> T {
-        let mut half = N / 2;
-        while half > 0 {
-            for lane in 0..half {
-                sums[lane] += sums[lane + half];
+    /// Rows of small whole numbers, so that sums are exact in whatever order.
+    fn rows() -> impl Strategy<Value = (usize, Vec<f32>, Vec<f32>)> {
+        (1usize..40, 1usize..50).prop_flat_map(|(width, count)| {
+            let value = || (-50i8..50).prop_map(f32::from);
+            (
+                Just(width),
+                prop::collection::vec(value(), width),
+                prop::collection::vec(value(), width * count),
+            )
+        })
+    }
+
+    fn squares(a: &[f32], b: &[f32]) -> f32 {
+        a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum()
+    }
+
+    fn sizes(a: &[f32], b: &[f32]) -> f32 {
+        a.iter().zip(b).map(|(a, b)| (a - b).abs()).sum()
+    }
+
+    type Groups = fn(&[f32], &[f32], f32, &mut Vec<f32>);
+
+    proptest! {
+        #[test]
+        fn groups_agree_with_the_definition((width, query, rows) in rows(), limit in 0f32..2e5) {
+            let turned = groups(&rows, width);
+            let forms: [(Groups, fn(&[f32], &[f32]) -> f32); 4] = [
+                (squared_euclidean_groups, squares),
+                (portable::squared_euclidean_groups, squares),
+                (manhattan_groups, sizes),
+                (portable::manhattan_groups, sizes),
+            ];
+            for (distances, definition) in forms {
+                for limit in [limit, limit / 50.0, f32::INFINITY] {
+                    let mut found = vec![7.0];
+                    distances(&query, &turned, limit, &mut found);
+                    prop_assert_eq!(found.len(), turned.len() / width);
+                    for (row, &found) in rows.chunks_exact(width).zip(&found) {
+                        let expected = definition(&query, row);
+                        // Beyond the limit any number beyond it will do.
+                        prop_assert!(found == expected || found > limit && expected > limit);
+                    }
+                }
             }
-            half /= 2;
         }
-        sums[0]
-    }
 
-    #[inline(always)]
-    pub fn centre(row: Row<'_>, mean: &[f64]) -> Vec<f64> {
-        match row {
-            Row::Bytes(row) => row
-                .iter()
-                .zip(mean)
-                .map(|(&value, mean)| f64::from(value) - mean)
-                .collect(),
-            Row::Floats(row) => row
-                .iter()
-                .zip(mean)
-                .map(|(&value, mean)| f64::from(value) - mean)
-                .collect(),
+        #[test]
+        fn pairs_agree_with_the_definition((width, query, rows) in rows()) {
+            let row = &rows[..width];
+            for form in [squared_euclidean, portable::squared_euclidean] {
+                prop_assert_eq!(form(&query, row), squares(&query, row));
+            }
+            for form in [manhattan, portable::manhattan] {
+                prop_assert_eq!(form(&query, row), sizes(&query, row));
+            }
+            let product: f32 = query.iter().zip(row).map(|(a, b)| a * b).sum();
+            for form in [dot_f32, portable::dot_f32] {
+                prop_assert_eq!(form(&query, row), product);
+            }
+            let wide = |values: &[f32]| values.iter().map(|&v| f64::from(v)).collect::<Vec<_>>();
+            let (a, b) = (wide(&query), wide(row));
+            for form in [dot, portable::dot] {
+                prop_assert_eq!(form(&a, &b), f64::from(product));
+            }
+            for form in [manhattan_norm, portable::manhattan_norm] {
+                prop_assert_eq!(form(&a), a.iter().map(|value| value.abs()).sum::<f64>());
+            }
+            let squares: f64 = a.iter().map(|value| value * value).sum();
+            prop_assert_eq!(euclidean_norm(&a), squares.sqrt());
+
+            let centred: Vec<f64> = a.iter().zip(&b).map(|(a, b)| a - b).collect();
+            prop_assert_eq!(centre_floats(&query, &b), &centred[..]);
+            prop_assert_eq!(portable::centre(&query, &b), &centred[..]);
+            let bytes: Vec<u8> = query.iter().map(|value| value.abs() as u8).collect();
+            let centred: Vec<f64> = bytes.iter().zip(&b).map(|(&a, b)| f64::from(a) - b).collect();
+            prop_assert_eq!(centre_bytes(&bytes, &b), &centred[..]);
+            prop_assert_eq!(portable::centre(&bytes, &b), &centred[..]);
         }
-    }
 
-    #[inline(always)]
-    pub fn norm(metric: Metric, a: &[f64]) -> f64 {
-        match metric {
-            Metric::Euclidean => dot(a, a).sqrt(),
-            Metric::Manhattan => sum::<f64, 16>(a, a, |a, _| a.abs()),
+        #[test]
+        fn chosen_rows_agree_with_the_definition((width, query, rows) in rows()) {
+            let lines = |values: &[f32]| -> Vec<Line<f32>> {
+                let chunks = values.chunks(16);
+                chunks.map(|chunk| {
+                    let mut line = Line::default();
+                    line.0[..chunk.len()].copy_from_slice(chunk);
+                    line
+                }).collect()
+            };
+            let sketches: Vec<Line<f32>> = rows.chunks_exact(width).flat_map(lines).collect();
+            let chosen: Vec<u32> = (0..(rows.len() / width) as u32).rev().step_by(2).collect();
+            let expected: Vec<f32> = chosen
+                .iter()
+                .map(|&row| squares(&query, &rows[row as usize * width..][..width]))
+                .collect();
+            for form in [bounds, portable::bounds] {
+                let mut found = vec![7.0];
+                form(&lines(&query), &sketches, &chosen, &mut found);
+                prop_assert_eq!(&found, &expected);
+            }
         }
     }
 }

@@ -1,35 +1,57 @@
 //! Scans of product-quantised codes: sums of table entries, one a sub-quantiser.
 //!
-//! Codes of four bits are scored 32 vectors at a time by shuffles, with the tables of eight-bit entries in registers (FastScan:
-//! André, Kermarrec & Le Scouarnec, *Cache locality is not enough*, VLDB 2015, and *Quicker ADC*, 2019). What these kernels
-//! give chooses candidates; it is an estimate, not a distance.
+//! The naive form:
+//!
+//! ```text
+//! for each vector { estimate(Σⱼ tableⱼ[codeⱼ]) }        j over the sub-quantisers
+//! ```
+//!
+//! It reads memory for each entry. Codes of four bits need tables of 16 entries only; with entries
+//! of eight bits such a table fits in half a register, and one shuffle looks up 32 codes (FastScan:
+//! André, Kermarrec & Le Scouarnec, *Cache locality is not enough*, VLDB 2015, and *Quicker ADC*,
+//! 2019). So 32 vectors, a block, are scored at a time, and two sub-quantisers share a register, a
+//! [`Pair`]:
+//!
+//! ```text
+//!            bytes 0..16, sub-quantiser 2j       bytes 16..32, sub-quantiser 2j + 1
+//! codes      v16v0 v17v1 ... v31v15              v16v0 v17v1 ... v31v15
+//! tables     entry 0, 1, ... 15                  entry 0, 1, ... 15
+//! ```
+//!
+//! What can go wrong is overflow: an entry is at most 255, so that 257 of them fit in 16 bits. That
+//! is [`MOST_SUBQUANTIZERS`]. What these kernels give chooses candidates; it is an estimate, not a
+//! distance.
 
 use std::ops::Range;
 
 /// Vectors of a block.
-pub(crate) const BLOCK: usize = 32;
+const BLOCK: usize = 32;
 
-/// Two sub-quantisers of a block of codes, or of the tables: the first 16 bytes belong to one, the last 16 to the other.
-/// Byte i of a half has the code of vector i in its low four bits and that of vector i + 16 in the high ones; of a table, the
-/// entry of centroid i.
+/// Two sub-quantisers of a block of codes, or of the tables: the first 16 bytes belong to one, the
+/// last 16 to the other. Byte i of a half has the code of vector i in its low four bits and that of
+/// vector i + 16 in the high ones; of a table, the entry of centroid i.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(align(32))]
 pub(crate) struct Pair(pub [u8; 32]);
 
-/// A vector that a scan found.
+/// A vector that a scan found, and what it was scored with.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Candidate {
+pub(crate) struct Scored {
     /// Its estimated squared distance.
     pub estimate: f32,
     /// Its position.
     pub position: u32,
 }
 
-/// Takes a vector's sum of table entries and its bias to its estimate: sum · `per_entry` + (bias · `per_bias` + `offset`).
+/// Takes a vector's sum of table entries and its bias to its estimate:
+/// sum · `per_entry` + (bias · `per_bias` + `offset`).
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Linear {
+    /// What a unit of the tables stands for.
     pub per_entry: f32,
+    /// What a unit of the biases stands for.
     pub per_bias: f32,
+    /// What is the same for all vectors of a list.
     pub offset: f32,
 }
 
@@ -40,10 +62,24 @@ impl Linear {
     }
 }
 
+/// What a scan reads beside codes and tables.
+#[derive(Debug, Clone)]
+pub(crate) struct Scan<'a> {
+    /// One for each vector that there is.
+    pub biases: &'a [u16],
+    /// The vectors to score.
+    pub positions: Range<usize>,
+    /// How their estimates follow from sums and biases.
+    pub linear: Linear,
+    /// The largest estimate that is wanted.
+    pub limit: f32,
+}
+
 /// Most sub-quantisers whose entries can be added in 16 bits.
 pub(crate) const MOST_SUBQUANTIZERS: usize = u16::MAX as usize / u8::MAX as usize;
 
-/// The codes of n vectors (n × `m`, row by row, below 16) in blocks of [`BLOCK`], `m.div_ceil(2)` pairs each.
+/// The codes of n vectors (n × `m`, row by row, below 16) in blocks of [`BLOCK`], `m.div_ceil(2)`
+/// pairs each.
 pub(crate) fn pack(codes: &[u8], m: usize) -> Vec<Pair> {
     let pairs = m.div_ceil(2);
     let rows = codes.len() / m;
@@ -57,58 +93,49 @@ pub(crate) fn pack(codes: &[u8], m: usize) -> Vec<Pair> {
     packed
 }
 
-/// Writes a query's tables (16 products a sub-quantiser) in eight bits: entry = (largest of the table − product) / step. The step is that with which the
-/// steepest table just fits. Returns it, and the sum of the largest, from which entries · step are to be taken.
+/// Writes a query's tables (16 products a sub-quantiser) in eight bits:
+/// entry = (largest of the table − product) / step. The step is that with which the steepest table
+/// just fits. Returns it, and the sum of the largest, from which entries · step are to be taken.
 pub(crate) fn quantize(products: &[[f32; 16]], tables: &mut Vec<Pair>) -> (f32, f32) {
     tables.clear();
     tables.resize(products.len().div_ceil(2), Pair::default());
-    #[cfg(target_arch = "x86_64")]
-    if super::has_avx2() {
-        // SAFETY: AVX2 has just been found.
-        return unsafe { avx2::quantize(products, tables) };
-    }
-    portable::quantize(products, tables)
+    quantize_into(products, tables)
 }
 
-/// Appends the vectors at `positions` whose estimate is at most `limit`, in order. `codes` are as [`pack`] makes them, with as many pairs a
-/// block as there are `tables`, at most [`MOST_SUBQUANTIZERS`] / 2; `biases` are one a vector.
+dispatch! {
+    /// [`quantize`] into tables of the right number.
+    fn quantize_into(products: &[[f32; 16]], tables: &mut [Pair]) -> (f32, f32)
+        = portable::quantize_into;
+}
+
+/// Appends the vectors whose estimate is at most the limit, in order. `codes` are as [`pack`] makes
+/// them, with as many pairs a block as there are `tables`, at most [`MOST_SUBQUANTIZERS`] / 2.
 ///
 /// # Panics
 /// If there is no such position.
-pub(crate) fn scan(
-    codes: &[Pair],
-    tables: &[Pair],
-    biases: &[u16],
-    positions: Range<usize>,
-    linear: Linear,
-    limit: f32,
-    found: &mut Vec<Candidate>,
-) {
-    assert!(
-        positions.end.div_ceil(BLOCK) * tables.len() <= codes.len()
-            && positions.end <= biases.len()
-    );
-    #[cfg(target_arch = "x86_64")]
-    if super::has_avx2() {
-        // SAFETY: AVX2 has just been found.
-        return unsafe { avx2::scan(codes, tables, biases, positions, linear, limit, found) };
-    }
-    portable::scan(codes, tables, biases, positions, linear, limit, found);
+pub(crate) fn scan(codes: &[Pair], tables: &[Pair], scan: &Scan<'_>, found: &mut Vec<Scored>) {
+    let end = scan.positions.end;
+    assert!(end.div_ceil(BLOCK) * tables.len() <= codes.len() && end <= scan.biases.len());
+    scan_blocks(codes, tables, scan, found);
 }
 
-/// The same for codes of eight bits, which lie row by row: `tables` has the entries of one sub-quantiser after the other.
+dispatch! {
+    /// [`scan`] of positions that are there.
+    fn scan_blocks(codes: &[Pair], tables: &[Pair], scan: &Scan<'_>, found: &mut Vec<Scored>);
+}
+
+/// The same for codes of eight bits, which lie row by row: `tables` has the entries of one
+/// sub-quantiser after the other. (256 entries are no register: this is the naive form.)
 pub(crate) fn scan_bytes(
     codes: &[u8],
     tables: &[[f32; 256]],
-    biases: &[u16],
-    positions: Range<usize>,
-    linear: Linear,
-    limit: f32,
-    found: &mut Vec<Candidate>,
+    scan: &Scan<'_>,
+    found: &mut Vec<Scored>,
 ) {
-    let rows = codes[positions.start * tables.len()..positions.end * tables.len()]
-        .chunks_exact(tables.len());
-    for ((position, code), &bias) in (positions.start as u32..).zip(rows).zip(&biases[positions]) {
+    let Range { start, end } = scan.positions;
+    let rows = codes[start * tables.len()..end * tables.len()].chunks_exact(tables.len());
+    let biases = &scan.biases[start..end];
+    for ((position, code), &bias) in (start as u32..).zip(rows).zip(biases) {
         // Four sums, so that an addition need not wait for the one before.
         let mut sums = [0.0f32; 4];
         for (code, tables) in code.chunks(4).zip(tables.chunks(4)) {
@@ -116,36 +143,34 @@ pub(crate) fn scan_bytes(
                 *sum += table[usize::from(code)];
             }
         }
-        let estimate = linear.estimate((sums[0] + sums[1]) + (sums[2] + sums[3]), bias);
-        if estimate <= limit {
-            found.push(Candidate { estimate, position });
+        let sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+        let estimate = scan.linear.estimate(sum, bias);
+        if estimate <= scan.limit {
+            found.push(Scored { estimate, position });
         }
     }
 }
 
 mod portable {
-    use super::*;
+    use super::{BLOCK, Pair, Scan, Scored};
+    use crate::simd::fold_lanes;
 
-    /// The larger of each two lanes, until one is left: no lane waits for its neighbour.
     #[inline(always)]
-    fn fold(mut lanes: [f32; 16], pick: impl Fn(f32, f32) -> f32) -> f32 {
-        let mut half = lanes.len() / 2;
-        while half > 0 {
-            for lane in 0..half {
-                lanes[lane] = pick(lanes[lane], lanes[lane + half]);
-            }
-            half /= 2;
-        }
-        lanes[0]
+    fn largest(table: &[f32; 16]) -> f32 {
+        fold_lanes(*table, |a, b| if a > b { a } else { b })
     }
 
     #[inline(always)]
-    pub fn quantize(products: &[[f32; 16]], tables: &mut [Pair]) -> (f32, f32) {
-        let largest = |table: &[f32; 16]| fold(*table, |a, b| if a > b { a } else { b });
+    fn smallest(table: &[f32; 16]) -> f32 {
+        fold_lanes(*table, |a, b| if a < b { a } else { b })
+    }
+
+    #[inline(always)]
+    pub fn quantize_into(products: &[[f32; 16]], tables: &mut [Pair]) -> (f32, f32) {
         let (mut steepest, mut sum) = (0.0f32, 0.0);
         for table in products {
             let most = largest(table);
-            steepest = steepest.max(most - fold(*table, |a, b| if a < b { a } else { b }));
+            steepest = steepest.max(most - smallest(table));
             sum += most;
         }
         let step = steepest / 255.0;
@@ -166,16 +191,8 @@ mod portable {
         (step, sum)
     }
 
-    pub fn scan(
-        codes: &[Pair],
-        tables: &[Pair],
-        biases: &[u16],
-        positions: Range<usize>,
-        linear: Linear,
-        limit: f32,
-        found: &mut Vec<Candidate>,
-    ) {
-        for position in positions {
+    pub fn scan_blocks(codes: &[Pair], tables: &[Pair], scan: &Scan<'_>, found: &mut Vec<Scored>) {
+        for position in scan.positions.clone() {
             let (block, lane) = (position / BLOCK, position % BLOCK);
             let mut sum = 0u16;
             for (codes, table) in codes[block * tables.len()..].iter().zip(tables) {
@@ -184,9 +201,9 @@ mod portable {
                     sum += u16::from(table.0[half + usize::from(code)]);
                 }
             }
-            let estimate = linear.estimate(sum.into(), biases[position]);
-            if estimate <= limit {
-                found.push(Candidate {
+            let estimate = scan.linear.estimate(sum.into(), scan.biases[position]);
+            if estimate <= scan.limit {
+                found.push(Scored {
                     estimate,
                     position: position as u32,
                 });
@@ -199,12 +216,7 @@ mod portable {
 mod avx2 {
     use std::arch::x86_64::*;
 
-    use super::*;
-
-    #[target_feature(enable = "avx2")]
-    pub fn quantize(products: &[[f32; 16]], tables: &mut [Pair]) -> (f32, f32) {
-        portable::quantize(products, tables)
-    }
+    use super::{BLOCK, Linear, Pair, Scan, Scored};
 
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -218,21 +230,23 @@ mod avx2 {
     #[target_feature(enable = "avx2")]
     fn sums(block: &[Pair], tables: &[Pair]) -> [__m128i; 4] {
         let low = _mm256_set1_epi8(15);
-        // Entries are added as 16 bits, two bytes at once: `both` counts the upper byte 256-fold, `upper` counts it alone.
+        // Entries are added as 16 bits, two bytes at once: `both` counts the upper byte 256-fold,
+        // `upper` counts it alone.
         let mut both = [_mm256_setzero_si256(); 2];
         let mut upper = both;
         for (codes, table) in block.iter().zip(tables) {
             let (codes, table) = (load(codes), load(table));
-            let nibbles = [
+            let lanes = [
                 _mm256_and_si256(codes, low),
                 _mm256_and_si256(_mm256_srli_epi16::<4>(codes), low),
             ];
             for half in 0..2 {
-                let entries = _mm256_shuffle_epi8(table, nibbles[half]);
+                let entries = _mm256_shuffle_epi8(table, lanes[half]);
                 both[half] = _mm256_add_epi16(both[half], entries);
                 upper[half] = _mm256_add_epi16(upper[half], _mm256_srli_epi16::<8>(entries));
             }
         }
+        // The two sub-quantisers of a register, one in either half of it.
         let join = |sums| {
             _mm_add_epi16(
                 _mm256_castsi256_si128(sums),
@@ -250,53 +264,59 @@ mod avx2 {
         [first[0], first[1], last[0], last[1]]
     }
 
+    /// The estimates of a block's 32 vectors, and as a bit mask which are at most `limit`.
+    #[inline]
     #[target_feature(enable = "avx2")]
-    pub fn scan(
-        codes: &[Pair],
-        tables: &[Pair],
-        biases: &[u16],
-        positions: Range<usize>,
+    fn estimate(
+        sums: [__m128i; 4],
+        biases: &[u16; BLOCK],
         linear: Linear,
         limit: f32,
-        found: &mut Vec<Candidate>,
-    ) {
-        if positions.is_empty() {
-            return;
-        }
+    ) -> ([f32; BLOCK], u32) {
         let per_entry = _mm256_set1_ps(linear.per_entry);
         let per_bias = _mm256_set1_ps(linear.per_bias);
         let offset = _mm256_set1_ps(linear.offset);
         let most = _mm256_set1_ps(limit);
-        let blocks = positions.start / BLOCK..positions.end.div_ceil(BLOCK);
+        let float = |values| _mm256_cvtepi32_ps(_mm256_cvtepu16_epi32(values));
+        let (mut estimates, mut within) = ([0.0f32; BLOCK], 0u32);
+        for (eight, &sums) in sums.iter().enumerate() {
+            // SAFETY: eight of the block's 32 biases, unaligned.
+            let bias = unsafe { _mm_loadu_si128(biases.as_ptr().add(8 * eight).cast()) };
+            let bias = _mm256_add_ps(_mm256_mul_ps(float(bias), per_bias), offset);
+            let estimate = _mm256_add_ps(_mm256_mul_ps(float(sums), per_entry), bias);
+            // SAFETY: eight of the block's 32 estimates, unaligned.
+            unsafe { _mm256_storeu_ps(estimates.as_mut_ptr().add(8 * eight), estimate) };
+            let near = _mm256_cmp_ps::<_CMP_LE_OQ>(estimate, most);
+            within |= (_mm256_movemask_ps(near) as u32) << (8 * eight);
+        }
+        (estimates, within)
+    }
+
+    #[target_feature(enable = "avx2")]
+    pub fn scan_blocks(codes: &[Pair], tables: &[Pair], scan: &Scan<'_>, found: &mut Vec<Scored>) {
+        let positions = scan.positions.clone();
+        if positions.is_empty() {
+            return;
+        }
         let mut padded = [0; BLOCK];
-        for block in blocks {
+        for block in positions.start / BLOCK..positions.end.div_ceil(BLOCK) {
             let start = block * BLOCK;
-            let biases = match biases[start..].first_chunk::<BLOCK>() {
+            // The last block of all may have fewer biases than lanes.
+            let biases = match scan.biases[start..].first_chunk::<BLOCK>() {
                 Some(biases) => biases,
                 None => {
-                    padded[..biases.len() - start].copy_from_slice(&biases[start..]);
+                    padded[..scan.biases.len() - start].copy_from_slice(&scan.biases[start..]);
                     &padded
                 }
             };
             let sums = sums(&codes[block * tables.len()..][..tables.len()], tables);
-            let mut estimates = [0.0f32; BLOCK];
-            let mut within = 0u32;
-            for (eight, &sums) in sums.iter().enumerate() {
-                // SAFETY: eight of the block's 32 biases and estimates, unaligned.
-                let bias = unsafe { _mm_loadu_si128(biases.as_ptr().add(8 * eight).cast()) };
-                let float = |values| _mm256_cvtepi32_ps(_mm256_cvtepu16_epi32(values));
-                let bias = _mm256_add_ps(_mm256_mul_ps(float(bias), per_bias), offset);
-                let estimate = _mm256_add_ps(_mm256_mul_ps(float(sums), per_entry), bias);
-                // SAFETY: as above.
-                unsafe { _mm256_storeu_ps(estimates.as_mut_ptr().add(8 * eight), estimate) };
-                within |= (_mm256_movemask_ps(_mm256_cmp_ps::<_CMP_LE_OQ>(estimate, most)) as u32)
-                    << (8 * eight);
-            }
+            let (estimates, mut within) = estimate(sums, biases, scan.linear, scan.limit);
+            // The first and the last block may reach beyond the positions.
             within &= u32::MAX << positions.start.saturating_sub(start);
             within &= u32::MAX >> (start + BLOCK).saturating_sub(positions.end);
             while within != 0 {
                 let lane = within.trailing_zeros() as usize;
-                found.push(Candidate {
+                found.push(Scored {
                     estimate: estimates[lane],
                     position: (start + lane) as u32,
                 });
@@ -326,47 +346,60 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_form_agrees_with_the_definition((m, codes, tables, biases, positions) in tasks(), limit in 0f32..1e4) {
+        fn every_form_agrees_with_the_definition(
+            (m, codes, tables, biases, positions) in tasks(),
+            limit in 0f32..1e4,
+        ) {
             let linear = Linear { per_entry: 0.7, per_bias: 0.1, offset: -300.0 };
-            let expected: Vec<Candidate> = positions
+            let expected: Vec<Scored> = positions
                 .clone()
                 .map(|position| {
-                    let entry = |j: usize| u32::from(tables[j * 16 + usize::from(codes[position * m + j])]);
-                    let sum = (0..m).map(entry).sum::<u32>() as f32;
-                    Candidate { estimate: linear.estimate(sum, biases[position]), position: position as u32 }
+                    let code = |j: usize| usize::from(codes[position * m + j]);
+                    let sum: u32 = (0..m).map(|j| u32::from(tables[j * 16 + code(j)])).sum();
+                    let estimate = linear.estimate(sum as f32, biases[position]);
+                    Scored { estimate, position: position as u32 }
                 })
-                .filter(|candidate| candidate.estimate <= limit)
+                .filter(|scored| scored.estimate <= limit)
                 .collect();
             let packed = pack(&codes, m);
             let mut pairs = vec![Pair::default(); m.div_ceil(2)];
-            tables.chunks(16).enumerate().for_each(|(j, table)| pairs[j / 2].0[j % 2 * 16..][..16].copy_from_slice(table));
+            for (j, table) in tables.chunks(16).enumerate() {
+                pairs[j / 2].0[j % 2 * 16..][..16].copy_from_slice(table);
+            }
+            let task = Scan { biases: &biases, positions, linear, limit };
             let (mut fast, mut slow, mut bytes) = (Vec::new(), Vec::new(), Vec::new());
-            scan(&packed, &pairs, &biases, positions.clone(), linear, limit, &mut fast);
-            portable::scan(&packed, &pairs, &biases, positions.clone(), linear, limit, &mut slow);
+            scan(&packed, &pairs, &task, &mut fast);
+            portable::scan_blocks(&packed, &pairs, &task, &mut slow);
             prop_assert_eq!(&fast, &expected);
             prop_assert_eq!(&slow, &expected);
 
             let wide = |table: &[u8]| std::array::from_fn(|i| f32::from(table[i % 16]));
             let wide: Vec<[f32; 256]> = tables.chunks(16).map(wide).collect();
-            scan_bytes(&codes, &wide, &biases, positions, linear, limit, &mut bytes);
+            scan_bytes(&codes, &wide, &task, &mut bytes);
             prop_assert_eq!(&bytes, &expected);
         }
     }
 
     proptest! {
         #[test]
-        fn quantized_tables_are_within_half_a_step(products in prop::collection::vec(-1e3f32..1e3, 1..200)) {
-            let products: Vec<[f32; 16]> = products.chunks_exact(16).map(|table| table.try_into().unwrap()).collect();
-            let (mut tables, mut portable) = (Vec::new(), vec![Pair::default(); products.len().div_ceil(2)]);
-            let (step, sum) = quantize(&products, &mut tables);
-            prop_assert_eq!(portable::quantize(&products, &mut portable), (step, sum));
+        fn quantized_tables_are_within_half_a_step(
+            products in prop::collection::vec(-1e3f32..1e3, 1..200)
+        ) {
+            let products = products.as_chunks::<16>().0;
+            let mut portable = vec![Pair::default(); products.len().div_ceil(2)];
+            let mut tables = Vec::new();
+            let (step, sum) = quantize(products, &mut tables);
+            prop_assert_eq!(portable::quantize_into(products, &mut portable), (step, sum));
             prop_assert_eq!(&portable, &tables);
-            let largest = |table: &[f32; 16]| table.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let largest = |table: &[f32; 16]| {
+                table.iter().copied().fold(f32::NEG_INFINITY, f32::max)
+            };
             prop_assert!((products.iter().map(largest).sum::<f32>() - sum).abs() < 0.01);
             for (j, table) in products.iter().enumerate() {
                 for (i, product) in table.iter().enumerate() {
                     let entry = tables[j / 2].0[j % 2 * 16 + i];
-                    prop_assert!((largest(table) - f32::from(entry) * step - product).abs() <= 0.51 * step);
+                    let estimate = largest(table) - f32::from(entry) * step;
+                    prop_assert!((estimate - product).abs() <= 0.51 * step);
                 }
             }
         }
@@ -382,29 +415,25 @@ mod tests {
     #[test]
     fn the_largest_sums_do_not_overflow() {
         let m = MOST_SUBQUANTIZERS;
-        let (codes, tables) = (
-            pack(&vec![3; m * 40], m),
-            vec![Pair([255; 32]); m.div_ceil(2)],
-        );
-        let linear = Linear {
-            per_entry: 1.0,
-            per_bias: 0.0,
-            offset: 0.0,
-        };
+        let codes = pack(&vec![3; m * 40], m);
+        let mut tables = vec![Pair([255; 32]); m.div_ceil(2)];
         // An odd number of sub-quantisers leaves half a pair unused, and its table empty.
-        let mut tables = tables;
         tables.last_mut().unwrap().0[16..].fill(0);
-        let mut found = Vec::new();
-        scan(
-            &codes,
-            &tables,
-            &[0; 40],
-            0..40,
-            linear,
-            f32::INFINITY,
-            &mut found,
-        );
-        assert_eq!(found.len(), 40);
-        assert!(found.iter().all(|candidate| candidate.estimate == 65_535.0));
+        let task = Scan {
+            biases: &[0; 40],
+            positions: 0..40,
+            linear: Linear {
+                per_entry: 1.0,
+                per_bias: 0.0,
+                offset: 0.0,
+            },
+            limit: f32::INFINITY,
+        };
+        for form in [scan, portable::scan_blocks] {
+            let mut found = Vec::new();
+            form(&codes, &tables, &task, &mut found);
+            assert_eq!(found.len(), 40);
+            assert!(found.iter().all(|scored| scored.estimate == 65_535.0));
+        }
     }
 }

@@ -1,38 +1,58 @@
-//! Many vectors against many: scalar products of tiles of 6 points × 16 queries, the way matrix products are made fast.
+//! Many vectors against many: scalar products, the way matrix products are made fast.
 //!
-//! The queries are packed into panels of 16, dimension by dimension, so that one register holds one dimension of eight
-//! queries; the points are packed by sixes likewise and are broadcast value by value. A tile's sums fill 12 of the 16 registers and are
-//! touched by nothing else, a panel's chunk stays in the caches while all points of a block pass by, and the
-//! block stays in the second level while all panels pass by (Goto and van de Geijn, *Anatomy of High-Performance Matrix
-//! Multiplication*, ACM TOMS 34(3), 2008, with the selection of neighbours in place of the stored product).
+//! The naive form:
+//!
+//! ```text
+//! for each point { for each query { out.push(Σ pointᵢ·queryᵢ) } }
+//! ```
+//!
+//! It loads two values for each multiplication. A tile of 6 points × 16 queries loads 22 for 96:
+//!
+//! ```text
+//!                    panel: 16 queries, one line a dimension
+//!                    q0 q1 q2 ... q15
+//! tile:        p0     ·  ·  ·      ·      each · is a sum that stays in a register
+//! 6 points     p1     ·  ·  ·      ·      until all dimensions have passed:
+//!              ...                        6 × 2 of the 16 AVX registers
+//!              p5     ·  ·  ·      ·
+//! ```
+//!
+//! The queries are packed into panels of 16, dimension by dimension, so that one register holds one
+//! dimension of eight queries. The points are packed by sixes likewise and are broadcast value by
+//! value. A panel's chunk stays in the first-level cache while all points of a block pass by; the
+//! block stays in the second level while all panels pass by (Goto and van de Geijn, *Anatomy of
+//! High-Performance Matrix Multiplication*, ACM TOMS 34(3), 2008, with the selection of neighbours
+//! in place of the stored product).
+//!
+//! What can go wrong is overflow, of bytes: see the implementation of [`Word`] for `[u8; 4]`.
+
+use super::LINE_WORDS;
+pub(crate) use super::Line;
 
 /// Queries of a panel.
-pub(crate) const QUERIES: usize = 16;
+pub(crate) const QUERIES: usize = LINE_WORDS;
 /// Points of a tile.
 pub(crate) const POINTS: usize = 6;
-/// Lines of a panel that are multiplied at once: 50 KiB. They are read in order, and the second-level cache delivers them faster
-/// than they are used; what a second chunk costs is partial sums, which go through memory.
+/// Lines of a panel that are multiplied at once: 50 KiB. They are read in order, and the
+/// second-level cache delivers them faster than they are used. What a second chunk costs is partial
+/// sums, which go through memory.
 const CHUNK: usize = 800;
-
-/// One word of each query of a panel: a cache line.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-#[repr(C, align(64))]
-pub(crate) struct Line<T>(pub [T; QUERIES]);
 
 /// Four bytes of a vector: one dimension as `f32`, or four as `[u8; 4]`.
 pub(crate) trait Word: Copy + Default + Send + Sync {
     /// What products are added in.
     type Sum: Copy + Default;
 
-    /// Adds to `sums[p].0[q]` the product of point p and query q of the panel, over the words that both slices have.
+    /// Adds to `sums[p].0[q]` the product of point p and query q of the panel, over the words that
+    /// both slices have.
     fn accumulate(
         points: &[[Self; POINTS]],
         panel: &[Line<Self>],
         sums: &mut [Line<Self::Sum>; POINTS],
     );
 
-    /// The first row from `from` on with a query for which `norm − 2·sum > limit` does **not** hold (which a NaN makes
-    /// so as well), and these queries as a bit mask.
+    /// The first row from `from` on with a query for which `norm − 2·sum > limit` does **not**
+    /// hold, and these queries as a bit mask. A NaN is near as well, as it does not compare.
     fn next_near(
         sums: &[Line<Self::Sum>],
         norms: &[Self::Sum],
@@ -45,12 +65,7 @@ impl Word for f32 {
     type Sum = f32;
 
     fn accumulate(points: &[[f32; POINTS]], panel: &[Line<f32>], sums: &mut [Line<f32>; POINTS]) {
-        #[cfg(target_arch = "x86_64")]
-        if super::has_avx2() {
-            // SAFETY: AVX2 and FMA have just been found.
-            return unsafe { avx2::accumulate_f32(points, panel, sums) };
-        }
-        portable::accumulate(points, panel, sums, |sum, a, b| sum + a * b);
+        accumulate_floats(points, panel, sums);
     }
 
     fn next_near(
@@ -59,35 +74,18 @@ impl Word for f32 {
         limits: &Line<f32>,
         from: usize,
     ) -> Option<(usize, u32)> {
-        #[cfg(target_arch = "x86_64")]
-        if super::has_avx2() {
-            // SAFETY: AVX2 and FMA have just been found.
-            return unsafe { avx2::next_near_f32(sums, norms, limits, from) };
-        }
-        // Not the same as `<=`: a NaN is near.
-        #[expect(clippy::neg_cmp_op_on_partial_ord)]
-        portable::next_near(sums, norms, limits, from, |sum, norm, limit| {
-            !(norm - 2.0 * sum > limit)
-        })
+        next_near_float(sums, norms, limits, from)
     }
 }
 
-/// The values of points are at most 64; those of queries are two's complement, −64..=63. So four products and again four
-/// fit in 16 bits, and only one addition in four has to be made in 32.
+/// The values of points are at most 64; those of queries are two's complement, −64..=63. So four
+/// products and again four fit in 16 bits, and only one addition in four has to be made in 32.
+/// There are at most 2¹⁴ dimensions, so that those fit too: 64 · 64 · 2¹⁴ = 2²⁶.
 impl Word for [u8; 4] {
     type Sum = i32;
 
     fn accumulate(points: &[[Self; POINTS]], panel: &[Line<Self>], sums: &mut [Line<i32>; POINTS]) {
-        #[cfg(target_arch = "x86_64")]
-        if super::has_avx2() {
-            // SAFETY: AVX2 has just been found.
-            return unsafe { avx2::accumulate_bytes(points, panel, sums) };
-        }
-        portable::accumulate(points, panel, sums, |sum, point: Self, query: Self| {
-            sum + (0..4)
-                .map(|i| i32::from(point[i]) * i32::from(query[i].cast_signed()))
-                .sum::<i32>()
-        });
+        accumulate_bytes(points, panel, sums);
     }
 
     fn next_near(
@@ -96,15 +94,41 @@ impl Word for [u8; 4] {
         limits: &Line<i32>,
         from: usize,
     ) -> Option<(usize, u32)> {
-        #[cfg(target_arch = "x86_64")]
-        if super::has_avx2() {
-            // SAFETY: AVX2 has just been found.
-            return unsafe { avx2::next_near_i32(sums, norms, limits, from) };
-        }
-        portable::next_near(sums, norms, limits, from, |sum, norm, limit| {
-            norm - 2 * sum <= limit
-        })
+        next_near_integer(sums, norms, limits, from)
     }
+}
+
+dispatch! {
+    /// [`Word::accumulate`] of floats.
+    #[inline]
+    fn accumulate_floats(
+        points: &[[f32; POINTS]],
+        panel: &[Line<f32>],
+        sums: &mut [Line<f32>; POINTS],
+    );
+    /// [`Word::accumulate`] of bytes.
+    #[inline]
+    fn accumulate_bytes(
+        points: &[[[u8; 4]; POINTS]],
+        panel: &[Line<[u8; 4]>],
+        sums: &mut [Line<i32>; POINTS],
+    );
+    /// [`Word::next_near`] of floats.
+    #[inline]
+    fn next_near_float(
+        sums: &[Line<f32>],
+        norms: &[f32],
+        limits: &Line<f32>,
+        from: usize,
+    ) -> Option<(usize, u32)>;
+    /// [`Word::next_near`] of integers.
+    #[inline]
+    fn next_near_integer(
+        sums: &[Line<i32>],
+        norms: &[i32],
+        limits: &Line<i32>,
+        from: usize,
+    ) -> Option<(usize, u32)>;
 }
 
 /// What [`round`] or [`round_floats`] made of a row.
@@ -118,33 +142,27 @@ pub(crate) struct Rounded<L> {
     pub lost: L,
 }
 
-/// The partial sums in which [`round_floats`] adds.
+/// The partial sums in which [`round_floats`] adds: one AVX register.
 pub(crate) const LANES: usize = 8;
 
-/// Writes codes that stand for `low + step · code`, each about the nearest to the value that is at most `most`.
-pub(crate) fn round(row: &[u8], low: u8, step: u8, most: u8, codes: &mut [u8]) -> Rounded<i32> {
-    #[cfg(target_arch = "x86_64")]
-    if super::has_avx2() {
-        // SAFETY: AVX2 has just been found.
-        return unsafe { avx2::round(row, low, step, most, codes) };
-    }
-    portable::round(row, low, step, most, codes)
-}
-
-/// The same of floats, in f32 arithmetic.
-pub(crate) fn round_floats(
-    row: &[f32],
-    low: f32,
-    step: f32,
-    most: u8,
-    codes: &mut [u8],
-) -> Rounded<f32> {
-    #[cfg(target_arch = "x86_64")]
-    if super::has_avx2() {
-        // SAFETY: AVX2 and FMA have just been found.
-        return unsafe { avx2::round_floats(row, low, step, most, codes) };
-    }
-    portable::round_floats(row, low, step, most, codes)
+dispatch! {
+    /// Writes codes that stand for `low + step · code`, each about the nearest to the value that is
+    /// at most `most`. Sums fit in 31 bits for up to 2¹⁴ values, as squares are below 2¹⁶.
+    pub(crate) fn round(
+        row: &[u8],
+        low: u8,
+        step: u8,
+        most: u8,
+        codes: &mut [u8],
+    ) -> Rounded<i32> = portable::round;
+    /// The same of floats, in `f32` arithmetic.
+    pub(crate) fn round_floats(
+        row: &[f32],
+        low: f32,
+        step: f32,
+        most: u8,
+        codes: &mut [u8],
+    ) -> Rounded<f32> = portable::round_floats;
 }
 
 /// Queries packed for [`Word::accumulate`]: panels of 16, the last one filled up with zeros.
@@ -167,12 +185,13 @@ impl<W: Word> Panels<W> {
         Self { words, lines }
     }
 
+    /// The number of panels.
     pub(crate) fn len(&self) -> usize {
         self.lines.len() / self.words
     }
 
-    /// `sums[p].0[q]` = the product of point p and query q of panel `panel`; `points` and `sums` have equal numbers of
-    /// tiles.
+    /// `sums[p].0[q]` = the product of point p and query q of panel `panel`; `points` and `sums`
+    /// have equal numbers of tiles.
     pub(crate) fn products(&self, panel: usize, points: &Tiles<W>, sums: &mut [Line<W::Sum>]) {
         let lines = &self.lines[panel * self.words..(panel + 1) * self.words];
         sums.fill(Line::default());
@@ -215,11 +234,13 @@ mod portable {
 
     #[inline(always)]
     pub fn round(row: &[u8], low: u8, step: u8, most: u8, codes: &mut [u8]) -> Rounded<i32> {
+        // Division by the step, as a multiplication by 256 / step and a shift by eight bits: what
+        // it errs by is part of what the code loses, and measured below. 255 · 256 + 128 < 2¹⁶.
         let inverse = 256 / u16::from(step);
         let mut all = Rounded::default();
         for (out, &value) in codes.iter_mut().zip(row) {
-            let code =
-                ((u16::from(value.saturating_sub(low)) * inverse + 128) >> 8).min(u16::from(most));
+            let steps = (u16::from(value.saturating_sub(low)) * inverse + 128) >> 8;
+            let code = steps.min(u16::from(most));
             let lost = i32::from(value) - i32::from(low) - i32::from(step) * i32::from(code);
             *out = code as u8;
             all.sum += i32::from(code);
@@ -237,7 +258,8 @@ mod portable {
         most: u8,
         codes: &mut [u8],
     ) -> Rounded<f32> {
-        /// Beyond it f32 has no fractions: adding it rounds to the nearest integer, which the last bits then are.
+        /// Beyond it f32 has no fractions: adding it rounds to the nearest integer, which the last
+        /// bits then are.
         const WHOLE: f32 = (1 << 23) as f32;
         let (inverse, most) = (1.0 / step, f32::from(most));
         let (mut sum, mut squares, mut lost) = ([0u32; LANES], [0u32; LANES], [0.0; LANES]);
@@ -253,22 +275,43 @@ mod portable {
                 lost[lane] += rest * rest;
             }
         };
-        let ((wide_codes, codes), (wide, row)) =
-            (codes.as_chunks_mut::<LANES>(), row.as_chunks::<LANES>());
-        wide_codes
-            .iter_mut()
-            .zip(wide)
-            .for_each(|(codes, values)| add(codes, values));
-        add(codes, row);
-        let total = |lanes: [u32; LANES]| lanes.iter().sum::<u32>() as i32;
+        let (wide_codes, last_codes) = codes.as_chunks_mut::<LANES>();
+        let (wide, last) = row.as_chunks::<LANES>();
+        for (codes, values) in wide_codes.iter_mut().zip(wide) {
+            add(codes, values);
+        }
+        add(last_codes, last);
         Rounded {
-            sum: total(sum),
-            squares: total(squares),
+            sum: sum.iter().sum::<u32>() as i32,
+            squares: squares.iter().sum::<u32>() as i32,
             lost: lost.iter().sum(),
         }
     }
 
-    pub fn accumulate<W: Copy, S: Copy>(
+    pub fn accumulate_floats(
+        points: &[[f32; POINTS]],
+        panel: &[Line<f32>],
+        sums: &mut [Line<f32>; POINTS],
+    ) {
+        accumulate(points, panel, sums, |sum, point, query| sum + point * query);
+    }
+
+    pub fn accumulate_bytes(
+        points: &[[[u8; 4]; POINTS]],
+        panel: &[Line<[u8; 4]>],
+        sums: &mut [Line<i32>; POINTS],
+    ) {
+        accumulate(points, panel, sums, |mut sum, point, query| {
+            for i in 0..4 {
+                sum += i32::from(point[i]) * i32::from(query[i].cast_signed());
+            }
+            sum
+        });
+    }
+
+    /// Adds by `add` the products of all points of the tile and all queries of the panel.
+    #[inline(always)]
+    fn accumulate<W: Copy, S: Copy>(
         points: &[[W; POINTS]],
         panel: &[Line<W>],
         sums: &mut [Line<S>; POINTS],
@@ -283,23 +326,47 @@ mod portable {
         }
     }
 
-    pub fn next_near<S: Copy>(
+    pub fn next_near_float(
+        sums: &[Line<f32>],
+        norms: &[f32],
+        limits: &Line<f32>,
+        from: usize,
+    ) -> Option<(usize, u32)> {
+        // Not the same as `<=`: a NaN is near.
+        #[expect(clippy::neg_cmp_op_on_partial_ord)]
+        let near = |sum: f32, norm: f32, limit: f32| !(norm - 2.0 * sum > limit);
+        next_near(sums, norms, limits, from, near)
+    }
+
+    pub fn next_near_integer(
+        sums: &[Line<i32>],
+        norms: &[i32],
+        limits: &Line<i32>,
+        from: usize,
+    ) -> Option<(usize, u32)> {
+        let near = |sum: i32, norm: i32, limit: i32| norm - 2 * sum <= limit;
+        next_near(sums, norms, limits, from, near)
+    }
+
+    /// The first row with a query that is `near`, and these queries as a mask.
+    #[inline(always)]
+    fn next_near<S: Copy>(
         sums: &[Line<S>],
         norms: &[S],
         limits: &Line<S>,
         from: usize,
         near: impl Fn(S, S, S) -> bool,
     ) -> Option<(usize, u32)> {
-        sums.iter()
-            .zip(norms)
-            .enumerate()
-            .skip(from)
-            .find_map(|(row, (sums, &norm))| {
-                let mask = (0..QUERIES).fold(0, |mask, query| {
-                    mask | u32::from(near(sums.0[query], norm, limits.0[query])) << query
-                });
-                (mask != 0).then_some((row, mask))
-            })
+        for (row, (sums, &norm)) in sums.iter().zip(norms).enumerate().skip(from) {
+            let mut mask = 0;
+            for query in 0..QUERIES {
+                mask |= u32::from(near(sums.0[query], norm, limits.0[query])) << query;
+            }
+            if mask != 0 {
+                return Some((row, mask));
+            }
+        }
+        None
     }
 }
 
@@ -307,13 +374,14 @@ mod portable {
 mod avx2 {
     use std::arch::x86_64::*;
 
-    use super::{Line, POINTS, Rounded, portable};
+    use super::{Line, POINTS};
 
-    /// Words whose products are added in 16 bits: 4 · 2 · 64 · 64 ≤ 2¹⁵, and where it is equal, it is negative.
+    /// Words whose products are added in 16 bits, two a lane: 4 · 2 · 64 · 64 ≤ 2¹⁵, and where it
+    /// is equal, it is negative, as only −64 is so large.
     const SHORT: usize = 4;
 
     #[target_feature(enable = "avx2,fma")]
-    pub fn accumulate_f32(
+    pub fn accumulate_floats(
         points: &[[f32; POINTS]],
         panel: &[Line<f32>],
         sums: &mut [Line<f32>; POINTS],
@@ -343,35 +411,20 @@ mod avx2 {
     }
 
     #[target_feature(enable = "avx2")]
-    pub fn round(row: &[u8], low: u8, step: u8, most: u8, codes: &mut [u8]) -> Rounded<i32> {
-        portable::round(row, low, step, most, codes)
-    }
-
-    #[target_feature(enable = "avx2,fma")]
-    pub fn round_floats(
-        row: &[f32],
-        low: f32,
-        step: f32,
-        most: u8,
-        codes: &mut [u8],
-    ) -> Rounded<f32> {
-        portable::round_floats(row, low, step, most, codes)
-    }
-
-    #[target_feature(enable = "avx2")]
     pub fn accumulate_bytes(
         points: &[[[u8; 4]; POINTS]],
         panel: &[Line<[u8; 4]>],
         sums: &mut [Line<i32>; POINTS],
     ) {
-        three::<0>(points, panel, sums);
-        three::<3>(points, panel, sums);
+        three_points::<0>(points, panel, sums);
+        three_points::<3>(points, panel, sums);
     }
 
-    /// Three points of the tile: six sums of 32 bits and six of 16 are what the registers hold.
+    /// The points `FIRST..FIRST + 3` of the tile: six sums of 32 bits and six of 16 are what the
+    /// registers hold.
     #[inline]
     #[target_feature(enable = "avx2")]
-    fn three<const FIRST: usize>(
+    fn three_points<const FIRST: usize>(
         points: &[[[u8; 4]; POINTS]],
         panel: &[Line<[u8; 4]>],
         sums: &mut [Line<i32>; POINTS],
@@ -384,7 +437,9 @@ mod avx2 {
         let (panel, rest_panel) = panel[..len].as_chunks::<SHORT>();
         for (points, panel) in points.iter().zip(panel) {
             let mut short = zero;
-            (0..SHORT).for_each(|i| add_products::<FIRST>(&points[i], &panel[i], &mut short));
+            for i in 0..SHORT {
+                add_products::<FIRST>(&points[i], &panel[i], &mut short);
+            }
             // Counted, so that it is unrolled and all stays in registers.
             for point in 0..3 {
                 for half in 0..2 {
@@ -394,10 +449,9 @@ mod avx2 {
             }
         }
         let mut short = zero;
-        rest_points
-            .iter()
-            .zip(rest_panel)
-            .for_each(|(p, line)| add_products::<FIRST>(p, line, &mut short));
+        for (points, line) in rest_points.iter().zip(rest_panel) {
+            add_products::<FIRST>(points, line, &mut short);
+        }
         for ((sums, tile), short) in sums[FIRST..].iter_mut().zip(&tile).zip(&short) {
             let sums = sums.0.as_mut_ptr().cast::<__m256i>();
             for half in 0..2 {
@@ -413,6 +467,7 @@ mod avx2 {
         }
     }
 
+    /// Adds one word's products to sums of 16 bits, two a query.
     #[inline]
     #[target_feature(enable = "avx2")]
     fn add_products<const FIRST: usize>(
@@ -431,7 +486,7 @@ mod avx2 {
     }
 
     #[target_feature(enable = "avx2,fma")]
-    pub fn next_near_f32(
+    pub fn next_near_float(
         sums: &[Line<f32>],
         norms: &[f32],
         limits: &Line<f32>,
@@ -459,7 +514,7 @@ mod avx2 {
     }
 
     #[target_feature(enable = "avx2")]
-    pub fn next_near_i32(
+    pub fn next_near_integer(
         sums: &[Line<i32>],
         norms: &[i32],
         limits: &Line<i32>,
@@ -687,9 +742,21 @@ mod tests {
             .collect();
         let (mut fast, mut slow) = ([Line([5; QUERIES]); POINTS], [Line([5; QUERIES]); POINTS]);
         Word::accumulate(&rows, &panel, &mut fast);
-        portable::accumulate(&rows, &panel, &mut slow, |sum, a, b| {
-            sum + product(a, b) as i32
-        });
+        portable::accumulate_bytes(&rows, &panel, &mut slow);
+        assert_eq!(fast, slow);
+
+        let floats: Vec<[f32; POINTS]> = rows.iter().map(|row| row.map(|w| w[0].into())).collect();
+        let float_panel: Vec<Line<f32>> = panel
+            .iter()
+            .map(|line| Line(line.0.map(|word| word[0].into())))
+            .collect();
+        let (mut fast, mut slow) = (
+            [Line([5.0; QUERIES]); POINTS],
+            [Line([5.0; QUERIES]); POINTS],
+        );
+        Word::accumulate(&floats, &float_panel, &mut fast);
+        portable::accumulate_floats(&floats, &float_panel, &mut slow);
+        // Whole numbers below 2²⁴: nothing is rounded in whatever order.
         assert_eq!(fast, slow);
     }
 
@@ -714,23 +781,23 @@ mod tests {
             .collect();
         let float_norms: Vec<f32> = norms.iter().map(|&v| v as f32).collect();
         let float_limits = Line(limits.0.map(|v| v as f32));
-        let (mut integers, mut reals, mut from) = (Vec::new(), Vec::new(), 0);
-        while let Some((row, mask)) = <[u8; 4]>::next_near(&sums, &norms, &limits, from) {
-            integers.push((row, mask));
-            from = row + 1;
+        let all = |next: &dyn Fn(usize) -> Option<(usize, u32)>| {
+            let (mut found, mut from) = (Vec::new(), 0);
+            while let Some((row, mask)) = next(from) {
+                found.push((row, mask));
+                from = row + 1;
+            }
+            found
+        };
+        for form in [<[u8; 4]>::next_near, portable::next_near_integer] {
+            let found = all(&|from| form(&sums, &norms, &limits, from));
+            assert_eq!(found, expected);
         }
-        from = 0;
-        while let Some((row, mask)) = f32::next_near(&floats, &float_norms, &float_limits, from) {
-            reals.push((row, mask));
-            from = row + 1;
+        for form in [f32::next_near, portable::next_near_float] {
+            let found = all(&|from| form(&floats, &float_norms, &float_limits, from));
+            assert_eq!(found, expected);
+            let (nan, zero) = (Line([f32::NAN; QUERIES]), Line([0.0; QUERIES]));
+            assert_eq!(form(&[nan], &[0.0], &zero, 0), Some((0, 0xffff)));
         }
-        assert_eq!(integers, expected);
-        assert_eq!(reals, expected);
-
-        let nan = Line([f32::NAN; QUERIES]);
-        assert_eq!(
-            f32::next_near(&[nan], &[0.0], &Line([0.0; QUERIES]), 0),
-            Some((0, 0xffff))
-        );
     }
 }

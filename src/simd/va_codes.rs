@@ -1,7 +1,33 @@
 //! The VA+-file's passes: squared distances between small integers, in three layouts.
 //!
-//! All codes are 16-bit, or become so by a factor, and all sums fit in 31 bits (the index scales its codes so). A
-//! difference beyond 16 bits saturates, which can only make a sum smaller: a lower bound stays one.
+//! The naive form of each pass:
+//!
+//! ```text
+//! boxes      Σ (distance of qᵢ to lowᵢ..=highᵢ)²               a bound for all points of a box
+//! heads      Σ (xᵢ − qᵢ)² + (‖rest of x‖ − ‖rest of q‖)²       over the first components
+//! segments   partial + Σ (codeᵢ·stepᵢ − qᵢ)² + (‖rest‖ − ‖rest‖)²   over some more
+//! ```
+//!
+//! Each is a lower bound of the squared distance, as the norms of two vectors differ by no more
+//! than the vectors do. A pass keeps the points whose bound is within the limit, the *survivors*.
+//!
+//! Boxes and heads are read in order. So 32 of them, a *block*, stand side by side, two components
+//! in each lane of 32 bits ([`Pairs`]); one instruction squares both and adds them:
+//!
+//! ```text
+//!            point 0    point 1   ...  point 31
+//! pair 0     x0 x1      x0 x1          x0 x1
+//! pair 1     x2 x3      x2 x3          x2 x3
+//! ...
+//! last       ‖rest‖ 0   ‖rest‖ 0       ‖rest‖ 0       (heads only)
+//! ```
+//!
+//! Segments are read for single survivors. So each is a cache line of its own ([`Segment`]).
+//!
+//! What can go wrong is overflow. All codes are 16-bit, or become so by a factor. A difference
+//! beyond 16 bits saturates, which can only make a sum smaller: a lower bound stays one. Sums fit
+//! in 31 bits because the index scales its codes so: points are within 16,000 of the centre,
+//! queries within 30,000, and (16,000 + 30,000)² < 2³¹.
 
 /// Points of a block, boxes of a group.
 pub(crate) const BLOCK: usize = 32;
@@ -13,11 +39,12 @@ pub(crate) const WIDTH: usize = 62;
 #[repr(C, align(64))]
 pub(crate) struct Pairs(pub [[i16; 2]; BLOCK]);
 
-/// Some further components of a point, in a cache line: a code of 8 bits stands for its product with a step of the
-/// component's own.
+/// Some further components of a point, in a cache line: a code of 8 bits stands for its product
+/// with a step of the component's own.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[repr(C, align(64))]
 pub(crate) struct Segment {
+    /// The components.
     pub codes: [i8; WIDTH],
     /// The norm of what all components so far leave out.
     pub rest: i16,
@@ -32,12 +59,16 @@ impl Default for Segment {
     }
 }
 
-/// The same components of a query, and the steps of the points' codes; what is beyond [`WIDTH`] is zero.
+/// The same components of a query, and the steps of the points' codes; what is beyond [`WIDTH`] is
+/// zero.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[repr(C, align(64))]
 pub(crate) struct Sought {
+    /// What the points' codes are multiplied by.
     pub steps: [i16; WIDTH + 2],
+    /// The query's components.
     pub values: [i16; WIDTH + 2],
+    /// The norm of what all components so far leave out.
     pub rest: i16,
 }
 
@@ -51,9 +82,9 @@ impl Default for Sought {
     }
 }
 
-/// A candidate on its way through the passes.
+/// A point that is still among the possible neighbours, on its way through the passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Candidate {
+pub(crate) struct Survivor {
     /// The lower bound so far.
     pub bound: i32,
     /// The part of it that is components alone, without the norms of the rest.
@@ -62,69 +93,39 @@ pub(crate) struct Candidate {
     pub position: u32,
 }
 
-/// Squared distance of a query to boxes: `low` and `high` hold, pair by pair, the limits of a group of [`BLOCK`] boxes.
+/// Squared distance of a query to boxes, into `out`: `low` and `high` hold, pair by pair, the
+/// limits of a group of [`BLOCK`] boxes.
 pub(crate) fn boxes(low: &[Pairs], high: &[Pairs], query: &[[i16; 2]], out: &mut Vec<i32>) {
     out.clear();
-    #[cfg(target_arch = "x86_64")]
-    if super::has_avx2() {
-        // SAFETY: AVX2 has just been found.
-        return unsafe { avx2::boxes(low, high, query, out) };
-    }
-    portable::boxes(low, high, query, out);
+    add_boxes(low, high, query, out);
 }
 
-/// Appends the positions of the values that are not above `limit`.
-pub(crate) fn within(values: &[i32], limit: i32, out: &mut Vec<u32>) {
-    #[cfg(target_arch = "x86_64")]
-    if super::has_avx2() {
-        // SAFETY: AVX2 has just been found.
-        return unsafe { avx2::within(values, limit, out) };
-    }
-    portable::within(values, limit, 0, out);
-}
-
-/// Scores the points of the named blocks by their heads and appends those whose bound is not above `limit`. A head's
-/// last pair is the norm of the rest and a zero. `fetch` is called with the position of each, to ask the memory for what
-/// will be read of it next.
-pub(crate) fn heads(
-    heads: &[Pairs],
-    query: &[[i16; 2]],
-    blocks: &[u32],
-    limit: i32,
-    out: &mut Vec<Candidate>,
-    fetch: impl Fn(u32),
-) {
-    #[cfg(target_arch = "x86_64")]
-    if super::has_avx2() {
-        // SAFETY: AVX2 has just been found.
-        return unsafe { avx2::heads(heads, query, blocks, limit, out, fetch) };
-    }
-    let start = out.len();
-    portable::heads(heads, query, blocks, limit, out);
-    out[start..]
-        .iter()
-        .for_each(|candidate| fetch(candidate.position));
-}
-
-/// Adds a segment to the bounds of the candidates and keeps those that are not above `limit`. `at` tells where the segment
-/// of a position is; `fetch` as in [`heads`].
-pub(crate) fn segments(
-    segments: &[Segment],
-    sought: &Sought,
-    limit: i32,
-    candidates: &mut Vec<Candidate>,
-    at: impl Fn(u32) -> usize,
-    fetch: impl Fn(u32),
-) {
-    #[cfg(target_arch = "x86_64")]
-    if super::has_avx2() {
-        // SAFETY: AVX2 has just been found.
-        return unsafe { avx2::segments(segments, sought, limit, candidates, at, fetch) };
-    }
-    portable::segments(segments, sought, limit, candidates, at);
-    candidates
-        .iter()
-        .for_each(|candidate| fetch(candidate.position));
+dispatch! {
+    /// Appends what [`boxes`] writes.
+    fn add_boxes(low: &[Pairs], high: &[Pairs], query: &[[i16; 2]], out: &mut Vec<i32>);
+    /// Appends the positions of the values that are not above `limit`.
+    pub(crate) fn within(values: &[i32], limit: i32, out: &mut Vec<u32>);
+    /// Scores the points of the named blocks by their heads and appends those whose bound is not
+    /// above `limit`. A head's last pair is the norm of the rest and a zero. `fetch` is called with
+    /// the position of each, to ask the memory for what will be read of it next.
+    pub(crate) fn heads(
+        heads: &[Pairs],
+        query: &[[i16; 2]],
+        blocks: &[u32],
+        limit: i32,
+        out: &mut Vec<Survivor>,
+        fetch: impl Fn(u32),
+    );
+    /// Adds a segment to the bounds of the survivors and keeps those that are not above `limit`.
+    /// `at` tells where the segment of a position is; `fetch` as in [`heads`].
+    pub(crate) fn segments(
+        segments: &[Segment],
+        sought: &Sought,
+        limit: i32,
+        survivors: &mut Vec<Survivor>,
+        at: impl Fn(u32) -> usize,
+        fetch: impl Fn(u32),
+    );
 }
 
 fn square(difference: i16) -> i32 {
@@ -132,13 +133,13 @@ fn square(difference: i16) -> i32 {
 }
 
 mod portable {
-    use super::{BLOCK, Candidate, Pairs, Segment, Sought, square};
+    use super::{BLOCK, Pairs, Segment, Sought, Survivor, square};
 
-    pub fn boxes(low: &[Pairs], high: &[Pairs], query: &[[i16; 2]], out: &mut Vec<i32>) {
-        for (low, high) in low
+    pub fn add_boxes(low: &[Pairs], high: &[Pairs], query: &[[i16; 2]], out: &mut Vec<i32>) {
+        let groups = low
             .chunks_exact(query.len())
-            .zip(high.chunks_exact(query.len()))
-        {
+            .zip(high.chunks_exact(query.len()));
+        for (low, high) in groups {
             let mut sums = [0; BLOCK];
             for ((low, high), query) in low.iter().zip(high).zip(query) {
                 for (lane, sum) in sums.iter_mut().enumerate() {
@@ -153,14 +154,17 @@ mod portable {
         }
     }
 
-    pub fn within(values: &[i32], limit: i32, first: u32, out: &mut Vec<u32>) {
-        out.extend(
-            values
-                .iter()
-                .zip(first..)
-                .filter(|&(&value, _)| value <= limit)
-                .map(|(_, at)| at),
-        );
+    pub fn within(values: &[i32], limit: i32, out: &mut Vec<u32>) {
+        within_from(0, values, limit, out);
+    }
+
+    /// [`within`] for values of which the first has the position `first`.
+    pub fn within_from(first: u32, values: &[i32], limit: i32, out: &mut Vec<u32>) {
+        for (position, &value) in (first..).zip(values) {
+            if value <= limit {
+                out.push(position);
+            }
+        }
     }
 
     pub fn heads(
@@ -168,23 +172,29 @@ mod portable {
         query: &[[i16; 2]],
         blocks: &[u32],
         limit: i32,
-        out: &mut Vec<Candidate>,
+        out: &mut Vec<Survivor>,
+        fetch: impl Fn(u32),
     ) {
+        let Some((rest, components)) = query.split_last() else {
+            return;
+        };
         for &block in blocks {
             let head = &heads[block as usize * query.len()..][..query.len()];
             for lane in 0..BLOCK {
-                let squares = |(pairs, query): (&Pairs, &[i16; 2])| -> i32 {
-                    (0..2)
-                        .map(|side| square(pairs.0[lane][side].saturating_sub(query[side])))
-                        .sum()
+                let squares = |pairs: &Pairs, query: &[i16; 2]| {
+                    let [a, b] = pairs.0[lane];
+                    square(a.saturating_sub(query[0])) + square(b.saturating_sub(query[1]))
                 };
-                let bound = head.iter().zip(query).map(squares).sum();
+                let terms = head.iter().zip(components);
+                let partial: i32 = terms.map(|(pairs, query)| squares(pairs, query)).sum();
+                let bound = partial + squares(&head[components.len()], rest);
                 if bound <= limit {
-                    let rest = head.iter().zip(query).next_back().map_or(0, squares);
-                    out.push(Candidate {
+                    let position = block * BLOCK as u32 + lane as u32;
+                    fetch(position);
+                    out.push(Survivor {
                         bound,
-                        partial: bound - rest,
-                        position: block * BLOCK as u32 + lane as u32,
+                        partial,
+                        position,
                     });
                 }
             }
@@ -195,18 +205,23 @@ mod portable {
         segments: &[Segment],
         sought: &Sought,
         limit: i32,
-        candidates: &mut Vec<Candidate>,
+        survivors: &mut Vec<Survivor>,
         at: impl Fn(u32) -> usize,
+        fetch: impl Fn(u32),
     ) {
-        candidates.retain_mut(|candidate| {
-            let segment = &segments[at(candidate.position)];
+        survivors.retain_mut(|survivor| {
+            let segment = &segments[at(survivor.position)];
             let components = segment.codes.iter().zip(&sought.steps).zip(&sought.values);
             let squares = components.map(|((&code, &step), &value)| {
                 square((i16::from(code) * step).saturating_sub(value))
             });
-            candidate.partial += squares.sum::<i32>();
-            candidate.bound = candidate.partial + square(segment.rest.saturating_sub(sought.rest));
-            candidate.bound <= limit
+            survivor.partial += squares.sum::<i32>();
+            survivor.bound = survivor.partial + square(segment.rest.saturating_sub(sought.rest));
+            let near = survivor.bound <= limit;
+            if near {
+                fetch(survivor.position);
+            }
+            near
         });
     }
 }
@@ -215,7 +230,8 @@ mod portable {
 mod avx2 {
     use std::arch::x86_64::*;
 
-    use super::{BLOCK, Candidate, Pairs, Segment, Sought, WIDTH, portable, square};
+    use super::{BLOCK, Pairs, Segment, Sought, Survivor, WIDTH, portable, square};
+    use crate::simd::prefetch;
 
     /// Registers of a [`Pairs`].
     const WIDE: usize = BLOCK / 8;
@@ -228,6 +244,7 @@ mod avx2 {
         std::array::from_fn(|i| unsafe { _mm256_load_si256(start.add(i)) })
     }
 
+    /// The pair in every lane.
     #[inline]
     #[target_feature(enable = "avx2")]
     fn broadcast([a, b]: [i16; 2]) -> __m256i {
@@ -242,20 +259,18 @@ mod avx2 {
     }
 
     #[target_feature(enable = "avx2")]
-    pub fn boxes(low: &[Pairs], high: &[Pairs], query: &[[i16; 2]], out: &mut Vec<i32>) {
+    pub fn add_boxes(low: &[Pairs], high: &[Pairs], query: &[[i16; 2]], out: &mut Vec<i32>) {
         let zero = _mm256_setzero_si256();
-        for (low, high) in low
+        let groups = low
             .chunks_exact(query.len())
-            .zip(high.chunks_exact(query.len()))
-        {
+            .zip(high.chunks_exact(query.len()));
+        for (low, high) in groups {
             let mut sums = [zero; WIDE];
             for ((low, high), &query) in low.iter().zip(high).zip(query) {
                 let (low, high, query) = (load(low), load(high), broadcast(query));
                 for i in 0..WIDE {
-                    let (below, above) = (
-                        _mm256_subs_epi16(low[i], query),
-                        _mm256_subs_epi16(query, high[i]),
-                    );
+                    let below = _mm256_subs_epi16(low[i], query);
+                    let above = _mm256_subs_epi16(query, high[i]);
                     let outside = _mm256_max_epi16(_mm256_max_epi16(below, above), zero);
                     sums[i] = _mm256_add_epi32(sums[i], _mm256_madd_epi16(outside, outside));
                 }
@@ -278,7 +293,7 @@ mod avx2 {
                 near &= near - 1;
             }
         }
-        portable::within(rest, limit, (values.len() - rest.len()) as u32, out);
+        portable::within_from((values.len() - rest.len()) as u32, rest, limit, out);
     }
 
     #[target_feature(enable = "avx2")]
@@ -287,60 +302,69 @@ mod avx2 {
         query: &[[i16; 2]],
         blocks: &[u32],
         limit: i32,
-        out: &mut Vec<Candidate>,
+        out: &mut Vec<Survivor>,
         fetch: impl Fn(u32),
     ) {
-        let zero = _mm256_setzero_si256();
-        let limits = _mm256_set1_epi32(limit);
-        let Some((&rest, query)) = query.split_last() else {
+        let head_of = |block: u32| &heads[block as usize * query.len()..][..query.len()];
+        let Some((&rest, components)) = query.split_last() else {
             return;
         };
         for (at, &block) in blocks.iter().enumerate() {
-            let head = &heads[block as usize * (query.len() + 1)..][..query.len() + 1];
+            // The named blocks are not neighbours: the memory is asked for the one after the next.
             if let Some(&next) = blocks.get(at + 2) {
-                for line in &heads[next as usize * (query.len() + 1)..][..query.len() + 1] {
-                    let start = std::ptr::from_ref(line).cast::<i8>();
-                    // SAFETY: a prefetch reads nothing; the addresses are inside the line's two cache lines.
-                    unsafe {
-                        _mm_prefetch::<_MM_HINT_T0>(start);
-                        _mm_prefetch::<_MM_HINT_T0>(start.add(64));
-                    }
-                }
+                prefetch(head_of(next));
             }
-            let mut sums = [zero; WIDE];
-            for (pairs, &query) in head.iter().zip(query) {
-                let (pairs, query) = (load(pairs), broadcast(query));
-                for i in 0..WIDE {
-                    let difference = _mm256_subs_epi16(pairs[i], query);
-                    sums[i] = _mm256_add_epi32(sums[i], _mm256_madd_epi16(difference, difference));
-                }
+            let head = head_of(block);
+            let mut partials = [_mm256_setzero_si256(); WIDE];
+            for (pairs, &query) in head.iter().zip(components) {
+                partials = add_squares(partials, pairs, query);
             }
-            let (pairs, rest) = (load(&head[query.len()]), broadcast(rest));
-            let mut bounds = sums;
-            let mut near = 0;
-            for i in 0..WIDE {
-                let difference = _mm256_subs_epi16(pairs[i], rest);
-                bounds[i] = _mm256_add_epi32(sums[i], _mm256_madd_epi16(difference, difference));
-                let far = _mm256_castsi256_ps(_mm256_cmpgt_epi32(bounds[i], limits));
-                near |= (!_mm256_movemask_ps(far) as u32 & 0xff) << (8 * i);
+            let bounds = add_squares(partials, &head[components.len()], rest);
+            let mut near = not_above(&bounds, limit);
+            if near == 0 {
+                continue;
             }
-            if near != 0 {
-                let (bounds, partials) = (store(bounds), store(sums));
-                while near != 0 {
-                    let lane = near.trailing_zeros() as usize;
-                    near &= near - 1;
-                    let position = block * BLOCK as u32 + lane as u32;
-                    fetch(position);
-                    out.push(Candidate {
-                        bound: bounds[lane % BLOCK],
-                        partial: partials[lane % BLOCK],
-                        position,
-                    });
-                }
+            let (bounds, partials) = (store(bounds), store(partials));
+            while near != 0 {
+                let lane = near.trailing_zeros() as usize;
+                near &= near - 1;
+                let position = block * BLOCK as u32 + lane as u32;
+                fetch(position);
+                out.push(Survivor {
+                    bound: bounds[lane % BLOCK],
+                    partial: partials[lane % BLOCK],
+                    position,
+                });
             }
         }
     }
 
+    /// Adds the squared differences of the pairs of a block and a pair of the query.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn add_squares(mut sums: [__m256i; WIDE], pairs: &Pairs, query: [i16; 2]) -> [__m256i; WIDE] {
+        let (pairs, query) = (load(pairs), broadcast(query));
+        for i in 0..WIDE {
+            let difference = _mm256_subs_epi16(pairs[i], query);
+            sums[i] = _mm256_add_epi32(sums[i], _mm256_madd_epi16(difference, difference));
+        }
+        sums
+    }
+
+    /// The lanes that are not above `limit`, as a bit mask.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn not_above(values: &[__m256i; WIDE], limit: i32) -> u32 {
+        let limits = _mm256_set1_epi32(limit);
+        let mut near = 0;
+        for (i, &values) in values.iter().enumerate() {
+            let far = _mm256_castsi256_ps(_mm256_cmpgt_epi32(values, limits));
+            near |= (!_mm256_movemask_ps(far) as u32 & 0xff) << (8 * i);
+        }
+        near
+    }
+
+    /// Sixteen numbers a register.
     #[target_feature(enable = "avx2")]
     fn sixteens(values: &[i16; WIDTH + 2]) -> [__m256i; 4] {
         // SAFETY: sixty-four numbers are four registers of sixteen; any bits are valid.
@@ -352,20 +376,21 @@ mod avx2 {
         segments: &[Segment],
         sought: &Sought,
         limit: i32,
-        candidates: &mut Vec<Candidate>,
+        survivors: &mut Vec<Survivor>,
         at: impl Fn(u32) -> usize,
         fetch: impl Fn(u32),
     ) {
         let (steps, values) = (sixteens(&sought.steps), sixteens(&sought.values));
         let mut kept = 0;
-        for read in 0..candidates.len() {
-            let mut candidate = candidates[read];
-            let segment = &segments[at(candidate.position)];
+        for read in 0..survivors.len() {
+            let mut survivor = survivors[read];
+            let segment = &segments[at(survivor.position)];
             let line = std::ptr::from_ref(segment).cast::<__m128i>();
             let mut sums = _mm256_setzero_si256();
             for i in 0..4 {
-                // SAFETY: an aligned load of a quarter of the sixty-four bytes of the segment, which has no padding. The
-                // norm of the rest comes along and is multiplied by zero.
+                // The norm of the rest comes along as two codes, and is multiplied by zero.
+                // SAFETY: an aligned load of a quarter of the sixty-four bytes of the segment,
+                // which has no padding.
                 let codes = _mm256_cvtepi8_epi16(unsafe { _mm_load_si128(line.add(i)) });
                 let difference = _mm256_subs_epi16(_mm256_mullo_epi16(codes, steps[i]), values[i]);
                 sums = _mm256_add_epi32(sums, _mm256_madd_epi16(difference, difference));
@@ -375,16 +400,16 @@ mod avx2 {
                 _mm256_extracti128_si256::<1>(sums),
             );
             let two = _mm_add_epi32(four, _mm_shuffle_epi32::<0b00_00_11_10>(four));
-            candidate.partial +=
+            survivor.partial +=
                 _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32::<0b00_00_00_01>(two)));
-            candidate.bound = candidate.partial + square(segment.rest.saturating_sub(sought.rest));
-            candidates[kept] = candidate;
-            if candidate.bound <= limit {
+            survivor.bound = survivor.partial + square(segment.rest.saturating_sub(sought.rest));
+            survivors[kept] = survivor;
+            if survivor.bound <= limit {
                 kept += 1;
-                fetch(candidate.position);
+                fetch(survivor.position);
             }
         }
-        candidates.truncate(kept);
+        survivors.truncate(kept);
     }
 }
 
@@ -394,7 +419,7 @@ mod tests {
     use rand::{Rng, SeedableRng};
     use rand_chacha::ChaCha8Rng;
 
-    /// Codes whose sums stay in 31 bits, and now and then a pair whose difference saturates.
+    /// Codes whose sums stay in 31 bits; one in a hundred is large.
     fn code(rng: &mut ChaCha8Rng) -> i16 {
         if rng.random_bool(0.01) {
             rng.random_range(-8_000..8_000)
@@ -431,7 +456,7 @@ mod tests {
             let (low, high) = (sorted(i16::min), sorted(i16::max));
             let (mut fast, mut slow) = (Vec::new(), Vec::new());
             boxes(&low, &high, &query, &mut fast);
-            portable::boxes(&low, &high, &query, &mut slow);
+            portable::add_boxes(&low, &high, &query, &mut slow);
             assert_eq!(fast, slow);
             // A point of the box at the nearest place: the definition.
             for (at, &bound) in fast.iter().enumerate() {
@@ -450,7 +475,7 @@ mod tests {
             let (mut fast, mut slow) = (Vec::new(), Vec::new());
             let limit = i32::MAX / 400 * width as i32;
             heads(&a, &query, &[2, 0], limit, &mut fast, |_| ());
-            portable::heads(&a, &query, &[2, 0], limit, &mut slow);
+            portable::heads(&a, &query, &[2, 0], limit, &mut slow, |_| ());
             assert_eq!(fast, slow);
             for block in [2, 0] {
                 for lane in 0..BLOCK {
@@ -465,7 +490,7 @@ mod tests {
                     let partial = bound - square(width - 1, 0) - square(width - 1, 1);
                     let found = fast
                         .iter()
-                        .find(|candidate| candidate.position as usize == block * BLOCK + lane);
+                        .find(|survivor| survivor.position as usize == block * BLOCK + lane);
                     let expected = (bound <= i64::from(limit)).then_some((bound, partial));
                     assert_eq!(
                         found.map(|c| (i64::from(c.bound), i64::from(c.partial))),
@@ -490,10 +515,15 @@ mod tests {
                 .iter_mut()
                 .for_each(|value| *value = rng.random_range(-2_000..2_000));
             let at = |position: u32| 2 * position as usize + 1;
-            let (before, mut candidates, limit) = (fast.clone(), fast, 120_000_000);
-            segments(&lines, &sought, limit, &mut candidates, at, |_| ());
-            portable::segments(&lines, &sought, limit, &mut slow, at);
-            assert_eq!(candidates, slow);
+            let (before, mut survivors, limit) = (fast.clone(), fast, 120_000_000);
+            let fetched = std::cell::RefCell::new(Vec::new());
+            segments(&lines, &sought, limit, &mut survivors, at, |position| {
+                fetched.borrow_mut().push(position);
+            });
+            let kept: Vec<u32> = survivors.iter().map(|survivor| survivor.position).collect();
+            assert_eq!(fetched.into_inner(), kept);
+            portable::segments(&lines, &sought, limit, &mut slow, at, |_| ());
+            assert_eq!(survivors, slow);
             for old in before {
                 let line = &lines[at(old.position)];
                 let squares = (0..WIDTH).map(|i| {
@@ -503,9 +533,9 @@ mod tests {
                 });
                 let partial = i64::from(old.partial) + squares.sum::<i64>();
                 let bound = partial + (i64::from(line.rest) - i64::from(sought.rest)).pow(2);
-                let found = candidates
+                let found = survivors
                     .iter()
-                    .find(|candidate| candidate.position == old.position);
+                    .find(|survivor| survivor.position == old.position);
                 let expected = (bound <= i64::from(limit)).then_some((bound, partial));
                 assert_eq!(
                     found.map(|c| (i64::from(c.bound), i64::from(c.partial))),
@@ -516,25 +546,33 @@ mod tests {
 
         let values: Vec<i32> = (0..100).map(|_| rng.random_range(-50..50)).collect();
         for len in [0, 7, 8, 99] {
-            let mut found = Vec::new();
-            within(&values[..len], 3, &mut found);
             let expected: Vec<u32> = (0..len as u32)
                 .filter(|&at| values[at as usize] <= 3)
                 .collect();
-            assert_eq!(found, expected);
+            for form in [within, portable::within] {
+                let mut found = Vec::new();
+                form(&values[..len], 3, &mut found);
+                assert_eq!(found, expected);
+            }
         }
     }
 
     #[test]
     fn what_saturates_stays_below() {
-        let far = Pairs([[-16_000, 0]; BLOCK]);
-        let mut out = Vec::new();
-        heads(&[far], &[[30_000, 0]], &[0], i32::MAX, &mut out, |_| ());
-        assert_eq!(out.len(), BLOCK);
-        assert!(
-            out.iter()
-                .all(|candidate| candidate.bound == 32_768 * 32_768)
-        );
-        boxes(&[far], &[far], &[[30_000, 0]], &mut Vec::new());
+        let (far, query) = (Pairs([[-16_000, 0]; BLOCK]), [[30_000, 0]]);
+        let (mut fast, mut slow) = (Vec::new(), Vec::new());
+        heads(&[far], &query, &[0], i32::MAX, &mut fast, |_| ());
+        portable::heads(&[far], &query, &[0], i32::MAX, &mut slow, |_| ());
+        assert_eq!(fast, slow);
+        assert_eq!(fast.len(), BLOCK);
+        for survivor in fast {
+            assert_eq!(survivor.bound, 32_768 * 32_768);
+        }
+        // The box is below the query: 30,000 + 16,000 saturates at 32,767.
+        let (mut fast, mut slow) = (Vec::new(), Vec::new());
+        boxes(&[far], &[far], &query, &mut fast);
+        portable::add_boxes(&[far], &[far], &query, &mut slow);
+        assert_eq!(fast, [32_767 * 32_767; BLOCK]);
+        assert_eq!(fast, slow);
     }
 }

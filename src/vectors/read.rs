@@ -1,11 +1,20 @@
-//! Vectors out of files: NumPy's `.npy`, and the `.fvecs` and `.bvecs` of the TEXMEX collections.
+//! Vectors out of files: NumPy's `.npy`, and the `.fvecs` and `.bvecs` of the TEXMEX collections
+//! (<http://corpus-texmex.irisa.fr>).
+//!
+//! A `.fvecs` or `.bvecs` file is a row of records, one for each vector:
+//!
+//! ```text
+//! | d: u32, little-endian | d values: f32, little-endian, or u8 | the next record ...
+//! ```
+//!
+//! Every record repeats the dimension. A file whose records differ in it is refused.
 
 use std::fs;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 use ndarray::Array2;
-use ndarray_npy::{ReadNpyError, ReadNpyExt};
+use ndarray_npy::{ReadNpyError, ReadNpyExt, ReadableElement};
 use thiserror::Error;
 
 use super::{Vectors, VectorsError};
@@ -21,13 +30,13 @@ pub enum ReadError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// The file's name does not end in a known way.
+    /// The file's name has none of the known endings.
     #[error("{}: expected a name that ends in .npy, .fvecs or .bvecs", path.display())]
     Format {
         /// The file.
         path: PathBuf,
     },
-    /// The file is not what its name says.
+    /// The contents are not of the format that the name says.
     #[error("{}: {why}", path.display())]
     Malformed {
         /// The file.
@@ -35,7 +44,7 @@ pub enum ReadError {
         /// What is wrong with it.
         why: String,
     },
-    /// The values cannot be searched in.
+    /// The values cannot be searched: one of them is not finite, or there are too many.
     #[error("{}: {source}", path.display())]
     Vectors {
         /// The file.
@@ -46,36 +55,43 @@ pub enum ReadError {
 }
 
 impl Vectors {
-    /// Reads a file by the ending of its name: `.npy` (a two-dimensional array of `uint8`, `float32` or `float64`),
-    /// `.fvecs` or `.bvecs` (each vector a 32-bit little-endian dimension and its values).
+    /// Reads a file, in the format that the ending of its name says.
+    ///
+    /// - `.npy`: an n × d array of `uint8`, `float32` or `float64`;
+    /// - `.fvecs`, `.bvecs`: each vector is a 32-bit little-endian dimension and its values.
+    ///
+    /// Bytes stay bytes; all other values become f32.
     ///
     /// # Errors
     /// If the file cannot be read, is not of that format, or holds values that are not finite.
+    ///
+    /// ```
+    /// use fashion_knn::vectors::Vectors;
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// let path = folder.path().join("two.bvecs");
+    /// std::fs::write(&path, [2, 0, 0, 0, 7, 8, 2, 0, 0, 0, 9, 10])?;
+    /// let vectors = Vectors::read(&path)?;
+    /// assert_eq!((vectors.len(), vectors.dim()), (2, 2));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn read(path: impl AsRef<Path>) -> Result<Self, ReadError> {
         let path = path.as_ref();
-        let bytes = || {
-            fs::read(path).map_err(|source| ReadError::Io {
-                path: path.to_owned(),
-                source,
-            })
-        };
-        let read = match path.extension().and_then(|extension| extension.to_str()) {
-            Some("npy") => npy(&bytes()?),
-            Some("fvecs") => vecs(&bytes()?, 4).and_then(|(dim, values)| {
-                let (words, _) = values.as_chunks::<4>();
-                let floats: Vec<f32> = words.iter().map(|word| f32::from_le_bytes(*word)).collect();
-                Ok(Vectors::from_floats(dim, floats)?)
-            }),
-            Some("bvecs") => {
-                vecs(&bytes()?, 1).and_then(|(dim, values)| Ok(Vectors::from_bytes(dim, values)?))
-            }
+        let parse = match path.extension().and_then(|extension| extension.to_str()) {
+            Some("npy") => npy,
+            Some("fvecs") => fvecs,
+            Some("bvecs") => bvecs,
             _ => {
                 return Err(ReadError::Format {
                     path: path.to_owned(),
                 });
             }
         };
-        read.map_err(|fault| match fault {
+        let file = fs::read(path).map_err(|source| ReadError::Io {
+            path: path.to_owned(),
+            source,
+        })?;
+        parse(&file).map_err(|fault| match fault {
             Fault::Malformed(why) => ReadError::Malformed {
                 path: path.to_owned(),
                 why,
@@ -88,7 +104,7 @@ impl Vectors {
     }
 }
 
-/// What can be wrong with a file, before its name is known.
+/// What is wrong with the contents of a file. The parsers do not know its name.
 enum Fault {
     Malformed(String),
     Vectors(VectorsError),
@@ -100,22 +116,28 @@ impl From<VectorsError> for Fault {
     }
 }
 
+/// A NumPy array of two dimensions.
 fn npy(file: &[u8]) -> Result<Vectors, Fault> {
-    match Array2::<u8>::read_npy(Cursor::new(file)) {
-        Ok(array) => Ok(Vectors::from_bytes(
-            array.ncols(),
-            array.iter().copied().collect::<Vec<_>>(),
-        )?),
-        Err(ReadNpyError::WrongDescriptor(_)) => match Array2::<f32>::read_npy(Cursor::new(file)) {
-            Ok(array) => Ok(Vectors::from_array(array.view())?),
-            Err(ReadNpyError::WrongDescriptor(_)) => {
-                let array = Array2::<f64>::read_npy(Cursor::new(file)).map_err(malformed)?;
-                Ok(Vectors::from_array(
-                    array.mapv(|value| value as f32).view(),
-                )?)
-            }
-            Err(error) => Err(malformed(error)),
-        },
+    // The header names the type of the values. Each type is tried until one agrees with it.
+    if let Some(bytes) = npy_of::<u8>(file)? {
+        let dim = bytes.ncols();
+        // `iter` goes row after row, also if the file has the values column after column.
+        let values: Vec<u8> = bytes.iter().copied().collect();
+        return Ok(Vectors::from_bytes(dim, values)?);
+    }
+    if let Some(floats) = npy_of::<f32>(file)? {
+        return Ok(Vectors::from_array(floats.view())?);
+    }
+    let doubles = Array2::<f64>::read_npy(Cursor::new(file)).map_err(malformed)?;
+    let floats = doubles.mapv(|value| value as f32);
+    Ok(Vectors::from_array(floats.view())?)
+}
+
+/// The array, or none if its values are of another type than `T`.
+fn npy_of<T: ReadableElement>(file: &[u8]) -> Result<Option<Array2<T>>, Fault> {
+    match Array2::read_npy(Cursor::new(file)) {
+        Ok(array) => Ok(Some(array)),
+        Err(ReadNpyError::WrongDescriptor(_)) => Ok(None),
         Err(error) => Err(malformed(error)),
     }
 }
@@ -126,26 +148,39 @@ fn malformed(error: ReadNpyError) -> Fault {
     ))
 }
 
-/// The dimension and the values of a `.fvecs` or `.bvecs` file, whose values have `size` bytes.
-fn vecs(file: &[u8], size: usize) -> Result<(usize, Vec<u8>), Fault> {
+fn bvecs(file: &[u8]) -> Result<Vectors, Fault> {
+    let (dim, values) = records(file, 1)?;
+    Ok(Vectors::from_bytes(dim, values)?)
+}
+
+fn fvecs(file: &[u8]) -> Result<Vectors, Fault> {
+    let (dim, values) = records(file, 4)?;
+    let (words, _) = values.as_chunks::<4>();
+    let floats: Vec<f32> = words.iter().map(|&word| f32::from_le_bytes(word)).collect();
+    Ok(Vectors::from_floats(dim, floats)?)
+}
+
+/// The dimension and the values, without the dimensions between them, of a `.fvecs` or `.bvecs`
+/// file whose values have `size` bytes.
+fn records(file: &[u8], size: usize) -> Result<(usize, Vec<u8>), Fault> {
+    let length = file.len();
     let Some((head, _)) = file.split_first_chunk::<4>() else {
         return Err(Fault::Malformed(format!(
-            "{} bytes; expected a 32-bit dimension",
-            file.len()
+            "{length} bytes; expected a 32-bit dimension"
         )));
     };
     let dim = u32::from_le_bytes(*head) as usize;
-    let record = 4 + dim * size;
-    if dim == 0 || !file.len().is_multiple_of(record) {
-        let length = file.len();
+    // Saturating, for machines whose `usize` has 32 bits: such a record is longer than any file.
+    let record_len = dim.saturating_mul(size).saturating_add(4);
+    if dim == 0 || !length.is_multiple_of(record_len) {
         return Err(Fault::Malformed(format!(
             "{length} bytes are not whole vectors of the first one's {dim} dimensions"
         )));
     }
-    let mut values = Vec::with_capacity(file.len() / record * dim * size);
-    for (row, record) in file.chunks_exact(record).enumerate() {
-        let (own, rest) = record.split_at(4);
-        if own != head {
+    let mut values = Vec::with_capacity(length / record_len * dim * size);
+    for (row, record) in file.chunks_exact(record_len).enumerate() {
+        let (own_dim, rest) = record.split_at(4);
+        if own_dim != head {
             return Err(Fault::Malformed(format!(
                 "vector {row} has another dimension than the first one's {dim}"
             )));
@@ -167,7 +202,7 @@ mod tests {
         Vectors::read(path)
     }
 
-    fn npy_of<T: ndarray_npy::WritableElement>(array: &Array2<T>) -> Vec<u8> {
+    fn npy_file<T: ndarray_npy::WritableElement>(array: &Array2<T>) -> Vec<u8> {
         let mut file = Vec::new();
         array.write_npy(&mut file).unwrap();
         file
@@ -176,16 +211,16 @@ mod tests {
     #[test]
     fn reads_the_three_formats() {
         let array = ndarray::array![[1.0f32, 2.0], [3.0, 4.5]];
-        assert_eq!(read("a.npy", &npy_of(&array)).unwrap().to_array(), array);
+        assert_eq!(read("a.npy", &npy_file(&array)).unwrap().to_array(), array);
         assert_eq!(
-            read("a.npy", &npy_of(&array.mapv(f64::from)))
+            read("a.npy", &npy_file(&array.mapv(f64::from)))
                 .unwrap()
                 .to_array(),
             array
         );
         let bytes = ndarray::array![[1u8, 2], [3, 255]];
         assert_eq!(
-            read("a.npy", &npy_of(&bytes)).unwrap().bytes().unwrap(),
+            read("a.npy", &npy_file(&bytes)).unwrap().bytes().unwrap(),
             [1, 2, 3, 255]
         );
         assert_eq!(
@@ -211,7 +246,7 @@ mod tests {
         assert!(error("a.fvecs", &[1]).contains("32-bit dimension"));
         assert!(error("a.npy", b"no").contains("a.npy"));
         assert!(
-            error("a.npy", &npy_of(&ndarray::array![[1i64]])).contains("expected an n × d array")
+            error("a.npy", &npy_file(&ndarray::array![[1i64]])).contains("expected an n × d array")
         );
         assert!(error("a.txt", b"").contains(".fvecs"));
         let nan: Vec<u8> = [&1u32.to_le_bytes()[..], &f32::NAN.to_le_bytes()].concat();

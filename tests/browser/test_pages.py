@@ -3,11 +3,24 @@
 import nbformat
 import pytest
 from conftest import ROOT
+from playwright.sync_api import expect
 
 HTML = ROOT / "notebooks/html"
+LIMIT = 10 * 60_000  # milliseconds for one step of a page: for one that hangs, not for a slow machine
 # Not of what is drawn within them, such as the tiles of a gallery.
-SIZES_OF_PICTURES = """[...document.querySelectorAll('svg, img')].filter(picture => !picture.parentElement.closest('svg, .interactive .still'))
+SIZES_OF_PICTURES = """[...document.querySelectorAll('svg, img')]
+    .filter(picture => !picture.parentElement.closest('svg, .interactive .still'))
     .map(picture => picture.getBoundingClientRect()).map(box => [box.width, box.height])"""
+ALL_DRAWN = """[...document.querySelectorAll('.interactive')]
+    .every(figure => figure.querySelector('.live svg'))"""
+# Where the lines and the markers of a chart are, without its axes and legend.
+MARKS = """figure => JSON.stringify(
+    [...figure.querySelectorAll('.live svg .mark-line path, .live svg .mark-symbol.role-mark path')]
+        .map(mark => [mark.getAttribute('d'), mark.getAttribute('transform')]))"""
+OTHER_MARKS = f"""([figure, before]) => {{
+    const marks = ({MARKS})(figure);
+    return marks !== before && marks !== '[]';
+}}"""
 PAGES = sorted(path.stem for path in HTML.glob("*.html"))
 
 
@@ -15,7 +28,8 @@ def open_page(browser, name, width, scheme):
     """The page, and what it should not have done: what it asked of the network, and what went wrong."""
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
     page = context.new_page()
-    page.set_default_timeout(60_000)
+    page.set_default_timeout(LIMIT)
+    page.set_default_navigation_timeout(LIMIT)
     wrong = []
     page.on("request", lambda r: r.url.startswith(("file:", "data:")) or wrong.append(f"asked for {r.url}"))
     page.on("console", lambda m: m.type in ("error", "warning") and wrong.append(f"console: {m.text}"))
@@ -38,7 +52,7 @@ def test_there_is_a_report():
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_shows_everything_and_asks_for_nothing(browser, name, width, scheme):
     page, wrong = open_page(browser, name, width, scheme)
-    page.wait_for_function("[...document.querySelectorAll('.interactive')].every(figure => figure.querySelector('.live svg'))")
+    page.wait_for_function(ALL_DRAWN)
     sizes = page.evaluate(SIZES_OF_PICTURES)
     assert sizes and all(width > 50 and height > 50 for width, height in sizes)
     if name == "index":
@@ -46,7 +60,9 @@ def test_a_page_shows_everything_and_asks_for_nothing(browser, name, width, sche
         assert len(links) == len(PAGES) - 1
         assert [link.get_attribute("href") for link in links] == [f"{page}.html" for page in PAGES if page != "index"]
         for question in page.locator(".question").all():
-            assert question.locator("svg, img, table").count() and question.locator(".prose").count(), question.get_attribute("id")
+            label = question.get_attribute("id")
+            assert question.locator("svg, img, table").count(), label
+            assert question.locator(".prose").count(), label
     else:
         shown = page.locator(".tag-figure").filter(has=page.locator("svg, img")).count()
         assert shown == figures_promised(name) > 0
@@ -72,29 +88,19 @@ def test_the_code_can_be_hidden(browser):
     assert not code.is_visible()
 
 
-def drawn(figure):
-    """Where the lines and the markers of a chart are, without its axes and legend."""
-    marks = figure.locator(".live svg .mark-line path, .live svg .mark-symbol.role-mark path").all()
-    return [(mark.get_attribute("d"), mark.get_attribute("transform")) for mark in marks]
-
-
 def test_the_reader_chooses_k_and_data_on_the_chart_of_recall_and_speed(browser):
     page, wrong = open_page(browser, "Apartat_D", 1440, "light")
     figure = page.locator(".interactive").first
     figure.locator(".live svg").wait_for()
     assert not figure.locator(".still").is_visible()
-    controls = {select.evaluate("select => select.labels[0].innerText.split('\\n')[0]").strip(): select for select in figure.locator("select").all()}
-    seen = [drawn(figure)]
-    assert seen[0]
-    for name in controls:
-        select = controls[name]
+    controls = figure.locator("select").all()
+    assert controls and figure.evaluate(MARKS) != "[]"
+    for select in controls:
         options = [option.get_attribute("value") for option in select.locator("option").all()]
-        assert len(options) > 1, name
-        chosen = select.input_value()
+        assert len(options) > 1, select.evaluate("select => select.labels[0].innerText")
+        before, chosen = figure.evaluate(MARKS), select.input_value()
         select.select_option(next(option for option in options if option != chosen))
-        page.wait_for_timeout(500)
-        seen.append(drawn(figure))
-        assert seen[-1] and seen[-1] != seen[-2], f"{name} changes nothing"
+        page.wait_for_function(OTHER_MARKS, arg=[figure.element_handle(), before])
     marker = figure.locator(".live svg .mark-symbol.role-mark path").first
     marker.hover(force=True)
     tooltip = page.locator("#vg-tooltip-element")
@@ -111,8 +117,8 @@ def test_the_reader_tries_k_on_the_chart_of_accuracy(browser):
     before = said.text_content()
     slider = figure.locator("input[type=range]")
     slider.fill("1" if slider.input_value() != "1" else "2")
-    page.wait_for_timeout(500)
-    assert said.text_content() != before and f"k = {slider.input_value()}," in said.text_content()
+    expect(said).not_to_have_text(before, timeout=LIMIT)
+    assert f"k = {slider.input_value()}," in said.text_content()
     assert wrong == []
 
 

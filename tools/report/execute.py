@@ -33,13 +33,82 @@ class CellFailed(Exception):
 
 
 class Client(NotebookClient):
-    """nbclient drops what a kernel sends after it called a cell finished. For evcxr that is wrong: stderr comes from a
-    thread of its own, and the only word on a failed `?` may come late. Here it is kept, with the cell it belongs to."""
+    """nbclient, which runs the cells, with two additions.
 
-    def __init__(self, notebook: NotebookNode, **options):
-        super().__init__(notebook, **options)
+    After each cell the hook `judge` stops the run if the cell failed. And nothing on stderr is lost:
+    nbclient drops what a kernel sends after it called a cell finished, but evcxr sends stderr from a
+    thread of its own, so that the only word on a failed `?` may come late. Here it is kept, with the
+    cell it belongs to.
+    """
+
+    def __init__(self, notebook: NotebookNode, name: str, quiet: bool, **options):
+        super().__init__(notebook, on_cell_execute=self.begin, on_cell_executed=self.judge, **options)
+        self.name, self.quiet = name, quiet
+        self.count = len(notebook.cells)
+        self.index, self.started = 0, 0.0
         self.cells_by_request: dict[str, tuple[NotebookNode, int]] = {}
 
+    async def run(self) -> None:
+        """Runs all cells; raises `CellFailed` for the first that fails."""
+        end = new_code_cell(END_CELL)
+        self.nb.cells.append(end)
+        try:
+            # What the kernel itself logs, such as a connection that Jupyter closed, is no output of a cell.
+            await self.async_execute(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        except CellTimeoutError:
+            raise self.failed(f"took longer than {self.timeout} s") from None
+        except DeadKernelError:
+            raise self.failed("the kernel died") from None
+        except Empty:
+            raise self.failed("the kernel no longer answers") from None
+        self.nb.cells.pop()
+        # A late message may have changed a cell that was judged before.
+        if failures := check_notebook(self.nb):
+            raise CellFailed(failures[0])
+        if late := text_of(end).replace(END, "").strip():
+            raise CellFailed(Failure(self.count, "(end of the notebook)", f"on stderr: {late}"))
+
+    def begin(self, cell: NotebookNode, cell_index: int) -> None:
+        self.index, self.started = cell_index, time.monotonic()
+
+    async def judge(self, cell: NotebookNode, cell_index: int, execute_reply: dict) -> None:
+        await self.take_late()
+        if cell_index == self.count:
+            await self.wait_for_end(cell)
+            return
+        if failure := check_cell(cell, cell_index + 1):
+            raise CellFailed(failure)
+        if execute_reply["content"]["status"] != "ok":
+            raise self.failed(f"the kernel answered: {execute_reply['content']['status']}")
+        if not self.quiet:
+            place = f"{self.name}, cell {cell_index + 1} of {self.count}"
+            seconds = time.monotonic() - self.started
+            print(f"  {place}: {seconds:.1f} s  {first_line(cell)[:60]}", file=sys.stderr, flush=True)
+
+    async def wait_for_end(self, end: NotebookNode) -> None:
+        """Waits until everything on stderr has come, however late."""
+        for _ in range(200):
+            if END in text_of(end):
+                return
+            await self.take_late()
+        raise self.failed("the kernel no longer answers")
+
+    async def take_late(self) -> None:
+        """Takes what is still on its way, until nothing came for a moment."""
+        while await self.kc.iopub_channel.msg_ready() or await self._comes_soon():
+            self.keep_late(await self.kc.iopub_channel.get_msg(timeout=None))
+
+    async def _comes_soon(self) -> bool:
+        await asyncio.sleep(GRACE)
+        return await self.kc.iopub_channel.msg_ready()
+
+    def keep_late(self, message: dict) -> None:
+        request = message["parent_header"].get("msg_id")
+        if message["msg_type"] in ("stream", "error") and request in self.cells_by_request:
+            cell, index = self.cells_by_request[request]
+            self.process_message(message, cell, index)
+
+    # nbclient has no hook here. This is its own loop, but for `keep_late`.
     async def _async_poll_output_msg(self, parent_msg_id: str, cell: NotebookNode, cell_index: int) -> None:
         self.cells_by_request[parent_msg_id] = (cell, cell_index)
         while True:
@@ -55,66 +124,16 @@ class Client(NotebookClient):
         # The base class raises at "idle"; the loop above looks for itself.
         return None if msg["msg_type"] == "status" else super().process_message(msg, cell, cell_index)
 
-    def keep_late(self, message: dict) -> None:
-        request = message["parent_header"].get("msg_id")
-        if message["msg_type"] in ("stream", "error") and request in self.cells_by_request:
-            cell, index = self.cells_by_request[request]
-            self.process_message(message, cell, index)
-
-    async def take_late(self) -> None:
-        """Takes what is still on its way, until nothing came for a moment."""
-        while await self.kc.iopub_channel.msg_ready() or await self._comes_soon():
-            self.keep_late(await self.kc.iopub_channel.get_msg(timeout=None))
-
-    async def _comes_soon(self) -> bool:
-        await asyncio.sleep(GRACE)
-        return await self.kc.iopub_channel.msg_ready()
-
-    async def run_cell(self, index: int) -> None:
-        cell = self.nb.cells[index]
-        try:
-            await self.async_execute_cell(cell, index)
-        except CellTimeoutError:
-            raise failed(cell, index, f"took longer than {self.timeout} s") from None
-        except DeadKernelError:
-            raise failed(cell, index, "the kernel died") from None
-        except Empty:
-            raise failed(cell, index, "the kernel no longer answers") from None
-        await self.take_late()
-        if failure := check_cell(cell, index + 1):
-            raise CellFailed(failure)
-
-    async def run(self, progress) -> None:
-        # What the kernel itself logs, such as a connection that Jupyter closed, is no output of a cell.
-        async with self.async_setup_kernel(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
-            for index, cell in enumerate(self.nb.cells):
-                if cell.cell_type == "code" and cell.source.strip():
-                    started = time.monotonic()
-                    await self.run_cell(index)
-                    progress(index, cell, time.monotonic() - started)
-            await self.check_end()
-
-    async def check_end(self) -> None:
-        """Waits until everything on stderr has come, however late, and looks at every cell again."""
-        end = new_code_cell(END_CELL)
-        self.nb.cells.append(end)
-        await self.async_execute_cell(end, len(self.nb.cells) - 1)
-        for _ in range(200):
-            if any(END in output.get("text", "") for output in end.outputs):
-                break
-            await self.take_late()
-        else:
-            raise CellFailed(Failure(len(self.nb.cells), "(end of the notebook)", "the kernel no longer answers"))
-        self.nb.cells.pop()
-        if failures := check_notebook(self.nb):
-            raise CellFailed(failures[0])
-        late = "".join(output.get("text", "") for output in end.outputs).replace(END, "").strip()
-        if late:
-            raise CellFailed(Failure(len(self.nb.cells), "(end of the notebook)", f"on stderr: {late}"))
+    def failed(self, message: str) -> CellFailed:
+        return CellFailed(Failure(self.index + 1, first_line(self.nb.cells[self.index]), message))
 
 
-def failed(cell: NotebookNode, index: int, message: str) -> CellFailed:
-    return CellFailed(Failure(index + 1, cell.source.strip().splitlines()[0], message))
+def first_line(cell: NotebookNode) -> str:
+    return cell.source.strip().splitlines()[0]
+
+
+def text_of(cell: NotebookNode) -> str:
+    return "".join(output.get("text", "") for output in cell.outputs)
 
 
 def execute(path: Path, kernel: str = KERNEL, timeout: int = CELL_TIMEOUT, quiet: bool = False) -> NotebookNode:
@@ -123,15 +142,10 @@ def execute(path: Path, kernel: str = KERNEL, timeout: int = CELL_TIMEOUT, quiet
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
-    count = len(notebook.cells)
-
-    def progress(index: int, cell: NotebookNode, seconds: float) -> None:
-        if not quiet:
-            line = cell.source.strip().splitlines()[0]
-            print(f"  {path.stem}, cell {index + 1} of {count}: {seconds:.1f} s  {line[:60]}", file=sys.stderr, flush=True)
-
     client = Client(
         notebook,
+        path.stem,
+        quiet,
         kernel_name=kernel,
         timeout=timeout,
         startup_timeout=300,
@@ -140,7 +154,7 @@ def execute(path: Path, kernel: str = KERNEL, timeout: int = CELL_TIMEOUT, quiet
         coalesce_streams=True,
         resources={"metadata": {"path": str(path.resolve().parent)}},
     )
-    asyncio.run(client.run(progress))
+    asyncio.run(client.run())
     tidy(notebook)
     return notebook
 

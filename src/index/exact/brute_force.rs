@@ -1,12 +1,33 @@
 //! Exhaustive search: every vector is compared with every query.
 //!
-//! Three ways to the same answer, all of which decide every row:
-//! - one query (or two, or three): a scan of half a byte of each value, whose rounding is known, which makes memory bandwidth the
-//!   limit; or of the rows themselves, where half bytes leave too much in doubt, and for Manhattan;
-//! - many queries: tiles of products of values rounded to 6 and 7 bits, whose rounding is known;
-//! - or, where that leaves too much in doubt, tiles of products in f32.
+//! # The naive form
+//! ```text
+//! for x in base:
+//!     top.push(x, distance(q, x))
+//! ```
 //!
-//! What rounding leaves in doubt is compared again, exactly.
+//! That is all there is to it. It is O(n·d) a query, and there is nothing to skip. What can be
+//! saved is the time that each of the n comparisons takes.
+//!
+//! # The ideas
+//! There are three ways to the same answer. Which one is taken depends on how many queries there
+//! are:
+//!
+//! - One query (or two, or three): the scan is as fast as memory delivers the rows. So it reads
+//!   half a byte of each value instead, and from these bounds the distance ([`scan`]). Where half
+//!   bytes leave too much in doubt, and for Manhattan, it reads the rows themselves.
+//! - Many queries: products of tiles of rows and queries, in values rounded to 6 and 7 bits
+//!   ([`tiles`]). Each row is then read once for all queries, and arithmetic is the limit.
+//! - Where that leaves too much in doubt: tiles of products in f32.
+//!
+//! # The bound, and why no neighbour is lost
+//! The error of all rounding is known ([`rounding`]). A row is left out only if its rounded
+//! distance is above the k-th best so far by more than that error; every other row is compared
+//! exactly.
+//!
+//! # Layout
+//! The vectors as they are, shared. Where single queries gain by it, half a byte of each value
+//! besides: 16 rows side by side in a cache line, so that products need no sum across a register.
 
 mod rounding;
 mod scan;
@@ -18,26 +39,60 @@ use rayon::prelude::*;
 
 use self::scan::{Halves, Scan};
 use crate::distance::Metric;
-use crate::index::{BuildError, Index, QueryError, check_base, check_query, check_shape};
-use crate::neighbor::{Neighbor, Neighbors, TopK};
+use crate::index::parameters::parameters;
+use crate::index::{Build, BuildError, Found, Index, NoParameters, Visits, check_base};
+use crate::neighbor::{Candidate, TopK};
 use crate::simd::tiles::{POINTS, QUERIES};
 use crate::vectors::{Row, Vectors};
 
-/// Queries that go over the base together, at most: the base is then read from memory once for all of them.
+/// Queries that go over the base together, at most: the base is then read from memory once for all
+/// of them.
 const TILE: usize = 2048;
-/// With fewer queries than this, a tile, made for [`QUERIES`] at least, costs more than a scan for each.
+/// With fewer queries than this, a tile, made for [`QUERIES`] at least, costs more than a scan for
+/// each.
 const FEW: usize = 4;
-/// Points that all queries of a tile go over before the next come, to share the second-level cache; and those that a scan bounds
-/// before it compares what is left of them.
+/// Points that all queries of a tile go over before the next come, so that they stay in the
+/// second-level cache. A scan bounds as many before it compares what is left of them.
 const BLOCK: usize = 16 * POINTS;
 
-/// Exhaustive search (*brute force*, FAISS `Flat`): exact, next to nothing to build, O(n·d) a query.
+parameters! {
+    /// How a [`BruteForce`] is built.
+    pub struct BruteForceParams {
+    } and {
+        /// The metric in which it searches.
+        metric: Metric = Metric::Euclidean;
+    }
+}
+
+/// Exhaustive search (*brute force*, FAISS `Flat`): exact, next to nothing to build, O(n·d) a
+/// query.
+///
+/// Single queries scan half a byte of each value, and batches are multiplied tile by tile in small
+/// integers. What their rounding leaves in doubt is compared exactly, so that the answer is that of
+/// comparing every row.
+///
+/// **What it is bad at**: large bases. A query takes time in proportion to n, however the data lie.
+/// The half bytes take half as much memory again as vectors of bytes, an eighth as much as floats.
+///
+/// The tiles are those of K. Goto and R. van de Geijn, *Anatomy of High-Performance Matrix
+/// Multiplication*, ACM TOMS 34(3), 2008.
+///
+/// ```
+/// use fashion_knn::prelude::*;
+///
+/// let base = Arc::new(Vectors::from_bytes(2, vec![0, 0, 4, 0, 0, 3])?);
+/// let index = BruteForce::build(base, BruteForceParams::default())?;
+/// let nearest = index.query(&[4u8, 3], 2)?;
+/// assert_eq!(nearest[0], Neighbor { id: 1, distance: 3.0 });
+/// assert_eq!(nearest[1], Neighbor { id: 2, distance: 4.0 });
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct BruteForce {
     base: Arc<Vectors>,
     metric: Metric,
-    /// About the middle of the base: f32 products are taken from here, since their error grows with the length of
-    /// the factors.
+    /// About the middle of the base: f32 products are taken from here, since their error grows with
+    /// the length of the factors.
     centre: Arc<[f32]>,
     /// The least and the greatest value.
     range: (f32, f32),
@@ -46,19 +101,6 @@ pub struct BruteForce {
 }
 
 impl BruteForce {
-    /// Keeps the vectors and, for the Euclidean metric and if that will speed single queries up, half a byte of each value.
-    ///
-    /// # Errors
-    /// If `base` is empty.
-    pub fn build(base: Arc<Vectors>, metric: Metric) -> Result<Self, BuildError> {
-        let index = Self::new(base, metric)?;
-        Ok(if index.halves_pay() {
-            index
-        } else {
-            index.without_halves()
-        })
-    }
-
     /// With half a byte of each value wherever they can be had.
     fn new(base: Arc<Vectors>, metric: Metric) -> Result<Self, BuildError> {
         check_base(&base)?;
@@ -77,20 +119,28 @@ impl BruteForce {
         })
     }
 
-    /// Whether a scan of half bytes decides of nearly all rows, for some of them as queries.
+    /// Whether a scan of half bytes excludes nearly all rows. Some rows are tried as queries.
     fn halves_pay(&self) -> bool {
+        /// Queries that are tried.
         const SAMPLE: usize = 8;
         const K: usize = 10;
-        /// A row that is compared exactly costs some times as much as one that is scanned, and a scan that is twice as fast saves
-        /// half of it.
+        /// The share of rows, one in so many, that may be left in doubt. An exact comparison costs
+        /// some times as much as the scan of a row, and a scan that is twice as fast saves half of
+        /// that.
         const IN_DOUBT: usize = 16;
+        if self.halves.is_none() {
+            return false;
+        }
         let len = self.base.len();
-        let rows = (0..len).step_by(len.div_ceil(SAMPLE));
-        // One more, since a row finds itself.
-        let compared =
-            |row| Scan::new(self, self.base.row(row)).rows(0..len, &mut self.collector(K + 1));
-        self.halves.is_some()
-            && rows.clone().map(compared).sum::<usize>() * IN_DOUBT <= len * rows.len()
+        let mut queries = 0;
+        let mut compared = 0;
+        for row in (0..len).step_by(len.div_ceil(SAMPLE)) {
+            // One more than K, since a row finds itself.
+            let mut top = self.collector(K + 1);
+            compared += Scan::new(self, self.base.row(row)).rows(0..len, &mut top);
+            queries += 1;
+        }
+        compared * IN_DOUBT <= len * queries
     }
 
     /// Whether single queries scan half bytes.
@@ -106,12 +156,6 @@ impl BruteForce {
         }
     }
 
-    /// The metric in which it searches.
-    #[must_use]
-    pub fn metric(&self) -> Metric {
-        self.metric
-    }
-
     /// The vectors that it searches.
     #[must_use]
     pub fn base(&self) -> &Arc<Vectors> {
@@ -122,14 +166,15 @@ impl BruteForce {
         TopK::new(k.min(self.base.len()))
     }
 
-    fn scan(&self, query: Row<'_>, k: usize) -> Vec<Neighbor> {
+    fn scan(&self, query: Row<'_>, k: usize) -> Vec<Candidate> {
         let mut top = self.collector(k);
         Scan::new(self, query).rows(0..self.base.len(), &mut top);
-        top.into_neighbors(self.metric)
+        top.into_candidates()
     }
 
-    /// Scans for some queries at once, block by block, so that a block is read from memory once for all of them.
-    fn scan_all(&self, queries: &[Row<'_>], k: usize) -> Vec<Vec<Neighbor>> {
+    /// Scans for some queries at once, block by block, so that a block is read from memory once for
+    /// all of them.
+    fn scan_all(&self, queries: &[Row<'_>], k: usize) -> Vec<Vec<Candidate>> {
         let scans: Vec<_> = queries
             .iter()
             .map(|&query| Scan::new(self, query))
@@ -140,26 +185,48 @@ impl BruteForce {
                 scan.rows(start..(start + BLOCK).min(self.base.len()), top);
             }
         }
-        tops.into_iter()
-            .map(|top| top.into_neighbors(self.metric))
-            .collect()
+        tops.into_iter().map(|top| top.into_candidates()).collect()
     }
 
-    fn search(&self, queries: &[Row<'_>], k: usize) -> Vec<Vec<Neighbor>> {
+    fn search_all(&self, queries: &[Row<'_>], k: usize) -> Vec<Vec<Candidate>> {
         if queries.len() < FEW || self.metric != Metric::Euclidean {
             return self.scan_all(queries, k);
         }
         let mut tops = vec![self.collector(k); queries.len()];
         self.tiles(queries, &mut tops);
-        tops.into_iter()
-            .map(|top| top.into_neighbors(self.metric))
-            .collect()
+        tops.into_iter().map(|top| top.into_candidates()).collect()
+    }
+}
+
+impl Build for BruteForce {
+    const KEY: &'static str = "brute_force";
+    const NAME: &'static str = "Brute force";
+    const EXACT: bool = true;
+    type Params = BruteForceParams;
+    type Search = NoParameters;
+
+    /// Keeps the vectors and, for the Euclidean metric and if that will speed single queries up,
+    /// half a byte of each value.
+    ///
+    /// # Errors
+    /// If `base` is empty.
+    fn build(base: Arc<Vectors>, params: BruteForceParams) -> Result<Self, BuildError> {
+        let index = Self::new(base, params.metric)?;
+        Ok(if index.halves_pay() {
+            index
+        } else {
+            index.without_halves()
+        })
+    }
+
+    fn with_search(&self, _: NoParameters) -> Result<Self, BuildError> {
+        Ok(self.clone())
     }
 }
 
 impl Index for BruteForce {
     fn name(&self) -> &'static str {
-        "Brute force"
+        Self::NAME
     }
 
     fn params(&self) -> Vec<(&'static str, f64)> {
@@ -183,13 +250,23 @@ impl Index for BruteForce {
                 .map_or(0, |halves| halves.memory_bytes())
     }
 
-    fn query(&self, query: &[f32], k: usize) -> Result<Vec<Neighbor>, QueryError> {
-        check_query(query, k, self.dim())?;
-        Ok(self.scan(Row::Floats(query), k))
+    fn metric(&self) -> Metric {
+        self.metric
     }
 
-    fn query_batch(&self, queries: &Vectors, k: usize) -> Result<Neighbors, QueryError> {
-        check_shape(queries.dim(), k, self.dim())?;
+    fn search(&self, query: Row<'_>, k: usize) -> Found {
+        let len = self.base.len();
+        Found {
+            candidates: self.scan(query, k),
+            visits: Visits {
+                leaves: 1,
+                bounds: len,
+                distances: len,
+            },
+        }
+    }
+
+    fn search_batch(&self, queries: &Vectors, k: usize) -> Vec<Vec<Candidate>> {
         let rows: Vec<_> = (0..queries.len()).map(|row| queries.row(row)).collect();
         let share = rows
             .len()
@@ -198,9 +275,9 @@ impl Index for BruteForce {
             .clamp(QUERIES, TILE);
         let found: Vec<_> = rows
             .par_chunks(share)
-            .map(|queries| self.search(queries, k))
+            .map(|queries| self.search_all(queries, k))
             .collect();
-        Ok(found.into_iter().flatten().collect())
+        found.into_iter().flatten().collect()
     }
 }
 
@@ -212,16 +289,7 @@ fn centre(base: &Vectors) -> Arc<[f32]> {
         .collect();
     let mut sums = vec![0.0f64; base.dim()];
     for &row in &rows {
-        match base.row(row) {
-            Row::Bytes(row) => sums
-                .iter_mut()
-                .zip(row)
-                .for_each(|(sum, &value)| *sum += f64::from(value)),
-            Row::Floats(row) => sums
-                .iter_mut()
-                .zip(row)
-                .for_each(|(sum, &value)| *sum += f64::from(value)),
-        }
+        base.row(row).add_to(&mut sums);
     }
     sums.into_iter()
         .map(|sum| (sum / rows.len() as f64) as f32)
@@ -242,6 +310,8 @@ fn round_up(value: f64) -> f32 {
 mod tests {
     use super::*;
     use crate::distance::Ranker;
+    use crate::index::Query;
+    use crate::neighbor::Neighbor;
     use proptest::prelude::*;
     use rand::{Rng, SeedableRng};
     use rand_chacha::ChaCha8Rng;
@@ -250,7 +320,7 @@ mod tests {
     fn oracle(base: &Vectors, metric: Metric, query: Row<'_>, k: usize) -> Vec<Neighbor> {
         let ranker = Ranker::new(base, metric, query);
         let mut top = TopK::new(k.min(base.len()));
-        (0..base.len()).for_each(|id| _ = top.push(id as u32, ranker.rank(id)));
+        (0..base.len()).for_each(|id| _ = top.push(id as u32, ranker.reduced(id)));
         top.into_neighbors(metric)
     }
 
@@ -282,7 +352,8 @@ mod tests {
         }
     }
 
-    /// A table of few distinct values, so that there are ties, at one of the magnitudes that f32 has.
+    /// A table of few distinct values, so that there are ties, at one of the magnitudes that f32
+    /// has.
     fn floats(dim: usize, rows: std::ops::Range<usize>) -> impl Strategy<Value = Vec<f32>> {
         let scales = prop::sample::select(vec![
             1e-45f32, 1e-38, 1e-22, 1e-3, 1.0, 255.0, 1e18, 1e20, 1e38,
@@ -308,16 +379,22 @@ mod tests {
 
     proptest! {
         #[test]
-        fn floats_of_every_magnitude_are_exact((dim, base, queries) in dimensions().prop_flat_map(|dim| {
-            (Just(dim), floats(dim, 1..250), floats(dim, 1..40))
-        }), k in 1usize..20) {
-            check(&Vectors::from_floats(dim, base).unwrap(), &Vectors::from_floats(dim, queries).unwrap(), k);
+        fn floats_of_every_magnitude_are_exact(
+            (dim, base, queries) in dimensions()
+                .prop_flat_map(|dim| (Just(dim), floats(dim, 1..250), floats(dim, 1..40))),
+            k in 1usize..20,
+        ) {
+            let base = Vectors::from_floats(dim, base).unwrap();
+            check(&base, &Vectors::from_floats(dim, queries).unwrap(), k);
         }
 
         #[test]
-        fn bytes_are_exact_and_so_are_floats_over_bytes((dim, base, queries, others) in dimensions().prop_flat_map(|dim| {
-            (Just(dim), bytes(dim, 1..250), bytes(dim, 1..40), floats(dim, 1..20))
-        }), k in 1usize..20) {
+        fn bytes_are_exact_and_so_are_floats_over_bytes(
+            (dim, base, queries, others) in dimensions().prop_flat_map(|dim| {
+                (Just(dim), bytes(dim, 1..250), bytes(dim, 1..40), floats(dim, 1..20))
+            }),
+            k in 1usize..20,
+        ) {
             let base = Vectors::from_bytes(dim, base).unwrap();
             let queries = Vectors::from_bytes(dim, queries).unwrap();
             check(&base, &queries, k);
@@ -350,7 +427,7 @@ mod tests {
         apart[1_000] = 1e9;
         let apart = Vectors::from_floats(60, apart).unwrap();
         check(&apart, &queries, 10);
-        let index = BruteForce::build(Arc::new(apart), Metric::Euclidean).unwrap();
+        let index = BruteForce::build(Arc::new(apart), BruteForceParams::default()).unwrap();
         assert!(!index.has_halves(), "which decide nothing");
     }
 
@@ -366,13 +443,18 @@ mod tests {
         let base = Arc::new(
             Vectors::from_floats(40, hidden.chunks(4).flat_map(mix).collect::<Vec<_>>()).unwrap(),
         );
-        let index = BruteForce::build(Arc::clone(&base), Metric::Euclidean).unwrap();
+        let index = BruteForce::build(Arc::clone(&base), BruteForceParams::default()).unwrap();
         assert!(index.has_halves());
         assert!(index.memory_bytes() < base.memory_bytes() * 6 / 5);
         assert!(
-            !BruteForce::build(base, Metric::Manhattan)
-                .unwrap()
-                .has_halves()
+            !BruteForce::build(
+                base,
+                BruteForceParams {
+                    metric: Metric::Manhattan
+                }
+            )
+            .unwrap()
+            .has_halves()
         );
     }
 

@@ -1,93 +1,154 @@
 //! A hierarchical navigable small world graph.
+//!
+//! # The idea
+//! The naive walk needs one graph in which each row is joined to rows near it:
+//!
+//! ```text
+//! at = any row
+//! while some neighbour of at is nearer to the query: at = the nearest of its neighbours
+//! ```
+//!
+//! It has two faults. From far away it takes very many short steps; and it stops at the first row
+//! none of whose neighbours is nearer, which need not be the nearest of all. HNSW mends both:
+//!
+//! ```text
+//! layer 2    @--------------@                few rows, long links: begin here
+//!                           |
+//! layer 1    o-----o--------@----@-----o     29 % of the rows below (1 / ln 32)
+//!                                |
+//! layer 0    o-o-o-o-o-o-o-o-o-o-@-@-q-o     all rows, short links: end here
+//! ```
+//!
+//! - Rows stand in layers, as in a skip list: each layer holds a random sample of the one below.
+//!   The walk begins in the uppermost, where a step is long, and goes down wherever it can get no
+//!   nearer.
+//! - On the lowest layer it keeps the `ef_search` best rows met, not one, and ends only when the
+//!   nearest row not yet expanded is farther than the worst of them.
+//!
+//! # Why it may miss a neighbour
+//! Each row has at most 64 links, chosen so that they lead in different directions. A near row to
+//! which no link of the rows kept leads is never seen. A larger `ef_search` keeps more rows, so
+//! that more links are followed.
+//!
+//! # Memory
+//! For each row: the row itself; its *sketch*, 31 principal components and the length of what they
+//! leave out (two cache lines), by which most neighbours are rejected before their rows are
+//! touched; and its links, four bytes each, in one array a layer ([`Links`]).
+//!
+//! # What it is bad at
+//! - Copies. The rule that chooses a row's links drops none of its copies, and the build slows
+//!   down: 1,000 equal rows take 2.7 s, and 10,000 rows of three kinds were not done in 300 s.
+//! - Answers among copies. A search may return fewer than min(k, n) neighbours (96 of 300 equal
+//!   rows), and recall falls with the share of equal rows.
+//! - Build time. instant-distance inserts rows in parallel, and then what it builds depends on
+//!   which comes first. The same seed shall give the same graph, so the build uses one thread.
+//!
+//! # Source
+//! Malkov and Yashunin, *Efficient and Robust Approximate Nearest Neighbor Search Using
+//! Hierarchical Navigable Small World Graphs*, TPAMI 2020.
+
+mod export;
 
 use std::sync::Arc;
 
 use instant_distance::{Builder, Heuristic, Point};
-use rayon::prelude::*;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Serialize, Serializer};
 
+use self::export::Exported;
 use super::links::Links;
 use crate::distance::Metric;
+use crate::index::parameters::{parameters, positive};
 use crate::index::support::lower_bound::Sketch;
 use crate::index::support::pruned_rows::{COMPONENTS, Comparison, PrunedRows};
-use crate::index::{BuildError, Index, QueryError, Visits, check_base, check_query, check_shape};
-use crate::neighbor::{Neighbor, Neighbors, TopK};
+use crate::index::{Build, BuildError, Found, Index, Parameters, check_base};
+use crate::neighbor::TopK;
 use crate::simd::pairwise;
 use crate::vectors::{Row, Vectors};
 
-/// What an [`Hnsw`] is built with. The paper's M is 32 in instant-distance, and 64 on the lowest layer.
-#[derive(Debug, Clone, PartialEq)]
-pub struct HnswParams {
-    /// Candidates among which the links of a new row are chosen. More make a better graph, more slowly.
-    pub ef_construction: usize,
-    /// Seed of the layers and of the order of insertion.
-    pub seed: u64,
-}
-
-impl Default for HnswParams {
-    fn default() -> Self {
-        Self {
-            ef_construction: 100,
-            seed: 0,
-        }
+parameters! {
+    /// How an [`Hnsw`] is built. The paper's M is 32 in instant-distance, and 64 on the lowest
+    /// layer.
+    pub struct HnswParams {
+        /// Candidates among which the links of a new row are chosen.
+        /// More make a better graph, more slowly.
+        ef_construction: usize = 100;
+        /// Seed of the layers and of the order of insertion.
+        seed: u64 = 0;
     }
 }
 
-/// The ef_search of an index on which none was set.
-const EF_SEARCH: usize = 40;
+parameters! {
+    /// How an [`Hnsw`] is searched.
+    pub struct HnswSearch {
+        /// The best rows met that a search keeps, at least k.
+        ef_search: usize = 40, sweep [10, 15, 20, 30, 40, 60, 80, 120, 200, 400];
+    }
+}
 
-/// HNSW (Malkov and Yashunin, *Efficient and Robust Approximate Nearest Neighbor Search Using Hierarchical Navigable
-/// Small World Graphs*, TPAMI 2020), the graph built by the crate [`instant_distance`]. Approximate, Euclidean.
+/// HNSW, the graph built by the crate [`instant_distance`]. Euclidean, approximate.
 ///
-/// instant-distance freezes `ef_search` when it builds. So the graph is read out of it once, through its serde form, and
-/// searched here by the paper's algorithms 2 and 5, with any `ef_search`: [`Hnsw::with_ef_search`] is free. The search
-/// also rejects most neighbours by a bound in 31 principal components before it touches their rows, which changes
-/// nothing in what it finds.
+/// instant-distance freezes `ef_search` when it builds. So the graph is read out of it once and
+/// searched here, by algorithms 2 and 5 of the paper, with any `ef_search`: [`Build::with_search`]
+/// is free. The search also rejects most neighbours by a bound in 31 principal components, before
+/// it touches their rows; that changes nothing in what it finds.
 ///
-/// instant-distance inserts rows in parallel, and what it builds then depends on which comes first. The same seed shall
-/// give the same graph on any number of threads, and so it builds on one.
+/// ```
+/// use fashion_knn::prelude::*;
+///
+/// let values: Vec<f32> = (0..8_000).map(|i| (i * i % 1_009) as f32).collect();
+/// let base = Arc::new(Vectors::from_floats(8, values)?); // 1,000 rows of 8 values
+///
+/// let index = Hnsw::build(Arc::clone(&base), HnswParams::default())?;
+/// let wider = index.with_search(HnswSearch { ef_search: 200 })?; // the same graph, not a copy
+/// let found = wider.query(base.row(5), 3)?;
+/// assert_eq!((found.len(), found[0].id, found[0].distance), (3, 5, 0.0));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Hnsw {
     graph: Arc<Graph>,
-    ef_search: usize,
+    search: HnswSearch,
 }
 
 #[derive(Debug)]
 struct Graph {
     params: HnswParams,
-    /// The lowest first; a layer holds the first so many rows.
+    /// The lowest first. Each layer holds the first so many rows.
     layers: Vec<Links>,
-    /// In instant-distance's order, those of the upper layers first.
+    /// In instant-distance's order: those of the upper layers first.
     rows: PrunedRows,
 }
 
-/// A row, to instant-distance. It serialises as its id alone.
+/// A row, as instant-distance sees it. It serialises as its id alone (see [`export`]).
 #[derive(Debug, Clone)]
 struct Member<'a> {
     base: &'a Vectors,
     id: u32,
 }
 
+impl<'a> Member<'a> {
+    fn row(&self) -> Row<'a> {
+        self.base.row(self.id as usize)
+    }
+}
+
 impl Point for Member<'_> {
     fn distance(&self, other: &Self) -> f32 {
-        let exact = match (
-            self.base.row(self.id as usize),
-            other.base.row(other.id as usize),
-        ) {
-            (Row::Bytes(a), Row::Bytes(b)) => {
-                return (Metric::Euclidean.rank_bytes(a, b) as f32).sqrt();
-            }
-            (Row::Floats(a), Row::Floats(b)) => {
-                let squared = pairwise::squared_euclidean_f32(a, b);
-                // Where squares neither overflow nor vanish in f32.
-                if (1e-20..1e30).contains(&squared) {
-                    return squared.sqrt();
-                }
-                Metric::Euclidean.rank(a, b)
-            }
+        match (self.row(), other.row()) {
+            (Row::Bytes(a), Row::Bytes(b)) => (Metric::Euclidean.reduced_bytes(a, b) as f32).sqrt(),
+            (Row::Floats(a), Row::Floats(b)) => float_distance(a, b),
             _ => unreachable!("rows of one base"),
-        };
-        exact.sqrt() as f32
+        }
+    }
+}
+
+/// The distance of two rows of floats, in f32 where squares neither overflow nor vanish there.
+fn float_distance(a: &[f32], b: &[f32]) -> f32 {
+    let squared = pairwise::squared_euclidean_f32(a, b);
+    if (1e-20..1e30).contains(&squared) {
+        squared.sqrt()
+    } else {
+        Metric::Euclidean.reduced(a, b).sqrt() as f32
     }
 }
 
@@ -97,112 +158,11 @@ impl Serialize for Member<'_> {
     }
 }
 
-/// What instant-distance's graph serialises to.
-#[derive(Deserialize)]
-struct Exported {
-    points: Vec<u32>,
-    zero: Vec<Vec<u32>>,
-    layers: Vec<Vec<Vec<u32>>>,
-}
-
 impl Hnsw {
-    /// Builds the graph, on one thread (see [`Hnsw`]).
-    ///
-    /// # Errors
-    /// If `base` is empty or `ef_construction` is zero.
-    pub fn build(base: Arc<Vectors>, params: HnswParams) -> Result<Self, BuildError> {
-        check_base(&base)?;
-        if params.ef_construction == 0 {
-            return Err(BuildError::InvalidParameter {
-                name: "ef_construction",
-                received: 0.0,
-                expected: "at least 1",
-            });
-        }
-        let sketched = Sketch::fit(&base, Metric::Euclidean, COMPONENTS)?;
-        let members = (0..base.len() as u32)
-            .map(|id| Member { base: &base, id })
-            .collect();
-        // As in hnswlib, a list holds only the links that the heuristic chose: filled up with those that it left out, as
-        // is instant-distance's default, each step of a search would look at thrice as many rows.
-        let chosen_alone = Heuristic {
-            extend_candidates: false,
-            keep_pruned: false,
-        };
-        let builder = Builder::default()
-            .ef_construction(params.ef_construction)
-            .select_heuristic(Some(chosen_alone))
-            .seed(params.seed);
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(1)
-            .build()
-            .expect("a thread");
-        let exported = pool.install(|| {
-            let (graph, _) = builder.build_hnsw(members);
-            serde_json::to_vec(&graph).expect("numbers serialise")
-        });
-        let Exported {
-            points: ids,
-            zero,
-            layers,
-        } = serde_json::from_slice(&exported).expect("its own form");
-        drop(exported);
-        // Unused places of its fixed-size lists hold `u32::MAX`.
-        let used = |list: &Vec<u32>| {
-            list.iter()
-                .copied()
-                .take_while(|&target| target != u32::MAX)
-                .collect::<Vec<_>>()
-        };
-        let links = |lists: &Vec<Vec<u32>>| Links::new(lists.iter().map(used));
-        let layers = std::iter::once(&zero).chain(&layers).map(links).collect();
-        let graph = Graph {
-            params,
-            layers,
-            rows: PrunedRows::new(&base, sketched, ids),
-        };
-        Ok(Self {
-            graph: Arc::new(graph),
-            ef_search: EF_SEARCH,
-        })
-    }
-
     /// What it was built with.
     #[must_use]
     pub fn build_params(&self) -> &HnswParams {
         &self.graph.params
-    }
-
-    /// Another index over the same graph, which keeps the `ef_search` best rows met while it searches, or k if that is
-    /// more.
-    ///
-    /// # Errors
-    /// If `ef_search` is zero.
-    pub fn with_ef_search(&self, ef_search: usize) -> Result<Self, BuildError> {
-        if ef_search == 0 {
-            return Err(BuildError::InvalidParameter {
-                name: "ef_search",
-                received: 0.0,
-                expected: "at least 1",
-            });
-        }
-        Ok(Self {
-            graph: Arc::clone(&self.graph),
-            ef_search,
-        })
-    }
-
-    /// [`Index::query`], and what the search looked at.
-    ///
-    /// # Errors
-    /// As [`Index::query`].
-    pub fn query_counted(
-        &self,
-        query: &[f32],
-        k: usize,
-    ) -> Result<(Vec<Neighbor>, Visits), QueryError> {
-        check_query(query, k, self.dim())?;
-        Ok(self.search(Row::Floats(query), k))
     }
 
     /// The number of layers.
@@ -218,37 +178,21 @@ impl Hnsw {
     pub fn links(&self, layer: usize) -> impl Iterator<Item = (u32, u32)> + '_ {
         self.graph.layers[layer].pairs(self.graph.rows.ids())
     }
-
-    fn search(&self, query: Row<'_>, k: usize) -> (Vec<Neighbor>, Visits) {
-        let Graph { layers, rows, .. } = &*self.graph;
-        let k = k.min(rows.ids().len());
-        let mut comparison = rows.comparison(query);
-        let mut entry = 0;
-        for layer in layers[1..].iter().rev() {
-            entry = descend(layer, &mut comparison, entry);
-        }
-        comparison.start_again();
-        let mut top = TopK::new(self.ef_search.max(k));
-        layers[0].walk(&mut comparison, &[entry], rows.ids(), 1.0, &mut top);
-        let mut neighbors = top.into_neighbors(Metric::Euclidean);
-        neighbors.truncate(k);
-        (neighbors, comparison.visits)
-    }
 }
 
-/// The local minimum of a layer below `entry`: algorithm 2 with ef = 1.
+/// Walks a layer from `entry` to a row none of whose neighbours is nearer: algorithm 2 with ef = 1.
 fn descend(layer: &Links, comparison: &mut Comparison<'_>, entry: u32) -> u32 {
     comparison.start_again();
     let mut least = f64::INFINITY;
-    let mut compare = |rows: &[u32], nearest: u32| {
-        let mut nearer = nearest;
-        comparison.compare(rows, |row, rank| {
-            if rank < least {
-                (nearer, least) = (row, rank);
+    // The nearest of `rows` if one is nearer than all before, otherwise `nearest`.
+    let mut compare = |rows: &[u32], mut nearest: u32| {
+        comparison.compare(rows, |row, reduced| {
+            if reduced < least {
+                (nearest, least) = (row, reduced);
             }
             least
         });
-        nearer
+        nearest
     };
     let mut nearest = compare(&[entry], entry);
     loop {
@@ -260,21 +204,76 @@ fn descend(layer: &Links, comparison: &mut Comparison<'_>, entry: u32) -> u32 {
     }
 }
 
+/// The graph that instant-distance builds over `base`, on one thread.
+fn build_graph(base: &Vectors, params: &HnswParams) -> Result<Exported, BuildError> {
+    let members = (0..base.len() as u32).map(|id| Member { base, id });
+    let members = members.collect();
+    // As in hnswlib, a list holds only the links that the heuristic chose. instant-distance's
+    // default fills it up with those that it left out; each step of a search would then look at
+    // three times as many rows.
+    let chosen_alone = Heuristic {
+        extend_candidates: false,
+        keep_pruned: false,
+    };
+    let builder = Builder::default()
+        .ef_construction(params.ef_construction)
+        .select_heuristic(Some(chosen_alone))
+        .seed(params.seed);
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
+    let pool = pool.map_err(|error| BuildError::NoThread {
+        reason: error.to_string(),
+    })?;
+    Ok(pool.install(|| {
+        let (graph, _) = builder.build_hnsw(members);
+        Exported::new(&graph)
+    }))
+}
+
+impl Build for Hnsw {
+    const KEY: &'static str = "hnsw";
+    const NAME: &'static str = "HNSW";
+    const EXACT: bool = false;
+    type Params = HnswParams;
+    type Search = HnswSearch;
+
+    /// Builds the graph, on one thread.
+    ///
+    /// # Errors
+    /// If `base` is empty, `ef_construction` is zero, or the system refuses the thread.
+    fn build(base: Arc<Vectors>, params: HnswParams) -> Result<Self, BuildError> {
+        check_base(&base)?;
+        positive("ef_construction", params.ef_construction)?;
+        let sketched = Sketch::fit(&base, Metric::Euclidean, COMPONENTS)?;
+        let Exported { ids, layers } = build_graph(&base, &params)?;
+        let graph = Graph {
+            params,
+            layers,
+            rows: PrunedRows::new(&base, sketched, ids),
+        };
+        Ok(Self {
+            graph: Arc::new(graph),
+            search: HnswSearch::default(),
+        })
+    }
+
+    /// Free of cost.
+    ///
+    /// # Errors
+    /// If `ef_search` is zero.
+    fn with_search(&self, search: HnswSearch) -> Result<Self, BuildError> {
+        positive("ef_search", search.ef_search)?;
+        let graph = Arc::clone(&self.graph);
+        Ok(Self { graph, search })
+    }
+}
+
 impl Index for Hnsw {
     fn name(&self) -> &'static str {
-        "HNSW"
+        Self::NAME
     }
 
     fn params(&self) -> Vec<(&'static str, f64)> {
-        let HnswParams {
-            ef_construction,
-            seed,
-        } = self.graph.params;
-        vec![
-            ("ef_construction", ef_construction as f64),
-            ("seed", seed as f64),
-            ("ef_search", self.ef_search as f64),
-        ]
+        [self.graph.params.values(), self.search.values()].concat()
     }
 
     fn len(&self) -> usize {
@@ -290,16 +289,22 @@ impl Index for Hnsw {
         rows.memory_bytes() + layers.iter().map(Links::memory_bytes).sum::<usize>()
     }
 
-    fn query(&self, query: &[f32], k: usize) -> Result<Vec<Neighbor>, QueryError> {
-        Ok(self.query_counted(query, k)?.0)
-    }
-
-    fn query_batch(&self, queries: &Vectors, k: usize) -> Result<Neighbors, QueryError> {
-        check_shape(queries.dim(), k, self.dim())?;
-        let rows: Vec<_> = (0..queries.len())
-            .into_par_iter()
-            .map(|row| self.search(queries.row(row), k).0)
-            .collect();
-        Ok(rows.into_iter().collect())
+    fn search(&self, query: Row<'_>, k: usize) -> Found {
+        let Graph { layers, rows, .. } = &*self.graph;
+        let k = k.min(rows.ids().len());
+        let mut comparison = rows.comparison(query);
+        let mut entry = 0;
+        for layer in layers[1..].iter().rev() {
+            entry = descend(layer, &mut comparison, entry);
+        }
+        comparison.start_again();
+        let mut top = TopK::new(self.search.ef_search.max(k));
+        layers[0].walk(&mut comparison, &[entry], rows.ids(), 1.0, &mut top);
+        let mut candidates = top.into_candidates();
+        candidates.truncate(k);
+        Found {
+            candidates,
+            visits: comparison.visits,
+        }
     }
 }

@@ -6,7 +6,12 @@ use std::collections::BinaryHeap;
 use crate::index::support::pruned_rows::Comparison;
 use crate::neighbor::TopK;
 
-/// The edges of a graph: those of node i lead to `targets[starts[i]..starts[i + 1]]`.
+/// The edges of a graph, in two arrays: node after node, and where each node's begin.
+///
+/// ```text
+/// starts   0 3 5 5 …
+/// targets  4 1 9 0 4 …     node 0 leads to 4, 1 and 9; node 1 to 0 and 4; node 2 to none
+/// ```
 #[derive(Debug, PartialEq)]
 pub struct Links {
     starts: Vec<u32>,
@@ -14,7 +19,7 @@ pub struct Links {
 }
 
 impl Links {
-    /// Node after node.
+    /// Of one list of targets a node.
     pub fn new<L: IntoIterator<Item = u32>>(lists: impl IntoIterator<Item = L>) -> Self {
         let mut links = Self {
             starts: vec![0],
@@ -34,15 +39,17 @@ impl Links {
 
     /// Where the edges of a node lead.
     pub fn of(&self, node: u32) -> &[u32] {
-        &self.targets[self.starts[node as usize] as usize..self.starts[node as usize + 1] as usize]
+        let start = self.starts[node as usize] as usize;
+        let end = self.starts[node as usize + 1] as usize;
+        &self.targets[start..end]
     }
 
     /// All edges, as pairs of the ids that the nodes have.
     pub fn pairs<'a>(&'a self, ids: &'a [u32]) -> impl Iterator<Item = (u32, u32)> + 'a {
-        (0..self.len() as u32).flat_map(move |from| {
-            self.of(from)
-                .iter()
-                .map(move |&to| (ids[from as usize], ids[to as usize]))
+        let nodes = 0..self.len() as u32;
+        nodes.flat_map(move |from| {
+            let targets = self.of(from).iter();
+            targets.map(move |&to| (ids[from as usize], ids[to as usize]))
         })
     }
 
@@ -51,10 +58,14 @@ impl Links {
         size_of_val(&*self.starts) + size_of_val(&*self.targets)
     }
 
-    /// Adds to `top` the nodes found from `starts`, expanding the nearest node not yet expanded until that one's rank value is above `reach`
-    /// times that of the worst in `top`; what lies beyond is not expanded either.
+    /// Adds to `top` the rows that a walk from `starts` finds.
     ///
-    /// With the ef best in `top` and a reach of 1 it is algorithm 2 of HNSW; with the k best and (1 + ε)², the range search of NGT.
+    /// The walk expands, time after time, the nearest node that is not expanded yet: it compares
+    /// the query with that node's neighbours. It ends where the nearest has a reduced distance of
+    /// more than `reach` times that of the worst in `top`.
+    ///
+    /// With the ef best in `top` and a reach of 1, it is algorithm 2 of HNSW. With the k best and a
+    /// reach of (1 + ε)², it is the range search of NGT.
     pub fn walk(
         &self,
         comparison: &mut Comparison<'_>,
@@ -63,25 +74,26 @@ impl Links {
         reach: f64,
         top: &mut TopK,
     ) {
-        // Rank values are not negative: their bits order as they do.
+        // The nodes not yet expanded, nearest first. Reduced distances are not negative, so their
+        // bits, read as whole numbers, have the same order.
         let mut pending = BinaryHeap::new();
-        let mut expand =
+        let mut compare =
             |nodes: &[u32], pending: &mut BinaryHeap<Reverse<(u64, u32)>>, top: &mut TopK| {
-                comparison.compare(nodes, |node, rank| {
-                    let entered = top.push(ids[node as usize], rank);
+                comparison.compare(nodes, |node, reduced| {
+                    let entered = top.push(ids[node as usize], reduced);
                     let limit = top.threshold() * reach;
-                    if entered || rank < limit {
-                        pending.push(Reverse((rank.to_bits(), node)));
+                    if entered || reduced < limit {
+                        pending.push(Reverse((reduced.to_bits(), node)));
                     }
                     limit
                 });
             };
-        expand(starts, &mut pending, top);
-        while let Some(Reverse((rank, from))) = pending.pop() {
-            if f64::from_bits(rank) > top.threshold() * reach {
+        compare(starts, &mut pending, top);
+        while let Some(Reverse((bits, nearest))) = pending.pop() {
+            if f64::from_bits(bits) > top.threshold() * reach {
                 break;
             }
-            expand(self.of(from), &mut pending, top);
+            compare(self.of(nearest), &mut pending, top);
         }
     }
 }

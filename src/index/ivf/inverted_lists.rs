@@ -1,21 +1,36 @@
-//! [`InvertedLists`]: the coarse quantiser and the inverted lists that `IvfFlat`, `IvfPq` and `Scann` stand on.
+//! [`InvertedLists`]: the coarse quantiser and the inverted lists that `IvfFlat`, `IvfPq` and
+//! `Scann` stand on (J. Sivic and A. Zisserman, *Video Google*, ICCV 2003, took them from text
+//! retrieval).
+//!
+//! The *coarse quantiser* is k-means: it names for each vector the nearest of `nlist` centroids. A
+//! list holds the ids of the vectors of one centroid. All lists lie in one array, one after the
+//! other:
+//!
+//! ```text
+//! starts     0              5        8                    n
+//! ids      [ 7 12 30 31 90 | 2 5 88 | ...                 ]    ascending within a list
+//! position   0  1  2  3  4   5 6  7
+//! ```
 
-use crate::error::BuildError;
 use crate::math::kmeans::{KMeans, KMeansParams, group};
 use crate::simd::pairwise::squared_euclidean_f32_rows;
 use crate::vectors::Vectors;
 
-/// A k-means partition of the base into lists. A *position* is a place in the order of the lists, an *id* a row of the base.
+/// A k-means partition of the base into lists. A *position* is a place in the order of the lists,
+/// an *id* a row of the base.
 #[derive(Debug)]
 pub(crate) struct InvertedLists {
     /// nlist × dim.
     centroids: Vec<f32>,
     dim: usize,
+    /// Where each list starts among the positions, and the end: nlist + 1 numbers.
     starts: Vec<usize>,
+    /// The id at each position.
     ids: Vec<u32>,
 }
 
 impl InvertedLists {
+    /// Clusters the base, which is not empty, into `nlist` lists, or as many as there are rows.
     pub(crate) fn train(base: &Vectors, nlist: usize, seed: u64) -> Self {
         let params = KMeansParams {
             k: nlist,
@@ -54,6 +69,15 @@ impl InvertedLists {
         self.starts[list]..self.starts[list + 1]
     }
 
+    /// The number of the list that each position belongs to.
+    pub(crate) fn list_of_positions(&self) -> Vec<usize> {
+        let mut numbers = vec![0; self.ids.len()];
+        for list in 0..self.nlist() {
+            numbers[self.list(list)].fill(list);
+        }
+        numbers
+    }
+
     /// The ids in the order of their positions.
     pub(crate) fn ids(&self) -> &[u32] {
         &self.ids
@@ -87,16 +111,4 @@ pub(crate) fn least(distances: impl Iterator<Item = f32>, nprobe: usize) -> Vec<
     }
     order.sort_unstable_by(key);
     order
-}
-
-/// `value`, if it is at least one.
-pub(crate) fn positive(name: &'static str, value: usize) -> Result<usize, BuildError> {
-    if value == 0 {
-        return Err(BuildError::InvalidParameter {
-            name,
-            received: 0.0,
-            expected: "at least 1",
-        });
-    }
-    Ok(value)
 }

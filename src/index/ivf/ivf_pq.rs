@@ -1,69 +1,134 @@
 //! Inverted file with product-quantised residuals: FAISS's `IVFn,PQm`.
+//!
+//! The naive form is [`IvfFlat`](crate::index::IvfFlat)'s scan of a list: a vector of 784 bytes is
+//! read and compared for each candidate. The idea is to compare codes of 32 bytes first, and to
+//! read only the vectors that these bring up:
+//!
+//! ```text
+//! for each of the nprobe nearest lists {
+//!     for code in list { candidates.push(table sum of code) }      32 codes at a time
+//! }
+//! for x in the refine · k least candidates { top.push(x, ‖q − x‖²) }
+//! ```
+//!
+//! How estimates come from codes, why neighbours may be missed and how all lies in memory is told
+//! in `pq_lists`; how codes are made, in `product_quantizer`; how 32 are scored at a time, in
+//! `simd::pq_scan`.
 
 use std::sync::Arc;
 
 use super::pq_lists::{Plan, PqLists};
-use crate::index::ivf::inverted_lists::positive;
 use crate::index::ivf::product_quantizer::{Loss, Subspaces};
-use crate::index::{BuildError, Index, QueryError, check_base, check_query};
-use crate::neighbor::Neighbor;
+use crate::index::parameters::{parameters, positive};
+use crate::index::{Build, BuildError, Found, Index, Parameters, check_base};
 use crate::simd::pq_scan::MOST_SUBQUANTIZERS;
-use crate::vectors::Vectors;
+use crate::vectors::{Row, Vectors};
 
-/// How an [`IvfPq`] is built.
-#[derive(Debug, Clone, PartialEq)]
-pub struct IvfPqParams {
-    /// The number of lists; no more than there are vectors are made.
-    pub nlist: usize,
-    /// The number of sub-quantisers, at most 257; no more than there are dimensions are made.
-    pub m: usize,
-    /// Bits of a sub-quantiser's code: 4 or 8. A vector's code takes `m` · `nbits` / 8 bytes.
-    pub nbits: usize,
-    /// Whether the vectors are kept beside their codes, to rank what the codes bring up by true distances.
-    pub keep_vectors: bool,
-    /// Decides the sample of the principal components and the k-means of lists and codebooks.
-    pub seed: u64,
-}
-
-impl Default for IvfPqParams {
-    fn default() -> Self {
-        Self {
-            nlist: 256,
-            m: 64,
-            nbits: 4,
-            keep_vectors: true,
-            seed: 0,
-        }
+parameters! {
+    /// How an [`IvfPq`] is built.
+    pub struct IvfPqParams {
+        /// Inverted lists: k-means clusters.
+        ///
+        /// No more than there are vectors are made.
+        nlist: usize = 256;
+        /// Sub-quantisers, at most 257.
+        ///
+        /// No more than there are dimensions are made.
+        m: usize = 64;
+        /// Bits of a sub-quantiser's code: 4 or 8.
+        ///
+        /// A vector's code takes `m` · `nbits` / 8 bytes.
+        nbits: usize = 4;
+        /// Whether vectors are kept; if not, distances are estimates and refine must be 0.
+        ///
+        /// Kept vectors rank what the codes bring up by true distances.
+        keep_vectors: bool = true;
+        /// Seed of components, lists and codebooks.
+        seed: u64 = 0;
     }
 }
 
-/// Inverted file with product quantisation (*IVFADC*; Jégou, Douze & Schmid 2011): k-means parts the vectors into `nlist` lists, each vector
-/// is kept as a short code of its difference to the list's centroid, and a query is compared with the codes in the `nprobe`
-/// nearest lists. The `refine` · k that seem nearest are then ranked by their vectors. Euclidean.
+parameters! {
+    /// How an [`IvfPq`] is searched.
+    pub struct IvfPqSearch {
+        /// Lists that a query searches.
+        ///
+        /// More, if they hold fewer than k vectors.
+        nprobe: usize = 16, sweep [4, 8, 16, 32];
+        /// Candidates ranked by their vectors, times k.
+        ///
+        /// With 0 the k that seem nearest by their codes are returned.
+        refine: usize = 10, sweep [0, 4, 10];
+    }
+}
+
+/// Inverted file with product quantisation (*IVFADC*): k-means parts the vectors into `nlist`
+/// lists, each vector is kept as a short code of its difference to the list's centroid, and a query
+/// is compared with the codes in the `nprobe` nearest lists. The `refine` · k that seem nearest
+/// are then ranked by their vectors. Euclidean.
 ///
-/// Codes of four bits are scored 32 at a time by shuffles (FastScan; André et al. 2015). Before anything else the vectors are turned to
-/// their m · nbits / 2 leading principal components, dealt to the sub-quantisers so that each carries as much
-/// (parametric OPQ; Ge et al. 2013): FAISS would write the default `OPQ64_128,IVF256,PQ64x4fs,RFlat`. The length of what the components leave out
-/// is part of the estimate.
+/// The vectors are first turned to their m · nbits / 2 leading principal components, dealt to the
+/// sub-quantisers so that each carries as much (parametric OPQ). FAISS would write the default
+/// `OPQ64_128,IVF256,PQ64x4fs,RFlat`. The length of what the components leave out is part of the
+/// estimate.
 ///
-/// **Without the vectors** (`keep_vectors` false) the index takes `m` · `nbits` / 8 + 6 bytes a vector and what the map, the centroids and the
-/// codebooks take; the distances that it returns are then *estimates*, in ascending order, and not the true ones that
-/// [`Index::query`] promises otherwise.
+/// # Without the vectors
+///
+/// With `keep_vectors` false the index takes `m` · `nbits` / 8 + 6 bytes a vector and what the
+/// map, the centroids and the codebooks take. The distances that it returns are then *estimates*,
+/// in ascending order: [`Index::returns_estimates`] says so.
+///
+/// # What it is bad at
+///
+/// Small data: the map, the codebooks and the tables of a query cost the same for a thousand
+/// vectors as for a million. Vectors at nearly equal distances: a code does not tell them apart, so
+/// that without refinement recall stays low whatever `nprobe` is. And data whose variance is spread
+/// over many more dimensions than m · nbits / 2: most of it is then in the rests.
+///
+/// # Example
+///
+/// ```
+/// use fashion_knn::prelude::*;
+///
+/// let values: Vec<u8> = (0..4_000u32).map(|i| (i * i % 251) as u8).collect();
+/// let base = Arc::new(Vectors::from_bytes(16, values)?);
+/// let params = IvfPqParams { nlist: 16, m: 8, ..Default::default() };
+/// let index = IvfPq::build(Arc::clone(&base), params)?;
+///
+/// // The 20 · k that seem nearest in all lists, ranked by their vectors.
+/// let careful = index.with_search(IvfPqSearch { nprobe: 16, refine: 20 })?;
+/// let nearest = careful.query(base.row(42), 10)?;
+/// assert_eq!((nearest[0].id, nearest[0].distance), (42, 0.0));
+/// assert!(!careful.returns_estimates());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Source
+///
+/// H. Jégou, M. Douze and C. Schmid, *Product Quantization for Nearest Neighbor Search*, IEEE
+/// TPAMI 2011; T. Ge, K. He, Q. Ke and J. Sun, *Optimized Product Quantization*, CVPR 2013; F.
+/// André, A.-M. Kermarrec and N. Le Scouarnec, *Cache Locality Is Not Enough: High-Performance
+/// Nearest Neighbor Search with Product Quantization Fast Scan*, VLDB 2015.
 #[derive(Debug, Clone)]
 pub struct IvfPq {
     built: Arc<PqLists>,
     params: IvfPqParams,
-    nprobe: usize,
-    refine: usize,
+    search: IvfPqSearch,
 }
 
-impl IvfPq {
-    /// Projects, clusters and encodes the vectors. 16 lists are probed until [`with_search`](Self::with_search) says otherwise, and 10 times k
-    /// candidates ranked, if the vectors are kept.
+impl Build for IvfPq {
+    const KEY: &'static str = "ivf_pq";
+    const NAME: &'static str = "IVF PQ";
+    const EXACT: bool = false;
+    type Params = IvfPqParams;
+    type Search = IvfPqSearch;
+
+    /// Projects, clusters and encodes the vectors. Without the vectors `refine` is 0 from the
+    /// beginning.
     ///
     /// # Errors
     /// If `base` is empty or a parameter is outside its range.
-    pub fn build(base: Arc<Vectors>, params: &IvfPqParams) -> Result<Self, BuildError> {
+    fn build(base: Arc<Vectors>, params: IvfPqParams) -> Result<Self, BuildError> {
         check_base(&base)?;
         let IvfPqParams {
             nlist,
@@ -71,7 +136,7 @@ impl IvfPq {
             nbits,
             keep_vectors,
             seed,
-        } = *params;
+        } = params;
         positive("nlist", nlist)?;
         if !(1..=MOST_SUBQUANTIZERS).contains(&m) {
             return Err(BuildError::InvalidParameter {
@@ -87,7 +152,9 @@ impl IvfPq {
                 expected: "4 or 8",
             });
         }
-        let subspaces = Subspaces::deal((m * nbits / 2).min(base.dim()), m);
+        // Two bits a component.
+        let components = (m * nbits / 2).min(base.dim());
+        let subspaces = Subspaces::deal(components, m);
         let plan = Plan {
             nlist,
             subspaces,
@@ -96,32 +163,32 @@ impl IvfPq {
             keep_vectors,
             seed,
         };
-        let refine = if keep_vectors { 10 } else { 0 };
+        let mut search = IvfPqSearch::default();
+        if !keep_vectors {
+            search.refine = 0;
+        }
         Ok(Self {
             built: Arc::new(PqLists::build(&base, &plan)),
-            params: params.clone(),
-            nprobe: 16,
-            refine,
+            params,
+            search,
         })
     }
 
-    /// The same lists, `nprobe` of them searched by a query (more, if they hold fewer than k), and `refine` · k candidates ranked by
-    /// their vectors. With `refine` 0 the k that seem nearest by their codes are returned.
+    /// Free of cost.
     ///
     /// # Errors
     /// If `nprobe` is zero, or candidates are to be ranked by vectors that were not kept.
-    pub fn with_search(&self, nprobe: usize, refine: usize) -> Result<Self, BuildError> {
-        if refine > 0 && !self.params.keep_vectors {
-            let expected = "0, as the vectors were not kept";
+    fn with_search(&self, search: IvfPqSearch) -> Result<Self, BuildError> {
+        positive("nprobe", search.nprobe)?;
+        if search.refine > 0 && !self.params.keep_vectors {
             return Err(BuildError::InvalidParameter {
                 name: "refine",
-                received: refine as f64,
-                expected,
+                received: search.refine as f64,
+                expected: "0, as the vectors were not kept",
             });
         }
         Ok(Self {
-            nprobe: positive("nprobe", nprobe)?,
-            refine,
+            search,
             ..self.clone()
         })
     }
@@ -129,20 +196,11 @@ impl IvfPq {
 
 impl Index for IvfPq {
     fn name(&self) -> &'static str {
-        "IVF PQ"
+        Self::NAME
     }
 
     fn params(&self) -> Vec<(&'static str, f64)> {
-        let params = &self.params;
-        vec![
-            ("nlist", params.nlist as f64),
-            ("m", params.m as f64),
-            ("nbits", params.nbits as f64),
-            ("keep_vectors", f64::from(params.keep_vectors)),
-            ("seed", params.seed as f64),
-            ("nprobe", self.nprobe as f64),
-            ("refine", self.refine as f64),
-        ]
+        [self.params.values(), self.search.values()].concat()
     }
 
     fn len(&self) -> usize {
@@ -157,28 +215,29 @@ impl Index for IvfPq {
         self.built.memory_bytes()
     }
 
-    /// As [`Index::query`] says, but that the distances are estimates if the vectors were not kept.
-    fn query(&self, query: &[f32], k: usize) -> Result<Vec<Neighbor>, QueryError> {
-        check_query(query, k, self.dim())?;
-        Ok(self
-            .built
-            .search(query, k, self.nprobe, k.saturating_mul(self.refine)))
+    fn returns_estimates(&self) -> bool {
+        !self.params.keep_vectors
+    }
+
+    fn search(&self, query: Row<'_>, k: usize) -> Found {
+        let IvfPqSearch { nprobe, refine } = self.search;
+        self.built
+            .search(query, k, nprobe, k.saturating_mul(refine))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::distance::Metric;
-    use crate::index::BruteForce;
     use crate::index::support::test_data::{clustered, recall, rounded};
+    use crate::index::{BruteForce, BruteForceParams, Query};
 
     #[test]
     fn all_candidates_ranked_is_exhaustive_search() {
         let floats = clustered(500, 20, 1);
         for base in [rounded(&floats), floats] {
             let (base, queries) = (Arc::new(base), clustered(30, 20, 2));
-            let exact = BruteForce::build(base.clone(), Metric::Euclidean)
+            let exact = BruteForce::build(base.clone(), BruteForceParams::default())
                 .unwrap()
                 .query_batch(&queries, 7)
                 .unwrap();
@@ -189,8 +248,13 @@ mod tests {
                     nbits,
                     ..Default::default()
                 };
-                let ivf = IvfPq::build(base.clone(), &params).unwrap();
-                let all = ivf.with_search(1_000, usize::MAX).unwrap();
+                let ivf = IvfPq::build(base.clone(), params).unwrap();
+                let all = ivf
+                    .with_search(IvfPqSearch {
+                        nprobe: 1_000,
+                        refine: usize::MAX,
+                    })
+                    .unwrap();
                 assert_eq!(all.query_batch(&queries, 7).unwrap(), exact);
             }
         }
@@ -206,10 +270,15 @@ mod tests {
                 nbits,
                 ..Default::default()
             };
-            IvfPq::build(base.clone(), &params).unwrap()
+            IvfPq::build(base.clone(), params.clone()).unwrap()
         };
         let of = |ivf: &IvfPq, refine| {
-            recall(&ivf.with_search(20, refine).unwrap(), &base, &queries, 10)
+            recall(
+                &ivf.with_search(IvfPqSearch { nprobe: 20, refine }).unwrap(),
+                &base,
+                &queries,
+                10,
+            )
         };
         let (short, long) = (build(4, 4), build(20, 4));
         assert!(
@@ -241,10 +310,10 @@ mod tests {
             keep_vectors: false,
             ..Default::default()
         };
-        let small = IvfPq::build(base.clone(), &params).unwrap();
+        let small = IvfPq::build(base.clone(), params.clone()).unwrap();
         let whole = IvfPq::build(
             base.clone(),
-            &IvfPqParams {
+            IvfPqParams {
                 keep_vectors: true,
                 ..params.clone()
             },
@@ -256,7 +325,12 @@ mod tests {
         );
         // Codes, biases and ids; blocks of 32 leave the last one partly empty.
         assert!(small.built.vector_bytes() <= 5_000 * (10 + 6) + 32 * 10);
-        let whole = whole.with_search(16, 0).unwrap();
+        let whole = whole
+            .with_search(IvfPqSearch {
+                nprobe: 16,
+                refine: 0,
+            })
+            .unwrap();
         let mut errors = Vec::new();
         for query in (0..queries.len()).map(|row| queries.row_to_floats(row)) {
             let (found, truth) = (
@@ -278,7 +352,15 @@ mod tests {
             received: 2.0,
             expected: "0, as the vectors were not kept",
         };
-        assert_eq!(small.with_search(3, 2).unwrap_err(), refused);
+        assert_eq!(
+            small
+                .with_search(IvfPqSearch {
+                    nprobe: 3,
+                    refine: 2
+                })
+                .unwrap_err(),
+            refused
+        );
     }
 
     #[test]
@@ -287,7 +369,7 @@ mod tests {
         let with = |nlist, m, nbits| {
             IvfPq::build(
                 base.clone(),
-                &IvfPqParams {
+                IvfPqParams {
                     nlist,
                     m,
                     nbits,
@@ -310,7 +392,11 @@ mod tests {
         let ivf = with(99, 257, 8).unwrap();
         assert_eq!(ivf.query(&[0.0; 3], 10).unwrap().len(), 10);
         assert_eq!(
-            ivf.with_search(0, 1).unwrap_err(),
+            ivf.with_search(IvfPqSearch {
+                nprobe: 0,
+                refine: 1
+            })
+            .unwrap_err(),
             error("nprobe", 0.0, "at least 1")
         );
     }

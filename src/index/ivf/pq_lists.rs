@@ -1,18 +1,68 @@
 //! [`PqLists`]: inverted lists of product-quantised residuals, on which `IvfPq` and `Scann` stand.
+//!
+//! The naive form, for a query q, a list with centroid c, and the code of a residual r = x − c,
+//! which stands for r̂ (IVFADC; Jégou, Douze and Schmid 2011, section IV):
+//!
+//! ```text
+//! for each list among the nearest {
+//!     tables = distances of q − c to all codebooks          m · ksub · dsub products a list
+//!     for each code in the list { estimate = Σⱼ tables[j][code[j]] }
+//! }
+//! ```
+//!
+//! ## The idea that makes it cheaper
+//!
+//! The estimate falls into parts, of which only one needs the query and the code together:
+//!
+//! ```text
+//! ‖q − c − r̂‖² = ‖q − c‖²  +  (‖r̂‖² + 2⟨c, r̂⟩)  −  2⟨q, r̂⟩
+//!                 a number       a number a           a sum of table entries that
+//!                 a list         vector: its bias     do not depend on the list
+//! ```
+//!
+//! So a query computes its tables once, and not for each list. A list costs one product of q with
+//! its centroid, and biases are computed when the index is built.
+//!
+//! All of this happens in principal components ([`Projection`]). What these leave out of the query
+//! and of the vector, their *rests*, is added: the vector's to its bias, the query's to all.
+//!
+//! ## Memory
+//!
+//! A *position* is a place in the order of the lists. Codes, biases, ids and kept rows all lie by
+//! position, so that a list is one run in each of them:
+//!
+//! ```text
+//! lists    |    list 0     |  list 1  |        list 2        | ...
+//! codes    m · nbits bits a vector; of 4 bits in blocks of 32 vectors (see `simd::pq_scan`)
+//! biases   16 bits a vector
+//! ids      32 bits a vector
+//! rows     d values a vector, if they are kept
+//! ```
+//!
+//! ## Why neighbours may be missed
+//!
+//! A neighbour is missed if its list is not among the `nprobe` searched, or if its estimate is not
+//! among the `candidates` least. Candidates are then compared by their vectors, if these are kept:
+//! so what is returned has its true distance.
 
 use std::cell::RefCell;
 
+use ndarray::Axis;
 use rayon::prelude::*;
 
 use crate::distance::{Metric, Ranker};
 use crate::index::ivf::inverted_lists::{InvertedLists, least};
 use crate::index::ivf::product_quantizer::{Loss, ProductQuantizer, Subspaces};
 use crate::index::support::projection::{Projected, ProjectedQuery, Projection};
-use crate::neighbor::{Neighbor, TopK};
-use crate::simd::lower_bound::prefetch_row;
+use crate::index::{Found, Visits};
+use crate::neighbor::TopK;
 use crate::simd::matvec;
-use crate::simd::pq_scan::{self, Candidate, Linear, Pair};
+use crate::simd::pq_scan::{self, Linear, Pair, Scored};
 use crate::vectors::{Row, Vectors};
+
+/// Rows of candidates that are asked for ahead of time, while others are compared: a trade of
+/// waiting for memory against pushing out of the cache what is not read yet.
+const AHEAD: usize = 6;
 
 /// How the lists are made.
 #[derive(Debug, Clone)]
@@ -26,23 +76,16 @@ pub(crate) struct Plan {
 }
 
 /// Vectors as codes of their residuals, in the order of k-means lists.
-///
-/// With c the centroid of the list of x, r = x − c and r̂ what its code stands for, the squared distance to a query falls into
-/// ‖q − c − r̂‖² = ‖q − c‖² + (‖r̂‖² + 2⟨c, r̂⟩) − 2⟨q, r̂⟩: a number a list, a number a vector (its *bias*), and a sum of table
-/// entries that do not depend on the list. So a query computes its tables once, where FAISS does so for each list.
 #[derive(Debug)]
 pub(crate) struct PqLists {
     dim: usize,
     projection: Projection,
-    partition: InvertedLists,
+    lists: InvertedLists,
     /// ‖c‖² of the lists' centroids.
     norms: Vec<f32>,
     quantizer: ProductQuantizer,
     codes: Codes,
-    /// In steps of `per_bias` above `least_bias`.
-    biases: Vec<u16>,
-    least_bias: f32,
-    per_bias: f32,
+    biases: Biases,
     /// The vectors in the order of the lists, if they are kept.
     rows: Option<Vectors>,
 }
@@ -55,21 +98,29 @@ enum Codes {
     Bytes(Vec<u8>),
 }
 
+/// What each vector adds to all its estimates, in 16 bits: value · step + least.
+#[derive(Debug)]
+struct Biases {
+    values: Vec<u16>,
+    least: f32,
+    step: f32,
+}
+
 /// What a query works with, kept by its thread.
 #[derive(Debug, Default)]
 struct Scratch {
     query: ProjectedQuery,
-    /// With the centroids of the lists.
-    products: Vec<f32>,
+    /// Squared distances to the centroids of the lists, in the components.
+    to_centroids: Vec<f32>,
     tables: Tables,
-    found: Vec<Candidate>,
+    found: Vec<Scored>,
 }
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-/// What a query adds up for each code: −2⟨q, r̂⟩ but for an offset.
+/// What a query adds up for each code: sum · `per_entry` + `offset` is −2⟨q, r̂⟩.
 #[derive(Debug, Default)]
 struct Tables {
     entries: Vec<f32>,
@@ -82,263 +133,248 @@ struct Tables {
 impl PqLists {
     /// Projects, clusters and encodes `base`, which is not empty.
     pub fn build(base: &Vectors, plan: &Plan) -> Self {
-        let (projection, Projected { coordinates, rests }) =
-            Projection::fit(base, &plan.subspaces.order, plan.seed);
-        let partition = InvertedLists::train(&coordinates, plan.nlist, plan.seed);
-        let width = coordinates.dim();
+        let order = &plan.subspaces.order;
+        let (projection, projected) = Projection::fit(base, plan.seed, |components| {
+            components.select(Axis(0), order)
+        });
+        let Projected { coordinates, rests } = projected;
+        let coordinates =
+            Vectors::from_floats(order.len(), coordinates).expect("scaled values are finite");
 
-        let mut residuals = partition.in_list_order(&coordinates).to_floats();
-        let mut centroids = vec![0u32; base.len()];
-        (0..partition.nlist()).for_each(|list| centroids[partition.list(list)].fill(list as u32));
-        residuals
-            .par_chunks_exact_mut(width)
-            .zip(&centroids)
-            .for_each(|(row, &list)| {
-                row.iter_mut()
-                    .zip(partition.centroid(list as usize))
-                    .for_each(|(value, centroid)| *value -= centroid);
-            });
-        let residuals =
-            Vectors::from_floats(width, residuals).expect("differences of coordinates are finite");
-        let quantizer = ProductQuantizer::train(
-            &residuals,
-            &plan.subspaces,
-            plan.nbits,
-            plan.loss,
-            plan.seed,
-        );
-        let codes = quantizer.encode_all(&residuals, plan.loss);
+        let lists = InvertedLists::train(&coordinates, plan.nlist, plan.seed);
+        let residuals = residuals(&lists, &coordinates);
+        let Plan {
+            subspaces,
+            nbits,
+            loss,
+            seed,
+            ..
+        } = plan;
+        let quantizer = ProductQuantizer::train(&residuals, subspaces, *nbits, *loss, *seed);
+        let codes = quantizer.encode_all(&residuals, *loss);
+        let biases = Biases::compute(&lists, &quantizer, &residuals, &codes, &rests, *loss);
 
-        let values = residuals.floats().expect("residuals are floats");
-        let rows = values
-            .par_chunks_exact(width)
-            .zip(codes.par_chunks_exact(quantizer.m()));
-        let biases: Vec<f32> = rows
-            .zip(&centroids)
-            .zip(partition.ids())
-            .map(|(((residual, code), &list), &id)| {
-                bias(
-                    residual,
-                    &quantizer.decode(code),
-                    partition.centroid(list as usize),
-                    plan.loss,
-                ) + rests[id as usize]
-            })
-            .collect();
-        let (least_bias, most) = biases.iter().fold(
-            (f32::INFINITY, f32::NEG_INFINITY),
-            |(least, most), &bias| (bias.min(least), bias.max(most)),
-        );
-        let per_bias = if most > least_bias {
-            (most - least_bias) / f32::from(u16::MAX)
-        } else {
-            1.0
-        };
-        let biases = biases
-            .iter()
-            .map(|bias| ((bias - least_bias) / per_bias).round() as u16)
-            .collect();
-
-        let square = |list| {
-            partition
-                .centroid(list)
-                .iter()
-                .map(|value| value * value)
-                .sum()
-        };
-        let norms = (0..partition.nlist()).map(square).collect();
+        let square = |list| lists.centroid(list).iter().map(|value| value * value).sum();
+        let norms = (0..lists.nlist()).map(square).collect();
         let codes = match quantizer.ksub() {
             16 => Codes::Packed(pq_scan::pack(&codes, quantizer.m())),
             _ => Codes::Bytes(codes),
         };
-        let rows = plan.keep_vectors.then(|| partition.in_list_order(base));
-        rows.iter().for_each(Vectors::in_huge_pages);
+        let rows = plan.keep_vectors.then(|| lists.in_list_order(base));
+        if let Some(rows) = &rows {
+            rows.in_huge_pages();
+        }
         Self {
             dim: base.dim(),
             projection,
-            partition,
+            lists,
             norms,
             quantizer,
             codes,
             biases,
-            least_bias,
-            per_bias,
             rows,
         }
     }
 
     pub fn len(&self) -> usize {
-        self.biases.len()
+        self.biases.values.len()
     }
 
     pub fn dim(&self) -> usize {
         self.dim
     }
 
-    /// Bytes that grow with the number of vectors: codes, biases, ids, and the vectors if they are kept.
+    /// Bytes that grow with the number of vectors: codes, biases, ids, and the vectors if they are
+    /// kept.
     pub fn vector_bytes(&self) -> usize {
         let codes = match &self.codes {
             Codes::Packed(codes) => size_of_val(&**codes),
             Codes::Bytes(codes) => size_of_val(&**codes),
         };
         let rows = self.rows.as_ref().map_or(0, Vectors::memory_bytes);
-        codes + size_of_val(&*self.biases) + size_of_val(self.partition.ids()) + rows
+        codes + size_of_val(&*self.biases.values) + size_of_val(self.lists.ids()) + rows
     }
 
     pub fn memory_bytes(&self) -> usize {
-        let shared = self.partition.memory_bytes() - size_of_val(self.partition.ids())
-            + size_of_val(&*self.norms);
+        let of_lists =
+            self.lists.memory_bytes() - size_of_val(self.lists.ids()) + size_of_val(&*self.norms);
         self.vector_bytes()
-            + shared
+            + of_lists
             + self.quantizer.memory_bytes()
             + self.projection.memory_bytes()
     }
 
-    /// The `k` best of the `candidates` (k, if that is more) that the codes in the `nprobe` nearest lists bring up, or in more lists if
-    /// those hold fewer than k: by true distance if the vectors are kept, by the estimate if not.
-    pub fn search(
-        &self,
-        query: &[f32],
-        k: usize,
-        nprobe: usize,
-        candidates: usize,
-    ) -> Vec<Neighbor> {
+    /// The `k` best of the `candidates` (k, if that is more) that the codes in the `nprobe` nearest
+    /// lists bring up, or in more lists if those hold fewer than k: by true distance if the vectors
+    /// are kept, by the estimate if not.
+    pub fn search(&self, query: Row<'_>, k: usize, nprobe: usize, candidates: usize) -> Found {
         let k = k.min(self.len());
         let candidates = candidates.clamp(k, self.len());
         SCRATCH.with_borrow_mut(|scratch| {
-            self.scan(query, k, nprobe, candidates, scratch);
-            match &self.rows {
-                Some(rows) => self.rank(rows, query, k, &scratch.found),
-                None => self.estimated(k, &scratch.found),
+            self.prepare(&query.to_floats(), scratch);
+            let mut visits = self.scan(k, nprobe, candidates, scratch);
+            let top = match &self.rows {
+                Some(rows) => {
+                    visits.distances = scratch.found.len();
+                    self.by_vectors(rows, query, k, &scratch.found)
+                }
+                None => self.by_estimates(k, &scratch.found),
+            };
+            Found {
+                candidates: top.into_candidates(),
+                visits,
             }
         })
     }
 
-    /// Leaves in `found` the `candidates` of least estimate.
-    fn scan(
-        &self,
-        query: &[f32],
-        k: usize,
-        nprobe: usize,
-        candidates: usize,
-        scratch: &mut Scratch,
-    ) {
-        let Scratch {
-            query: projected,
-            products,
-            tables,
-            found,
-        } = scratch;
-        self.projection.apply(query, projected);
-        tables.fill(
-            &self.quantizer,
-            &projected.coordinates,
-            matches!(self.codes, Codes::Packed(_)),
-        );
-        products.resize(self.norms.len(), 0.0);
-        matvec::product(self.partition.centroids(), &projected.coordinates, products);
-        let square: f32 = projected
-            .coordinates
-            .iter()
-            .map(|value| value * value)
-            .sum();
-        let distances = || {
-            products
-                .iter()
-                .zip(&self.norms)
-                .map(|(product, norm)| square + norm - 2.0 * product)
-        };
-        found.clear();
-        let mut limit = f32::INFINITY;
-        let mut scanned = 0;
-        // Scans lists until so many vectors have been seen.
-        let mut scan = |lists: &[(f32, u32)], enough: usize| {
-            for &(distance, list) in lists {
-                if scanned >= enough {
-                    break;
-                }
-                let positions = self.partition.list(list as usize);
-                scanned += positions.len();
-                let offset = distance + projected.rest + self.least_bias + tables.offset;
-                let linear = Linear {
-                    per_entry: tables.per_entry,
-                    per_bias: self.per_bias,
-                    offset,
-                };
-                match &self.codes {
-                    Codes::Packed(codes) => {
-                        pq_scan::scan(
-                            codes,
-                            &tables.packed,
-                            &self.biases,
-                            positions,
-                            linear,
-                            limit,
-                            found,
-                        );
-                    }
-                    Codes::Bytes(codes) => {
-                        let tables = tables.entries.as_chunks().0;
-                        pq_scan::scan_bytes(
-                            codes,
-                            tables,
-                            &self.biases,
-                            positions,
-                            linear,
-                            limit,
-                            found,
-                        );
-                    }
-                }
-                if found.len() >= 2 * candidates {
-                    limit = keep_least(found, candidates);
-                }
-            }
-            scanned
-        };
-        if scan(&least(distances(), nprobe), usize::MAX) < k {
-            let all = least(distances(), self.partition.nlist());
-            scan(&all[nprobe.min(all.len())..], k);
-        }
-        if found.len() > candidates {
-            keep_least(found, candidates);
+    /// Projects the query, computes its tables, and its distances to all centroids.
+    fn prepare(&self, query: &[f32], scratch: &mut Scratch) {
+        self.projection.apply(query, &mut scratch.query);
+        let query = &*scratch.query.coordinates;
+        let packed = matches!(self.codes, Codes::Packed(_));
+        scratch.tables.fill(&self.quantizer, query, packed);
+
+        // ‖q − c‖² = ‖q‖² + ‖c‖² − 2⟨q, c⟩: all products are one product
+        // with a matrix.
+        let to_centroids = &mut scratch.to_centroids;
+        to_centroids.resize(self.norms.len(), 0.0);
+        matvec::product(self.lists.centroids(), query, to_centroids);
+        let square: f32 = query.iter().map(|value| value * value).sum();
+        for (distance, norm) in to_centroids.iter_mut().zip(&self.norms) {
+            let product = *distance;
+            *distance = square + norm - 2.0 * product;
         }
     }
 
+    /// Leaves in `scratch.found` the `candidates` of least estimate.
+    fn scan(&self, k: usize, nprobe: usize, candidates: usize, scratch: &mut Scratch) -> Visits {
+        scratch.found.clear();
+        let to_centroids = || scratch.to_centroids.iter().copied();
+        let mut scan = Scan {
+            index: self,
+            tables: &scratch.tables,
+            rest: scratch.query.rest,
+            candidates,
+            limit: f32::INFINITY,
+            found: &mut scratch.found,
+            visits: Visits::default(),
+        };
+        for (distance, list) in least(to_centroids(), nprobe) {
+            scan.list(distance, list as usize);
+        }
+        // Lists of few vectors: the next ones, until there are k.
+        if scan.visits.bounds < k {
+            let all = least(to_centroids(), self.lists.nlist());
+            for (distance, list) in all.into_iter().skip(nprobe) {
+                if scan.visits.bounds >= k {
+                    break;
+                }
+                scan.list(distance, list as usize);
+            }
+        }
+        scan.finish()
+    }
+
     /// The `k` best candidates by exact distance.
-    fn rank(&self, rows: &Vectors, query: &[f32], k: usize, found: &[Candidate]) -> Vec<Neighbor> {
-        /// Rows asked for ahead of time.
-        const AHEAD: usize = 6;
-        let fetch = |candidate: &Candidate| prefetch_row(rows.row(candidate.position as usize));
-        let ranker = Ranker::new(rows, Metric::Euclidean, Row::Floats(query));
+    fn by_vectors(&self, rows: &Vectors, query: Row<'_>, k: usize, found: &[Scored]) -> TopK {
+        let fetch = |candidate: &Scored| rows.row(candidate.position as usize).prefetch();
+        let ranker = Ranker::new(rows, Metric::Euclidean, query);
         let mut top = TopK::new(k);
         found.iter().take(AHEAD).for_each(fetch);
         for (i, candidate) in found.iter().enumerate() {
             found.get(i + AHEAD).into_iter().for_each(fetch);
             let position = candidate.position as usize;
-            if let Some(rank) = ranker.rank_within(position, top.threshold()) {
-                top.push(self.partition.ids()[position], rank);
+            if let Some(reduced) = ranker.reduced_within(position, top.threshold()) {
+                top.push(self.lists.ids()[position], reduced);
             }
         }
-        top.into_neighbors(Metric::Euclidean)
+        top
     }
 
     /// The `k` best candidates by their estimates.
-    fn estimated(&self, k: usize, found: &[Candidate]) -> Vec<Neighbor> {
+    fn by_estimates(&self, k: usize, found: &[Scored]) -> TopK {
         let mut top = TopK::new(k);
+        let square_scale = self.projection.scale().powi(2);
         for candidate in found {
-            let squared = f64::from(candidate.estimate).max(0.0) / self.projection.scale().powi(2);
-            top.push(self.partition.ids()[candidate.position as usize], squared);
+            // The estimate of a very near vector may be below zero.
+            let reduced = f64::from(candidate.estimate).max(0.0) / square_scale;
+            top.push(self.lists.ids()[candidate.position as usize], reduced);
         }
-        top.into_neighbors(Metric::Euclidean)
+        top
+    }
+}
+
+/// Each vector less the centroid of its list, in the order of the lists.
+fn residuals(lists: &InvertedLists, coordinates: &Vectors) -> Vectors {
+    let dim = coordinates.dim();
+    let mut residuals = lists.in_list_order(coordinates).to_floats();
+    residuals
+        .par_chunks_exact_mut(dim)
+        .zip(lists.list_of_positions())
+        .for_each(|(row, list)| {
+            for (value, centroid) in row.iter_mut().zip(lists.centroid(list)) {
+                *value -= centroid;
+            }
+        });
+    Vectors::from_floats(dim, residuals).expect("differences of coordinates are finite")
+}
+
+impl Biases {
+    /// The biases of all vectors by position; `residuals` and `codes` are by position, `rests` by
+    /// id.
+    fn compute(
+        lists: &InvertedLists,
+        quantizer: &ProductQuantizer,
+        residuals: &Vectors,
+        codes: &[u8],
+        rests: &[f32],
+        loss: Loss,
+    ) -> Self {
+        let residuals = residuals.floats().expect("residuals are floats");
+        let dim = residuals.len() / rests.len();
+        let exact: Vec<f32> = lists
+            .list_of_positions()
+            .into_par_iter()
+            .enumerate()
+            .map(|(position, list)| {
+                let residual = &residuals[position * dim..][..dim];
+                let code = &codes[position * quantizer.m()..][..quantizer.m()];
+                let decoded = quantizer.decode(code);
+                let rest = rests[lists.ids()[position] as usize];
+                bias(residual, &decoded, lists.centroid(list), loss) + rest
+            })
+            .collect();
+        Self::rounded(&exact)
+    }
+
+    /// The numbers in 65,536 steps from the least to the largest.
+    fn rounded(exact: &[f32]) -> Self {
+        let least = exact.iter().copied().fold(f32::INFINITY, f32::min);
+        let most = exact.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let step = if most > least {
+            (most - least) / f32::from(u16::MAX)
+        } else {
+            1.0
+        };
+        let round = |bias: &f32| ((bias - least) / step).round() as u16;
+        Self {
+            values: exact.iter().map(round).collect(),
+            least,
+            step,
+        }
     }
 }
 
 /// The number that a vector adds to all its estimates, but for the rest.
 ///
-/// Plain loss: at q − c = r the estimate is to be the true distance, 0: so −2⟨r, r̂⟩ is met by 2⟨r, r̂⟩ − ‖r‖², for which e = r − r̂ makes
-/// no difference but by ⟨q − x, e⟩, of unknown sign. (‖r̂‖² as FAISS has it would add ‖e‖².) Score-aware: ‖r‖² as it is, for the loss has
-/// seen to it that ⟨r, e⟩ is small.
+/// With e = r − r̂, the exact bias of r̂ is ‖r̂‖² + 2⟨c, r̂⟩. The second part is
+/// taken as it is; what is best for the first depends on how the codes were made:
+///
+/// - Plain loss: where the query is the vector itself (q − c = r) the estimate is to be the true
+///   distance, 0. There the table gives −2⟨r, r̂⟩ and the list ‖r‖², so 2⟨r, r̂⟩
+///   − ‖r‖² is what brings the sum to 0. (‖r̂‖², as FAISS has it, would leave
+///   ‖e‖² over.) For other queries e then counts only by ⟨q − x, e⟩, of unknown sign.
+/// - Score-aware: ‖r‖² as it is, for the loss has seen to it that ⟨r, e⟩ is small.
 fn bias(residual: &[f32], decoded: &[f32], centroid: &[f32], loss: Loss) -> f32 {
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
     let own = if loss == Loss::PLAIN {
@@ -349,9 +385,67 @@ fn bias(residual: &[f32], decoded: &[f32], centroid: &[f32], loss: Loss) -> f32 
     own + 2.0 * dot(centroid, decoded)
 }
 
-/// Keeps the `count` candidates of least estimate (ties by position), of which there are more; returns the largest estimate kept.
-fn keep_least(found: &mut Vec<Candidate>, count: usize) -> f32 {
-    let key = |a: &Candidate, b: &Candidate| {
+/// One query on its way through the lists.
+struct Scan<'a> {
+    index: &'a PqLists,
+    tables: &'a Tables,
+    /// What the components leave out of the query.
+    rest: f32,
+    /// How many are wanted.
+    candidates: usize,
+    /// What has a larger estimate is not among them.
+    limit: f32,
+    found: &'a mut Vec<Scored>,
+    visits: Visits,
+}
+
+impl Scan<'_> {
+    /// Appends the vectors of a list, at this squared distance, whose estimates are within the
+    /// limit.
+    fn list(&mut self, distance: f32, list: usize) {
+        let PqLists { lists, biases, .. } = self.index;
+        let positions = lists.list(list);
+        self.visits.leaves += 1;
+        self.visits.bounds += positions.len();
+        let linear = Linear {
+            per_entry: self.tables.per_entry,
+            per_bias: biases.step,
+            offset: distance + self.rest + biases.least + self.tables.offset,
+        };
+        let scan = pq_scan::Scan {
+            biases: &biases.values,
+            positions,
+            linear,
+            limit: self.limit,
+        };
+        match &self.index.codes {
+            Codes::Packed(codes) => {
+                pq_scan::scan(codes, &self.tables.packed, &scan, self.found);
+            }
+            Codes::Bytes(codes) => {
+                let tables = self.tables.entries.as_chunks().0;
+                pq_scan::scan_bytes(codes, tables, &scan, self.found);
+            }
+        }
+        // Sorting out at twice as many as wanted costs a constant time for each that was found.
+        if self.found.len() >= 2 * self.candidates {
+            self.limit = keep_least(self.found, self.candidates);
+        }
+    }
+
+    /// Sorts out the candidates that are too many; returns what was looked at.
+    fn finish(self) -> Visits {
+        if self.found.len() > self.candidates {
+            keep_least(self.found, self.candidates);
+        }
+        self.visits
+    }
+}
+
+/// Keeps the `count` candidates of least estimate (ties by position), of which there are more;
+/// returns the largest estimate kept.
+fn keep_least(found: &mut Vec<Scored>, count: usize) -> f32 {
+    let key = |a: &Scored, b: &Scored| {
         a.estimate
             .total_cmp(&b.estimate)
             .then(a.position.cmp(&b.position))
@@ -370,6 +464,8 @@ impl Tables {
             (self.per_entry, self.offset) = (-2.0, 0.0);
             return;
         }
+        // A packed entry is (largest − product) / step: the sum of products is the sum of the
+        // largest less step · the sum of entries.
         let (step, largest) = pq_scan::quantize(self.entries.as_chunks().0, &mut self.packed);
         (self.per_entry, self.offset) = (2.0 * step, -2.0 * largest);
     }
@@ -379,6 +475,7 @@ impl Tables {
 mod tests {
     use super::*;
     use crate::index::support::test_data::{clustered, rounded};
+    use crate::neighbor::Neighbor;
 
     fn build(base: &Vectors, nbits: usize, loss: Loss) -> PqLists {
         let subspaces = Subspaces::deal(12, 6);
@@ -395,17 +492,20 @@ mod tests {
         )
     }
 
-    /// What the codes of a vector and its list say of its distance, without tables: ‖q − c − r̂‖² and the rests, less ‖e‖².
+    /// What the codes of a vector and its list say of its distance, without tables:
+    /// ‖q − c − r̂‖² and the rests, less ‖e‖².
     fn by_definition(base: &Vectors, lists: &PqLists, query: &[f32]) -> Vec<(u32, f64)> {
-        let (_, projected) = Projection::fit(base, &Subspaces::deal(12, 6).order, 1);
+        let order = Subspaces::deal(12, 6).order;
+        let (_, projected) =
+            Projection::fit(base, 1, |components| components.select(Axis(0), &order));
         let mut out = ProjectedQuery::default();
         lists.projection.apply(query, &mut out);
         let mut all = Vec::new();
-        for list in 0..lists.partition.nlist() {
-            let centroid = lists.partition.centroid(list);
-            for position in lists.partition.list(list) {
-                let id = lists.partition.ids()[position];
-                let row = projected.coordinates.row_to_floats(id as usize);
+        for list in 0..lists.lists.nlist() {
+            let centroid = lists.lists.centroid(list);
+            for position in lists.lists.list(list) {
+                let id = lists.lists.ids()[position];
+                let row = &projected.coordinates[id as usize * 12..][..12];
                 let residual: Vec<f32> = row.iter().zip(centroid).map(|(x, c)| x - c).collect();
                 let mut code = vec![0; lists.quantizer.m()];
                 lists
@@ -426,6 +526,17 @@ mod tests {
         all
     }
 
+    fn search(
+        lists: &PqLists,
+        query: &[f32],
+        k: usize,
+        nprobe: usize,
+        candidates: usize,
+    ) -> Vec<Neighbor> {
+        let found = lists.search(query.into(), k, nprobe, candidates);
+        Metric::Euclidean.neighbors(found.candidates)
+    }
+
     #[test]
     fn estimates_are_those_of_the_definition() {
         let (floats, queries) = (clustered(900, 20, 1), clustered(10, 20, 2));
@@ -435,7 +546,7 @@ mod tests {
                 for query in (0..queries.len()).map(|row| queries.row_to_floats(row)) {
                     let mut expected = by_definition(&base, &lists, &query);
                     expected.sort_by_key(|&(id, _)| id);
-                    let mut found = lists.search(&query, 900, 7, 900);
+                    let mut found = search(&lists, &query, 900, 7, 900);
                     assert!(found.is_sorted_by_key(|neighbor| neighbor.distance));
                     found.sort_by_key(|neighbor| neighbor.id);
                     assert_eq!(found.len(), 900);
@@ -458,9 +569,9 @@ mod tests {
         let (base, queries) = (clustered(900, 20, 1), clustered(10, 20, 2));
         let lists = build(&base, 4, Loss::score_aware(0.5, 12));
         for query in (0..queries.len()).map(|row| queries.row_to_floats(row)) {
-            let all = lists.search(&query, 900, 7, 900);
+            let all = search(&lists, &query, 900, 7, 900);
             for k in [1, 5, 40] {
-                assert_eq!(lists.search(&query, k, 7, k), all[..k]);
+                assert_eq!(search(&lists, &query, k, 7, k), all[..k]);
             }
         }
     }
@@ -469,6 +580,9 @@ mod tests {
     fn more_lists_follow_until_there_are_k() {
         let base = clustered(900, 20, 1);
         let lists = build(&base, 4, Loss::PLAIN);
-        assert_eq!(lists.search(&base.row_to_floats(3), 500, 1, 500).len(), 500);
+        assert_eq!(
+            search(&lists, &base.row_to_floats(3), 500, 1, 500).len(),
+            500
+        );
     }
 }

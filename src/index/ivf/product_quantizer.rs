@@ -1,13 +1,68 @@
-//! Product quantisation: a vector as a short list of numbers, each naming the nearest centroid in a subspace of its own (Jégou,
-//! Douze & Schmid, *Product Quantization for Nearest Neighbor Search*, 2011).
+//! Product quantisation: a vector as a short list of numbers, each naming a centroid in a subspace
+//! of its own (H. Jégou, M. Douze and C. Schmid, *Product Quantization for Nearest Neighbor
+//! Search*, IEEE TPAMI 2011).
+//!
+//! The naive form is one codebook for whole vectors:
+//!
+//! ```text
+//! code = the number of the centroid nearest to v           64 bits: 2⁶⁴ centroids to learn
+//! ```
+//!
+//! Cut the vector into m parts instead and give each part a small codebook of its own, a
+//! *sub-quantiser*. The m codes of a vector then name one of ksubᵐ points, though only m · ksub
+//! centroids were learned:
+//!
+//! ```text
+//! v       = ( 0.3 1.2 | −0.7 0.1 | 0.5 0.0 | 2.0 −1.1 )     m = 4 parts of two coordinates
+//!               ↓           ↓         ↓          ↓          the nearest of 16 each
+//! code    = (   9     |     3    |    14   |     0     )    4 bits each: 2 bytes
+//! v̂       = ( 0.4 1.0 | −0.6 0.0 | 0.5 0.1 | 1.9 −1.3 )     what the code stands for
+//! ```
+//!
+//! A product with any coded vector is a sum of m entries of a table that is computed once for a
+//! query: ⟨q, v̂⟩ = Σⱼ ⟨qⱼ, centroid codeⱼ of codebook j⟩. That is
+//! [`ProductQuantizer::products`].
+//!
+//! ## Memory
+//!
+//! Codebooks lie by coordinate: for each coordinate its value in all ksub centroids of its
+//! subspace, so that a query's value is multiplied by a run of memory.
+//!
+//! ```text
+//!                centroid  0  1  2 … ksub − 1
+//! values  coordinate 0     .  .  .                ┐ subspace 0: starts[0]..starts[1]
+//!         coordinate 1     .  .  .                ┘
+//!         coordinate 2     .  .  .                ┐ subspace 1
+//! ```
+//!
+//! ## What it is bad at
+//!
+//! The parts are coded one by one. What is correlated across parts is paid for twice, and a part
+//! that varies little has as many bits as one that varies much. [`Subspaces::deal`] answers both:
+//! parts are principal components, which are uncorrelated, dealt so that each part varies about as
+//! much.
 
-use nalgebra::{DMatrix, DVector};
+use std::ops::Range;
+
+use ndarray::ArrayView1;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 use crate::math::kmeans::{KMeans, KMeansParams};
 use crate::vectors::Vectors;
+
+mod score_aware;
+
+pub(crate) use self::score_aware::Loss;
+
+/// Rows from which a codebook is learned, for each of its centroids, at most: FAISS's number.
+const ROWS_PER_CENTROID: usize = 256;
+/// Rounds of training by the score-aware loss, after k-means. More lower the loss further and make
+/// the build longer.
+const ROUNDS: usize = 4;
+/// Passes over the subspaces in which a code is improved, at most. It stops where nothing changes.
+const PASSES: usize = 4;
 
 /// Which coordinates make which subspace.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,10 +74,20 @@ pub(crate) struct Subspaces {
 }
 
 impl Subspaces {
-    /// Deals the first `components` principal components to `m` subspaces to and fro, so that the one with the largest also gets the
-    /// smallest. As all subspaces have as many bits, the error is least where the products of their variances are equal; this is the
-    /// parametric solution of OPQ (Ge et al., *Optimized Product Quantization*, 2013), whose greedy allocation deals
-    /// in this way where variances fall off steadily.
+    /// Deals the first `components` principal components to `m` subspaces to and fro, so that the
+    /// one with the largest also gets the smallest:
+    ///
+    /// ```text
+    /// subspace     0  1  2
+    /// components   0  1  2
+    ///              5  4  3
+    ///              6
+    /// ```
+    ///
+    /// As all subspaces have as many bits, the error is least where the products of their variances
+    /// are equal. This is the parametric solution of OPQ (T. Ge, K. He, Q. Ke and J. Sun,
+    /// *Optimized Product Quantization*, CVPR 2013), whose greedy allocation deals in this way
+    /// where variances fall off steadily.
     ///
     /// No more subspaces are made than there are components.
     pub fn deal(components: usize, m: usize) -> Self {
@@ -30,15 +95,17 @@ impl Subspaces {
         let mut order = Vec::with_capacity(components);
         let mut starts = vec![0];
         for subspace in 0..m {
-            let rounds = (0..components.div_ceil(m)).map(|round| {
+            for round in 0..components.div_ceil(m) {
                 let place = if round % 2 == 0 {
                     subspace
                 } else {
                     m - 1 - subspace
                 };
-                round * m + place
-            });
-            order.extend(rounds.filter(|&component| component < components));
+                let component = round * m + place;
+                if component < components {
+                    order.push(component);
+                }
+            }
             starts.push(order.len());
         }
         Self { order, starts }
@@ -53,7 +120,7 @@ impl Subspaces {
 /// m codebooks of 16 or 256 centroids, one a subspace.
 #[derive(Debug)]
 pub(crate) struct ProductQuantizer {
-    /// m + 1 numbers.
+    /// Where each subspace starts among the coordinates, and the end: m + 1 numbers.
     starts: Vec<usize>,
     /// Centroids of a codebook.
     ksub: usize,
@@ -63,38 +130,10 @@ pub(crate) struct ProductQuantizer {
     norms: Vec<f32>,
 }
 
-/// Rows from which a codebook is learned, for each of its centroids, at most: FAISS's number.
-const ROWS_PER_CENTROID: usize = 256;
-/// Rounds of encoding and update by the score-aware loss, after k-means.
-const ROUNDS: usize = 4;
-/// Passes over the subspaces in which a code is improved, at most.
-const PASSES: usize = 4;
-
-/// What the score-aware loss counts: the error along the vector, `parallel` times the error across it (η in Guo et al. 2020; 1 is the
-/// plain squared error).
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Loss {
-    pub parallel: f32,
-}
-
-impl Loss {
-    /// The squared error.
-    pub const PLAIN: Self = Self { parallel: 1.0 };
-
-    /// The loss of Guo et al. (*Accelerating Large-Scale Inference with Anisotropic Vector Quantization*, 2020, theorem 3.3 and
-    /// equation 5) for queries whose cosine with the vector is at least `threshold`: η = (d − 1)·T² / (1 − T²). What asks for less than the
-    /// plain loss is given that.
-    pub fn score_aware(threshold: f64, dim: usize) -> Self {
-        let square = threshold * threshold;
-        let parallel = dim.saturating_sub(1) as f64 * square / (1.0 - square);
-        Self {
-            parallel: parallel.max(1.0) as f32,
-        }
-    }
-}
-
 impl ProductQuantizer {
-    /// Learns codebooks of 2^`nbits` centroids, `nbits` being 4 or 8, from vectors whose coordinates are in the order of `subspaces`.
+    /// Learns codebooks of 2^`nbits` centroids, `nbits` being 4 or 8, from vectors whose
+    /// coordinates are in the order of `subspaces`: by k-means for each subspace, then, if the loss
+    /// is another than the squared error, by rounds of training for that.
     pub fn train(
         vectors: &Vectors,
         subspaces: &Subspaces,
@@ -102,44 +141,18 @@ impl ProductQuantizer {
         loss: Loss,
         seed: u64,
     ) -> Self {
-        let (dim, ksub) = (vectors.dim(), 1 << nbits);
-        let values = vectors.floats().expect("coordinates are floats");
-        let books: Vec<Vec<f32>> = (0..subspaces.len())
+        let ksub = 1 << nbits;
+        let codebooks: Vec<Vec<f32>> = (0..subspaces.len())
             .into_par_iter()
             .map(|j| {
                 let span = subspaces.starts[j]..subspaces.starts[j + 1];
-                let part: Vec<f32> = values
-                    .chunks_exact(dim)
-                    .flat_map(|row| &row[span.clone()])
-                    .copied()
-                    .collect();
-                let part = Vectors::from_floats(span.len(), part).expect("coordinates are finite");
-                let params = KMeansParams {
-                    k: ksub,
-                    max_points_per_centroid: ROWS_PER_CENTROID,
-                    seed: seed.wrapping_add(j as u64),
-                    ..Default::default()
-                };
-                let clusters = KMeans::fit(&part, &params).expect("there are vectors");
-                // With few vectors there are few centroids: the last one fills up the book.
-                let row = |column: ndarray::ArrayView1<'_, f32>| {
-                    (0..ksub)
-                        .map(|c| column[c.min(column.len() - 1)])
-                        .collect::<Vec<_>>()
-                };
-                clusters
-                    .centroids()
-                    .columns()
-                    .into_iter()
-                    .flat_map(row)
-                    .collect()
+                codebook(vectors, span, ksub, seed.wrapping_add(j as u64))
             })
             .collect();
-        let starts = subspaces.starts.clone();
         let mut quantizer = Self {
-            starts,
+            starts: subspaces.starts.clone(),
             ksub,
-            values: books.concat(),
+            values: codebooks.concat(),
             norms: Vec::new(),
         };
         quantizer.update_norms();
@@ -147,27 +160,26 @@ impl ProductQuantizer {
             let mut rng = ChaCha8Rng::seed_from_u64(seed);
             let count = vectors.len().min(ksub * ROWS_PER_CENTROID);
             let sample = rand::seq::index::sample(&mut rng, vectors.len(), count);
+            let (dim, values) = (vectors.dim(), floats(vectors));
             let rows: Vec<&[f32]> = sample
                 .iter()
                 .map(|row| &values[row * dim..][..dim])
                 .collect();
             for _ in 0..ROUNDS {
-                quantizer.improve(&rows, loss);
+                score_aware::improve(&mut quantizer, &rows, loss);
             }
         }
         quantizer
     }
 
+    /// Computes ‖c‖² of all centroids anew.
     fn update_norms(&mut self) {
         let mut norms = vec![0.0; self.m() * self.ksub];
         for (j, norms) in norms.chunks_exact_mut(self.ksub).enumerate() {
-            for row in self.values[self.starts[j] * self.ksub..self.starts[j + 1] * self.ksub]
-                .chunks_exact(self.ksub)
-            {
-                norms
-                    .iter_mut()
-                    .zip(row)
-                    .for_each(|(norm, value)| *norm += value * value);
+            for row in self.codebook(j).chunks_exact(self.ksub) {
+                for (norm, value) in norms.iter_mut().zip(row) {
+                    *norm += value * value;
+                }
             }
         }
         self.norms = norms;
@@ -183,69 +195,80 @@ impl ProductQuantizer {
         self.ksub
     }
 
-    /// The product of `vector` with each centroid, in the centroid's subspace: m × ksub, in place of what `out` held.
+    /// The coordinates of a subspace.
+    fn span(&self, j: usize) -> Range<usize> {
+        self.starts[j]..self.starts[j + 1]
+    }
+
+    /// The values of codebook `j`: coordinates × ksub.
+    fn codebook(&self, j: usize) -> &[f32] {
+        let span = self.span(j);
+        &self.values[span.start * self.ksub..span.end * self.ksub]
+    }
+
+    /// Coordinate `i` of centroid `c` of the subspace that it belongs to.
+    fn value(&self, i: usize, c: usize) -> f32 {
+        self.values[i * self.ksub + c]
+    }
+
+    /// Puts another centroid in place `c` of codebook `j`. The norms are not brought up to date.
+    fn set_centroid(&mut self, j: usize, c: usize, centroid: &[f64]) {
+        for (i, &value) in self.span(j).zip(centroid) {
+            self.values[i * self.ksub + c] = value as f32;
+        }
+    }
+
+    /// The product of `vector` with each centroid, in the centroid's subspace: m × ksub, in place
+    /// of what `out` held.
     pub fn products(&self, vector: &[f32], out: &mut Vec<f32>) {
         out.clear();
         out.resize(self.m() * self.ksub, 0.0);
-        for (span, out) in self.starts.windows(2).zip(out.chunks_exact_mut(self.ksub)) {
-            let rows =
-                self.values[span[0] * self.ksub..span[1] * self.ksub].chunks_exact(self.ksub);
-            for (&value, row) in vector[span[0]..span[1]].iter().zip(rows) {
-                out.iter_mut()
-                    .zip(row)
-                    .for_each(|(out, centroid)| *out += value * centroid);
+        for (j, out) in out.chunks_exact_mut(self.ksub).enumerate() {
+            let rows = self.codebook(j).chunks_exact(self.ksub);
+            for (&value, row) in vector[self.span(j)].iter().zip(rows) {
+                for (out, centroid) in out.iter_mut().zip(row) {
+                    *out += value * centroid;
+                }
             }
         }
     }
 
-    /// The code of least loss that coordinate descent finds, from the one of least squared error on: m numbers below ksub.
+    /// The code of least loss that coordinate descent finds, from the one of least squared error
+    /// on: m numbers below ksub.
     pub fn encode(&self, vector: &[f32], loss: Loss, code: &mut [u8], scratch: &mut Vec<f32>) {
         self.products(vector, scratch);
-        let least = |losses: &mut dyn Iterator<Item = f32>| {
-            let mut best = (f32::INFINITY, 0);
-            for (c, loss) in losses.enumerate() {
-                if loss < best.0 {
-                    best = (loss, c);
-                }
-            }
-            best.1 as u8
-        };
-        let books = || {
-            scratch
-                .chunks_exact(self.ksub)
-                .zip(self.norms.chunks_exact(self.ksub))
-        };
-        for (code, (products, norms)) in code.iter_mut().zip(books()) {
-            *code = least(
-                &mut products
-                    .iter()
-                    .zip(norms)
-                    .map(|(product, norm)| norm - 2.0 * product),
-            );
+        // ‖v − c‖² is ‖c‖² − 2⟨v, c⟩ and a number that all centroids share.
+        for (code, (products, norms)) in code.iter_mut().zip(self.by_subspace(scratch)) {
+            let losses = products
+                .iter()
+                .zip(norms)
+                .map(|(product, norm)| norm - 2.0 * product);
+            *code = argmin(losses);
         }
         let length = vector.iter().map(|value| value * value).sum::<f32>().sqrt();
-        if loss == Loss::PLAIN || length == 0.0 {
-            return;
+        if loss != Loss::PLAIN && length > 0.0 {
+            self.descend(vector, length, loss, code, scratch);
         }
+    }
+
+    /// Improves a code by the score-aware loss: in turn each subspace takes the centroid of least
+    /// loss, the others staying as they are, until nothing changes.
+    fn descend(&self, vector: &[f32], length: f32, loss: Loss, code: &mut [u8], products: &[f32]) {
         // The error along the vector is a sum over the subspaces, ⟨v − v̂, v⟩ / ‖v‖.
-        let square = |j: usize| {
-            vector[self.starts[j]..self.starts[j + 1]]
-                .iter()
-                .map(|v| v * v)
-                .sum::<f32>()
-        };
+        let square = |j: usize| vector[self.span(j)].iter().map(|v| v * v).sum::<f32>();
         let squares: Vec<f32> = (0..self.m()).map(square).collect();
         let along = |j: usize, product: f32| (squares[j] - product) / length;
         let mut total: f32 = (0..self.m())
-            .map(|j| along(j, scratch[j * self.ksub + usize::from(code[j])]))
+            .map(|j| along(j, products[j * self.ksub + usize::from(code[j])]))
             .sum();
         for _ in 0..PASSES {
             let mut changed = false;
-            for (j, (products, norms)) in books().enumerate() {
+            for (j, (products, norms)) in self.by_subspace(products).enumerate() {
                 let others = total - along(j, products[usize::from(code[j])]);
-                let best = least(&mut products.iter().zip(norms).map(|(&product, norm)| {
-                    norm - 2.0 * product
-                        + (loss.parallel - 1.0) * (others + along(j, product)).powi(2)
+                let best = argmin(products.iter().zip(norms).map(|(&product, norm)| {
+                    let squared_error = norm - 2.0 * product;
+                    let parallel_error = others + along(j, product);
+                    squared_error + (loss.parallel - 1.0) * parallel_error.powi(2)
                 }));
                 total = others + along(j, products[usize::from(best)]);
                 changed |= best != code[j];
@@ -257,116 +280,80 @@ impl ProductQuantizer {
         }
     }
 
+    /// For each subspace, a vector's products with its centroids, and their ‖c‖².
+    fn by_subspace<'a>(
+        &'a self,
+        products: &'a [f32],
+    ) -> impl Iterator<Item = (&'a [f32], &'a [f32])> {
+        let norms = self.norms.chunks_exact(self.ksub);
+        products.chunks_exact(self.ksub).zip(norms)
+    }
+
     /// The vector that a code stands for.
     pub fn decode(&self, code: &[u8]) -> Vec<f32> {
         let mut vector = Vec::with_capacity(self.values.len() / self.ksub);
-        for (span, &c) in self.starts.windows(2).zip(code) {
-            vector.extend((span[0]..span[1]).map(|i| self.values[i * self.ksub + usize::from(c)]));
+        for (j, &c) in code.iter().enumerate() {
+            vector.extend(self.span(j).map(|i| self.value(i, c.into())));
         }
         vector
     }
 
     /// The codes of all `vectors`: n × m.
     pub fn encode_all(&self, vectors: &Vectors, loss: Loss) -> Vec<u8> {
-        let values = vectors.floats().expect("coordinates are floats");
         let mut codes = vec![0; vectors.len() * self.m()];
         codes
             .par_chunks_exact_mut(self.m())
-            .zip(values.par_chunks_exact(vectors.dim()))
+            .zip(floats(vectors).par_chunks_exact(vectors.dim()))
             .for_each_init(Vec::new, |scratch, (code, vector)| {
-                self.encode(vector, loss, code, scratch)
+                self.encode(vector, loss, code, scratch);
             });
         codes
-    }
-
-    /// A round of the score-aware Lloyd: encodes `rows`, then moves each centroid to where the loss of its rows is least, the
-    /// others' errors being as they are. That is a linear equation of the subspace's dimension: with u = v / ‖v‖ and P the error along v of
-    /// the other subspaces, Σ(I + (η − 1)·uuᵀ)·c = Σ v + (η − 1)·(P + ⟨v, u⟩)·u, over the rows' parts in the subspace.
-    fn improve(&mut self, rows: &[&[f32]], loss: Loss) {
-        let (m, more) = (self.m(), f64::from(loss.parallel) - 1.0);
-        let mut codes = vec![0u8; rows.len() * m];
-        codes
-            .par_chunks_exact_mut(m)
-            .zip(rows)
-            .for_each_init(Vec::new, |scratch, (code, row)| {
-                self.encode(row, loss, code, scratch);
-            });
-        let units: Vec<Vec<f64>> = rows
-            .iter()
-            .map(|row| {
-                let length = row
-                    .iter()
-                    .map(|&v| f64::from(v).powi(2))
-                    .sum::<f64>()
-                    .sqrt();
-                row.iter()
-                    .map(|&v| {
-                        if length > 0.0 {
-                            f64::from(v) / length
-                        } else {
-                            0.0
-                        }
-                    })
-                    .collect()
-            })
-            .collect();
-        // The error along each row, in all and in a subspace.
-        let along = |values: &[f32], row: usize, i: usize, c: usize| {
-            (f64::from(rows[row][i]) - f64::from(values[i * self.ksub + c])) * units[row][i]
-        };
-        let mut totals: Vec<f64> = (0..rows.len())
-            .map(|row| {
-                let code = &codes[row * m..][..m];
-                self.starts
-                    .windows(2)
-                    .zip(code)
-                    .flat_map(|(span, &c)| (span[0]..span[1]).map(move |i| (i, usize::from(c))))
-                    .map(|(i, c)| along(&self.values, row, i, c))
-                    .sum()
-            })
-            .collect();
-        let mut values = self.values.clone();
-        for j in 0..m {
-            let span = self.starts[j]..self.starts[j + 1];
-            let labels: Vec<u32> = codes.iter().skip(j).step_by(m).map(|&c| c.into()).collect();
-            let (starts, members) = crate::math::kmeans::group(&labels, self.ksub);
-            for c in 0..self.ksub {
-                let members = &members[starts[c]..starts[c + 1]];
-                let mut matrix =
-                    DMatrix::<f64>::identity(span.len(), span.len()) * members.len() as f64;
-                let mut right = DVector::<f64>::zeros(span.len());
-                for &row in members {
-                    let row = row as usize;
-                    let unit = DVector::from_column_slice(&units[row][span.clone()]);
-                    let part = DVector::from_iterator(
-                        span.len(),
-                        rows[row][span.clone()].iter().map(|&v| f64::from(v)),
-                    );
-                    let here: f64 = span.clone().map(|i| along(&values, row, i, c)).sum();
-                    totals[row] -= here;
-                    matrix.ger(more, &unit, &unit, 1.0);
-                    right += &part + &unit * (more * (totals[row] + part.dot(&unit)));
-                }
-                if let Some(factors) = matrix.cholesky() {
-                    let centroid = factors.solve(&right);
-                    span.clone()
-                        .zip(&centroid)
-                        .for_each(|(i, &value)| values[i * self.ksub + c] = value as f32);
-                }
-                for &row in members {
-                    let row = row as usize;
-                    totals[row] += span.clone().map(|i| along(&values, row, i, c)).sum::<f64>();
-                }
-            }
-        }
-        self.values = values;
-        self.update_norms();
     }
 
     /// Bytes of memory that the codebooks take.
     pub fn memory_bytes(&self) -> usize {
         size_of_val(&*self.values) + size_of_val(&*self.norms) + size_of_val(&*self.starts)
     }
+}
+
+/// The k-means centroids of one subspace, a row of `ksub` values for each of its coordinates.
+fn codebook(vectors: &Vectors, span: Range<usize>, ksub: usize, seed: u64) -> Vec<f32> {
+    let part: Vec<f32> = floats(vectors)
+        .chunks_exact(vectors.dim())
+        .flat_map(|row| &row[span.clone()])
+        .copied()
+        .collect();
+    let part = Vectors::from_floats(span.len(), part).expect("coordinates are finite");
+    let params = KMeansParams {
+        k: ksub,
+        max_points_per_centroid: ROWS_PER_CENTROID,
+        seed,
+        ..Default::default()
+    };
+    let clusters = KMeans::fit(&part, &params).expect("there are vectors");
+    // With few vectors there are few centroids: the last one fills up the book.
+    let filled_up = |coordinate: ArrayView1<'_, f32>| -> Vec<f32> {
+        let last = coordinate.len() - 1;
+        (0..ksub).map(|c| coordinate[c.min(last)]).collect()
+    };
+    let centroids = clusters.centroids();
+    let coordinates = centroids.columns().into_iter();
+    coordinates.flat_map(filled_up).collect()
+}
+
+/// The number of the least loss; the first of equals.
+fn argmin(losses: impl Iterator<Item = f32>) -> u8 {
+    let (mut least, mut best) = (f32::INFINITY, 0);
+    for (c, loss) in losses.enumerate() {
+        if loss < least {
+            (least, best) = (loss, c);
+        }
+    }
+    best as u8
+}
+
+fn floats(vectors: &Vectors) -> &[f32] {
+    vectors.floats().expect("coordinates are floats")
 }
 
 #[cfg(test)]

@@ -1,70 +1,128 @@
 //! ScaNN: a partition, score-aware codes, exact reordering.
+//!
+//! The naive form is product quantisation by the squared error, as in
+//! [`IvfPq`](crate::index::IvfPq): it treats an error in each direction alike. But a search does
+//! not. A vector x = c + r in the leaf of centre c has, for a query q, the score
+//!
+//! ```text
+//! ‖q − x‖² = ‖q − c‖² − 2⟨q − c, r⟩ + ‖r‖²
+//! ```
+//!
+//! where only the product is estimated, by the code r̂. Where x is near q, q − c points about
+//! the way of r: an error of r̂ along r moves the score, one across it hardly.
+//!
+//! ```text
+//!                       • r̂    an error across r: the score stays
+//! c ---------•----------• r ------> q − c
+//!            r̂                 an error along r: the score moves
+//! ```
+//!
+//! So codes are made by a loss that counts the error along r η times. Its formula, and how
+//! codebooks are trained for it, is told in `product_quantizer::score_aware`; how lists of codes
+//! are searched, in `pq_lists`.
 
 use std::sync::Arc;
 
 use super::pq_lists::{Plan, PqLists};
-use crate::index::ivf::inverted_lists::positive;
 use crate::index::ivf::product_quantizer::{Loss, Subspaces};
-use crate::index::{BuildError, Index, QueryError, check_base, check_query};
-use crate::neighbor::Neighbor;
-use crate::vectors::Vectors;
+use crate::index::parameters::{parameters, positive};
+use crate::index::{Build, BuildError, Found, Index, Parameters, check_base};
+use crate::vectors::{Row, Vectors};
 
-/// How a [`Scann`] is built.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ScannParams {
-    /// Leaves of the partitioning tree, which has one level; no more than there are vectors are made.
-    pub num_leaves: usize,
-    /// T: codes are made for queries whose cosine with a vector, both seen from the leaf's centre, is at least this; 0 up to, but not, 1. More weighs the
-    /// error along the vector more; 0 gives the plain squared error.
-    pub anisotropic_quantization_threshold: f64,
-    /// Decides the sample of the principal components and the k-means of leaves and codebooks.
-    pub seed: u64,
-}
-
-impl Default for ScannParams {
-    fn default() -> Self {
-        Self {
-            num_leaves: 256,
-            anisotropic_quantization_threshold: 0.2,
-            seed: 0,
-        }
+parameters! {
+    /// How a [`Scann`] is built.
+    pub struct ScannParams {
+        /// Leaves of the partitioning tree, which has one level.
+        ///
+        /// No more than there are vectors are made.
+        num_leaves: usize = 256;
+        /// How much the error along a vector counts: 0 (plain squared error) to below 1.
+        ///
+        /// T of the paper: codes are made for queries whose cosine with a vector, both seen from
+        /// the leaf's centre, is at least this.
+        anisotropic_quantization_threshold: f64 = 0.2;
+        /// Seed of components, leaves and codebooks.
+        seed: u64 = 0;
     }
 }
 
-/// The components that are coded, at most, and those of a block, which has a code of four bits: ScaNN's `score_ah(2)`.
+parameters! {
+    /// How a [`Scann`] is searched.
+    pub struct ScannSearch {
+        /// Leaves that a query searches.
+        ///
+        /// More, if they hold fewer than k vectors.
+        num_leaves_to_search: usize = 16, sweep [4, 8, 16, 32];
+        /// Vectors ranked by exact distances, at least k.
+        reorder: usize = 100, sweep [30, 60, 100];
+    }
+}
+
+/// The principal components that are coded, at most.
 const COMPONENTS: usize = 128;
+/// Components of a block, which has a code of four bits: ScaNN's `score_ah(2)`.
 const DIMENSIONS_PER_BLOCK: usize = 2;
 
-/// ScaNN (Guo et al. 2020): vectors are parted among the leaves of a tree and kept as codes whose error is small *in the direction that decides
-/// near the top*; a query scores the codes in its `num_leaves_to_search` nearest leaves, 32 at a time by shuffles, and reorders the best
-/// `reorder` by exact distances. Euclidean.
+/// ScaNN: vectors are parted among the leaves of a tree and kept as codes whose error is small *in
+/// the direction that decides near the top*. A query scores the codes in its `num_leaves_to_search`
+/// nearest leaves, 32 at a time by shuffles, and reorders the best `reorder` by exact distances.
+/// Euclidean.
 ///
-/// A score is ‖q − c‖² − 2⟨q − c, r̂⟩ + ‖r‖²: the product of what the query and the vector x = c + r are from the leaf's centre c, and a length that is
-/// known. Where x is near q, q − c points the way of r: an error of r̂ along r counts, one across it hardly. The score-aware
-/// (*anisotropic*) loss weighs them so.
+/// What is coded is the first 128 principal components (ScaNN's *PCA projection*), in blocks of
+/// two, at four bits a block.
 ///
-/// What is coded is the first 128 principal components (ScaNN's *PCA projection*), in blocks of two.
+/// # What it is bad at
+///
+/// What [`IvfPq`](crate::index::IvfPq) is bad at, for the two differ only in the loss by which
+/// codes are made. The score-aware loss takes longer to train, and it makes the plain squared error
+/// larger: the order of vectors far from the query is told worse.
+///
+/// # Example
+///
+/// ```
+/// use fashion_knn::prelude::*;
+///
+/// let values: Vec<u8> = (0..4_000u32).map(|i| (i * i % 251) as u8).collect();
+/// let base = Arc::new(Vectors::from_bytes(16, values)?);
+/// let params = ScannParams { num_leaves: 16, ..Default::default() };
+/// let index = Scann::build(Arc::clone(&base), params)?;
+///
+/// // All leaves, and all 250 vectors reordered: slower, and exact.
+/// let all = index.with_search(ScannSearch { num_leaves_to_search: 16, reorder: 250 })?;
+/// let exact = BruteForce::build(Arc::clone(&base), BruteForceParams::default())?;
+/// assert_eq!(all.query(base.row(42), 10)?, exact.query(base.row(42), 10)?);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Source
+///
+/// R. Guo, P. Sun, E. Lindgren, Q. Geng, D. Simcha, F. Chern and S. Kumar, *Accelerating
+/// Large-Scale Inference with Anisotropic Vector Quantization*, ICML 2020.
 #[derive(Debug, Clone)]
 pub struct Scann {
     built: Arc<PqLists>,
     params: ScannParams,
-    num_leaves_to_search: usize,
-    reorder: usize,
+    search: ScannSearch,
 }
 
-impl Scann {
-    /// Projects, parts and encodes the vectors. 16 leaves are searched and 100 vectors reordered until
-    /// [`with_search`](Self::with_search) says otherwise.
+impl Build for Scann {
+    const KEY: &'static str = "scann";
+    const NAME: &'static str = "ScaNN";
+    const EXACT: bool = false;
+    type Params = ScannParams;
+    type Search = ScannSearch;
+
+    /// Projects, parts and encodes the vectors.
     ///
     /// # Errors
     /// If `base` is empty or a parameter is outside its range.
-    pub fn build(base: Arc<Vectors>, params: &ScannParams) -> Result<Self, BuildError> {
+    fn build(base: Arc<Vectors>, params: ScannParams) -> Result<Self, BuildError> {
         check_base(&base)?;
         let ScannParams {
             num_leaves,
             anisotropic_quantization_threshold: threshold,
             seed,
-        } = *params;
+        } = params;
         positive("num_leaves", num_leaves)?;
         if !(0.0..1.0).contains(&threshold) {
             let (name, expected) = ("anisotropic_quantization_threshold", "0 up to, but not, 1");
@@ -88,26 +146,20 @@ impl Scann {
         let built = Arc::new(PqLists::build(&base, &plan));
         Ok(Self {
             built,
-            params: params.clone(),
-            num_leaves_to_search: 16,
-            reorder: 100,
+            params,
+            search: ScannSearch::default(),
         })
     }
 
-    /// The same leaves, `num_leaves_to_search` of them searched by a query (more, if they hold fewer than k), and the best `reorder` (k, if that is more)
-    /// reordered by exact distances.
+    /// Free of cost.
     ///
     /// # Errors
-    /// If one of them is zero.
-    pub fn with_search(
-        &self,
-        num_leaves_to_search: usize,
-        reorder: usize,
-    ) -> Result<Self, BuildError> {
-        let num_leaves_to_search = positive("num_leaves_to_search", num_leaves_to_search)?;
+    /// If `num_leaves_to_search` or `reorder` is zero.
+    fn with_search(&self, search: ScannSearch) -> Result<Self, BuildError> {
+        positive("num_leaves_to_search", search.num_leaves_to_search)?;
+        positive("reorder", search.reorder)?;
         Ok(Self {
-            num_leaves_to_search,
-            reorder: positive("reorder", reorder)?,
+            search,
             ..self.clone()
         })
     }
@@ -115,21 +167,11 @@ impl Scann {
 
 impl Index for Scann {
     fn name(&self) -> &'static str {
-        "ScaNN"
+        Self::NAME
     }
 
     fn params(&self) -> Vec<(&'static str, f64)> {
-        let params = &self.params;
-        vec![
-            ("num_leaves", params.num_leaves as f64),
-            (
-                "anisotropic_quantization_threshold",
-                params.anisotropic_quantization_threshold,
-            ),
-            ("seed", params.seed as f64),
-            ("num_leaves_to_search", self.num_leaves_to_search as f64),
-            ("reorder", self.reorder as f64),
-        ]
+        [self.params.values(), self.search.values()].concat()
     }
 
     fn len(&self) -> usize {
@@ -144,20 +186,20 @@ impl Index for Scann {
         self.built.memory_bytes()
     }
 
-    fn query(&self, query: &[f32], k: usize) -> Result<Vec<Neighbor>, QueryError> {
-        check_query(query, k, self.dim())?;
-        Ok(self
-            .built
-            .search(query, k, self.num_leaves_to_search, self.reorder))
+    fn search(&self, query: Row<'_>, k: usize) -> Found {
+        let ScannSearch {
+            num_leaves_to_search,
+            reorder,
+        } = self.search;
+        self.built.search(query, k, num_leaves_to_search, reorder)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::distance::Metric;
-    use crate::index::BruteForce;
     use crate::index::support::test_data::{clustered, recall, rounded};
+    use crate::index::{BruteForce, BruteForceParams, Query};
 
     #[test]
     fn all_reordered_is_exhaustive_search() {
@@ -166,15 +208,18 @@ mod tests {
             let (base, queries) = (Arc::new(base), clustered(30, 20, 2));
             let scann = Scann::build(
                 base.clone(),
-                &ScannParams {
+                ScannParams {
                     num_leaves: 9,
                     ..Default::default()
                 },
             )
             .unwrap();
-            let exact = BruteForce::build(base, Metric::Euclidean).unwrap();
+            let exact = BruteForce::build(base, BruteForceParams::default()).unwrap();
             let all = scann
-                .with_search(9, 500)
+                .with_search(ScannSearch {
+                    num_leaves_to_search: 9,
+                    reorder: 500,
+                })
                 .unwrap()
                 .query_batch(&queries, 7)
                 .unwrap();
@@ -187,7 +232,7 @@ mod tests {
         let (base, queries) = (Arc::new(clustered(5_000, 40, 1)), clustered(100, 40, 2));
         let scann = Scann::build(
             base.clone(),
-            &ScannParams {
+            ScannParams {
                 num_leaves: 50,
                 ..Default::default()
             },
@@ -195,7 +240,12 @@ mod tests {
         .unwrap();
         let of = |leaves, reorder| {
             recall(
-                &scann.with_search(leaves, reorder).unwrap(),
+                &scann
+                    .with_search(ScannSearch {
+                        num_leaves_to_search: leaves,
+                        reorder,
+                    })
+                    .unwrap(),
                 &base,
                 &queries,
                 10,
@@ -217,7 +267,7 @@ mod tests {
                 anisotropic_quantization_threshold,
                 seed: 0,
             };
-            Scann::build(base.clone(), &params)
+            Scann::build(base.clone(), params)
         };
         let error = |name, received, expected| BuildError::InvalidParameter {
             name,
@@ -241,11 +291,21 @@ mod tests {
         let scann = with(99, 0.9).unwrap();
         assert_eq!(scann.query(&[0.0; 3], 10).unwrap().len(), 10);
         assert_eq!(
-            scann.with_search(0, 1).unwrap_err(),
+            scann
+                .with_search(ScannSearch {
+                    num_leaves_to_search: 0,
+                    reorder: 1
+                })
+                .unwrap_err(),
             error("num_leaves_to_search", 0.0, "at least 1")
         );
         assert_eq!(
-            scann.with_search(1, 0).unwrap_err(),
+            scann
+                .with_search(ScannSearch {
+                    num_leaves_to_search: 1,
+                    reorder: 0
+                })
+                .unwrap_err(),
             error("reorder", 0.0, "at least 1")
         );
     }

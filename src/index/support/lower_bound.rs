@@ -1,18 +1,43 @@
 //! [`Sketch`]: a short vector for each row whose distances never exceed the true ones.
 //!
-//! A map φ with ‖φ(x) − φ(y)‖ ≤ ‖x − y‖ (a *contraction*) lets a tree reject a row without looking at it: where the
-//! distance of the sketches is above the k-th best so far, that of the rows is too. There is one for each metric:
+//! The naive form compares a query with each row that an index comes by:
 //!
-//! - Euclidean: the first m principal components, and as last coordinate the norm of what they leave out. In an
-//!   orthonormal basis ‖x − y‖² = ‖Pₘx − Pₘy‖² + ‖x⊥ − y⊥‖² ≥ ‖Pₘx − Pₘy‖² + (‖x⊥‖ − ‖y⊥‖)², the lower bound of
-//!   the VA⁺-file (Ferhatosmanoglu et al., *Vector Approximation based Indexing for Non-uniform High Dimensional Data
-//!   Sets*, CIKM 2000) without its quantisation.
-//! - Manhattan: sums over m runs of neighbouring coordinates, since |Σ(xᵢ − yᵢ)| ≤ Σ|xᵢ − yᵢ|. It tells much where
-//!   neighbouring coordinates go together, as pixels do (Yi and Faloutsos, *Fast Time Sequence Indexing for Arbitrary
-//!   Lp Norms*, VLDB 2000).
+//! ```text
+//! for x in rows { if d(q, x) < threshold { keep(x) } }        d values a row
+//! ```
 //!
-//! Sketches are f32 and rounded. [`SketchedQuery::radius`] widens the k-th best distance by all that rounding can do,
-//! so that a true neighbour is never rejected.
+//! A map φ with ‖φ(x) − φ(y)‖ ≤ ‖x − y‖, a *contraction*, lets an index reject a
+//! row without looking at it: where the distance of the sketches is above the k-th best so far,
+//! that of the rows is too.
+//!
+//! ```text
+//! for x in rows {
+//!     if ‖φ(q) − φ(x)‖ > threshold { continue }               32 values a row
+//!     if d(q, x) < threshold { keep(x) }                      d values, for few rows
+//! }
+//! ```
+//!
+//! There is one map for each metric:
+//!
+//! - Euclidean: the first m principal components, and as last coordinate the norm of what they
+//!   leave out. With Pₘx the components of x and x⊥ the rest, in an orthonormal basis
+//!
+//!   ```text
+//!   ‖x − y‖² = ‖Pₘx − Pₘy‖² + ‖x⊥ − y⊥‖²  ≥  ‖Pₘx − Pₘy‖² + (‖x⊥‖ − ‖y⊥‖)²
+//!   ```
+//!
+//!   This is the lower bound of the VA⁺-file (H. Ferhatosmanoglu, E. Tuncel, D. Agrawal and A. El
+//!   Abbadi, *Vector Approximation based Indexing for Non-uniform High Dimensional Data Sets*, CIKM
+//!   2000) without its quantisation.
+//! - Manhattan: sums over m runs of neighbouring coordinates, since |Σ(xᵢ − yᵢ)| ≤ Σ|xᵢ
+//!   − yᵢ|. It tells much where neighbouring coordinates go together, as pixels do (B.-K. Yi
+//!   and C. Faloutsos, *Fast Time Sequence Indexing for Arbitrary Lp Norms*, VLDB 2000).
+//!
+//! Sketches are f32 and rounded. [`SketchedQuery::radius`] widens the k-th best distance by all
+//! that rounding can do, so that a true neighbour is never rejected.
+//!
+//! What it is bad at: data whose variance is spread evenly over all dimensions. Few components then
+//! carry little, the bounds are far below the distances, and each row is compared after all.
 
 use rayon::prelude::*;
 
@@ -26,7 +51,8 @@ use crate::vectors::{Row, Vectors};
 const HALF_ULP_32: f64 = f32::EPSILON as f64 / 2.0;
 const HALF_ULP_64: f64 = f64::EPSILON / 2.0;
 
-/// Beyond so many times the radius of the data, a query's rounding error leaves nothing to prune with.
+/// Beyond so many times the radius of the data, a query's rounding error leaves nothing to prune
+/// with.
 const FARTHEST_QUERY: f64 = 1e6;
 
 /// The map from rows to sketches.
@@ -38,9 +64,11 @@ pub struct Sketch {
     components: Vec<f64>,
     /// Coordinates of a sketch.
     width: usize,
-    /// Sketches are multiplied by this power of two, so that they lie in the unit ball whatever the data's magnitude.
+    /// Sketches are multiplied by this power of two, so that they lie in the unit ball whatever the
+    /// data's magnitude.
     scale: f64,
-    /// How much the map may expand a distance after all, relatively: the components are orthonormal but for rounding.
+    /// How much the map may expand a distance after all, relatively: the components are orthonormal
+    /// but for rounding.
     expansion: f64,
     /// The most that rounding moved a sketch of the base, in the metric.
     slack: f64,
@@ -72,7 +100,7 @@ pub struct SketchedQuery {
 pub struct Radius {
     /// As a distance.
     pub distance: f32,
-    /// As a rank value: squared for Euclidean.
+    /// As a reduced distance: squared for Euclidean.
     pub rank: f32,
 }
 
@@ -94,41 +122,10 @@ impl Sketch {
                 expected: "at least 1",
             });
         }
-        let dim = base.dim();
-        let kept = components.min(dim);
+        let kept = components.min(base.dim());
         let mut sketch = match metric {
-            Metric::Euclidean => {
-                let pca = Pca::fit(base, &PcaOptions::default())?;
-                Self {
-                    metric,
-                    mean: pca.mean().to_vec(),
-                    components: pca
-                        .rotation()
-                        .rows()
-                        .into_iter()
-                        .take(kept)
-                        .flatten()
-                        .copied()
-                        .collect(),
-                    // All of the components leave nothing out.
-                    width: if kept < dim { kept + 1 } else { kept },
-                    scale: 1.0,
-                    expansion: pca.orthonormality_error(),
-                    slack: 0.0,
-                }
-            }
-            Metric::Manhattan => {
-                let mean = crate::math::pca::mean(base).to_vec();
-                Self {
-                    metric,
-                    mean,
-                    components: Vec::new(),
-                    width: kept,
-                    scale: 1.0,
-                    expansion: 0.0,
-                    slack: 0.0,
-                }
-            }
+            Metric::Euclidean => Self::of_components(base, kept)?,
+            Metric::Manhattan => Self::of_runs(base, kept),
         };
         sketch.scale = sketch.scale_for(base);
         let mut rows = vec![0.0; base.len() * sketch.width];
@@ -138,6 +135,37 @@ impl Sketch {
             .map(|(row, out)| sketch.embed(base.row(row), sketch.scale, out))
             .reduce(|| 0.0, f64::max);
         Ok(Sketched { sketch, rows })
+    }
+
+    /// The map to the first `kept` principal components, in units of the data.
+    fn of_components(base: &Vectors, kept: usize) -> Result<Self, BuildError> {
+        let dim = base.dim();
+        let pca = Pca::fit(base, &PcaOptions::default())?;
+        let components = pca.rotation();
+        let components = components.rows().into_iter().take(kept);
+        Ok(Self {
+            metric: Metric::Euclidean,
+            mean: pca.mean().to_vec(),
+            components: components.flatten().copied().collect(),
+            // All of the components leave nothing out.
+            width: if kept < dim { kept + 1 } else { kept },
+            scale: 1.0,
+            expansion: pca.orthonormality_error(),
+            slack: 0.0,
+        })
+    }
+
+    /// The map to sums over `kept` runs of coordinates, in units of the data.
+    fn of_runs(base: &Vectors, kept: usize) -> Self {
+        Self {
+            metric: Metric::Manhattan,
+            mean: crate::math::pca::mean(base).to_vec(),
+            components: Vec::new(),
+            width: kept,
+            scale: 1.0,
+            expansion: 0.0,
+            slack: 0.0,
+        }
     }
 
     /// Coordinates of a sketch.
@@ -154,14 +182,14 @@ impl Sketch {
         })
     }
 
-    /// The data's plane normal·x + shift = 0 that is `normal`·φ(x) = 0 in the components (Euclidean).
+    /// The data's plane normal·x + shift = 0 that is `normal`·φ(x) = 0 in the components
+    /// (Euclidean).
     pub fn plane(&self, normal: &[f32]) -> (Vec<f64>, f64) {
         let mut turned = vec![0.0; self.mean.len()];
         for (component, &value) in self.components.chunks_exact(self.mean.len()).zip(normal) {
-            turned
-                .iter_mut()
-                .zip(component)
-                .for_each(|(t, c)| *t += c * f64::from(value) * self.scale);
+            for (t, c) in turned.iter_mut().zip(component) {
+                *t += c * f64::from(value) * self.scale;
+            }
         }
         let shift = -turned
             .iter()
@@ -176,17 +204,17 @@ impl Sketch {
         (self.mean.len() + self.components.len()) * size_of::<f64>()
     }
 
-    /// The point of the data's space whose sketch this is, if nothing was left out; else the nearest to the mean.
+    /// The point of the data's space whose sketch this is, if nothing was left out; else the
+    /// nearest to the mean.
     pub fn locate(&self, values: &[f32]) -> Vec<f64> {
         let dim = self.mean.len();
         let mut place = self.mean.clone();
         match self.metric {
             Metric::Euclidean => {
                 for (component, &value) in self.components.chunks_exact(dim).zip(values) {
-                    place
-                        .iter_mut()
-                        .zip(component)
-                        .for_each(|(p, c)| *p += c * f64::from(value) / self.scale);
+                    for (p, c) in place.iter_mut().zip(component) {
+                        *p += c * f64::from(value) / self.scale;
+                    }
                 }
             }
             Metric::Manhattan => {
@@ -217,7 +245,7 @@ impl Sketch {
     fn scale_for(&self, base: &Vectors) -> f64 {
         let farthest = (0..base.len())
             .into_par_iter()
-            .map(|row| kernels::norm(self.metric, &kernels::centre(base.row(row), &self.mean)))
+            .map(|row| norm(self.metric, &centred(base.row(row), &self.mean)))
             .reduce(|| 0.0, f64::max);
         if farthest == 0.0 {
             1.0
@@ -226,60 +254,66 @@ impl Sketch {
         }
     }
 
-    /// Writes the sketch of `row`, multiplied by `scale`; returns the most that rounding has moved it, in the metric.
+    /// Writes the sketch of `row`, multiplied by `scale`; returns the most that rounding has moved
+    /// it, in the metric.
     fn embed(&self, row: Row<'_>, scale: f64, out: &mut [f32]) -> f64 {
-        let centred = kernels::centre(row, &self.mean);
-        let norm = kernels::norm(self.metric, &centred) * scale;
-        let dim = centred.len() as f64;
-        // The dot products round: at most d + 2 roundings of values that sum to no more than the norm, each component;
-        // then every coordinate rounds to f32, once more where a tree sums some up, and may vanish below its smallest number.
-        let rounding = (HALF_ULP_64 * (dim + 4.0) * (self.width as f64).sqrt() + 4.0 * HALF_ULP_32)
-            * norm
-            + 1e-40;
+        let centred = centred(row, &self.mean);
+        let norm = norm(self.metric, &centred) * scale;
         match self.metric {
-            Metric::Euclidean => {
-                let kept = self.components.len() / self.mean.len();
-                let mut carried = 0.0;
-                for (out, component) in out
-                    .iter_mut()
-                    .zip(self.components.chunks_exact(self.mean.len()))
-                {
-                    let value = kernels::dot(component, &centred) * scale;
-                    carried += value * value;
-                    *out = value as f32;
-                }
-                if self.width == kept {
-                    return rounding;
-                }
-                let rest = (norm * norm - carried).max(0.0);
-                // √ is steep at 0: an error e of its argument moves it by √e there, by e/√rest further out.
-                let error =
-                    norm * norm * (self.expansion + 8.0 * HALF_ULP_64 * (dim + self.width as f64));
-                let rest_rounding = if rest > 0.0 {
-                    error.sqrt().min(error / rest.sqrt())
-                } else {
-                    error.sqrt()
-                };
-                out[kept] = rest.sqrt() as f32;
-                rounding + rest_rounding
-            }
-            Metric::Manhattan => {
-                for (run, out) in out.iter_mut().enumerate() {
-                    let (start, end) = self.run(run);
-                    *out = (centred[start..end].iter().sum::<f64>() * scale) as f32;
-                }
-                // Here the norm is the sum of all absolute values, and the error the sum over all coordinates.
-                HALF_ULP_64 * (dim + 4.0) * norm
-                    + 2.0 * HALF_ULP_32 * norm
-                    + 1e-40 * self.width as f64
-            }
+            Metric::Euclidean => self.embed_components(&centred, norm, scale, out),
+            Metric::Manhattan => self.embed_runs(&centred, norm, scale, out),
         }
+    }
+
+    /// [`Sketch::embed`] by principal components and the norm of what they leave out.
+    fn embed_components(&self, centred: &[f64], norm: f64, scale: f64, out: &mut [f32]) -> f64 {
+        let dim = centred.len() as f64;
+        let width = self.width as f64;
+        let kept = self.components.len() / self.mean.len();
+        let mut carried = 0.0;
+        let components = self.components.chunks_exact(self.mean.len());
+        for (out, component) in out.iter_mut().zip(components) {
+            let value = kernels::dot(component, centred) * scale;
+            carried += value * value;
+            *out = value as f32;
+        }
+        // The dot products round: at most d + 2 roundings of values that sum to no more than the
+        // norm, each component. Then every coordinate rounds to f32, once more where a tree sums
+        // some up, and may vanish below its smallest number.
+        let products = HALF_ULP_64 * (dim + 4.0) * width.sqrt();
+        let rounding = (products + 4.0 * HALF_ULP_32) * norm + 1e-40;
+        if self.width == kept {
+            return rounding;
+        }
+        let rest = (norm * norm - carried).max(0.0);
+        out[kept] = rest.sqrt() as f32;
+        // √ is steep at 0: an error e of its argument moves it by √e there, by e/√rest
+        // further out.
+        let error = norm * norm * (self.expansion + 8.0 * HALF_ULP_64 * (dim + width));
+        let rest_rounding = if rest > 0.0 {
+            error.sqrt().min(error / rest.sqrt())
+        } else {
+            error.sqrt()
+        };
+        rounding + rest_rounding
+    }
+
+    /// [`Sketch::embed`] by sums over runs of coordinates.
+    fn embed_runs(&self, centred: &[f64], norm: f64, scale: f64, out: &mut [f32]) -> f64 {
+        let dim = centred.len() as f64;
+        for (run, out) in out.iter_mut().enumerate() {
+            let (start, end) = self.run(run);
+            *out = (centred[start..end].iter().sum::<f64>() * scale) as f32;
+        }
+        // Here the norm is the sum of all absolute values, and the error the sum over all
+        // coordinates.
+        HALF_ULP_64 * (dim + 4.0) * norm + 2.0 * HALF_ULP_32 * norm + 1e-40 * self.width as f64
     }
 
     /// The sketch of a query of dimension d.
     pub fn query(&self, query: Row<'_>) -> SketchedQuery {
         let mut values = vec![0.0; self.width];
-        let norm = kernels::norm(self.metric, &kernels::centre(query, &self.mean)) * self.scale;
+        let norm = norm(self.metric, &centred(query, &self.mean)) * self.scale;
         // From too far away only the direction counts.
         let nearer = if norm > FARTHEST_QUERY {
             FARTHEST_QUERY / norm
@@ -292,7 +326,8 @@ impl Sketch {
         } else {
             slack + self.slack
         };
-        // Distances of sketches are summed in f32, by our kernels and by kiddo (whose tree adds two roundings a level).
+        // Distances of sketches are summed in f32, by our kernels and by kiddo (whose tree adds two
+        // roundings a level).
         let summing = (self.width as f64 + 256.0) * 2.0 * HALF_ULP_32;
         SketchedQuery {
             metric: self.metric,
@@ -305,27 +340,33 @@ impl Sketch {
 }
 
 impl SketchedQuery {
-    /// How far sketches of neighbours can be, if the k-th best so far has this rank value.
+    /// How far sketches of neighbours can be, if the k-th best so far has this reduced distance.
     #[inline]
-    pub fn radius(&self, rank: f64) -> Radius {
-        if rank == f64::INFINITY || self.slack == f64::INFINITY {
+    pub fn radius(&self, reduced: f64) -> Radius {
+        if reduced == f64::INFINITY || self.slack == f64::INFINITY {
             return Radius::INFINITE;
         }
         let distance =
-            (self.metric.distance_of_rank(rank) * self.scale + self.slack) * self.expansion;
-        let ranked = match self.metric {
+            (self.metric.distance_of_reduced(reduced) * self.scale + self.slack) * self.expansion;
+        let reduced = match self.metric {
             Metric::Euclidean => distance * distance,
             Metric::Manhattan => distance,
         };
+        // Rounded up, so that nothing on the border is lost.
         Radius {
             distance: (distance as f32).next_up(),
-            rank: (ranked as f32).next_up(),
+            rank: (reduced as f32).next_up(),
         }
     }
 }
 
-/// Sketches in groups of [`LANES`], coordinate by coordinate within a group, so that one register holds the same
-/// coordinate of eight rows.
+/// Sketches in groups of [`LANES`], coordinate by coordinate within a group, so that one register
+/// holds the same coordinate of eight rows:
+///
+/// ```text
+/// group 0                                         group 1
+/// x₀[0] x₁[0] … x₁₅[0] | x₀[1] x₁[1] … x₁₅[1] | … x₁₆[0] x₁₇[0] …
+/// ```
 #[derive(Debug, Clone)]
 pub struct Lanes {
     width: usize,
@@ -342,10 +383,8 @@ impl Lanes {
             .zip(order.chunks(LANES))
         {
             for (lane, &row) in rows.iter().enumerate() {
-                for (i, &value) in sketched.rows[row as usize * width..][..width]
-                    .iter()
-                    .enumerate()
-                {
+                let sketch = &sketched.rows[row as usize * width..][..width];
+                for (i, &value) in sketch.iter().enumerate() {
                     group[i * LANES + lane] = value;
                 }
             }
@@ -362,5 +401,23 @@ impl Lanes {
     /// Bytes that they take.
     pub fn memory_bytes(&self) -> usize {
         self.values.len() * size_of::<f32>()
+    }
+}
+
+/// The row less the mean.
+#[inline]
+fn centred(row: Row<'_>, mean: &[f64]) -> Vec<f64> {
+    match row {
+        Row::Bytes(row) => kernels::centre_bytes(row, mean),
+        Row::Floats(row) => kernels::centre_floats(row, mean),
+    }
+}
+
+/// The distance of a centred row to the origin.
+#[inline]
+fn norm(metric: Metric, centred: &[f64]) -> f64 {
+    match metric {
+        Metric::Euclidean => kernels::euclidean_norm(centred),
+        Metric::Manhattan => kernels::manhattan_norm(centred),
     }
 }

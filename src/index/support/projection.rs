@@ -1,53 +1,91 @@
-//! [`Projection`]: the leading principal components of vectors and queries, and the length of what they leave out.
+//! [`Projection`]: vectors and queries in the leading principal components, where codes are made.
+//!
+//! The naive form, for a query q, the mean μ of the data and a map whose rows rⱼ are m
+//! directions:
+//!
+//! ```text
+//! for each j in 0..m { coordinate[j] = ⟨rⱼ, q − μ⟩ }        m · d products of floats
+//! rest = ‖q − μ‖² − Σ coordinate[j]²        what the m directions leave out
+//! ```
+//!
+//! The rest costs one number a row and makes estimates better: the squared distance of two vectors
+//! is about that of their coordinates plus both rests, for what is left out of either is nearly
+//! at right angles to what is left out of the other.
+//!
+//! All rows of the base are projected by blocked matrix products. A query comes alone, and a matrix
+//! of d × m floats (400 kB for 784 × 128) does not fit in a first-level cache. So a query is
+//! multiplied in whole numbers: the map at 1/16,384, the query in at most 12 bits. A row of `pairs`
+//! has what two values of the query need, so that one instruction multiplies both and adds them:
+//!
+//! ```text
+//!           coordinate 0   coordinate 1       coordinate m − 1   filled up to 64
+//! pairs[i]  r₀[2i] r₀[2i+1] r₁[2i] r₁[2i+1] … r[2i] r[2i+1]      0 0 0 0 …
+//!           × q[2i], q[2i+1], added to sums[0], sums[1], …
+//! ```
+//!
+//! Two black pixels side by side cost nothing: their row is not read. Half of Fashion-MNIST's
+//! pixels are black, which is why bytes are not centred first; what the mean maps to is subtracted
+//! after.
+//!
+//! What it is bad at: the query's 12 bits are relative to its largest value. Where one value is far
+//! larger than all others, these are rounded coarsely. Codes choose candidates; where these are
+//! then compared by their vectors, a bad rounding costs recall, never a wrong distance.
 
 use ndarray::linalg::general_mat_mul;
-use ndarray::{Array2, ArrayView1, ArrayViewMut2};
+use ndarray::{Array2, ArrayView1, ArrayView2, ArrayViewMut2};
 use rayon::prelude::*;
 
 use crate::distance::Metric;
 use crate::math::pca::{Pca, PcaOptions};
 use crate::simd::graph_codes::{add_weighted_pairs, to_whole};
-use crate::vectors::{Row, Vectors};
+use crate::simd::lower_bound::dot_f32;
+use crate::simd::pairwise::squared_euclidean_f32;
+use crate::vectors::Vectors;
 
-/// Coefficients are kept as multiples of 1/16,384. The rows of the map are of unit length, so that for a query of values up
-/// to 2,047 a sum stays below 2¹⁴ · 2¹¹ · √d (Cauchy–Schwarz): no overflow up to d = 4,000, and in practice far beyond.
+/// Coefficients are kept as multiples of 1/16,384. The rows of the map are of unit length, so that
+/// for a query of values up to 2,047 a sum stays below 2¹⁴ · 2¹¹ · √d (Cauchy–Schwarz):
+/// no overflow up to d = 4,000, and in practice far beyond.
 const COEFFICIENT: f64 = 16_384.0;
 /// The kernel makes so many sums at once.
 const LANES: usize = 64;
-/// Rows projected in one matrix product.
+/// Rows projected in one matrix product: 256 rows of 784 floats are 800 kB, a second-level cache.
 const BLOCK: usize = 256;
-/// From farther away than so many times the radius of the data only a query's direction counts.
+/// From farther away than so many times the radius of the data only a query's direction counts:
+/// all rows are then as good as equally far, and the coordinates stay far from overflow.
 const FARTHEST_QUERY: f64 = 1e3;
+/// Below this, f32 arithmetic may have lost squares that are too small for it.
+const LEAST_RELIABLE: f32 = 1e-30;
 
 /// The map to principal components, in units in which the data are of about unit size.
 #[derive(Debug)]
 pub(crate) struct Projection {
     mean: Vec<f32>,
-    /// Whether the mean is taken from a query before it is rounded. Not where the base is bytes: pixels then stay whole numbers, and
-    /// black ones, which cost nothing, zero.
+    /// Whether the mean is taken from a query before it is rounded. Not where the base is bytes:
+    /// pixels then stay whole numbers, and black ones, which cost nothing, zero.
     centred: bool,
     /// Row i: coefficients of values 2i and 2i + 1 for each coordinate, alternating.
     pairs: Vec<i16>,
-    /// What (what is subtracted − mean) maps to.
-    offset: Vec<f64>,
+    /// What is added to a query's sums: what −mean maps to, or zero if the query is centred.
+    offset: Vec<f32>,
     /// Units of the coordinates in a unit of the data.
     scale: f64,
-    /// The longest row, in units of the coordinates.
+    /// The longest row less the mean, in units of the coordinates.
     radius: f64,
 }
 
 /// A base, projected.
 #[derive(Debug)]
 pub(crate) struct Projected {
-    /// n × components.
-    pub coordinates: Vectors,
+    /// n × m, row-major.
+    pub coordinates: Vec<f32>,
     /// The squared length of what the components leave out of each row.
     pub rests: Vec<f32>,
 }
 
-/// A query, projected, and what was needed for it.
+/// A query, projected, and the buffers that it took.
 #[derive(Debug, Default)]
 pub(crate) struct ProjectedQuery {
+    /// m values.
     pub coordinates: Vec<f32>,
     /// The squared length of what the components leave out.
     pub rest: f32,
@@ -57,64 +95,59 @@ pub(crate) struct ProjectedQuery {
 }
 
 impl Projection {
-    /// Fits the map to the principal components numbered `order`, and applies it to the base, which is not empty.
-    pub fn fit(base: &Vectors, order: &[usize], seed: u64) -> (Self, Projected) {
-        let dim = base.dim();
-        let pca = Pca::fit(
-            base,
-            &PcaOptions {
-                seed,
-                ..Default::default()
-            },
-        )
-        .expect("the base is not empty");
-        let map = pca.rotation().select(ndarray::Axis(0), order);
-        // Rounded alike for rows and queries: far from the origin, a difference to another mean would be all there is.
+    /// Fits principal components to the base, which is not empty, and projects it.
+    ///
+    /// `map` chooses the m directions: from all principal components (d × d, one a row, greatest
+    /// variance first) it makes the rows of the map (m × d), of unit length and at right angles.
+    pub fn fit(
+        base: &Vectors,
+        seed: u64,
+        map: impl FnOnce(ArrayView2<'_, f64>) -> Array2<f64>,
+    ) -> (Self, Projected) {
+        let options = PcaOptions {
+            seed,
+            ..Default::default()
+        };
+        let pca = Pca::fit(base, &options).expect("the base is not empty");
+        let map = map(pca.rotation());
+        // One rounded mean for rows and queries: far from the origin, a difference between two
+        // means would be all there is.
         let mean: Vec<f32> = pca.mean().iter().map(|&value| value as f32).collect();
         let size = largest_difference(base, &mean);
         let scale = if size > 0.0 { size.recip() } else { 1.0 };
-        let projected = project(base, &map.mapv(|value| value as f32), &mean, scale);
-        let squared = |(row, &rest): (&[f32], &f32)| {
-            row.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>() + f64::from(rest)
-        };
-        let rows = projected
-            .coordinates
-            .floats()
-            .expect("coordinates are floats")
-            .chunks_exact(order.len());
-        let radius = rows
-            .zip(&projected.rests)
-            .map(squared)
-            .fold(0.0, f64::max)
-            .sqrt();
+        let (projected, radius) = project(base, &map.mapv(|value| value as f32), &mean, scale);
 
-        let width = order.len().next_multiple_of(LANES);
-        let mut pairs = vec![0i16; dim.div_ceil(2) * 2 * width];
-        for (coordinate, row) in map.rows().into_iter().enumerate() {
-            for (i, &value) in row.iter().enumerate() {
-                pairs[(i / 2 * width + coordinate) * 2 + i % 2] =
-                    (value * COEFFICIENT).round() as i16;
-            }
-        }
         let centred = base.bytes().is_none();
         let offset = if centred {
-            vec![0.0; order.len()]
+            vec![0.0; map.nrows()]
         } else {
-            map.dot(&ArrayView1::from(&mean).mapv(f64::from))
-                .mapv(|value| -value * scale)
-                .to_vec()
+            let mapped_mean = map.dot(&ArrayView1::from(&mean).mapv(f64::from));
+            mapped_mean
+                .iter()
+                .map(|value| (-value * scale) as f32)
+                .collect()
         };
-        (
-            Self {
-                mean,
-                centred,
-                pairs,
-                offset,
-                scale,
-                radius,
-            },
-            projected,
-        )
+        let projection = Self {
+            mean,
+            centred,
+            pairs: pack_pairs(&map),
+            offset,
+            scale,
+            radius,
+        };
+        (projection, projected)
+    }
+
+    /// Multiplies all coordinates by `factor` from here on, those that `projected` holds too.
+    pub fn change_unit(&mut self, factor: f32, projected: &mut Projected) {
+        for value in projected.coordinates.iter_mut().chain(&mut self.offset) {
+            *value *= factor;
+        }
+        for rest in &mut projected.rests {
+            *rest *= factor * factor;
+        }
+        self.scale *= f64::from(factor);
+        self.radius *= f64::from(factor);
     }
 
     /// Units of the coordinates in a unit of the data.
@@ -131,37 +164,59 @@ impl Projection {
             whole,
             sums,
         } = out;
-        let difference = |(&value, &mean): (&f32, &f32)| f64::from(value) - f64::from(mean);
         let values = if self.centred {
+            // The largest floats of opposite signs would overflow: the clamp keeps them finite.
+            let differences = query
+                .iter()
+                .zip(&self.mean)
+                .map(|(value, mean)| value - mean);
             centred.clear();
-            centred.extend(
-                query
-                    .iter()
-                    .zip(&self.mean)
-                    .map(|pair| difference(pair).clamp(f32::MIN.into(), f32::MAX.into()) as f32),
-            );
+            centred.extend(differences.map(|value| value.clamp(f32::MIN, f32::MAX)));
             &**centred
         } else {
             query
         };
         let unit = to_whole(values, whole);
-        whole.resize(query.len().div_ceil(2) * 2, 0);
+        whole.resize(query.len().next_multiple_of(2), 0);
         sums.clear();
         sums.resize(self.offset.len().next_multiple_of(LANES), 0);
         add_weighted_pairs(sums, &self.pairs, whole);
-        let per_sum = f64::from(unit) / COEFFICIENT * self.scale;
-        let exact = || {
+
+        let total = self.squared_distance_to_mean(query);
+        let nearer = self.share_of_the_way(total);
+        let per_sum = (f64::from(unit) / COEFFICIENT * self.scale * nearer) as f32;
+        let per_offset = nearer as f32;
+        coordinates.clear();
+        coordinates.extend(
             sums.iter()
                 .zip(&self.offset)
-                .map(|(&sum, offset)| f64::from(sum) * per_sum + offset)
+                .map(|(&sum, offset)| sum as f32 * per_sum + offset * per_offset),
+        );
+        let kept = f64::from(dot_f32(coordinates, coordinates));
+        *rest = (total * nearer * nearer - kept).max(0.0) as f32;
+    }
+
+    /// ‖query − mean‖² in units of the coordinates: by f32 arithmetic where that is
+    /// reliable.
+    fn squared_distance_to_mean(&self, query: &[f32]) -> f64 {
+        let fast = squared_euclidean_f32(query, &self.mean);
+        let squared = if (LEAST_RELIABLE..f32::INFINITY).contains(&fast) {
+            f64::from(fast)
+        } else {
+            Metric::Euclidean.reduced(query, &self.mean)
         };
-        let kept: f64 = exact().map(|value| value * value).sum();
-        let total = Metric::Euclidean.rank(query, &self.mean) * self.scale.powi(2);
-        let far = total.max(kept).sqrt() / (FARTHEST_QUERY * self.radius.max(f64::MIN_POSITIVE));
-        let nearer = if far > 1.0 { far.recip() } else { 1.0 };
-        coordinates.clear();
-        coordinates.extend(exact().map(|value| (value * nearer) as f32));
-        *rest = ((total - kept) * nearer * nearer).max(0.0) as f32;
+        squared * self.scale * self.scale
+    }
+
+    /// By what to multiply a query at this squared distance from the mean: 1, but for very far
+    /// ones.
+    fn share_of_the_way(&self, total: f64) -> f64 {
+        let farthest = FARTHEST_QUERY * self.radius;
+        if total <= farthest * farthest {
+            1.0
+        } else {
+            farthest / total.sqrt()
+        }
     }
 
     pub fn memory_bytes(&self) -> usize {
@@ -169,83 +224,97 @@ impl Projection {
     }
 }
 
-/// The largest absolute difference of a value to its mean.
-fn largest_difference(base: &Vectors, mean: &[f32]) -> f64 {
-    let largest = |row: usize| {
-        let pairs = |value: f64, &mean: &f32| (value - f64::from(mean)).abs();
-        match base.row(row) {
-            Row::Bytes(row) => row
-                .iter()
-                .zip(mean)
-                .map(|(&value, mean)| pairs(value.into(), mean))
-                .fold(0.0, f64::max),
-            Row::Floats(row) => row
-                .iter()
-                .zip(mean)
-                .map(|(&value, mean)| pairs(value.into(), mean))
-                .fold(0.0, f64::max),
-        }
-    };
-    (0..base.len())
-        .into_par_iter()
-        .map(largest)
-        .reduce(|| 0.0, f64::max)
+/// The map's coefficients as whole numbers, in the order in which a query is multiplied by them.
+fn pack_pairs(map: &Array2<f64>) -> Vec<i16> {
+    let width = map.nrows().next_multiple_of(LANES);
+    let mut pairs = vec![0i16; map.ncols().div_ceil(2) * 2 * width];
+    for ((coordinate, i), &value) in map.indexed_iter() {
+        let (row, half) = (i / 2, i % 2);
+        pairs[(row * width + coordinate) * 2 + half] = (value * COEFFICIENT).round() as i16;
+    }
+    pairs
 }
 
-fn project(base: &Vectors, map: &Array2<f32>, mean: &[f32], scale: f64) -> Projected {
-    let (dim, kept) = (base.dim(), map.nrows());
-    let mut values = vec![0.0; base.len() * kept];
+/// The largest absolute difference of a value to its mean.
+fn largest_difference(base: &Vectors, mean: &[f32]) -> f64 {
+    let largest_in = |row: usize| {
+        let mut largest = 0.0f64;
+        base.row(row).zip_with(mean, |value, &mean| {
+            largest = largest.max((f64::from(value) - f64::from(mean)).abs());
+        });
+        largest
+    };
+    let rows = (0..base.len()).into_par_iter();
+    rows.map(largest_in).reduce(|| 0.0, f64::max)
+}
+
+/// All rows of the base, projected, and the length of the longest row less the mean.
+fn project(base: &Vectors, map: &Array2<f32>, mean: &[f32], scale: f64) -> (Projected, f64) {
+    let kept = map.nrows();
+    let mut coordinates = vec![0.0; base.len() * kept];
     let mut rests = vec![0.0; base.len()];
-    let blocks = values
+    let longest = coordinates
         .par_chunks_mut(BLOCK * kept)
-        .zip(rests.par_chunks_mut(BLOCK));
-    blocks.enumerate().for_each(|(block, (values, rests))| {
-        let centre = |value: f64, mean: f32| ((value - f64::from(mean)) * scale) as f32;
-        let mut centred = Vec::with_capacity(rests.len() * dim);
-        for row in block * BLOCK..block * BLOCK + rests.len() {
-            match base.row(row) {
-                Row::Bytes(row) => centred.extend(
-                    row.iter()
-                        .zip(mean)
-                        .map(|(&v, &mean)| centre(v.into(), mean)),
-                ),
-                Row::Floats(row) => centred.extend(
-                    row.iter()
-                        .zip(mean)
-                        .map(|(&v, &mean)| centre(v.into(), mean)),
-                ),
+        .zip(rests.par_chunks_mut(BLOCK))
+        .enumerate()
+        .map(|(block, (coordinates, rests))| {
+            let mut centred = Vec::with_capacity(rests.len() * base.dim());
+            for row in block * BLOCK..block * BLOCK + rests.len() {
+                base.row(row).zip_with(mean, |value, &mean| {
+                    let difference = f64::from(value) - f64::from(mean);
+                    centred.push((difference * scale) as f32);
+                });
             }
-        }
-        let centred = Array2::from_shape_vec((rests.len(), dim), centred).expect("whole rows");
-        let mut product =
-            ArrayViewMut2::from_shape((rests.len(), kept), values).expect("whole rows");
-        general_mat_mul(1.0, &centred, &map.t(), 0.0, &mut product);
-        for ((rest, row), kept) in rests.iter_mut().zip(centred.rows()).zip(product.rows()) {
-            *rest = (row.dot(&row) - kept.dot(&kept)).max(0.0);
-        }
-    });
-    Projected {
-        coordinates: Vectors::from_floats(kept, values).expect("scaled values are finite"),
-        rests,
+            let centred =
+                Array2::from_shape_vec((rests.len(), base.dim()), centred).expect("whole rows");
+            project_block(&centred, map, coordinates, rests)
+        })
+        .reduce(|| 0.0, f32::max);
+    let projected = Projected { coordinates, rests };
+    (projected, f64::from(longest).sqrt())
+}
+
+/// Writes the coordinates and rests of a block of rows; returns the largest squared length.
+fn project_block(
+    centred: &Array2<f32>,
+    map: &Array2<f32>,
+    coordinates: &mut [f32],
+    rests: &mut [f32],
+) -> f32 {
+    let mut product =
+        ArrayViewMut2::from_shape((centred.nrows(), map.nrows()), coordinates).expect("whole rows");
+    general_mat_mul(1.0, centred, &map.t(), 0.0, &mut product);
+    let mut longest = 0.0f32;
+    for ((rest, row), kept) in rests.iter_mut().zip(centred.rows()).zip(product.rows()) {
+        let total = row.dot(&row);
+        *rest = (total - kept.dot(&kept)).max(0.0);
+        longest = longest.max(total);
     }
+    longest
 }
 
 #[cfg(test)]
 mod tests {
+    use ndarray::Axis;
+
     use super::*;
     use crate::index::support::test_data::{clustered, rounded};
+
+    fn fit(base: &Vectors, order: &[usize]) -> (Projection, Projected) {
+        Projection::fit(base, 0, |components| components.select(Axis(0), order))
+    }
 
     /// Squared distances in all components, rests included, are the true ones.
     fn check(base: &Vectors, queries: &Vectors, tolerance: f64) {
         let order: Vec<usize> = (0..base.dim()).collect();
-        let (projection, projected) = Projection::fit(base, &order, 0);
+        let (projection, projected) = fit(base, &order);
         let mut out = ProjectedQuery::default();
         for query in (0..queries.len()).map(|row| queries.row_to_floats(row)) {
             projection.apply(&query, &mut out);
             for row in 0..base.len() {
-                let truth = Metric::Euclidean.rank(&query, &base.row_to_floats(row));
-                let coordinates = projected.coordinates.row_to_floats(row);
-                let found = Metric::Euclidean.rank(&out.coordinates, &coordinates)
+                let truth = Metric::Euclidean.reduced(&query, &base.row_to_floats(row));
+                let coordinates = &projected.coordinates[row * order.len()..][..order.len()];
+                let found = Metric::Euclidean.reduced(&out.coordinates, coordinates)
                     / projection.scale().powi(2);
                 assert!(
                     (found - truth).abs() <= tolerance * truth,
@@ -281,18 +350,18 @@ mod tests {
     #[test]
     fn the_rest_is_what_the_components_leave_out() {
         let (base, queries) = (clustered(300, 40, 1), clustered(20, 40, 2));
-        let (few, projected) = Projection::fit(&base, &[1, 0, 3], 0);
+        let (few, projected) = fit(&base, &[1, 0, 3]);
         let mean = Pca::fit(&base, &PcaOptions::default())
             .unwrap()
             .mean()
             .mapv(|value| value as f32)
             .to_vec();
-        let total = |row: &[f32]| Metric::Euclidean.rank(row, &mean) * few.scale().powi(2);
+        let total = |row: &[f32]| Metric::Euclidean.reduced(row, &mean) * few.scale().powi(2);
         let mut out = ProjectedQuery::default();
         for row in 0..20 {
             let kept = |values: &[f32]| values.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>();
-            let base_total =
-                kept(&projected.coordinates.row_to_floats(row)) + f64::from(projected.rests[row]);
+            let coordinates = &projected.coordinates[row * 3..][..3];
+            let base_total = kept(coordinates) + f64::from(projected.rests[row]);
             assert!((base_total - total(&base.row_to_floats(row))).abs() < 1e-4 * base_total);
             let query = queries.row_to_floats(row);
             few.apply(&query, &mut out);
@@ -302,10 +371,31 @@ mod tests {
     }
 
     #[test]
+    fn another_unit_is_a_factor_in_all_that_comes_out() {
+        let (floats, queries) = (clustered(300, 20, 1), clustered(5, 20, 2));
+        for base in [rounded(&floats), floats] {
+            let (before, projected) = fit(&base, &[0, 1, 2]);
+            let (mut after, mut changed) = fit(&base, &[0, 1, 2]);
+            after.change_unit(4.0, &mut changed);
+            let fourfold = |values: &[f32]| values.iter().map(|v| 4.0 * v).collect::<Vec<_>>();
+            assert_eq!(changed.coordinates, fourfold(&projected.coordinates));
+            assert_eq!(changed.rests, fourfold(&fourfold(&projected.rests)));
+            let (mut old, mut new) = (ProjectedQuery::default(), ProjectedQuery::default());
+            for row in 0..5 {
+                let query = queries.row_to_floats(row);
+                before.apply(&query, &mut old);
+                after.apply(&query, &mut new);
+                assert_eq!(new.coordinates, fourfold(&old.coordinates));
+                assert_eq!(new.rest, 16.0 * old.rest);
+            }
+        }
+    }
+
+    #[test]
     fn far_queries_keep_their_direction() {
         let base = clustered(300, 10, 1);
         let order: Vec<usize> = (0..10).collect();
-        let (projection, _) = Projection::fit(&base, &order, 0);
+        let (projection, _) = fit(&base, &order);
         let mut out = ProjectedQuery::default();
         let mut directions = [1e7f32, 1e38].map(|far| {
             projection.apply(&[far; 10], &mut out);

@@ -1,5 +1,24 @@
-//! [`PrunedRows`]: rows that a query is compared with by a bound first, and by their true distance only if that leaves it
-//! open. What forests and graphs of near neighbours search in.
+//! [`PrunedRows`]: rows that a query is compared with by a bound first, and by their true distance
+//! only if that leaves it open. What forests and graphs of near neighbours search in.
+//!
+//! The naive form reads all of a row for each position that the search comes by:
+//!
+//! ```text
+//! for position in positions { offer(position, ‖q − row‖²) }             784 bytes a row
+//! ```
+//!
+//! Here it is four passes over a batch of positions, each over what the one before has left:
+//!
+//! ```text
+//! positions ── met before? ──> fresh ── sketch too far? ──> kept ── distance ──> offer
+//!              a bit each              128 bytes each              784 bytes each
+//! ```
+//!
+//! The passes are separate so that memory can be asked for ahead of time: all sketches of a batch
+//! before the first is read, and the values of a row while the rows before it are compared.
+//!
+//! The bound is [`Sketch`]'s, which never exceeds the distance: no row that is near enough is lost.
+//! Where all distances are nearly equal it rejects little, and a sketch is read for nothing.
 
 use crate::distance::{Metric, Ranker};
 use crate::index::Visits;
@@ -12,10 +31,12 @@ use crate::vectors::{Row, Vectors};
 /// Principal components of a sketch: with the norm of the rest, two cache lines of `f32`.
 pub const COMPONENTS: usize = 31;
 
-/// Rows whose values are asked for from memory while one is compared.
+/// Rows whose values are asked for from memory while one is compared: a trade of waiting for
+/// memory against pushing out of the cache what is not read yet.
 const AHEAD: usize = 4;
 
-/// Rows and their sketches in an order of the index's own, their *positions*; near ones should be near in it.
+/// Rows and their sketches in an order of the index's own, their *positions*; near ones should be
+/// near in it.
 #[derive(Debug)]
 pub struct PrunedRows {
     sketch: Sketch,
@@ -33,9 +54,8 @@ impl PrunedRows {
             .iter()
             .flat_map(|&id| lines(&sketched.rows[id as usize * width..][..width]))
             .collect();
-        let rows = base
-            .select(&ids.iter().map(|&id| id as usize).collect::<Vec<_>>())
-            .expect("rows of the base");
+        let numbers: Vec<usize> = ids.iter().map(|&id| id as usize).collect();
+        let rows = base.select(&numbers).expect("rows of the base");
         simd::in_huge_pages(&sketches);
         rows.in_huge_pages();
         Self {
@@ -108,7 +128,7 @@ pub struct Comparison<'a> {
     met: Vec<u64>,
     fresh: Vec<u32>,
     bounds: Vec<f32>,
-    /// What is of a larger rank value matters no more, and how far its sketch can be.
+    /// What is of a larger reduced distance matters no more, and how far its sketch can be.
     limit: f64,
     radius: Radius,
     /// What has been looked at.
@@ -127,11 +147,37 @@ impl Comparison<'_> {
         (self.limit, self.radius) = (f64::INFINITY, Radius::INFINITE);
     }
 
-    /// Offers each of `positions` that was not met before, with its rank value, unless that is sure to be above the limit. `offer` returns
-    /// the limit from there on.
+    /// Offers each of `positions` that was not met before, with its reduced distance, unless that
+    /// is sure to be above the limit. `offer` returns the limit from there on.
     pub fn compare(&mut self, positions: &[u32], mut offer: impl FnMut(u32, f64) -> f64) {
-        let PrunedRows { sketches, rows, .. } = self.rows;
-        let width = self.lines.len();
+        let rows = &self.rows.rows;
+        self.keep_fresh(positions);
+        let kept = self.keep_within_bound();
+        let fetch = |&position: &u32| rows.row(position as usize).prefetch();
+        self.fresh[..kept].iter().take(AHEAD).for_each(fetch);
+        for i in 0..kept {
+            if let Some(later) = self.fresh[..kept].get(i + AHEAD) {
+                fetch(later);
+            }
+            // The limit may have fallen since.
+            if self.bounds[i] > self.radius.rank {
+                continue;
+            }
+            self.visits.distances += 1;
+            let position = self.fresh[i];
+            if let Some(reduced) = self.ranker.reduced_within(position as usize, self.limit) {
+                let limit = offer(position, reduced);
+                if limit < self.limit {
+                    self.limit = limit;
+                    self.radius = self.query.radius(limit);
+                }
+            }
+        }
+    }
+
+    /// Leaves in `fresh` the positions that were not met before, and marks them as met.
+    #[inline]
+    fn keep_fresh(&mut self, positions: &[u32]) {
         self.fresh.resize(positions.len(), 0);
         let mut count = 0;
         for &position in positions {
@@ -142,37 +188,25 @@ impl Comparison<'_> {
             *word |= bit;
         }
         self.fresh.truncate(count);
+    }
+
+    /// Moves to the front of `fresh` the positions whose bounds are within the radius, with their
+    /// bounds; returns how many.
+    #[inline]
+    fn keep_within_bound(&mut self) -> usize {
+        let sketches = &self.rows.sketches;
+        let width = self.lines.len();
         for &position in &self.fresh {
             simd::prefetch(&sketches[position as usize * width..][..width]);
         }
         kernels::bounds(&self.lines, sketches, &self.fresh, &mut self.bounds);
+        let count = self.fresh.len();
         self.visits.bounds += count;
-
         let mut kept = 0;
         for i in 0..count {
             (self.fresh[kept], self.bounds[kept]) = (self.fresh[i], self.bounds[i]);
             kept += usize::from(self.bounds[i] <= self.radius.rank);
         }
-        let fetch = |&position: &u32| kernels::prefetch_row(rows.row(position as usize));
-        self.fresh[..kept].iter().take(AHEAD).for_each(fetch);
-        for i in 0..kept {
-            self.fresh[..kept]
-                .get(i + AHEAD)
-                .into_iter()
-                .for_each(fetch);
-            // The limit may have fallen since.
-            if self.bounds[i] > self.radius.rank {
-                continue;
-            }
-            self.visits.distances += 1;
-            let position = self.fresh[i];
-            if let Some(rank) = self.ranker.rank_within(position as usize, self.limit) {
-                let limit = offer(position, rank);
-                if limit < self.limit {
-                    self.limit = limit;
-                    self.radius = self.query.radius(limit);
-                }
-            }
-        }
+        kept
     }
 }

@@ -1,4 +1,5 @@
-//! Data with the structure of real data (clusters of low rank, plus noise), and recall against exhaustive search.
+//! Data with the structure of real data (clusters of low rank, plus noise), and recall against
+//! exhaustive search.
 
 use std::sync::Arc;
 
@@ -6,11 +7,11 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::distance::Metric;
-use crate::index::{BruteForce, Index};
+use crate::index::{BruteForce, BruteForceParams, Build, Index, Query};
 use crate::vectors::Vectors;
 
-/// `n` rows of `dim` values in 0..=255 around ten centres, spread along eight directions. Another `seed` gives other rows
-/// of the same distribution.
+/// `n` rows of `dim` values in 0..=255 around ten centres, spread along eight directions. Another
+/// `seed` gives other rows of the same distribution.
 pub fn clustered(n: usize, dim: usize, seed: u64) -> Vectors {
     let mut fixed = ChaCha8Rng::seed_from_u64(99);
     let centres: Vec<f32> = (0..10 * dim)
@@ -47,9 +48,10 @@ pub fn rounded(data: &Vectors) -> Vectors {
     .unwrap()
 }
 
-/// The part of the true `k` nearest that `index` finds, by distance; its distances must be true ones.
+/// The part of the true `k` nearest that `index` finds, by distance; its distances must be true
+/// ones.
 pub fn recall(index: &dyn Index, base: &Arc<Vectors>, queries: &Vectors, k: usize) -> f64 {
-    let truth = BruteForce::build(base.clone(), Metric::Euclidean)
+    let truth = BruteForce::build(base.clone(), BruteForceParams::default())
         .unwrap()
         .query_batch(queries, k)
         .unwrap();
@@ -64,7 +66,7 @@ pub fn recall(index: &dyn Index, base: &Arc<Vectors>, queries: &Vectors, k: usiz
         let row = queries.row_to_floats(query);
         for neighbor in found {
             let exact = Metric::Euclidean
-                .rank(&row, &base.row_to_floats(neighbor.id as usize))
+                .reduced(&row, &base.row_to_floats(neighbor.id as usize))
                 .sqrt();
             assert_eq!(neighbor.distance, exact, "true distances");
         }

@@ -1,4 +1,44 @@
 //! A forest of random-hyperplane trees.
+//!
+//! # The naive form
+//! Cut the space in two by a plane, each half again, until the cells are small. A query compares
+//! the rows of its own cell:
+//!
+//! ```text
+//! def search(node, q):
+//!     while node is split:
+//!         node = node.side(q)
+//!     compare the rows of the leaf
+//! ```
+//!
+//! This is fast and misses many neighbours, as they lie just behind a plane.
+//!
+//! # The idea
+//! Many trees with different planes: a neighbour that one tree cuts off is in the query's cell in
+//! another. And one queue for all trees: after the query's own leaves come those behind the planes
+//! that it is nearest to.
+//!
+//! ```text
+//! tree 0        tree 1        tree 2           q is the query, x its neighbour
+//!    |               \
+//!  q | x          q x \         q x            queue: behind the plane of tree 0   (0.3 away)
+//!    |                 \       -----                  behind the plane of tree 1   (0.8 away)
+//! ```
+//!
+//! The search stops when the leaves that it looked at held `search_k` rows. So neighbours may be
+//! lost: those that lie in other leaves in every tree. More trees and a larger `search_k` lose
+//! fewer.
+//!
+//! Ours are two changes that make it faster. The hyperplanes lie in the space of the leading
+//! principal components, where a margin costs 31 products rather than d, and where the centres of
+//! clusters differ most anyway. And a true distance is computed only for those of the rows
+//! collected whose bound in that space is below the k-th best so far: the answer is that of
+//! comparing all of them.
+//!
+//! # Layout
+//! Rows and their sketches lie in the order of the first tree's leaves, so that what a query looks
+//! at is near in memory. The leaves of all trees hold positions in that order. A row that several
+//! trees find is compared once.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
@@ -9,29 +49,35 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 use crate::distance::Metric;
+use crate::index::parameters::{parameters, positive};
 use crate::index::support::lower_bound::Sketch;
 use crate::index::support::pruned_rows::{COMPONENTS, PrunedRows};
-use crate::index::{BuildError, Index, QueryError, Visits, check_base, check_query, check_shape};
-use crate::neighbor::{Neighbor, Neighbors, TopK};
+use crate::index::{Build, BuildError, Found, Index, Parameters, check_base};
+use crate::neighbor::TopK;
 use crate::simd::lower_bound as kernels;
 use crate::vectors::{Row, Vectors};
 
-/// What an [`Annoy`] is built with.
-#[derive(Debug, Clone, PartialEq)]
-pub struct AnnoyParams {
-    /// Trees of the forest, each of which costs build time and memory. The `search_k` rows of a query are spread over them; what
-    /// several trees find counts for each.
-    pub n_trees: usize,
-    /// Seed of the splits: the same seed gives the same forest on any number of threads.
-    pub seed: u64,
+parameters! {
+    /// How an [`Annoy`] is built.
+    pub struct AnnoyParams {
+        /// Trees of the forest.
+        /// Each costs build time and memory. The `search_k` rows of a query are spread over them;
+        /// a row that several trees find counts for each.
+        n_trees: usize = 50, sweep [10, 50, 100];
+        /// Seed of the random splits.
+        /// The same seed gives the same forest on any number of threads.
+        seed: u64 = 0;
+    }
 }
 
-impl Default for AnnoyParams {
-    fn default() -> Self {
-        Self {
-            n_trees: 50,
-            seed: 0,
-        }
+parameters! {
+    /// How an [`Annoy`] is searched.
+    pub struct AnnoySearch {
+        /// Rows that a query collects; 0 for `n_trees` × k.
+        /// A row counts once for each tree in which it is met. Never fewer than k different rows
+        /// are collected. 0 is the original's default.
+        search_k: usize = 4_000,
+            sweep [400, 700, 1_000, 1_400, 2_000, 2_800, 4_000, 7_000, 10_000, 20_000];
     }
 }
 
@@ -39,22 +85,45 @@ impl Default for AnnoyParams {
 const LEAF_SIZE: usize = 64;
 /// Rows that two-means looks at, as in the original.
 const SAMPLES: usize = 200;
-/// A split that leaves less than this share on one side is tried again, so many times.
+/// A split that leaves less than this share on one side is drawn again.
 const SMALLEST_SHARE: f64 = 0.05;
+/// So many times a split is drawn.
 const ATTEMPTS: usize = 3;
 
-/// Annoy (*Approximate Nearest Neighbors Oh Yeah*), after Erik Bernhardsson's library: each tree halves the rows by
-/// hyperplanes midway between two centres that a short two-means run finds; a query goes down to its own leaf of each tree
-/// and then, over all trees, where the margin to the planes crossed is smallest, until it has collected `search_k` rows.
-/// Approximate, Euclidean.
+/// Annoy (*Approximate Nearest Neighbors Oh Yeah*), after Erik Bernhardsson's library. Approximate,
+/// Euclidean.
 ///
-/// The hyperplanes lie in the space of the leading principal components, where a margin costs 32 products rather than
-/// d, and where the centres of clusters differ most anyway. The true distance is computed only for those of the rows
-/// collected whose bound in that space is below the k-th best so far: the answer is that of comparing all of them.
+/// Each tree halves the rows by hyperplanes midway between two centres that a short two-means run
+/// finds. A query goes down to its own leaf of each tree and then, over all trees, where the margin
+/// to the planes crossed is smallest, until it has collected `search_k` rows. The hyperplanes lie
+/// in the space of the leading principal components.
+///
+/// **What it is bad at**: high recall. Its last few neighbours cost many leaves, where a graph
+/// reaches them in fewer comparisons. Its trees take memory, 4 bytes a row and tree at least.
+///
+/// E. Bernhardsson, *Annoy*, <https://github.com/spotify/annoy>.
+///
+/// ```
+/// use fashion_knn::prelude::*;
+///
+/// let grid = (0..1_000).flat_map(|i| [(i % 40) as f32, (i / 40) as f32]);
+/// let base = Arc::new(Vectors::from_floats(2, grid.collect::<Vec<_>>())?);
+///
+/// let forest = Annoy::build(base, AnnoyParams { n_trees: 10, ..AnnoyParams::default() })?;
+/// let thorough = forest.with_search(AnnoySearch { search_k: 10_000 })?;
+/// assert_eq!(thorough.query(&[7.1, 3.0], 1)?[0].id, 3 * 40 + 7);
+///
+/// // Fewer rows are looked at, and a neighbour may be lost.
+/// let fast = forest.with_search(AnnoySearch { search_k: 50 })?;
+/// let (_, few) = fast.query_counted(&[7.1, 3.0], 1)?;
+/// let (_, many) = thorough.query_counted(&[7.1, 3.0], 1)?;
+/// assert!(few.bounds < many.bounds);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Annoy {
     forest: Arc<Forest>,
-    search_k: usize,
+    search: AnnoySearch,
 }
 
 #[derive(Debug)]
@@ -77,7 +146,7 @@ struct Tree {
     root: Node,
 }
 
-/// The hyperplane normal·x + offset = 0, and what lies on its negative and positive side.
+/// The hyperplane normal·x + offset = 0, and what lies on its negative and on its positive side.
 #[derive(Debug, Clone, Copy)]
 struct Split {
     offset: f32,
@@ -90,7 +159,8 @@ enum Node {
     Leaf(u32),
 }
 
-/// A node still to be visited: the smallest margin by which the query is on its side of the planes above it.
+/// A node still to be visited: the smallest margin by which the query is on its side of the planes
+/// above it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Pending {
     margin: f32,
@@ -129,75 +199,10 @@ pub struct Hyperplane {
 }
 
 impl Annoy {
-    /// Builds the forest, a tree a task on the current rayon pool, O(`n_trees`·n·log n).
-    ///
-    /// # Errors
-    /// If `base` is empty or `n_trees` is zero.
-    pub fn build(base: Arc<Vectors>, params: AnnoyParams) -> Result<Self, BuildError> {
-        check_base(&base)?;
-        if params.n_trees == 0 {
-            return Err(BuildError::InvalidParameter {
-                name: "n_trees",
-                received: 0.0,
-                expected: "at least 1",
-            });
-        }
-        let sketched = Sketch::fit(&base, Metric::Euclidean, COMPONENTS)?;
-        let grow = |tree| Grower::grow(&sketched.sketch, &sketched.rows, params.seed, tree);
-        let mut trees: Vec<Tree> = (0..params.n_trees as u64)
-            .into_par_iter()
-            .map(grow)
-            .collect();
-
-        // Rows take the order of the first tree's leaves: what a query looks at is then near in memory.
-        let ids = trees[0].rows.clone();
-        let mut position = vec![0u32; ids.len()];
-        ids.iter()
-            .zip(0..)
-            .for_each(|(&id, at)| position[id as usize] = at);
-        trees.par_iter_mut().for_each(|tree| {
-            tree.rows
-                .iter_mut()
-                .for_each(|row| *row = position[*row as usize])
-        });
-        let rows = PrunedRows::new(&base, sketched, ids);
-        Ok(Self {
-            forest: Arc::new(Forest {
-                params,
-                trees,
-                rows,
-            }),
-            search_k: 0,
-        })
-    }
-
     /// What it was built with.
     #[must_use]
     pub fn build_params(&self) -> &AnnoyParams {
         &self.forest.params
-    }
-
-    /// Another index over the same forest, which collects at least `search_k` rows a query (a row counts once for each
-    /// tree in which it is met), and never fewer than k different ones. Zero: `n_trees` × k, the original's default.
-    #[must_use]
-    pub fn with_search_k(&self, search_k: usize) -> Self {
-        Self {
-            forest: Arc::clone(&self.forest),
-            search_k,
-        }
-    }
-
-    /// [`Index::query`], and what the search looked at.
-    ///
-    /// # Errors
-    /// As [`Index::query`].
-    pub fn query_counted(
-        &self,
-        query: &[f32],
-        k: usize,
-    ) -> Result<(Vec<Neighbor>, Visits), QueryError> {
-        check_query(query, k, self.dim())?;
-        Ok(self.search(Row::Floats(query), k))
     }
 
     /// The hyperplanes of one tree, parents before children; none if there is no such tree.
@@ -227,72 +232,6 @@ impl Annoy {
         }
         planes
     }
-
-    fn search(&self, query: Row<'_>, k: usize) -> (Vec<Neighbor>, Visits) {
-        let Forest {
-            params,
-            trees,
-            rows,
-        } = &*self.forest;
-        let ids = rows.ids();
-        let k = k.min(ids.len());
-        let search_k = if self.search_k == 0 {
-            params.n_trees.saturating_mul(k)
-        } else {
-            self.search_k
-        };
-        let mut comparison = rows.comparison(query);
-        // The hyperplanes lie in the components alone.
-        let place = comparison.sketch()[..rows.sketch().components()].to_vec();
-        let mut top = TopK::new(k);
-        let mut collected = 0;
-        let root = |(tree, root): (u32, &Tree)| Pending {
-            margin: f32::INFINITY,
-            tree,
-            node: root.root,
-        };
-        let mut pending: BinaryHeap<_> = (0..).zip(trees).map(root).collect();
-        while let Some(Pending {
-            mut margin,
-            tree: number,
-            mut node,
-        }) = pending.pop()
-        {
-            if collected >= search_k && comparison.visits.bounds >= k {
-                break;
-            }
-            let tree = &trees[number as usize];
-            let leaf = loop {
-                match node {
-                    Node::Leaf(leaf) => break leaf,
-                    Node::Split(split) => {
-                        let Split { offset, sides } = tree.splits[split as usize];
-                        let side = kernels::dot_f32(tree.normal(split), &place) + offset;
-                        let (near, far) = if side > 0.0 {
-                            (sides[1], sides[0])
-                        } else {
-                            (sides[0], sides[1])
-                        };
-                        pending.push(Pending {
-                            margin: margin.min(-side.abs()),
-                            tree: number,
-                            node: far,
-                        });
-                        margin = margin.min(side.abs());
-                        node = near;
-                    }
-                }
-            };
-            let positions = tree.leaf(leaf);
-            collected += positions.len();
-            comparison.visits.leaves += 1;
-            comparison.compare(positions, |position, rank| {
-                top.push(ids[position as usize], rank);
-                top.threshold()
-            });
-        }
-        (top.into_neighbors(Metric::Euclidean), comparison.visits)
-    }
 }
 
 impl Tree {
@@ -302,29 +241,31 @@ impl Tree {
     }
 
     fn leaf(&self, leaf: u32) -> &[u32] {
-        let start = if leaf == 0 {
-            0
-        } else {
-            self.ends[leaf as usize - 1]
-        };
-        &self.rows[start as usize..self.ends[leaf as usize] as usize]
+        &self.rows[self.start(leaf)..self.ends[leaf as usize] as usize]
+    }
+
+    /// Where the rows of a leaf begin.
+    fn start(&self, leaf: u32) -> usize {
+        match leaf {
+            0 => 0,
+            leaf => self.ends[leaf as usize - 1] as usize,
+        }
     }
 
     /// The rows of all leaves below a node; leaves are numbered from left to right.
     fn rows_below(&self, node: Node) -> &[u32] {
-        let end = |side: usize| {
-            let mut node = node;
-            while let Node::Split(split) = node {
-                node = self.splits[split as usize].sides[side];
+        let (first, last) = (self.outermost(node, 0), self.outermost(node, 1));
+        &self.rows[self.start(first)..self.ends[last as usize] as usize]
+    }
+
+    /// The first leaf below a node (side 0), or the last (side 1).
+    fn outermost(&self, mut node: Node, side: usize) -> u32 {
+        loop {
+            match node {
+                Node::Split(split) => node = self.splits[split as usize].sides[side],
+                Node::Leaf(leaf) => return leaf,
             }
-            let Node::Leaf(leaf) = node else {
-                unreachable!("splits end in leaves")
-            };
-            leaf as usize
-        };
-        let (first, last) = (end(0), end(1));
-        let start = if first == 0 { 0 } else { self.ends[first - 1] };
-        &self.rows[start as usize..self.ends[last] as usize]
+        }
     }
 
     fn memory_bytes(&self) -> usize {
@@ -413,8 +354,9 @@ impl<'a> Grower<'a> {
         (vec![0.0; self.components], 0.0, rows.len() / 2)
     }
 
-    /// The hyperplane midway between two centres: two of the rows at first, then each row of a sample moves the nearer
-    /// one, weighted by the number of rows that it has taken so that both stay in play.
+    /// The hyperplane midway between two centres: two of the rows at first, then each row of a
+    /// sample moves the nearer one, weighted by the number of rows that it has taken so that both
+    /// stay in play.
     fn two_means(&mut self, rows: &[u32]) -> (Vec<f32>, f32) {
         let first = self.rng.random_range(0..rows.len());
         let second = (first + self.rng.random_range(1..rows.len())) % rows.len();
@@ -426,8 +368,7 @@ impl<'a> Grower<'a> {
         for _ in 0..SAMPLES {
             let drawn = self.rng.random_range(0..rows.len());
             let row = self.at(rows[drawn]);
-            let [a, b] =
-                [0, 1].map(|i| taken[i] * kernels::rank(Metric::Euclidean, &centres[i], row));
+            let [a, b] = [0, 1].map(|i| taken[i] * kernels::squared_euclidean(&centres[i], row));
             let nearer = if a < b {
                 0
             } else if b < a {
@@ -436,44 +377,141 @@ impl<'a> Grower<'a> {
                 continue;
             };
             let weight = taken[nearer];
-            centres[nearer]
-                .iter_mut()
-                .zip(row)
-                .for_each(|(c, v)| *c = (*c * weight + v) / (weight + 1.0));
+            for (centre, value) in centres[nearer].iter_mut().zip(row) {
+                *centre = (*centre * weight + value) / (weight + 1.0);
+            }
             taken[nearer] += 1.0;
         }
-        let normal: Vec<f32> = centres[1]
-            .iter()
-            .zip(&centres[0])
-            .map(|(b, a)| b - a)
+        midway(&centres)
+    }
+}
+
+/// The hyperplane midway between two centres: its normal, of unit length, and its offset.
+fn midway([first, second]: &[Vec<f32>; 2]) -> (Vec<f32>, f32) {
+    let both = || first.iter().zip(second);
+    let mut normal: Vec<f32> = both().map(|(a, b)| b - a).collect();
+    let length = kernels::dot_f32(&normal, &normal).sqrt();
+    for value in &mut normal {
+        // The centres of equal rows are equal, and no plane is between them.
+        *value = if length > 0.0 { *value / length } else { 0.0 };
+    }
+    let middle: Vec<f32> = both().map(|(a, b)| 0.5 * (a + b)).collect();
+    let offset = -kernels::dot_f32(&normal, &middle);
+    (normal, offset)
+}
+
+/// A query on its way through the forest.
+struct Search<'a> {
+    trees: &'a [Tree],
+    /// The query in the components of the hyperplanes.
+    place: Vec<f32>,
+    /// Nodes still to be visited in any tree, that of the largest margin first.
+    pending: BinaryHeap<Pending>,
+}
+
+impl<'a> Search<'a> {
+    fn begin(trees: &'a [Tree], place: Vec<f32>) -> Self {
+        let root = |(tree, root): (u32, &Tree)| Pending {
+            margin: f32::INFINITY,
+            tree,
+            node: root.root,
+        };
+        let pending = (0..).zip(trees).map(root).collect();
+        Self {
+            trees,
+            place,
+            pending,
+        }
+    }
+
+    /// The rows of the most promising leaf that was not visited yet, or `None` after the last one.
+    #[inline]
+    fn next_leaf(&mut self) -> Option<&'a [u32]> {
+        let nearest = self.pending.pop()?;
+        let tree = &self.trees[nearest.tree as usize];
+        let (mut margin, mut node) = (nearest.margin, nearest.node);
+        loop {
+            let split = match node {
+                Node::Leaf(leaf) => return Some(tree.leaf(leaf)),
+                Node::Split(split) => split,
+            };
+            let Split { offset, sides } = tree.splits[split as usize];
+            let side = kernels::dot_f32(tree.normal(split), &self.place) + offset;
+            let (near, far) = if side > 0.0 {
+                (sides[1], sides[0])
+            } else {
+                (sides[0], sides[1])
+            };
+            // The far side waits. Its margin is negative: the query is not on that side.
+            self.pending.push(Pending {
+                margin: margin.min(-side.abs()),
+                tree: nearest.tree,
+                node: far,
+            });
+            margin = margin.min(side.abs());
+            node = near;
+        }
+    }
+}
+
+impl Build for Annoy {
+    const KEY: &'static str = "annoy";
+    const NAME: &'static str = "Annoy";
+    const EXACT: bool = false;
+    type Params = AnnoyParams;
+    type Search = AnnoySearch;
+
+    /// Grows the forest, a tree a task on the current rayon pool, O(`n_trees`·n·log n).
+    ///
+    /// # Errors
+    /// If `base` is empty or `n_trees` is zero.
+    fn build(base: Arc<Vectors>, params: AnnoyParams) -> Result<Self, BuildError> {
+        check_base(&base)?;
+        positive("n_trees", params.n_trees)?;
+        let sketched = Sketch::fit(&base, Metric::Euclidean, COMPONENTS)?;
+        let grow = |tree| Grower::grow(&sketched.sketch, &sketched.rows, params.seed, tree);
+        let mut trees: Vec<Tree> = (0..params.n_trees as u64)
+            .into_par_iter()
+            .map(grow)
             .collect();
-        let length = kernels::dot_f32(&normal, &normal).sqrt();
-        let normal: Vec<f32> = normal
-            .iter()
-            .map(|v| if length > 0.0 { v / length } else { 0.0 })
-            .collect();
-        let middle: Vec<f32> = centres[1]
-            .iter()
-            .zip(&centres[0])
-            .map(|(b, a)| 0.5 * (a + b))
-            .collect();
-        let offset = -kernels::dot_f32(&normal, &middle);
-        (normal, offset)
+
+        // Rows take the order of the first tree's leaves: what a query looks at is then near in
+        // memory.
+        let ids = trees[0].rows.clone();
+        let mut position = vec![0u32; ids.len()];
+        for (at, &id) in (0..).zip(&ids) {
+            position[id as usize] = at;
+        }
+        trees.par_iter_mut().for_each(|tree| {
+            for row in &mut tree.rows {
+                *row = position[*row as usize];
+            }
+        });
+        let rows = PrunedRows::new(&base, sketched, ids);
+        Ok(Self {
+            forest: Arc::new(Forest {
+                params,
+                trees,
+                rows,
+            }),
+            search: AnnoySearch::default(),
+        })
+    }
+
+    /// Free of cost, and never an error.
+    fn with_search(&self, search: AnnoySearch) -> Result<Self, BuildError> {
+        let forest = Arc::clone(&self.forest);
+        Ok(Self { forest, search })
     }
 }
 
 impl Index for Annoy {
     fn name(&self) -> &'static str {
-        "Annoy"
+        Self::NAME
     }
 
     fn params(&self) -> Vec<(&'static str, f64)> {
-        let AnnoyParams { n_trees, seed } = self.forest.params;
-        vec![
-            ("n_trees", n_trees as f64),
-            ("seed", seed as f64),
-            ("search_k", self.search_k as f64),
-        ]
+        [self.forest.params.values(), self.search.values()].concat()
     }
 
     fn len(&self) -> usize {
@@ -489,16 +527,40 @@ impl Index for Annoy {
         rows.memory_bytes() + trees.iter().map(Tree::memory_bytes).sum::<usize>()
     }
 
-    fn query(&self, query: &[f32], k: usize) -> Result<Vec<Neighbor>, QueryError> {
-        Ok(self.query_counted(query, k)?.0)
-    }
-
-    fn query_batch(&self, queries: &Vectors, k: usize) -> Result<Neighbors, QueryError> {
-        check_shape(queries.dim(), k, self.dim())?;
-        let rows: Vec<_> = (0..queries.len())
-            .into_par_iter()
-            .map(|row| self.search(queries.row(row), k).0)
-            .collect();
-        Ok(rows.into_iter().collect())
+    fn search(&self, query: Row<'_>, k: usize) -> Found {
+        let Forest {
+            params,
+            trees,
+            rows,
+        } = &*self.forest;
+        let ids = rows.ids();
+        let k = k.min(ids.len());
+        let search_k = if self.search.search_k == 0 {
+            params.n_trees.saturating_mul(k)
+        } else {
+            self.search.search_k
+        };
+        let mut comparison = rows.comparison(query);
+        // The hyperplanes lie in the components alone, without the norm of the rest.
+        let place = comparison.sketch()[..rows.sketch().components()].to_vec();
+        let mut search = Search::begin(trees, place);
+        let mut top = TopK::new(k);
+        // A row counts once for each tree, as in the original; but k different ones are needed.
+        let mut collected = 0;
+        while collected < search_k || comparison.visits.bounds < k {
+            let Some(positions) = search.next_leaf() else {
+                break;
+            };
+            collected += positions.len();
+            comparison.visits.leaves += 1;
+            comparison.compare(positions, |position, reduced| {
+                top.push(ids[position as usize], reduced);
+                top.threshold()
+            });
+        }
+        Found {
+            candidates: top.into_candidates(),
+            visits: comparison.visits,
+        }
     }
 }

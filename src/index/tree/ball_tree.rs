@@ -1,4 +1,37 @@
 //! A tree of nested balls, over sketches of the rows.
+//!
+//! # The naive form
+//! Put a ball around all rows, part them in two halves, and put a ball around each; and so on. No
+//! row of a ball is nearer to a query than the ball's surface is:
+//!
+//! ```text
+//! bound(q, ball) = max(0, distance(q, ball.centre) - ball.radius)
+//!
+//! pending = {root}                               .-----------.
+//! while pending:                                /  .-.   .--. \
+//!     ball = the nearest of pending             | (   ) ( +  )|     q
+//!     if bound(q, ball) > kth_best: stop        \  '-'   '--' /
+//!     if leaf: compare its rows                  '-----------'
+//!     else:    pending += both halves
+//! ```
+//!
+//! At 784 dimensions such balls all overlap, and nearly every leaf is visited.
+//!
+//! # The idea
+//! The balls lie in the space of the rows' *sketches*: some 32 principal components and the norm of
+//! the rest, or sums over runs of neighbouring coordinates for Manhattan (see the module
+//! `lower_bound`). There they are small, and cheap to compare with.
+//!
+//! No neighbour is lost: distances of sketches never exceed those of the rows, so that a ball, or a
+//! row, whose sketches are farther than the k-th best so far is farther in the full space too.
+//! Radii, bounds and the k-th best are widened by what rounding can do. The rows that are left are
+//! compared in full.
+//!
+//! # Layout
+//! A complete binary tree in heap order: the children of node i are 2i + 1 and 2i + 2, and the
+//! second half of the nodes are the leaves. Rows lie in the order of the leaves; their sketches in
+//! groups of [`LANES`] rows, coordinate by coordinate, so that one instruction takes the same
+//! coordinate of several rows.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
@@ -7,41 +40,55 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use crate::distance::{Metric, Ranker};
+use crate::index::parameters::{parameters, positive};
 use crate::index::support::lower_bound::{Lanes, Radius, Sketch, Sketched, SketchedQuery};
-use crate::index::{BuildError, Index, QueryError, Visits, check_base, check_query, check_shape};
-use crate::neighbor::{Neighbor, Neighbors, TopK};
+use crate::index::{Build, BuildError, Found, Index, NoParameters, Parameters, Visits, check_base};
+use crate::neighbor::TopK;
 use crate::simd::lower_bound::{self as kernels, LANES};
 use crate::vectors::{Row, Vectors};
 
-/// What a [`BallTree`] is built with.
-#[derive(Debug, Clone, PartialEq)]
-pub struct BallTreeParams {
-    /// The most rows that a leaf holds, rounded up to a multiple of 16 (the rows that are bounded at once).
-    pub leaf_size: usize,
-    /// Coordinates of the space in which the balls lie: principal components for Euclidean, sums over runs of
-    /// neighbouring coordinates for Manhattan. More make tighter bounds that cost more each.
-    pub components: usize,
-    /// The metric in which it searches.
-    pub metric: Metric,
-}
-
-impl Default for BallTreeParams {
-    fn default() -> Self {
-        Self {
-            leaf_size: 64,
-            components: 32,
-            metric: Metric::Euclidean,
-        }
+parameters! {
+    /// How a [`BallTree`] is built.
+    pub struct BallTreeParams {
+        /// The most rows that a leaf holds, rounded up to a multiple of 16.
+        /// 16 rows are bounded at once.
+        leaf_size: usize = 64, sweep [16, 64, 256, 1024];
+        /// Coordinates of the space in which the balls lie.
+        /// Principal components for Euclidean, sums over runs of neighbouring coordinates for
+        /// Manhattan. More make tighter bounds that cost more each.
+        components: usize = 32, sweep [8, 16, 32, 64];
+    } and {
+        /// The metric in which it searches.
+        metric: Metric = Metric::Euclidean;
     }
 }
 
-/// A ball tree (Omohundro, *Five Balltree Construction Algorithms*, ICSI 1989): nested hyperspheres, searched best-first.
-/// Exact, in any metric here.
+/// Nested balls, searched nearest first. Exact, in any metric here.
 ///
-/// At 784 dimensions the balls of the rows themselves all overlap, and a tree over them visits nearly every leaf. Here
-/// they lie in the space of the rows' sketches (a contraction: principal components and the norm of the rest), where
-/// they are small and cheap to compare. A ball, or a row, farther in that space than the k-th best so far is farther
-/// in the full space too; the few rows that are not rejected are compared in full, so that the answer is exact.
+/// The balls lie in the space of the rows' sketches (principal components and the norm of the
+/// rest), where they are small and cheap to compare with. A ball, or a row, farther in that space
+/// than the k-th best so far is farther in the full space too. The few rows that are not rejected
+/// are compared in full, so that the answer is exact.
+///
+/// **What it is bad at**: data without a few components that hold most of the variance. There all
+/// balls overlap, and it bounds every row before it compares it. Its halves are of equal size, not
+/// where the data have gaps.
+///
+/// S. M. Omohundro, *Five Balltree Construction Algorithms*, ICSI Technical Report 89-063, 1989.
+///
+/// ```
+/// use fashion_knn::prelude::*;
+///
+/// let grid = (0..100).flat_map(|i| [(i % 10) as f32, (i / 10) as f32]);
+/// let base = Arc::new(Vectors::from_floats(2, grid.collect::<Vec<_>>())?);
+///
+/// let params = BallTreeParams { leaf_size: 16, metric: Metric::Manhattan, ..Default::default() };
+/// let tree = BallTree::build(base, params)?;
+/// let nearest = tree.query(&[3.25, 7.5], 2)?;
+/// assert_eq!(nearest[0], Neighbor { id: 73, distance: 0.75 });
+/// assert_eq!(nearest[1], Neighbor { id: 83, distance: 0.75 });
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct BallTree {
     tree: Arc<Tree>,
@@ -51,7 +98,7 @@ pub struct BallTree {
 struct Tree {
     params: BallTreeParams,
     sketch: Sketch,
-    /// Heap order: the children of node i are 2i + 1 and 2i + 2; the second half are the leaves.
+    /// In heap order.
     nodes: Vec<Node>,
     /// nodes × stride, padded with zeros.
     centres: Vec<f32>,
@@ -94,121 +141,24 @@ impl PartialOrd for Pending {
 }
 
 impl BallTree {
-    /// Builds the tree: sketches, then halves along the coordinate of the largest spread, O(n·log n).
-    ///
-    /// # Errors
-    /// If `base` is empty, or `leaf_size` or `components` is zero.
-    pub fn build(base: Arc<Vectors>, params: BallTreeParams) -> Result<Self, BuildError> {
-        check_base(&base)?;
-        if params.leaf_size == 0 {
-            return Err(BuildError::InvalidParameter {
-                name: "leaf_size",
-                received: 0.0,
-                expected: "at least 1",
-            });
-        }
-        let sketched = Sketch::fit(&base, params.metric, params.components)?;
-        let leaf_size = params.leaf_size.next_multiple_of(LANES);
-        let mut ids: Vec<u32> = (0..base.len() as u32).collect();
-        let mut levels = 0;
-        while base.len().div_ceil(1 << levels) > leaf_size {
-            levels += 1;
-        }
-        split(&sketched, &mut ids, levels);
-        let nodes = Self::nodes(base.len(), levels);
-        let stride = sketched.sketch.width().next_multiple_of(LANES);
-        let mut centres = vec![0.0; nodes.len() * stride];
-        let nodes = centres
-            .par_chunks_mut(stride)
-            .zip(nodes)
-            .map(|(centre, node)| {
-                ball(
-                    &sketched,
-                    params.metric,
-                    &ids[node.start as usize..node.end as usize],
-                    centre,
-                    node,
-                )
-            })
-            .collect();
-        let order: Vec<usize> = ids.iter().map(|&id| id as usize).collect();
-        let lanes = Lanes::new(&sketched, &ids);
-        let rows = base.select(&order).expect("rows of the base");
-        rows.in_huge_pages();
-        let sketch = sketched.sketch;
-        Ok(Self {
-            tree: Arc::new(Tree {
-                params,
-                sketch,
-                nodes,
-                centres,
-                stride,
-                lanes,
-                rows,
-                ids,
-            }),
-        })
-    }
-
-    /// The spans of the rows, halved `levels` times, in heap order.
-    fn nodes(len: usize, levels: u32) -> Vec<Node> {
-        let mut nodes = vec![Node {
-            start: 0,
-            end: len as u32,
-            radius: 0.0,
-        }];
-        for parent in 0..(1usize << levels) - 1 {
-            let Node { start, end, .. } = nodes[parent];
-            let middle = start + half((end - start) as usize) as u32;
-            nodes.push(Node {
-                start,
-                end: middle,
-                radius: 0.0,
-            });
-            nodes.push(Node {
-                start: middle,
-                end,
-                radius: 0.0,
-            });
-        }
-        nodes
-    }
-
     /// What it was built with.
     #[must_use]
     pub fn build_params(&self) -> &BallTreeParams {
         &self.tree.params
     }
 
-    /// [`Index::query`], and what the search looked at.
-    ///
-    /// # Errors
-    /// As [`Index::query`].
-    pub fn query_counted(
-        &self,
-        query: &[f32],
-        k: usize,
-    ) -> Result<(Vec<Neighbor>, Visits), QueryError> {
-        check_query(query, k, self.dim())?;
-        Ok(self.tree.search(Row::Floats(query), k))
-    }
-
-    /// The balls, the widest first. Their centres are placed in the space of the data; over data of no more dimensions
-    /// than there are components they are the true ones, and can be drawn.
+    /// The balls, the widest first. Their centres are placed in the space of the data; over data of
+    /// no more dimensions than there are components they are the true ones, and can be drawn.
     pub fn balls(&self) -> impl Iterator<Item = Ball> + '_ {
         let tree = &self.tree;
-        tree.nodes
-            .iter()
-            .enumerate()
-            .filter(|(_, node)| node.start < node.end)
-            .map(|(number, node)| Ball {
-                depth: (number + 1).ilog2() as usize,
-                centre: tree
-                    .sketch
-                    .locate(&tree.centres[number * tree.stride..][..tree.sketch.width()]),
-                radius: tree.sketch.length(node.radius),
-                ids: tree.ids[node.start as usize..node.end as usize].to_vec(),
-            })
+        let nodes = tree.nodes.iter().enumerate();
+        let filled = nodes.filter(|(_, node)| node.start < node.end);
+        filled.map(|(number, node)| Ball {
+            depth: (number + 1).ilog2() as usize,
+            centre: tree.sketch.locate(tree.centre(number)),
+            radius: tree.sketch.length(node.radius),
+            ids: tree.ids[node.start as usize..node.end as usize].to_vec(),
+        })
     }
 }
 
@@ -225,35 +175,42 @@ pub struct Ball {
     pub ids: Vec<u32>,
 }
 
-/// Where `len` rows are parted: in the middle, a whole number of groups on the left. So a leaf starts with a group, and
-/// holds no more than 2⁻ˡ of the leaves' capacity after l splits.
+/// The spans of the rows, halved `levels` times, in heap order; the radii come later.
+fn spans(len: usize, levels: u32) -> Vec<Node> {
+    let node = |start, end| Node {
+        start,
+        end,
+        radius: 0.0,
+    };
+    let mut nodes = vec![node(0, len as u32)];
+    for parent in 0..(1usize << levels) - 1 {
+        let Node { start, end, .. } = nodes[parent];
+        let middle = start + half((end - start) as usize) as u32;
+        nodes.push(node(start, middle));
+        nodes.push(node(middle, end));
+    }
+    nodes
+}
+
+/// Where `len` rows are parted: in the middle, a whole number of groups on the left. So a leaf
+/// starts with a group, and holds no more than 2⁻ˡ of the leaves' capacity after l splits.
 fn half(len: usize) -> usize {
     len.div_ceil(2).next_multiple_of(LANES).min(len)
 }
 
-/// Sorts `ids` into the leaves below `levels` splits, each at the middle of the coordinate of the largest spread.
+/// Sorts `ids` into the leaves below `levels` splits, each at the middle of the coordinate of the
+/// largest spread.
 fn split(sketched: &Sketched, ids: &mut [u32], levels: u32) {
     if levels == 0 || ids.len() <= 1 {
         return;
     }
-    let width = sketched.sketch.width();
-    let at = |id: u32| &sketched.rows[id as usize * width..][..width];
-    let (mut low, mut high) = (at(ids[0]).to_vec(), at(ids[0]).to_vec());
-    for &id in ids.iter() {
-        for ((low, high), &value) in low.iter_mut().zip(&mut high).zip(at(id)) {
-            *low = low.min(value);
-            *high = high.max(value);
-        }
-    }
-    let spread = |&i: &usize| high[i] - low[i];
-    let widest = (0..width)
-        .rev()
-        .max_by(|a, b| spread(a).total_cmp(&spread(b)))
-        .unwrap_or(0);
+    let widest = widest(sketched, ids);
     let middle = half(ids.len());
     if middle < ids.len() {
+        let value = |id: u32| sketch_of(sketched, id)[widest];
+        // Ties by id, so that the tree does not depend on the algorithm of the selection.
         ids.select_nth_unstable_by(middle, |&a, &b| {
-            at(a)[widest].total_cmp(&at(b)[widest]).then(a.cmp(&b))
+            value(a).total_cmp(&value(b)).then(a.cmp(&b))
         });
     }
     let (left, right) = ids.split_at_mut(middle);
@@ -263,33 +220,49 @@ fn split(sketched: &Sketched, ids: &mut [u32], levels: u32) {
     );
 }
 
-/// Writes the centre of the rows `ids` and sets the radius.
-fn ball(
-    sketched: &Sketched,
-    metric: Metric,
-    ids: &[u32],
-    centre: &mut [f32],
-    mut node: Node,
-) -> Node {
+fn sketch_of(sketched: &Sketched, id: u32) -> &[f32] {
     let width = sketched.sketch.width();
-    let at = |id: u32| &sketched.rows[id as usize * width..][..width];
+    &sketched.rows[id as usize * width..][..width]
+}
+
+/// The coordinate in which the rows `ids` are farthest apart; the first of equal ones.
+fn widest(sketched: &Sketched, ids: &[u32]) -> usize {
+    let mut low = sketch_of(sketched, ids[0]).to_vec();
+    let mut high = low.clone();
+    for &id in ids {
+        let ends = low.iter_mut().zip(&mut high);
+        for ((low, high), &value) in ends.zip(sketch_of(sketched, id)) {
+            *low = low.min(value);
+            *high = high.max(value);
+        }
+    }
+    let spread = |i: usize| high[i] - low[i];
+    // `max_by` returns the last of equal ones.
+    let coordinates = (0..low.len()).rev();
+    coordinates
+        .max_by(|&a, &b| spread(a).total_cmp(&spread(b)))
+        .unwrap_or(0)
+}
+
+/// Writes the centre of the rows `ids`, and returns a radius within which they all are.
+fn ball(sketched: &Sketched, metric: Metric, ids: &[u32], centre: &mut [f32]) -> f32 {
+    let width = sketched.sketch.width();
     let mut sums = vec![0.0f64; width];
     for &id in ids {
-        sums.iter_mut()
-            .zip(at(id))
-            .for_each(|(sum, &value)| *sum += f64::from(value));
+        for (sum, &value) in sums.iter_mut().zip(sketch_of(sketched, id)) {
+            *sum += f64::from(value);
+        }
     }
-    centre
-        .iter_mut()
-        .zip(&sums)
-        .for_each(|(centre, sum)| *centre = (sum / ids.len().max(1) as f64) as f32);
+    let count = ids.len().max(1) as f64;
+    for (centre, sum) in centre.iter_mut().zip(&sums) {
+        *centre = (sum / count) as f32;
+    }
     let farthest = ids
         .iter()
-        .map(|&id| kernels::rank(metric, &centre[..width], at(id)))
+        .map(|&id| reduced_distance(metric, &centre[..width], sketch_of(sketched, id)))
         .fold(0.0, f32::max);
     // Rounded up by more than summing can err, so that the ball holds its rows.
-    node.radius = length(metric, farthest) * (1.0 + rounding(width));
-    node
+    length(metric, farthest) * (1.0 + rounding(width))
 }
 
 /// The relative error, with room to spare, of a distance summed in f32 over `width` coordinates.
@@ -297,101 +270,210 @@ fn rounding(width: usize) -> f32 {
     (width as f32 + 8.0) * f32::EPSILON
 }
 
-fn length(metric: Metric, rank: f32) -> f32 {
+/// The reduced distance of two sketches.
+#[inline]
+fn reduced_distance(metric: Metric, a: &[f32], b: &[f32]) -> f32 {
     match metric {
-        Metric::Euclidean => rank.sqrt(),
-        Metric::Manhattan => rank,
+        Metric::Euclidean => kernels::squared_euclidean(a, b),
+        Metric::Manhattan => kernels::manhattan(a, b),
+    }
+}
+
+/// The distance that a reduced distance stands for.
+fn length(metric: Metric, reduced: f32) -> f32 {
+    match metric {
+        Metric::Euclidean => reduced.sqrt(),
+        Metric::Manhattan => reduced,
     }
 }
 
 impl Tree {
+    /// The centre of a node, in the space of the sketches.
+    #[inline]
+    fn centre(&self, node: usize) -> &[f32] {
+        &self.centres[node * self.stride..][..self.sketch.width()]
+    }
+
     /// A lower bound of the distance, in the space of the sketches, to any row of the node.
     #[inline]
     fn bound(&self, query: &SketchedQuery, node: usize) -> f32 {
-        let width = query.values.len();
-        let centre = &self.centres[node * self.stride..][..width];
-        let distance = length(
-            self.params.metric,
-            kernels::rank(self.params.metric, &query.values, centre),
-        );
-        (distance * (1.0 - rounding(width)) - self.nodes[node].radius).max(0.0)
+        let metric = self.params.metric;
+        let to_centre = reduced_distance(metric, &query.values, self.centre(node));
+        // Rounded down by more than summing can err.
+        let to_centre = length(metric, to_centre) * (1.0 - rounding(query.values.len()));
+        (to_centre - self.nodes[node].radius).max(0.0)
     }
 
-    fn search(&self, query: Row<'_>, k: usize) -> (Vec<Neighbor>, Visits) {
-        let ranker = Ranker::new(&self.rows, self.params.metric, query);
-        let query = self.sketch.query(query);
-        let mut top = TopK::new(k.min(self.ids.len()));
-        let mut radius = Radius::INFINITE;
-        let mut visits = Visits::default();
-        let mut ranks = Vec::new();
-        let first_leaf = self.nodes.len() / 2;
-        let mut pending = BinaryHeap::from([Reverse(Pending {
-            bound: self.bound(&query, 0),
-            node: 0,
-        })]);
-        while let Some(Reverse(Pending { bound, mut node })) = pending.pop() {
-            if bound > radius.distance {
+    fn search(&self, query: Row<'_>, k: usize) -> Found {
+        let mut search = Search::begin(self, query, k);
+        while let Some(Reverse(nearest)) = search.pending.pop() {
+            if nearest.bound > search.radius.distance {
+                // So are all others.
                 break;
             }
-            // Down to the nearest leaf; the other sides wait for their turn.
-            while node < first_leaf {
-                let sides = [2 * node + 1, 2 * node + 2].map(|node| Pending {
-                    bound: self.bound(&query, node),
-                    node,
-                });
-                let (near, far) = if sides[0] <= sides[1] {
-                    (sides[0], sides[1])
-                } else {
-                    (sides[1], sides[0])
-                };
-                if far.bound <= radius.distance {
-                    pending.push(Reverse(far));
-                }
-                node = near.node;
+            let leaf = search.descend(nearest.node);
+            search.compare(leaf);
+        }
+        Found {
+            candidates: search.top.into_candidates(),
+            visits: search.visits,
+        }
+    }
+}
+
+/// A query on its way through the tree.
+struct Search<'a> {
+    tree: &'a Tree,
+    ranker: Ranker<'a>,
+    query: SketchedQuery,
+    top: TopK,
+    /// How far the sketch of a neighbour can be.
+    radius: Radius,
+    /// Nodes still to be visited, the nearest first.
+    pending: BinaryHeap<Reverse<Pending>>,
+    /// Bounds of the rows of a leaf.
+    bounds: Vec<f32>,
+    visits: Visits,
+}
+
+impl<'a> Search<'a> {
+    fn begin(tree: &'a Tree, query: Row<'a>, k: usize) -> Self {
+        let mut search = Self {
+            tree,
+            ranker: Ranker::new(&tree.rows, tree.params.metric, query),
+            query: tree.sketch.query(query),
+            top: TopK::new(k.min(tree.ids.len())),
+            radius: Radius::INFINITE,
+            pending: BinaryHeap::new(),
+            bounds: Vec::new(),
+            visits: Visits::default(),
+        };
+        let root = search.bounded(0);
+        search.pending.push(Reverse(root));
+        search
+    }
+
+    #[inline]
+    fn bounded(&self, node: usize) -> Pending {
+        let bound = self.tree.bound(&self.query, node);
+        Pending { bound, node }
+    }
+
+    /// Goes down to the nearest leaf below a node. The other sides wait for their turn.
+    #[inline]
+    fn descend(&mut self, mut node: usize) -> usize {
+        let first_leaf = self.tree.nodes.len() / 2;
+        while node < first_leaf {
+            let left = self.bounded(2 * node + 1);
+            let right = self.bounded(2 * node + 2);
+            let (near, far) = if left <= right {
+                (left, right)
+            } else {
+                (right, left)
+            };
+            if far.bound <= self.radius.distance {
+                self.pending.push(Reverse(far));
             }
-            let (start, end) = (
-                self.nodes[node].start as usize,
-                self.nodes[node].end as usize,
-            );
-            visits.leaves += 1;
-            visits.bounds += end - start;
-            kernels::ranks(
-                self.params.metric,
-                &query.values,
-                self.lanes.groups(start, end),
-                radius.rank,
-                &mut ranks,
-            );
-            for (row, &bound) in (start..end).zip(&ranks) {
-                if bound <= radius.rank {
-                    visits.distances += 1;
-                    if let Some(rank) = ranker.rank_within(row, top.threshold())
-                        && top.push(self.ids[row], rank)
-                    {
-                        radius = query.radius(top.threshold());
-                    }
-                }
+            node = near.node;
+        }
+        node
+    }
+
+    /// Compares the rows of a leaf that their sketches do not exclude.
+    #[inline]
+    fn compare(&mut self, leaf: usize) {
+        let Node { start, end, .. } = self.tree.nodes[leaf];
+        let (start, end) = (start as usize, end as usize);
+        self.visits.leaves += 1;
+        self.visits.bounds += end - start;
+        let distances = match self.tree.params.metric {
+            Metric::Euclidean => kernels::squared_euclidean_groups,
+            Metric::Manhattan => kernels::manhattan_groups,
+        };
+        distances(
+            &self.query.values,
+            self.tree.lanes.groups(start, end),
+            self.radius.rank,
+            &mut self.bounds,
+        );
+        for (row, &bound) in (start..end).zip(&self.bounds) {
+            if bound > self.radius.rank {
+                continue;
+            }
+            self.visits.distances += 1;
+            if let Some(reduced) = self.ranker.reduced_within(row, self.top.threshold())
+                && self.top.push(self.tree.ids[row], reduced)
+            {
+                self.radius = self.query.radius(self.top.threshold());
             }
         }
-        (top.into_neighbors(self.params.metric), visits)
+    }
+}
+
+impl Build for BallTree {
+    const KEY: &'static str = "ball_tree";
+    const NAME: &'static str = "Ball tree";
+    const EXACT: bool = true;
+    type Params = BallTreeParams;
+    type Search = NoParameters;
+
+    /// Builds the tree: sketches, then halves along the coordinate of the largest spread, O(n·log
+    /// n).
+    ///
+    /// # Errors
+    /// If `base` is empty, or `leaf_size` or `components` is zero.
+    fn build(base: Arc<Vectors>, params: BallTreeParams) -> Result<Self, BuildError> {
+        check_base(&base)?;
+        positive("leaf_size", params.leaf_size)?;
+        let sketched = Sketch::fit(&base, params.metric, params.components)?;
+        let leaf_size = params.leaf_size.next_multiple_of(LANES);
+        let mut levels = 0;
+        while base.len().div_ceil(1 << levels) > leaf_size {
+            levels += 1;
+        }
+        let mut ids: Vec<u32> = (0..base.len() as u32).collect();
+        split(&sketched, &mut ids, levels);
+
+        let stride = sketched.sketch.width().next_multiple_of(LANES);
+        let mut nodes = spans(base.len(), levels);
+        let mut centres = vec![0.0; nodes.len() * stride];
+        centres
+            .par_chunks_mut(stride)
+            .zip(&mut nodes)
+            .for_each(|(centre, node)| {
+                let ids = &ids[node.start as usize..node.end as usize];
+                node.radius = ball(&sketched, params.metric, ids, centre);
+            });
+
+        let order: Vec<usize> = ids.iter().map(|&id| id as usize).collect();
+        let rows = base.select(&order).expect("rows of the base");
+        rows.in_huge_pages();
+        Ok(Self {
+            tree: Arc::new(Tree {
+                params,
+                lanes: Lanes::new(&sketched, &ids),
+                sketch: sketched.sketch,
+                nodes,
+                centres,
+                stride,
+                rows,
+                ids,
+            }),
+        })
+    }
+
+    fn with_search(&self, _: NoParameters) -> Result<Self, BuildError> {
+        Ok(self.clone())
     }
 }
 
 impl Index for BallTree {
     fn name(&self) -> &'static str {
-        "Ball tree"
+        Self::NAME
     }
 
     fn params(&self) -> Vec<(&'static str, f64)> {
-        let BallTreeParams {
-            leaf_size,
-            components,
-            ..
-        } = self.tree.params;
-        vec![
-            ("leaf_size", leaf_size as f64),
-            ("components", components as f64),
-        ]
+        self.tree.params.values()
     }
 
     fn len(&self) -> usize {
@@ -420,16 +502,11 @@ impl Index for BallTree {
             + size_of_val(&**ids)
     }
 
-    fn query(&self, query: &[f32], k: usize) -> Result<Vec<Neighbor>, QueryError> {
-        Ok(self.query_counted(query, k)?.0)
+    fn metric(&self) -> Metric {
+        self.tree.params.metric
     }
 
-    fn query_batch(&self, queries: &Vectors, k: usize) -> Result<Neighbors, QueryError> {
-        check_shape(queries.dim(), k, self.dim())?;
-        let rows: Vec<_> = (0..queries.len())
-            .into_par_iter()
-            .map(|row| self.tree.search(queries.row(row), k).0)
-            .collect();
-        Ok(rows.into_iter().collect())
+    fn search(&self, query: Row<'_>, k: usize) -> Found {
+        self.tree.search(query, k)
     }
 }

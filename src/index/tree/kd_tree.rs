@@ -1,4 +1,40 @@
 //! A kd-tree over principal components.
+//!
+//! # The naive form
+//! Sort the points by one coordinate, part them in the middle, and do the same on both sides with
+//! the next coordinate. A query goes down to its own cell, and on the way back enters every cell
+//! that is nearer than the k-th best so far:
+//!
+//! ```text
+//! def search(node, q):
+//!     if node is leaf: compare its rows; return
+//!     near, far = node.sides(q)
+//!     search(near, q)
+//!     if |q[node.axis] - node.split| <= kth_best: search(far, q)
+//! ```
+//!
+//! On 784 pixels this visits nearly everything: after a dozen splits the query is still near every
+//! cell, and splits in the order of the pixels fall on some that are always black.
+//!
+//! # The idea
+//! Build the tree over *sketches*: the leading principal components of a row, and the norm of the
+//! rest. Distances of sketches never exceed those of the rows (see the module `lower_bound`). Then
+//! search in several steps:
+//!
+//! ```text
+//!  tree: nearest sketches --> true distances: a radius --> tree: all sketches within the radius
+//!                                                              |
+//!  compared until the bound is above the k-th best  <--  ascending by a bound in more components
+//! ```
+//!
+//! No neighbour is lost. The k-th of *some* true distances is at least the k-th of all, so that
+//! every neighbour's sketch is within the radius, which is widened by what rounding can do. This is
+//! the optimal multi-step search of Seidl and Kriegel (SIGMOD 1998). Where a sample says that most
+//! rows are within the radius, all are compared in the order of the memory.
+//!
+//! # Layout
+//! Rows and sketches lie in the order of the tree's leaves, so that what is near in the tree is
+//! near in memory. The tree names them by their position in that order.
 
 use std::fmt::Debug;
 use std::num::NonZeroUsize;
@@ -7,55 +43,67 @@ use std::sync::Arc;
 use kiddo::leaf_strategies::VecOfArenas;
 use kiddo::traits::kd_tree::KdTreeAccessor;
 use kiddo::{Eytzinger, LeafStrategy, SquaredEuclidean};
-use rayon::prelude::*;
 
 use crate::distance::{Metric, Ranker};
-use crate::index::support::lower_bound::{Radius, Sketch};
-use crate::index::{BuildError, Index, QueryError, Visits, check_base, check_query, check_shape};
-use crate::neighbor::{Neighbor, Neighbors, TopK};
+use crate::index::parameters::parameters;
+use crate::index::support::lower_bound::{Radius, Sketch, SketchedQuery};
+use crate::index::{Build, BuildError, Found, Index, NoParameters, Parameters, Visits, check_base};
+use crate::neighbor::TopK;
 use crate::simd::{lower_bound as kernels, prefetch};
 use crate::vectors::{Row, Vectors};
 
-/// What a [`KdTree`] is built with.
-#[derive(Debug, Clone, PartialEq)]
-pub struct KdTreeParams {
-    /// The most rows that a leaf holds: 16, 32 or 128. More only where rows cannot be told apart.
-    pub leaf_size: usize,
-    /// Principal components in which the tree splits: 4, 8, 16 or 32. More reject more rows and cost more each.
-    pub components: usize,
-}
-
-impl Default for KdTreeParams {
-    fn default() -> Self {
-        Self {
-            leaf_size: 32,
-            components: 16,
-        }
+parameters! {
+    /// How a [`KdTree`] is built.
+    pub struct KdTreeParams {
+        /// The most rows that a leaf holds: 16, 32 or 128.
+        /// More only where rows cannot be told apart.
+        leaf_size: usize = 32, sweep [16, 32, 128];
+        /// Principal components in which the tree splits: 4, 8, 16 or 32.
+        /// More reject more rows and cost more each.
+        components: usize = 16, sweep [4, 8, 16, 32];
     }
 }
 
-/// Principal components with which the tree's candidates are bounded once more before their distance is computed.
+/// Principal components by which the tree's candidates are bounded once more before their distance
+/// is computed.
 const REFINING: usize = 32;
 
-/// The first guess takes so many times k rows: comparing a few more is cheap, and the radius that they give smaller.
+/// The first guess takes so many times k rows. To compare a few more is cheap, and gives a smaller
+/// radius.
 const GUESSES: usize = 4;
 
-/// Rows, spread over the base, whose bounds tell whether it is worth to look for those that are within the radius.
+/// Rows, spread over the base, whose bounds tell whether it is worth looking for those that are
+/// within the radius.
 const SAMPLE: usize = 256;
 
 /// Candidates whose sketches are fetched from memory while one is compared.
 const AHEAD: usize = 8;
 
-/// A kd-tree (Bentley, *Multidimensional Binary Search Trees Used for Associative Searching*, CACM 1975), by the crate
-/// [`kiddo`]. Exact, Euclidean.
+/// A kd-tree over principal components, by the crate [`kiddo`]. Exact, Euclidean.
 ///
-/// On 784 pixels a kd-tree visits nearly everything: after a dozen splits the query is still near every cell, and the
-/// splits in index order fall on pixels that are always black. Here the tree holds the leading principal components
-/// and the norm of the rest, in which distances never exceed the true ones. A query takes the tree's nearest rows as
-/// a first guess, whose true k-th distance is a radius outside of which no neighbour can be; asks the tree for all rows
-/// within it; and compares those in ascending order of a bound in more components, until the bound is above the k-th
-/// best (the optimal multi-step search of Seidl and Kriegel, SIGMOD 1998). Where a sample says that most rows are within
-/// the radius, all are compared.
+/// The tree holds the leading principal components of each row and the norm of the rest, in which
+/// distances never exceed the true ones. Its nearest rows give a radius outside of which no
+/// neighbour can be; the rows within are compared in ascending order of a bound in more components.
+///
+/// **What it is bad at**: data whose variance is spread over many components. There most rows are
+/// within the radius, and a query costs as much as a scan of all. It needs 4 to 32 components, and
+/// knows no metric but the Euclidean.
+///
+/// J. L. Bentley, *Multidimensional Binary Search Trees Used for Associative Searching*, CACM
+/// 18(9), 1975; T. Seidl and H.-P. Kriegel, *Optimal Multi-Step k-Nearest Neighbor Search*, SIGMOD
+/// 1998.
+///
+/// ```
+/// use fashion_knn::prelude::*;
+///
+/// let grid = (0..100).flat_map(|i| [(i % 10) as f32, (i / 10) as f32]);
+/// let base = Arc::new(Vectors::from_floats(2, grid.collect::<Vec<_>>())?);
+///
+/// let tree = KdTree::build(base, KdTreeParams { leaf_size: 16, ..KdTreeParams::default() })?;
+/// let nearest = tree.query(&[3.2, 7.0], 2)?;
+/// assert_eq!([nearest[0].id, nearest[1].id], [73, 74]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct KdTree {
     tree: Arc<Tree>,
@@ -73,12 +121,13 @@ struct Tree {
     ids: Vec<u32>,
 }
 
-/// kiddo's tree, whose dimension and leaf size are types. Points are named by their position.
+/// kiddo's tree, without its dimension and leaf size, which are parts of its type. Points are named
+/// by their position.
 trait Points: Debug + Send + Sync {
     /// The positions of the `count` nearest.
     fn nearest(&self, point: &[f32], count: NonZeroUsize) -> Vec<u32>;
-    /// The positions of all within a distance of √`rank`.
-    fn within(&self, point: &[f32], rank: f32, out: &mut Vec<u32>);
+    /// The positions of all within a distance of √`reduced`.
+    fn within(&self, point: &[f32], reduced: f32, out: &mut Vec<u32>);
     /// The number of points in each leaf, in order.
     fn leaf_lens(&self) -> Vec<usize>;
     /// The positions in the order of the leaves.
@@ -105,10 +154,10 @@ impl<const D: usize, const B: usize> Points for Kiddo<D, B> {
         found.into_iter().map(|found| found.item).collect()
     }
 
-    fn within(&self, point: &[f32], rank: f32, out: &mut Vec<u32>) {
+    fn within(&self, point: &[f32], reduced: f32, out: &mut Vec<u32>) {
         let point = array(point);
         self.query(&point)
-            .within::<SquaredEuclidean<f32>>(rank)
+            .within::<SquaredEuclidean<f32>>(reduced)
             .unsorted()
             .visit(|found| out.push(found.item));
     }
@@ -138,122 +187,67 @@ fn kiddo<const D: usize, const B: usize>(points: &[f32], width: usize) -> Box<dy
 }
 
 /// The tree for leaves of `leaf_size`, if it is one of those that kiddo is compiled for.
+/// `components` is one of those that [`KdTreeParams`] lists.
 fn kiddo_of(
     leaf_size: usize,
     components: usize,
     points: &[f32],
     width: usize,
 ) -> Result<Box<dyn Points>, BuildError> {
-    fn leaves<const D: usize>(
-        leaf_size: usize,
-        points: &[f32],
-        width: usize,
-    ) -> Option<Box<dyn Points>> {
-        Some(match leaf_size {
-            16 => kiddo::<D, 16>(points, width),
-            32 => kiddo::<D, 32>(points, width),
-            128 => kiddo::<D, 128>(points, width),
-            _ => return None,
-        })
-    }
-    let tree = match components {
-        4 => leaves::<5>(leaf_size, points, width),
-        8 => leaves::<9>(leaf_size, points, width),
-        16 => leaves::<17>(leaf_size, points, width),
-        32 => leaves::<33>(leaf_size, points, width),
+    // One dimension more than components: the norm of the rest.
+    match components {
+        4 => kiddo_of_leaves::<5>(leaf_size, points, width),
+        8 => kiddo_of_leaves::<9>(leaf_size, points, width),
+        16 => kiddo_of_leaves::<17>(leaf_size, points, width),
+        32 => kiddo_of_leaves::<33>(leaf_size, points, width),
         _ => unreachable!("checked before"),
-    };
-    let received = leaf_size as f64;
-    tree.ok_or(BuildError::InvalidParameter {
-        name: "leaf_size",
-        received,
-        expected: "16, 32 or 128",
-    })
+    }
 }
 
-/// The sketches' first coordinates, and the norm of the others: again a contraction.
+fn kiddo_of_leaves<const D: usize>(
+    leaf_size: usize,
+    points: &[f32],
+    width: usize,
+) -> Result<Box<dyn Points>, BuildError> {
+    match leaf_size {
+        16 => Ok(kiddo::<D, 16>(points, width)),
+        32 => Ok(kiddo::<D, 32>(points, width)),
+        128 => Ok(kiddo::<D, 128>(points, width)),
+        _ => Err(BuildError::InvalidParameter {
+            name: "leaf_size",
+            received: leaf_size as f64,
+            expected: "16, 32 or 128",
+        }),
+    }
+}
+
+/// The first `kept` coordinates of each sketch, and the norm of the others: again distances do not
+/// exceed the true ones.
 fn shortened(sketches: &[f32], width: usize, kept: usize) -> Vec<f32> {
-    let short = |sketch: &[f32]| {
-        let rest: f64 = sketch[kept..]
+    let mut short = Vec::with_capacity(sketches.len() / width * (kept + 1));
+    for sketch in sketches.chunks_exact(width) {
+        let (first, others) = sketch.split_at(kept);
+        let squares = others
             .iter()
-            .map(|&value| f64::from(value) * f64::from(value))
-            .sum();
-        sketch[..kept]
-            .iter()
-            .copied()
-            .chain([rest.sqrt() as f32])
-            .collect::<Vec<_>>()
-    };
-    sketches.chunks_exact(width).flat_map(short).collect()
+            .map(|&value| f64::from(value) * f64::from(value));
+        let rest = squares.sum::<f64>().sqrt();
+        short.extend_from_slice(first);
+        short.push(rest as f32);
+    }
+    short
+}
+
+/// The rows `ids` of a table of `width` columns, in that order.
+fn in_order(table: &[f32], width: usize, ids: &[u32]) -> Vec<f32> {
+    let rows = ids.iter().map(|&id| &table[id as usize * width..][..width]);
+    rows.flatten().copied().collect()
 }
 
 impl KdTree {
-    /// Builds the tree: principal components, then kiddo's halving splits, O(n·log n).
-    ///
-    /// # Errors
-    /// If `base` is empty, or `leaf_size` or `components` is none of those listed at [`KdTreeParams`].
-    pub fn build(base: Arc<Vectors>, params: KdTreeParams) -> Result<Self, BuildError> {
-        check_base(&base)?;
-        let KdTreeParams {
-            leaf_size,
-            components,
-        } = params;
-        if ![4, 8, 16, 32].contains(&components) {
-            let received = components as f64;
-            return Err(BuildError::InvalidParameter {
-                name: "components",
-                received,
-                expected: "4, 8, 16 or 32",
-            });
-        }
-        let sketched = Sketch::fit(&base, Metric::Euclidean, REFINING)?;
-        let width = sketched.sketch.width();
-        let kept = components.min(width);
-        let short = shortened(&sketched.rows, width, kept);
-        // A first tree gives the order of the leaves; the second names the rows by their place in it, so that rows
-        // that are near in the tree are near in memory.
-        let ids = kiddo_of(leaf_size, components, &short, kept + 1)?.order();
-        let in_order = |rows: &[f32], width: usize| -> Vec<f32> {
-            ids.iter()
-                .flat_map(|&id| &rows[id as usize * width..][..width])
-                .copied()
-                .collect()
-        };
-        let points = kiddo_of(leaf_size, components, &in_order(&short, kept + 1), kept + 1)?;
-        let sketches = in_order(&sketched.rows, width);
-        let rows = base
-            .select(&ids.iter().map(|&id| id as usize).collect::<Vec<_>>())
-            .expect("rows of the base");
-        rows.in_huge_pages();
-        Ok(Self {
-            tree: Arc::new(Tree {
-                params,
-                sketch: sketched.sketch,
-                points,
-                sketches,
-                rows,
-                ids,
-            }),
-        })
-    }
-
     /// What it was built with.
     #[must_use]
     pub fn build_params(&self) -> &KdTreeParams {
         &self.tree.params
-    }
-
-    /// [`Index::query`], and what the search looked at.
-    ///
-    /// # Errors
-    /// As [`Index::query`].
-    pub fn query_counted(
-        &self,
-        query: &[f32],
-        k: usize,
-    ) -> Result<(Vec<Neighbor>, Visits), QueryError> {
-        check_query(query, k, self.dim())?;
-        Ok(self.tree.search(Row::Floats(query), k))
     }
 
     /// The ids of the rows in each leaf.
@@ -273,78 +267,20 @@ impl KdTree {
 }
 
 impl Tree {
-    fn search(&self, query: Row<'_>, k: usize) -> (Vec<Neighbor>, Visits) {
-        let ranker = Ranker::new(&self.rows, Metric::Euclidean, query);
-        let query = self.sketch.query(query);
+    fn search(&self, query: Row<'_>, k: usize) -> Found {
         let k = k.min(self.ids.len());
-        let short = shortened(
-            &query.values,
-            query.values.len(),
-            self.params.components.min(query.values.len()),
-        );
-        let mut visits = Visits::default();
-
-        let mut top = TopK::new(k);
-        let guesses = k.saturating_mul(GUESSES).min(self.ids.len());
-        let seeds = self.points.nearest(
-            &short,
-            NonZeroUsize::new(guesses).expect("k is at least 1, and so is n"),
-        );
-        for &position in &seeds {
-            top.push(self.ids[position as usize], ranker.rank(position as usize));
+        let (mut search, short) = Search::begin(self, query, k);
+        search.guess(&short, k);
+        if search.most_are_within() {
+            search.compare_all();
+        } else {
+            let candidates = search.candidates(&short);
+            search.compare_ascending(&candidates);
         }
-        let mut radius = query.radius(top.threshold());
-
-        visits.distances = seeds.len();
-        let mut compare = |position: u32, top: &mut TopK, radius: &mut Radius| {
-            visits.distances += 1;
-            if let Some(rank) = ranker.rank_within(position as usize, top.threshold())
-                && !seeds.contains(&position)
-                && top.push(self.ids[position as usize], rank)
-            {
-                *radius = query.radius(top.threshold());
-            }
-        };
-        let bound =
-            |position| kernels::rank(Metric::Euclidean, &query.values, self.sketch(position));
-        let sample = (0..self.ids.len() as u32).step_by(self.ids.len().div_ceil(SAMPLE));
-        if 2 * sample
-            .clone()
-            .filter(|&position| bound(position) <= radius.rank)
-            .count()
-            > sample.len()
-        {
-            // Most are: all rows are compared, in the order of the memory.
-            (0..self.ids.len() as u32)
-                .for_each(|position| compare(position, &mut top, &mut radius));
-            visits.bounds = self.ids.len();
-            return (top.into_neighbors(Metric::Euclidean), visits);
+        Found {
+            candidates: search.top.into_candidates(),
+            visits: search.visits,
         }
-
-        let mut within = Vec::new();
-        self.points.within(&short, radius.rank, &mut within);
-        let mut candidates = Vec::with_capacity(within.len());
-        for (i, &position) in within.iter().enumerate() {
-            if let Some(&later) = within.get(i + AHEAD) {
-                prefetch(self.sketch(later));
-            }
-            let bound = bound(position);
-            if bound <= radius.rank {
-                candidates.push((bound, position));
-            }
-        }
-        candidates.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-        for (i, &(bound, position)) in candidates.iter().enumerate() {
-            if bound > radius.rank {
-                break;
-            }
-            if let Some(&(_, next)) = candidates.get(i + 1) {
-                kernels::prefetch_row(self.rows.row(next as usize));
-            }
-            compare(position, &mut top, &mut radius);
-        }
-        visits.bounds = within.len();
-        (top.into_neighbors(Metric::Euclidean), visits)
     }
 
     fn sketch(&self, position: u32) -> &[f32] {
@@ -353,20 +289,192 @@ impl Tree {
     }
 }
 
-impl Index for KdTree {
-    fn name(&self) -> &'static str {
-        "KD-tree"
+/// A query on its way through the steps.
+struct Search<'a> {
+    tree: &'a Tree,
+    ranker: Ranker<'a>,
+    query: SketchedQuery,
+    /// The positions of the first guess, which are compared once only.
+    seeds: Vec<u32>,
+    top: TopK,
+    /// How far the sketch of a neighbour can be.
+    radius: Radius,
+    visits: Visits,
+}
+
+/// A row whose bound does not exclude it.
+struct Bounded {
+    bound: f32,
+    position: u32,
+}
+
+impl<'a> Search<'a> {
+    /// Also returns the query's point in the tree.
+    fn begin(tree: &'a Tree, query: Row<'a>, k: usize) -> (Self, Vec<f32>) {
+        let sketched = tree.sketch.query(query);
+        let width = sketched.values.len();
+        let short = shortened(&sketched.values, width, tree.params.components.min(width));
+        let search = Self {
+            tree,
+            ranker: Ranker::new(&tree.rows, Metric::Euclidean, query),
+            query: sketched,
+            seeds: Vec::new(),
+            top: TopK::new(k),
+            radius: Radius::INFINITE,
+            visits: Visits::default(),
+        };
+        (search, short)
     }
 
-    fn params(&self) -> Vec<(&'static str, f64)> {
+    /// The true distances of the tree's nearest rows give the first radius.
+    fn guess(&mut self, short: &[f32], k: usize) {
+        let count = k.saturating_mul(GUESSES).min(self.tree.ids.len());
+        let count = NonZeroUsize::new(count).expect("k is at least 1, and so is n");
+        self.seeds = self.tree.points.nearest(short, count);
+        for &position in &self.seeds {
+            let id = self.tree.ids[position as usize];
+            self.top.push(id, self.ranker.reduced(position as usize));
+        }
+        self.visits.distances = self.seeds.len();
+        self.radius = self.query.radius(self.top.threshold());
+    }
+
+    /// Whether more than half of a sample of all rows are within the radius.
+    fn most_are_within(&self) -> bool {
+        let len = self.tree.ids.len();
+        let sample = (0..len as u32).step_by(len.div_ceil(SAMPLE));
+        let size = sample.len();
+        let within = sample.filter(|&position| self.bound(position) <= self.radius.rank);
+        2 * within.count() > size
+    }
+
+    /// Compares all rows, in the order of the memory.
+    fn compare_all(&mut self) {
+        let len = self.tree.ids.len();
+        self.visits.bounds = len;
+        for position in 0..len as u32 {
+            self.compare(position);
+        }
+    }
+
+    /// The rows that the tree finds within the radius and the longer bound does not exclude,
+    /// nearest bound first.
+    fn candidates(&mut self, short: &[f32]) -> Vec<Bounded> {
+        let mut within = Vec::new();
+        let tree = self.tree;
+        tree.points.within(short, self.radius.rank, &mut within);
+        self.visits.bounds = within.len();
+        let mut candidates = Vec::with_capacity(within.len());
+        for (i, &position) in within.iter().enumerate() {
+            if let Some(&later) = within.get(i + AHEAD) {
+                prefetch(tree.sketch(later));
+            }
+            let bound = self.bound(position);
+            if bound <= self.radius.rank {
+                candidates.push(Bounded { bound, position });
+            }
+        }
+        candidates.sort_unstable_by(|a, b| {
+            let by_bound = a.bound.total_cmp(&b.bound);
+            by_bound.then(a.position.cmp(&b.position))
+        });
+        candidates
+    }
+
+    /// Compares the candidates until a bound is above the k-th best; those after it are then too.
+    fn compare_ascending(&mut self, candidates: &[Bounded]) {
+        for (i, &Bounded { bound, position }) in candidates.iter().enumerate() {
+            if bound > self.radius.rank {
+                break;
+            }
+            if let Some(next) = candidates.get(i + 1) {
+                self.tree.rows.row(next.position as usize).prefetch();
+            }
+            self.compare(position);
+        }
+    }
+
+    /// The reduced distance of the sketches: a lower bound of that of the rows.
+    #[inline]
+    fn bound(&self, position: u32) -> f32 {
+        let sketch = self.tree.sketch(position);
+        kernels::squared_euclidean(&self.query.values, sketch)
+    }
+
+    /// Compares a row exactly, unless the first guess did.
+    #[inline]
+    fn compare(&mut self, position: u32) {
+        self.visits.distances += 1;
+        let threshold = self.top.threshold();
+        if let Some(reduced) = self.ranker.reduced_within(position as usize, threshold)
+            && !self.seeds.contains(&position)
+            && self.top.push(self.tree.ids[position as usize], reduced)
+        {
+            self.radius = self.query.radius(self.top.threshold());
+        }
+    }
+}
+
+impl Build for KdTree {
+    const KEY: &'static str = "kd_tree";
+    const NAME: &'static str = "KD-tree";
+    const EXACT: bool = true;
+    type Params = KdTreeParams;
+    type Search = NoParameters;
+
+    /// Builds the tree: principal components, then kiddo's halving splits, O(n·log n).
+    ///
+    /// # Errors
+    /// If `base` is empty, or `leaf_size` or `components` is none of those listed at
+    /// [`KdTreeParams`].
+    fn build(base: Arc<Vectors>, params: KdTreeParams) -> Result<Self, BuildError> {
+        check_base(&base)?;
         let KdTreeParams {
             leaf_size,
             components,
-        } = self.tree.params;
-        vec![
-            ("leaf_size", leaf_size as f64),
-            ("components", components as f64),
-        ]
+        } = params;
+        if ![4, 8, 16, 32].contains(&components) {
+            return Err(BuildError::InvalidParameter {
+                name: "components",
+                received: components as f64,
+                expected: "4, 8, 16 or 32",
+            });
+        }
+        let sketched = Sketch::fit(&base, Metric::Euclidean, REFINING)?;
+        let width = sketched.sketch.width();
+        let kept = components.min(width);
+        let short = shortened(&sketched.rows, width, kept);
+        // A first tree gives the order of the leaves; the second names the rows by their place in
+        // it, so that rows that are near in the tree are near in memory.
+        let ids = kiddo_of(leaf_size, components, &short, kept + 1)?.order();
+        let short = in_order(&short, kept + 1, &ids);
+        let order: Vec<usize> = ids.iter().map(|&id| id as usize).collect();
+        let rows = base.select(&order).expect("rows of the base");
+        rows.in_huge_pages();
+        Ok(Self {
+            tree: Arc::new(Tree {
+                params,
+                points: kiddo_of(leaf_size, components, &short, kept + 1)?,
+                sketches: in_order(&sketched.rows, width, &ids),
+                sketch: sketched.sketch,
+                rows,
+                ids,
+            }),
+        })
+    }
+
+    fn with_search(&self, _: NoParameters) -> Result<Self, BuildError> {
+        Ok(self.clone())
+    }
+}
+
+impl Index for KdTree {
+    fn name(&self) -> &'static str {
+        Self::NAME
+    }
+
+    fn params(&self) -> Vec<(&'static str, f64)> {
+        self.tree.params.values()
     }
 
     fn len(&self) -> usize {
@@ -393,14 +501,7 @@ impl Index for KdTree {
             + size_of_val(&**ids)
     }
 
-    fn query(&self, query: &[f32], k: usize) -> Result<Vec<Neighbor>, QueryError> {
-        Ok(self.query_counted(query, k)?.0)
-    }
-
-    fn query_batch(&self, queries: &Vectors, k: usize) -> Result<Neighbors, QueryError> {
-        check_shape(queries.dim(), k, self.dim())?;
-        let search = |row| self.tree.search(queries.row(row), k).0;
-        let rows: Vec<_> = (0..queries.len()).into_par_iter().map(search).collect();
-        Ok(rows.into_iter().collect())
+    fn search(&self, query: Row<'_>, k: usize) -> Found {
+        self.tree.search(query, k)
     }
 }

@@ -42,9 +42,9 @@ fn to_nhwc(tensor: &Tensor) -> Tensor {
     tensor.permute((0, 2, 3, 1)).unwrap()
 }
 
-/// Max-pooling as maxima over axes. candle 0.11's `max_pool2d` has the right values but a quarter of the gradient:
-/// its backward pass multiplies by the share of the window that is maximal (1/4 for one of four) where it would have
-/// to divide by the number.
+/// Max-pooling as maxima over axes. candle 0.11's `max_pool2d` has the right values but a quarter
+/// of the gradient: its backward pass multiplies by the share of the window that is maximal (1/4
+/// for one of four) where it would have to divide by the number.
 fn pool_by_axes(tensor: &Tensor) -> Tensor {
     let (n, c, h, w) = tensor.dims4().unwrap();
     tensor
@@ -70,7 +70,8 @@ fn largest_difference(a: &Tensor, b: &Tensor) -> f32 {
         .unwrap()
 }
 
-/// Images, rows, columns, channels in, channels out, kernel: the net's own, and odd ones in every respect.
+/// Images, rows, columns, channels in, channels out, kernel: the net's own, and odd ones in every
+/// respect.
 const SHAPES: [[usize; 6]; 6] = [
     [3, 28, 28, 1, 32, 3],
     [9, 14, 14, 32, 64, 3],
@@ -154,8 +155,8 @@ fn gradients_are_what_finite_differences_say() {
                         .unwrap(),
                 )
             };
-            // The function is piecewise linear: a difference that crosses a kink is wrong, and says so itself, by
-            // the slopes to the left and to the right.
+            // The function is piecewise linear: a difference that crosses a kink is wrong, and says
+            // so itself, by the slopes to the left and to the right.
             let step = 1e-3;
             let mut smooth = 0;
             for i in (0..values.len()).step_by(values.len().div_ceil(60)) {

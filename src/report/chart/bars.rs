@@ -3,14 +3,36 @@
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, VPos};
 
-use super::{Area, ChartError, GRID, INK, PALETTE, text_style, titled, write_text};
+use super::{Area, ChartError, GRID, INK, PALETTE};
+use super::{extent, longest, text_style, titled, write_text};
 
 /// Horizontal bars, top to bottom.
+///
+/// # Examples
+/// ```
+/// use fashion_knn::report::chart::{BarChart, svg};
+///
+/// let chart = BarChart::new("Queries per second (logarithmic)")
+///     .log()
+///     .bar("brute force", 2_500.0, "2,500")
+///     .bar("HNSW", 40_000.0, "40,000");
+/// let figure = svg((820, chart.height()), |area| chart.draw(area))?;
+/// assert!(figure.svg().contains("HNSW"));
+/// # Ok::<(), fashion_knn::report::chart::ChartError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct BarChart {
     title: String,
     log: bool,
-    bars: Vec<(String, f64, String)>,
+    bars: Vec<Bar>,
+}
+
+/// A bar: its name on the left, its value written as `label` on the right.
+#[derive(Debug, Clone, PartialEq)]
+struct Bar {
+    name: String,
+    value: f64,
+    label: String,
 }
 
 impl BarChart {
@@ -27,11 +49,16 @@ impl BarChart {
     /// Adds a bar of length `value`, which is written as `label`.
     #[must_use]
     pub fn bar(mut self, name: impl Into<String>, value: f64, label: impl Into<String>) -> Self {
-        self.bars.push((name.into(), value, label.into()));
+        self.bars.push(Bar {
+            name: name.into(),
+            value,
+            label: label.into(),
+        });
         self
     }
 
-    /// Makes lengths logarithmic; the shortest bar keeps a tenth of the longest one's decade, and the grid shows decades.
+    /// Makes lengths logarithmic, with a grid of decades. The bars begin at the decade below the
+    /// smallest value.
     #[must_use]
     pub fn log(mut self) -> Self {
         self.log = true;
@@ -47,86 +74,99 @@ impl BarChart {
     /// Draws the chart over the whole area.
     ///
     /// # Errors
-    /// If there is no bar, a value that cannot be drawn, or the backend fails.
+    /// If there is no bar, a value that cannot be drawn (not finite, negative, or 0 where lengths
+    /// are logarithmic), or the backend fails.
     pub fn draw<DB: DrawingBackend>(&self, area: &Area<DB>) -> Result<(), ChartError> {
+        self.check()?;
+        let body = titled(area, &self.title)?;
+        let (width, height) = (body.dim_in_pixel().0 as i32, body.dim_in_pixel().1 as i32);
+        // Names take 8 pixels a character on the left, labels the same on the right.
+        let left = 20 + 8 * longest(self.bars.iter().map(|bar| bar.name.as_str()));
+        let right = width - 16 - 8 * longest(self.bars.iter().map(|bar| bar.label.as_str()));
+        let scale = self.scale(f64::from((right - left).max(1)));
+        for decade in scale.decades() {
+            let x = left + scale.length(decade);
+            body.draw(&PathElement::new(vec![(x, 0), (x, height - 8)], GRID))?;
+        }
+        let name_style = text_style(13, INK, HPos::Right, VPos::Center);
+        let label_style = text_style(13, INK, HPos::Left, VPos::Center);
+        let step = (height - 12) / self.bars.len() as i32;
+        for (at, bar) in self.bars.iter().enumerate() {
+            let middle = 4 + step * at as i32 + step / 2;
+            let half = (step * 7 / 20).max(2);
+            // Even 0 is seen: its bar is a pixel long.
+            let end = left + scale.length(bar.value).max(1);
+            let corners = [(left, middle - half), (end, middle + half)];
+            body.draw(&Rectangle::new(corners, PALETTE[0].filled()))?;
+            write_text(&body, &bar.name, (left - 8, middle), &name_style)?;
+            write_text(&body, &bar.label, (end + 6, middle), &label_style)?;
+        }
+        Ok(())
+    }
+
+    /// Refuses what cannot be drawn.
+    fn check(&self) -> Result<(), ChartError> {
         if self.bars.is_empty() {
             return Err(ChartError::Empty {
                 title: self.title.clone(),
             });
         }
-        if let Some((_, bad, _)) = self
-            .bars
-            .iter()
-            .find(|(_, v, _)| !v.is_finite() || *v < 0.0 || (self.log && *v == 0.0))
-        {
-            return Err(ChartError::Value {
-                title: self.title.clone(),
-                value: bad.to_string(),
-            });
-        }
-        let body = titled(area, &self.title)?;
-        let (width, height) = body.dim_in_pixel();
-        let longest = |text: fn(&(String, f64, String)) -> &str| {
-            8 * self
-                .bars
-                .iter()
-                .map(|bar| text(bar).chars().count())
-                .max()
-                .unwrap_or(0) as i32
-        };
-        let (left, right) = (
-            20 + longest(|bar| &bar.0),
-            width as i32 - 16 - longest(|bar| &bar.2),
-        );
-        let room = f64::from((right - left).max(1));
-        let high = self
-            .bars
-            .iter()
-            .map(|bar| bar.1)
-            .fold(f64::MIN_POSITIVE, f64::max);
-        let low = self.bars.iter().map(|bar| bar.1).fold(high, f64::min);
-        // A logarithmic bar begins at the decade below the smallest value.
-        let floor = 10f64.powf((low / 1.5).log10().floor());
-        let length = |value: f64| {
-            let share = if self.log {
-                (value / floor).ln() / (high / floor).ln()
-            } else {
-                value / high
-            };
-            (share * room).round() as i32
-        };
-        if self.log {
-            let (first, last) = (floor.log10().round() as i32, high.log10().floor() as i32);
-            for x in (first..=last).map(|decade| left + length(10f64.powi(decade))) {
-                body.draw(&PathElement::new(
-                    vec![(x, 0), (x, height as i32 - 8)],
-                    GRID,
-                ))?;
+        for bar in &self.bars {
+            let too_small = bar.value < 0.0 || (self.log && bar.value == 0.0);
+            if !bar.value.is_finite() || too_small {
+                return Err(ChartError::Value {
+                    title: self.title.clone(),
+                    value: bar.value.to_string(),
+                });
             }
         }
-        let step = (height as i32 - 12) / self.bars.len() as i32;
-        for (at, (name, value, label)) in self.bars.iter().enumerate() {
-            let middle = 4 + step * at as i32 + step / 2;
-            let half = (step * 7 / 20).max(2);
-            let end = left + length(*value).max(1);
-            body.draw(&Rectangle::new(
-                [(left, middle - half), (end, middle + half)],
-                PALETTE[0].filled(),
-            ))?;
-            write_text(
-                &body,
-                name,
-                (left - 8, middle),
-                &text_style(13, INK, HPos::Right, VPos::Center),
-            )?;
-            write_text(
-                &body,
-                label,
-                (end + 6, middle),
-                &text_style(13, INK, HPos::Left, VPos::Center),
-            )?;
-        }
         Ok(())
+    }
+
+    /// The scale on which the longest bar is `room` pixels long.
+    fn scale(&self, room: f64) -> Scale {
+        let (low, high) = extent(self.bars.iter().map(|bar| bar.value));
+        // Values may all be 0.
+        let high = high.max(f64::MIN_POSITIVE);
+        Scale {
+            log: self.log,
+            // 1.5 so that a smallest value just above a decade is more than a stump.
+            floor: 10f64.powf((low / 1.5).log10().floor()),
+            high,
+            room,
+        }
+    }
+}
+
+/// From values to lengths in pixels.
+#[derive(Debug, Clone, Copy)]
+struct Scale {
+    log: bool,
+    /// The value of length 0 on a logarithmic scale: a power of ten.
+    floor: f64,
+    /// The value of length `room`.
+    high: f64,
+    room: f64,
+}
+
+impl Scale {
+    fn length(&self, value: f64) -> i32 {
+        let share = if self.log {
+            (value / self.floor).ln() / (self.high / self.floor).ln()
+        } else {
+            value / self.high
+        };
+        (share * self.room).round() as i32
+    }
+
+    /// The powers of ten from the floor to the longest bar; none on a linear scale.
+    fn decades(&self) -> Vec<f64> {
+        if !self.log {
+            return Vec::new();
+        }
+        let first = self.floor.log10().round() as i32;
+        let last = self.high.log10().floor() as i32;
+        (first..=last).map(|decade| 10f64.powi(decade)).collect()
     }
 }
 

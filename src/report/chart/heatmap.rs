@@ -1,13 +1,28 @@
-//! [`Heatmap`]: a matrix of counts, such as a confusion matrix, with the counts written in the cells.
+//! [`Heatmap`]: a matrix of counts, such as a confusion matrix, with the counts in the cells.
 
 use ndarray::Array2;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, VPos};
 
-use super::{Area, ChartError, INK, PALE_INK, PALETTE, text_style, titled, write_text};
-use crate::report::notebook::integer;
+use super::{Area, ChartError, INK, PALE_INK, PALETTE, longest, text_style, titled, write_text};
+use crate::report::numbers::integer;
 
-/// A square matrix of counts. Off the diagonal, where errors are, shades are deeper: there 100 is a lot.
+/// A square matrix of counts.
+///
+/// The diagonal and the rest have a colour and a scale of their own: in a confusion matrix the
+/// errors are few, and 100 of them in one cell are many.
+///
+/// # Examples
+/// ```
+/// use fashion_knn::report::chart::{Heatmap, svg};
+///
+/// let counts = ndarray::array![[950, 50], [30, 970]];
+/// let chart = Heatmap::new("Confusion", &["shirt", "coat"], &counts)
+///     .labels("true class ↓", "predicted class →");
+/// let figure = svg((400, 300), |area| chart.draw(area))?;
+/// assert!(figure.svg().contains("950"));
+/// # Ok::<(), fashion_knn::report::chart::ChartError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Heatmap {
     title: String,
@@ -15,6 +30,27 @@ pub struct Heatmap {
     column_label: String,
     names: Vec<String>,
     counts: Array2<u32>,
+}
+
+/// Where the cells are, in pixels: `left` and `top` of the first, `width` and `height` of each.
+#[derive(Debug, Clone, Copy)]
+struct Grid {
+    left: i32,
+    top: i32,
+    width: i32,
+    height: i32,
+}
+
+impl Grid {
+    /// The left edge of a column.
+    fn x(&self, column: usize) -> i32 {
+        self.left + self.width * column as i32
+    }
+
+    /// The upper edge of a row.
+    fn y(&self, row: usize) -> i32 {
+        self.top + self.height * row as i32
+    }
 }
 
 impl Heatmap {
@@ -33,7 +69,8 @@ impl Heatmap {
     /// Says what the rows and the columns are.
     #[must_use]
     pub fn labels(mut self, rows: impl Into<String>, columns: impl Into<String>) -> Self {
-        (self.row_label, self.column_label) = (rows.into(), columns.into());
+        self.row_label = rows.into();
+        self.column_label = columns.into();
         self
     }
 
@@ -50,83 +87,84 @@ impl Heatmap {
         }
         let body = titled(area, &self.title)?;
         let (width, height) = body.dim_in_pixel();
-        let left = 18
-            + 8 * self
-                .names
-                .iter()
-                .map(|name| name.chars().count())
-                .max()
-                .unwrap_or(0) as i32;
+        // The names of the rows stand on the left, those of the columns above.
+        let left = 18 + 8 * longest(self.names.iter().map(String::as_str));
         let top = 44;
-        let (step_x, step_y) = (
-            (width as i32 - left - 10) / columns as i32,
-            (height as i32 - top - 8) / rows as i32,
-        );
-        write_text(
-            &body,
-            &self.column_label,
-            (left, 2),
-            &text_style(12, PALE_INK, HPos::Left, VPos::Top),
-        )?;
-        write_text(
-            &body,
-            &self.row_label,
-            (8, top - 22),
-            &text_style(12, PALE_INK, HPos::Left, VPos::Top),
-        )?;
-        let largest = |diagonal: bool| {
-            let cells = self
-                .counts
-                .indexed_iter()
-                .filter(move |((row, column), _)| (row == column) == diagonal);
-            cells.map(|(_, &count)| count).max().unwrap_or(0).max(1)
+        let grid = Grid {
+            left,
+            top,
+            width: (width as i32 - left - 10) / columns as i32,
+            height: (height as i32 - top - 8) / rows as i32,
         };
-        let (most_right, most_wrong) = (largest(true), largest(false));
+        self.draw_labels(&body, grid)?;
+        self.draw_cells(&body, grid)?;
+        self.draw_names(&body, grid)
+    }
+
+    /// What the columns and the rows are, in the upper left corner.
+    fn draw_labels<DB: DrawingBackend>(
+        &self,
+        body: &Area<DB>,
+        grid: Grid,
+    ) -> Result<(), ChartError> {
+        let style = text_style(12, PALE_INK, HPos::Left, VPos::Top);
+        write_text(body, &self.column_label, (grid.left, 2), &style)?;
+        write_text(body, &self.row_label, (8, grid.top - 22), &style)?;
+        Ok(())
+    }
+
+    /// The cells, each with its count. A cell's shade is its share of the largest count of its
+    /// kind: on the diagonal, or off it.
+    fn draw_cells<DB: DrawingBackend>(
+        &self,
+        body: &Area<DB>,
+        grid: Grid,
+    ) -> Result<(), ChartError> {
+        // At least 1, which divides.
+        let (mut most_right, mut most_wrong) = (1, 1);
         for ((row, column), &count) in self.counts.indexed_iter() {
-            let (x, y) = (left + step_x * column as i32, top + step_y * row as i32);
+            let most = if row == column {
+                &mut most_right
+            } else {
+                &mut most_wrong
+            };
+            *most = count.max(*most);
+        }
+        let style = text_style(12, INK, HPos::Center, VPos::Center);
+        for ((row, column), &count) in self.counts.indexed_iter() {
+            let (x, y) = (grid.x(column), grid.y(row));
             let (most, color) = if row == column {
                 (most_right, PALETTE[0])
             } else {
                 (most_wrong, PALETTE[1])
             };
             let share = f64::from(count) / f64::from(most);
-            let corners = [(x + 1, y + 1), (x + step_x - 1, y + step_y - 1)];
-            body.draw(&Rectangle::new(
-                corners,
-                color.mix(0.05 + 0.6 * share).filled(),
-            ))?;
-            let middle = (x + step_x / 2, y + step_y / 2);
-            write_text(
-                &body,
-                &integer(count),
-                middle,
-                &text_style(12, INK, HPos::Center, VPos::Center),
-            )?;
+            // One pixel of paper around each cell. Never darker than text can be read on.
+            let corners = [(x + 1, y + 1), (x + grid.width - 1, y + grid.height - 1)];
+            let shade = color.mix(0.05 + 0.6 * share).filled();
+            body.draw(&Rectangle::new(corners, shade))?;
+            let middle = (x + grid.width / 2, y + grid.height / 2);
+            write_text(body, &integer(count), middle, &style)?;
         }
+        Ok(())
+    }
+
+    /// The names of the rows in full, those of the columns shortened.
+    fn draw_names<DB: DrawingBackend>(
+        &self,
+        body: &Area<DB>,
+        grid: Grid,
+    ) -> Result<(), ChartError> {
+        let row_style = text_style(12, INK, HPos::Right, VPos::Center);
+        let column_style = text_style(11, INK, HPos::Center, VPos::Center);
         for (at, name) in self.names.iter().enumerate() {
-            let at = at as i32;
-            let row = (left - 8, top + step_y * at + step_y / 2);
-            write_text(
-                &body,
-                name,
-                row,
-                &text_style(12, INK, HPos::Right, VPos::Center),
-            )?;
-            let column = (left + step_x * at + step_x / 2, top - 12);
+            let row = (grid.left - 8, grid.y(at) + grid.height / 2);
+            write_text(body, name, row, &row_style)?;
             // Columns are narrow: the first word is enough beside the rows' full names.
-            let short: String = name
-                .split(['/', ' '])
-                .next()
-                .unwrap_or(name)
-                .chars()
-                .take(8)
-                .collect();
-            write_text(
-                &body,
-                &short,
-                column,
-                &text_style(11, INK, HPos::Center, VPos::Center),
-            )?;
+            let first_word = name.split(['/', ' ']).next().unwrap_or(name);
+            let short: String = first_word.chars().take(8).collect();
+            let column = (grid.x(at) + grid.width / 2, grid.top - 12);
+            write_text(body, &short, column, &column_style)?;
         }
         Ok(())
     }
@@ -140,9 +178,9 @@ mod tests {
     #[test]
     fn every_count_is_written() {
         let counts = ndarray::array![[950, 12], [34, 12_345]];
-        let chart = Heatmap::new("t", &["u", "dos"], &counts).labels("certa", "predita");
+        let chart = Heatmap::new("t", &["one", "two"], &counts).labels("true", "predicted");
         let figure = svg((400, 300), |area| chart.draw(area)).unwrap();
-        for text in ["950", "12", "34", "12.345", "certa", "predita", "dos"] {
+        for text in ["950", "12", "34", "12.345", "true", "predicted", "two"] {
             assert!(
                 figure.svg().lines().any(|line| line.trim() == text),
                 "{text}"

@@ -8,10 +8,11 @@ use plotters::element::DashedPathElement;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, VPos};
 
-use super::{Area, ChartError, GRID, INK, PALE_INK, PALETTE, text_style, titled, write_text};
-use crate::report::notebook::{decimal, integer};
+use super::{Area, CHARACTER, ChartError, GRID, INK, PALE_INK, PALETTE};
+use super::{extent, longest, text_style, titled, write_text};
+use crate::report::numbers::{integer, short_decimal};
 
-/// A named curve: points in the order in which they are joined.
+/// A named curve: points (x, y) in the order in which they are joined.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Series {
     name: String,
@@ -39,6 +40,19 @@ impl Series {
 }
 
 /// Curves with markers, and a legend on the right.
+///
+/// # Examples
+/// ```
+/// use fashion_knn::report::chart::{LineChart, Series, svg};
+///
+/// let chart = LineChart::new("Recall and speed", "recall", "queries/s")
+///     .log_y()
+///     .with(Series::new("HNSW", [(0.9, 20_000.0), (0.99, 6_000.0)]))
+///     .with(Series::new("brute force", [(1.0, 2_500.0)]).dashed());
+/// let figure = svg((820, 480), |area| chart.draw(area))?;
+/// assert!(figure.svg().contains("HNSW"));
+/// # Ok::<(), fashion_knn::report::chart::ChartError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct LineChart {
     title: String,
@@ -93,83 +107,53 @@ impl LineChart {
     /// # Errors
     /// If there is no point, a value that its axis cannot hold, or the backend fails.
     pub fn draw<DB: DrawingBackend>(&self, area: &Area<DB>) -> Result<(), ChartError> {
-        let x = self.span(self.log_x, |point| point.0)?;
-        let y = self.span(self.log_y, |point| point.1)?;
+        let points = || self.series.iter().flat_map(|series| &series.points);
+        let x = self.axis(points().map(|point| point.0), self.log_x)?;
+        let y = self.axis(points().map(|point| point.1), self.log_y)?;
         let body = titled(area, &self.title)?;
-        let legend_width = 40
-            + 7 * self
-                .series
-                .iter()
-                .map(|series| series.name.chars().count())
-                .max()
-                .unwrap_or(0) as i32;
+        let names = self.series.iter().map(|series| series.name.as_str());
+        let legend_width = 40 + CHARACTER * longest(names);
         let (plot, legend) = body.split_horizontally(body.dim_in_pixel().0 as i32 - legend_width);
-        self.plot(
-            &plot,
-            Axis {
-                range: x,
-                log: self.log_x,
-            },
-            Axis {
-                range: y,
-                log: self.log_y,
-            },
-        )?;
-        // Closer where the chart is too low for all of them.
-        let step = (legend.dim_in_pixel().1 as i32 / (self.series.len() as i32 + 1)).min(22);
-        for (at, series) in self.series.iter().enumerate() {
-            let y = step * (at as i32 + 1);
-            draw_line(&legend, &[(4, y), (28, y)], at, series.dashed)?;
-            draw_marker(&legend, at, (16, y))?;
-            write_text(
-                &legend,
-                &series.name,
-                (34, y),
-                &text_style(13, INK, HPos::Left, VPos::Center),
-            )?;
-        }
-        Ok(())
+        self.draw_plot(&plot, x, y)?;
+        self.draw_legend(&legend)
     }
 
-    /// The range that an axis covers: the values and a little more.
-    fn span(
+    /// An axis over these values and a little more.
+    fn axis(
         &self,
+        values: impl Iterator<Item = f64> + Clone,
         log: bool,
-        value: impl Fn(&(f64, f64)) -> f64,
-    ) -> Result<Range<f64>, ChartError> {
-        let values = || {
-            self.series
-                .iter()
-                .flat_map(|series| &series.points)
-                .map(&value)
-        };
-        if let Some(bad) = values().find(|value| !value.is_finite() || (log && *value <= 0.0)) {
-            return Err(ChartError::Value {
-                title: self.title.clone(),
-                value: bad.to_string(),
-            });
+    ) -> Result<Axis, ChartError> {
+        for value in values.clone() {
+            if !value.is_finite() || (log && value <= 0.0) {
+                return Err(ChartError::Value {
+                    title: self.title.clone(),
+                    value: value.to_string(),
+                });
+            }
         }
-        let (low, high) = values().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| {
-            (low.min(v), high.max(v))
-        });
+        let (low, high) = extent(values);
         if low > high {
             return Err(ChartError::Empty {
                 title: self.title.clone(),
             });
         }
-        Ok(if log {
-            low / 1.15..high * 1.15
+        if log {
+            let range = low / 1.15..high * 1.15;
+            return Ok(Axis { range, log });
+        }
+        // A single value would make an axis without length.
+        let margin = if high > low {
+            0.05 * (high - low)
         } else {
-            let margin = if high > low {
-                0.05 * (high - low)
-            } else {
-                0.5 * high.abs().max(1.0)
-            };
-            low - margin..high + margin
-        })
+            0.5 * high.abs().max(1.0)
+        };
+        let range = low - margin..high + margin;
+        Ok(Axis { range, log })
     }
 
-    fn plot<DB: DrawingBackend>(
+    /// The axes with their grid, and the curves.
+    fn draw_plot<DB: DrawingBackend>(
         &self,
         area: &Area<DB>,
         x: Axis,
@@ -195,19 +179,34 @@ impl LineChart {
             .x_labels(9)
             .y_labels(8)
             .draw()?;
-        let (plane, origin) = (chart.plotting_area(), area.get_base_pixel());
+        let plane = chart.plotting_area();
+        // The plane maps to pixels of the whole figure; the area draws in pixels of its own.
+        let origin = area.get_base_pixel();
         for (at, series) in self.series.iter().enumerate() {
-            let place = |point| plane.map_coordinate(point);
-            let pixels: Vec<_> = series
-                .points
-                .iter()
-                .map(place)
-                .map(|(x, y)| (x - origin.0, y - origin.1))
-                .collect();
+            let mut pixels = Vec::with_capacity(series.points.len());
+            for point in &series.points {
+                let (x, y) = plane.map_coordinate(point);
+                pixels.push((x - origin.0, y - origin.1));
+            }
             draw_line(area, &pixels, at, series.dashed)?;
             for &pixel in &pixels {
                 draw_marker(area, at, pixel)?;
             }
+        }
+        Ok(())
+    }
+
+    /// A line with its marker and its name for each series.
+    fn draw_legend<DB: DrawingBackend>(&self, legend: &Area<DB>) -> Result<(), ChartError> {
+        let style = text_style(13, INK, HPos::Left, VPos::Center);
+        // Closer where the chart is too low for all of them.
+        let height = legend.dim_in_pixel().1 as i32;
+        let step = (height / (self.series.len() as i32 + 1)).min(22);
+        for (at, series) in self.series.iter().enumerate() {
+            let y = step * (at as i32 + 1);
+            draw_line(legend, &[(4, y), (28, y)], at, series.dashed)?;
+            draw_marker(legend, at, (16, y))?;
+            write_text(legend, &series.name, (34, y), &style)?;
         }
         Ok(())
     }
@@ -216,10 +215,10 @@ impl LineChart {
 /// A tick's label, as short as it can be.
 fn tick(value: f64) -> String {
     if value.abs() >= 1_000.0 {
-        return integer(value.round() as i64);
+        integer(value.round() as i64)
+    } else {
+        short_decimal(value, 4)
     }
-    let text = decimal(value, 4);
-    text.trim_end_matches('0').trim_end_matches(',').to_owned()
 }
 
 /// The line of series `at` through pixels.
@@ -263,31 +262,38 @@ const MARKERS: [&[(i32, i32)]; 8] = [
     &[(-5, -5), (-5, 5), (5, -5), (5, 5)],
 ];
 
-/// The marker of series `at`, centred on a pixel: a shape of [`MARKERS`], hollow when those are used up.
+/// The marker of series `at`, centred on a pixel: a shape of [`MARKERS`], hollow when all have been
+/// used once.
 fn draw_marker<DB: DrawingBackend>(
     area: &Area<DB>,
     at: usize,
     (x, y): (i32, i32),
 ) -> Result<(), ChartError> {
     let color = PALETTE[at % PALETTE.len()];
-    let corners = MARKERS[at % MARKERS.len()];
-    let outline: Vec<_> = corners
-        .iter()
-        .chain(corners.first())
-        .map(|corner| (x + corner.0, y + corner.1))
-        .collect();
     let hollow = at / MARKERS.len() % 2 == 1;
-    match (corners.is_empty(), hollow) {
-        (true, false) => area.draw(&Circle::new((x, y), 4, color.filled()))?,
-        (true, true) => area.draw(&Circle::new((x, y), 4, color.stroke_width(2)))?,
-        (false, false) => area.draw(&Polygon::new(outline, color.filled()))?,
-        (false, true) => area.draw(&PathElement::new(outline, color.stroke_width(2)))?,
+    let corners = MARKERS[at % MARKERS.len()];
+    let Some(first) = corners.first() else {
+        let style = if hollow {
+            color.stroke_width(2)
+        } else {
+            color.filled()
+        };
+        area.draw(&Circle::new((x, y), 4, style))?;
+        return Ok(());
+    };
+    // The outline comes back to its first corner.
+    let closed = corners.iter().chain([first]);
+    let outline: Vec<_> = closed.map(|corner| (x + corner.0, y + corner.1)).collect();
+    if hollow {
+        area.draw(&PathElement::new(outline, color.stroke_width(2)))?;
+    } else {
+        area.draw(&Polygon::new(outline, color.filled()))?;
     }
     Ok(())
 }
 
-/// A linear or logarithmic axis. The logarithmic one has its ticks at 1, 2 and 5 of each decade, or at the decades
-/// alone where there are many.
+/// A linear or logarithmic axis. The logarithmic one has its ticks at 1, 2 and 5 of each decade, or
+/// at the decades alone where there are many.
 #[derive(Debug, Clone)]
 struct Axis {
     range: Range<f64>,
@@ -312,19 +318,21 @@ impl Ranged for Axis {
         if !self.log {
             return RangedCoordf64::from(self.range.clone()).key_points(hint);
         }
-        let (low, high) = (
-            self.range.start.log10().floor() as i32,
-            self.range.end.log10().ceil() as i32,
-        );
+        let low = self.range.start.log10().floor() as i32;
+        let high = self.range.end.log10().ceil() as i32;
         let steps: &[f64] = if high - low > 4 {
             &[1.0]
         } else {
             &[1.0, 2.0, 5.0]
         };
-        (low..=high)
-            .flat_map(|decade| steps.iter().map(move |step| step * 10f64.powi(decade)))
-            .filter(|tick| self.range.contains(tick))
-            .collect()
+        let mut ticks = Vec::new();
+        for decade in low..=high {
+            for step in steps {
+                ticks.push(step * 10f64.powi(decade));
+            }
+        }
+        ticks.retain(|tick| self.range.contains(tick));
+        ticks
     }
 
     fn range(&self) -> Range<f64> {

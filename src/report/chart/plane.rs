@@ -1,23 +1,53 @@
-//! [`Plane`]: a small picture in two dimensions, with which a notebook shows how an index parts the space.
+//! [`Plane`]: a small picture in two dimensions. With it a notebook shows how an index divides the
+//! space.
 
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, VPos};
 
-use super::{Area, ChartError, INK, PALE_INK, PALETTE, PAPER, text_style, titled, write_text};
+use super::{Area, CHARACTER, ChartError, INK, PALE_INK, PALETTE, PAPER};
+use super::{extent, longest, text_style, titled, write_text};
 
-/// A point of the plane.
+/// A point (x, y) of the plane.
 pub type Point = (f64, f64);
 
-/// Points in groups, and the hulls, circles and segments that an index draws around and between them.
+/// Points in groups, and the hulls, circles and segments that an index draws around and between
+/// them.
+///
+/// # Examples
+/// ```
+/// use fashion_knn::report::chart::{Plane, svg};
+///
+/// let leaf = [(0.0, 0.0), (2.0, 0.0), (1.0, 1.5)];
+/// let picture = Plane::new("A leaf and a query")
+///     .group(leaf)
+///     .hull(leaf)
+///     .query((1.0, 0.5));
+/// let figure = svg((640, 430), |area| picture.draw(area))?;
+/// assert!(figure.svg().contains("A leaf and a query"));
+/// # Ok::<(), fashion_knn::report::chart::ChartError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plane {
     title: String,
-    groups: Vec<Vec<Point>>,
-    classes: Vec<String>,
+    groups: Vec<Group>,
     hulls: Vec<Vec<Point>>,
-    circles: Vec<(Point, f64)>,
-    segments: Vec<(Point, Point)>,
+    circles: Vec<Ring>,
+    segments: Vec<[Point; 2]>,
     query: Option<Point>,
+}
+
+/// Points of one colour, with the name of their class if they are one.
+#[derive(Debug, Clone, PartialEq)]
+struct Group {
+    name: Option<String>,
+    points: Vec<Point>,
+}
+
+/// A circle of the picture.
+#[derive(Debug, Clone, PartialEq)]
+struct Ring {
+    centre: Point,
+    radius: f64,
 }
 
 impl Plane {
@@ -27,7 +57,6 @@ impl Plane {
         Self {
             title: title.into(),
             groups: Vec::new(),
-            classes: Vec::new(),
             hulls: Vec::new(),
             circles: Vec::new(),
             segments: Vec::new(),
@@ -35,27 +64,32 @@ impl Plane {
         }
     }
 
-    /// Adds points of one colour; each call takes the next.
+    /// Adds points of one colour; each call takes the next colour.
     #[must_use]
     pub fn group(mut self, points: impl IntoIterator<Item = Point>) -> Self {
-        self.groups.push(points.into_iter().collect());
+        self.groups.push(Group {
+            name: None,
+            points: points.into_iter().collect(),
+        });
         self
     }
 
-    /// Adds points as a group with a name: its number stands amid the points and, with the name, in a legend on the
-    /// right.
+    /// Adds points as a group with a name. The group's number stands amid its points and, with the
+    /// name, in a legend on the right.
     #[must_use]
     pub fn class(
         mut self,
         name: impl Into<String>,
         points: impl IntoIterator<Item = Point>,
     ) -> Self {
-        self.classes.resize(self.groups.len(), String::new());
-        self.classes.push(name.into());
-        self.group(points)
+        self.groups.push(Group {
+            name: Some(name.into()),
+            points: points.into_iter().collect(),
+        });
+        self
     }
 
-    /// Outlines the convex hull of some points: the cell that an index holds them in.
+    /// Outlines the convex hull of some points: the cell in which an index holds them.
     #[must_use]
     pub fn hull(mut self, points: impl IntoIterator<Item = Point>) -> Self {
         self.hulls.push(convex_hull(points.into_iter().collect()));
@@ -65,14 +99,14 @@ impl Plane {
     /// Adds a circle.
     #[must_use]
     pub fn circle(mut self, centre: Point, radius: f64) -> Self {
-        self.circles.push((centre, radius));
+        self.circles.push(Ring { centre, radius });
         self
     }
 
     /// Joins two points.
     #[must_use]
     pub fn segment(mut self, from: Point, to: Point) -> Self {
-        self.segments.push((from, to));
+        self.segments.push([from, to]);
         self
     }
 
@@ -83,154 +117,203 @@ impl Plane {
         self
     }
 
-    /// Draws the picture over the area, one unit as long on both axes; circles may reach beyond the points.
+    /// Draws the picture over the area. A unit has one length on both axes. The points fill the
+    /// area; circles may reach beyond it.
     ///
     /// # Errors
     /// If there is no point, one is not finite, or the backend fails.
     pub fn draw<DB: DrawingBackend>(&self, area: &Area<DB>) -> Result<(), ChartError> {
-        let points = || self.groups.iter().flatten().chain(&self.query);
-        if let Some(bad) = points().find(|point| !point.0.is_finite() || !point.1.is_finite()) {
-            return Err(ChartError::Value {
-                title: self.title.clone(),
-                value: format!("{bad:?}"),
-            });
+        self.check()?;
+        let mut body = titled(area, &self.title)?;
+        if self.groups.iter().any(|group| group.name.is_some()) {
+            let legend_width = 44 + CHARACTER * longest(self.groups.iter().filter_map(Group::name));
+            let width = body.dim_in_pixel().0 as i32;
+            let legend;
+            (body, legend) = body.split_horizontally(width - legend_width);
+            self.draw_legend(&legend)?;
         }
-        if points().next().is_none() {
+        let view = self.view(body.dim_in_pixel());
+        // From back to front.
+        for segment in &self.segments {
+            let ends = segment.map(|point| view.place(point));
+            body.draw(&PathElement::new(ends, PALE_INK.stroke_width(1)))?;
+        }
+        for (at, group) in self.groups.iter().enumerate() {
+            for &point in &group.points {
+                body.draw(&dot(at, view.place(point), 2))?;
+            }
+        }
+        self.draw_numbers(&body, view)?;
+        for hull in &self.hulls {
+            let closed = hull.iter().chain(hull.first());
+            let outline: Vec<_> = closed.map(|&corner| view.place(corner)).collect();
+            body.draw(&PathElement::new(outline, PALE_INK.stroke_width(1)))?;
+        }
+        for ring in &self.circles {
+            let radius = (ring.radius * view.scale).round() as i32;
+            let centre = view.place(ring.centre);
+            body.draw(&Circle::new(centre, radius, PALE_INK.stroke_width(1)))?;
+        }
+        if let Some(query) = self.query {
+            body.draw(&Cross::new(view.place(query), 6, INK.stroke_width(3)))?;
+        }
+        Ok(())
+    }
+
+    /// All points, the query among them.
+    fn points(&self) -> impl Iterator<Item = Point> {
+        let of_groups = self.groups.iter().flat_map(|group| &group.points);
+        of_groups.chain(&self.query).copied()
+    }
+
+    /// Refuses what cannot be drawn.
+    fn check(&self) -> Result<(), ChartError> {
+        for point in self.points() {
+            if !point.0.is_finite() || !point.1.is_finite() {
+                return Err(ChartError::Value {
+                    title: self.title.clone(),
+                    value: format!("{point:?}"),
+                });
+            }
+        }
+        if self.points().next().is_none() {
             return Err(ChartError::Empty {
                 title: self.title.clone(),
             });
         }
-        let mut body = titled(area, &self.title)?;
-        if let Some(longest) = self.classes.iter().map(|name| name.chars().count()).max() {
-            let legend;
-            (body, legend) =
-                body.split_horizontally(body.dim_in_pixel().0 as i32 - 44 - 7 * longest as i32);
-            for (at, name) in self
-                .classes
-                .iter()
-                .enumerate()
-                .filter(|(_, name)| !name.is_empty())
-            {
+        Ok(())
+    }
+
+    /// The colour, the number and the name of each class.
+    fn draw_legend<DB: DrawingBackend>(&self, legend: &Area<DB>) -> Result<(), ChartError> {
+        let style = text_style(13, INK, HPos::Left, VPos::Center);
+        for (at, group) in self.groups.iter().enumerate() {
+            if let Some(name) = group.name() {
                 let y = 12 + 20 * at as i32;
                 legend.draw(&dot(at, (10, y), 4))?;
-                write_text(
-                    &legend,
-                    &format!("{at} {name}"),
-                    (20, y),
-                    &text_style(13, INK, HPos::Left, VPos::Center),
-                )?;
+                write_text(legend, &format!("{at} {name}"), (20, y), &style)?;
             }
-        }
-        let (width, height) = body.dim_in_pixel();
-        let span = |of: fn(&Point) -> f64| {
-            points()
-                .map(of)
-                .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| {
-                    (low.min(v), high.max(v))
-                })
-        };
-        let ((left, right), (bottom, top)) = (span(|point| point.0), span(|point| point.1));
-        let room =
-            |pixels: u32, length: f64| (f64::from(pixels) - 24.0) / length.max(f64::MIN_POSITIVE);
-        let scale = room(width, right - left)
-            .min(room(height, top - bottom))
-            .min(1e6);
-        let middle = ((left + right) / 2.0, (bottom + top) / 2.0);
-        let place = |point: &Point| {
-            (
-                (f64::from(width) / 2.0 + (point.0 - middle.0) * scale).round() as i32,
-                (f64::from(height) / 2.0 - (point.1 - middle.1) * scale).round() as i32,
-            )
-        };
-        for (from, to) in &self.segments {
-            body.draw(&PathElement::new(
-                vec![place(from), place(to)],
-                PALE_INK.stroke_width(1),
-            ))?;
-        }
-        for (at, group) in self.groups.iter().enumerate() {
-            for point in group {
-                body.draw(&dot(at, place(point), 2))?;
-            }
-        }
-        for (at, group) in self.groups.iter().enumerate() {
-            if !group.is_empty() && self.classes.get(at).is_some_and(|name| !name.is_empty()) {
-                let amid = place(&(
-                    median(group, |point| point.0),
-                    median(group, |point| point.1),
-                ));
-                body.draw(&Circle::new(amid, 9, PAPER.filled()))?;
-                write_text(
-                    &body,
-                    &at.to_string(),
-                    amid,
-                    &text_style(14, INK, HPos::Center, VPos::Center),
-                )?;
-            }
-        }
-        for hull in &self.hulls {
-            let outline: Vec<_> = hull.iter().chain(hull.first()).map(place).collect();
-            body.draw(&PathElement::new(outline, PALE_INK.stroke_width(1)))?;
-        }
-        for (centre, radius) in &self.circles {
-            body.draw(&Circle::new(
-                place(centre),
-                (radius * scale).round() as i32,
-                PALE_INK.stroke_width(1),
-            ))?;
-        }
-        if let Some(query) = &self.query {
-            body.draw(&Cross::new(place(query), 6, INK.stroke_width(3)))?;
         }
         Ok(())
+    }
+
+    /// The number of each class at the median of its points, which a few stray points do not move.
+    fn draw_numbers<DB: DrawingBackend>(
+        &self,
+        body: &Area<DB>,
+        view: View,
+    ) -> Result<(), ChartError> {
+        let style = text_style(14, INK, HPos::Center, VPos::Center);
+        for (at, group) in self.groups.iter().enumerate() {
+            if group.name().is_none() || group.points.is_empty() {
+                continue;
+            }
+            let x = median(&group.points, |point| point.0);
+            let y = median(&group.points, |point| point.1);
+            let amid = view.place((x, y));
+            // Paper below the number, or the points would hide it.
+            body.draw(&Circle::new(amid, 9, PAPER.filled()))?;
+            write_text(body, &at.to_string(), amid, &style)?;
+        }
+        Ok(())
+    }
+
+    /// The view that shows all points in an area of `size` (width, height) pixels, with a margin
+    /// of 12 on each side.
+    fn view(&self, size: (u32, u32)) -> View {
+        let (left, right) = extent(self.points().map(|point| point.0));
+        let (bottom, top) = extent(self.points().map(|point| point.1));
+        let (width, height) = (f64::from(size.0), f64::from(size.1));
+        // Pixels a unit, as the width and as the height allow: the smaller serves for both. A
+        // single point has no extent, so both are bounded.
+        let scale_of = |pixels: f64, units: f64| (pixels - 24.0) / units.max(f64::MIN_POSITIVE);
+        let by_width = scale_of(width, right - left);
+        let by_height = scale_of(height, top - bottom);
+        View {
+            scale: by_width.min(by_height).min(1e6),
+            amid: ((left + right) / 2.0, (bottom + top) / 2.0),
+            middle: (width / 2.0, height / 2.0),
+        }
+    }
+}
+
+impl Group {
+    /// The name, if it is one to be shown.
+    fn name(&self) -> Option<&str> {
+        self.name.as_deref().filter(|name| !name.is_empty())
+    }
+}
+
+/// From points to pixels.
+#[derive(Debug, Clone, Copy)]
+struct View {
+    /// Pixels a unit.
+    scale: f64,
+    /// The point that is shown in the middle.
+    amid: Point,
+    /// The middle of the area, in pixels.
+    middle: (f64, f64),
+}
+
+impl View {
+    /// The pixel of a point. Pixels count downwards, the plane's y upwards.
+    fn place(self, point: Point) -> (i32, i32) {
+        let x = self.middle.0 + (point.0 - self.amid.0) * self.scale;
+        let y = self.middle.1 - (point.1 - self.amid.1) * self.scale;
+        (x.round() as i32, y.round() as i32)
     }
 }
 
 /// A point of group `at`; hollow when the colours are used up.
 fn dot(at: usize, place: (i32, i32), radius: i32) -> Circle<(i32, i32), i32> {
     let color = PALETTE[at % PALETTE.len()];
-    Circle::new(
-        place,
-        radius,
-        if at < PALETTE.len() {
-            color.filled()
-        } else {
-            color.stroke_width(1)
-        },
-    )
+    let style = if at < PALETTE.len() {
+        color.filled()
+    } else {
+        color.stroke_width(1)
+    };
+    Circle::new(place, radius, style)
 }
 
-fn median(points: &[Point], of: fn(&Point) -> f64) -> f64 {
-    let mut values: Vec<f64> = points.iter().map(of).collect();
+/// The (upper) median of a coordinate of points, of which there is at least one.
+fn median(points: &[Point], coordinate: fn(&Point) -> f64) -> f64 {
+    let mut values: Vec<f64> = points.iter().map(coordinate).collect();
     let middle = values.len() / 2;
     *values.select_nth_unstable_by(middle, f64::total_cmp).1
 }
 
-/// The corners of the convex hull, anticlockwise (Andrew's monotone chain, 1979).
+/// The corners of the convex hull, anticlockwise (Andrew's monotone chain, 1979): the lower chain
+/// from left to right, then the upper one from right to left.
 fn convex_hull(mut points: Vec<Point>) -> Vec<Point> {
     points.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
     points.dedup();
     if points.len() < 3 {
         return points;
     }
-    let turns_left =
-        |a: Point, b: Point, c: Point| (b.0 - a.0) * (c.1 - a.1) - (b.1 - a.1) * (c.0 - a.0) > 0.0;
-    let chain = |points: &mut dyn Iterator<Item = Point>| {
-        let mut chain: Vec<Point> = Vec::new();
-        for point in points {
-            while let [.., a, b] = chain[..]
-                && !turns_left(a, b, point)
-            {
-                chain.pop();
-            }
-            chain.push(point);
-        }
-        chain.pop();
-        chain
-    };
-    let mut hull = chain(&mut points.iter().copied());
-    hull.extend(chain(&mut points.iter().rev().copied()));
+    let mut hull = chain(points.iter().copied());
+    hull.extend(chain(points.iter().rev().copied()));
     hull
+}
+
+/// One chain of the hull, without its last corner: that is the other chain's first.
+fn chain(points: impl Iterator<Item = Point>) -> Vec<Point> {
+    let mut chain: Vec<Point> = Vec::new();
+    for point in points {
+        // A corner stays only if the way to the new point turns left there.
+        while let [.., before, corner] = chain[..]
+            && !turns_left(before, corner, point)
+        {
+            chain.pop();
+        }
+        chain.push(point);
+    }
+    chain.pop();
+    chain
+}
+
+/// Whether the way from `a` over `b` to `c` turns left at `b`: the cross product of its two parts.
+fn turns_left(a: Point, b: Point, c: Point) -> bool {
+    (b.0 - a.0) * (c.1 - a.1) - (b.1 - a.1) * (c.0 - a.0) > 0.0
 }
 
 #[cfg(test)]

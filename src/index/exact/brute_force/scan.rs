@@ -1,4 +1,8 @@
-//! One query: a scan row by row.
+//! One query: a scan of all rows, block by block.
+//!
+//! A scan is as fast as memory delivers what it reads. So it reads something short first: half a
+//! byte of each value, or f32 arithmetic in place of f64. That decides of most rows that they are
+//! too far, and the others are compared exactly.
 
 use std::ops::Range;
 
@@ -9,13 +13,13 @@ use super::{BLOCK, BruteForce};
 use crate::distance::{Metric, QueryForm, Ranker};
 use crate::neighbor::TopK;
 use crate::simd::half_bytes::{Block, Codes, Nibbles, ROWS};
-use crate::simd::lower_bound::prefetch_row;
 use crate::simd::pairwise;
 use crate::vectors::{Row, Storage, Vectors};
 
 const _: () = assert!(BLOCK.is_multiple_of(ROWS));
 
-/// Half a byte of each value of the base: memory delivers these twice as fast as bytes, eight times as fast as floats.
+/// Half a byte of each value of the base. Memory delivers these twice as fast as bytes, eight times
+/// as fast as floats.
 #[derive(Debug)]
 pub(crate) struct Halves {
     rounding: Rounding,
@@ -32,25 +36,21 @@ impl Halves {
         let rounding = Rounding::new(base, range, 15, 128)?;
         let mut nibbles = Nibbles::zeros(base.len(), base.dim());
         let mut norms = vec![0; base.len()];
-        let fill =
-            |codes: &mut Vec<u8>,
-             ((block, mut nibbles), norms): ((usize, Block<'_>), &mut [i32])| {
-                codes.resize(base.dim(), 0);
-                norms
-                    .iter_mut()
-                    .enumerate()
-                    .fold(0.0f64, |error, (row, norm)| {
-                        let rounded = rounding.row(base.row(block * BLOCK + row), codes);
-                        nibbles.set(row, codes);
-                        *norm = rounding.norm(rounded);
-                        error.max(rounded.error)
-                    })
-            };
-        let blocks = nibbles
-            .blocks(BLOCK)
-            .enumerate()
-            .zip(norms.par_chunks_mut(BLOCK));
-        let errors = blocks.map_init(Vec::new, fill).collect();
+        // Writes the codes and norms of a block, and returns its greatest error.
+        let fill = |codes: &mut Vec<u8>,
+                    (block, (mut nibbles, norms)): (usize, HalvesBlock<'_>)| {
+            codes.resize(base.dim(), 0);
+            let mut error = 0.0f64;
+            for (row, norm) in norms.iter_mut().enumerate() {
+                let rounded = rounding.row(base.row(block * BLOCK + row), codes);
+                nibbles.set(row, codes);
+                *norm = rounding.norm(rounded);
+                error = error.max(rounded.error);
+            }
+            error
+        };
+        let blocks = nibbles.blocks(BLOCK).zip(norms.par_chunks_mut(BLOCK));
+        let errors = blocks.enumerate().map_init(Vec::new, fill).collect();
         Some(Self {
             rounding,
             nibbles,
@@ -64,6 +64,9 @@ impl Halves {
     }
 }
 
+/// Where the codes and the norms of a block of rows go.
+type HalvesBlock<'a> = (Block<'a>, &'a mut [i32]);
+
 /// One query, prepared to be compared with rows of the base one by one.
 pub(crate) struct Scan<'a> {
     base: &'a Vectors,
@@ -72,9 +75,9 @@ pub(crate) struct Scan<'a> {
     rough: Rough<'a>,
 }
 
-/// What decides of most rows that they are out.
+/// What excludes most rows without an exact comparison.
 enum Rough<'a> {
-    /// Products with the halves of bytes.
+    /// Products with half a byte of each value.
     Halves {
         halves: &'a Halves,
         codes: Codes,
@@ -87,23 +90,17 @@ enum Rough<'a> {
 }
 
 impl<'a> Scan<'a> {
-    pub(crate) fn new(
-        BruteForce {
-            base,
-            metric,
-            halves,
-            ..
-        }: &'a BruteForce,
-        query: Row<'a>,
-    ) -> Self {
-        let ranker = Ranker::new(base, *metric, query);
-        let rough = match (halves, ranker.query(), base.storage()) {
+    pub(crate) fn new(index: &'a BruteForce, query: Row<'a>) -> Self {
+        let base = &index.base;
+        let ranker = Ranker::new(base, index.metric, query);
+        let rough = match (&index.halves, ranker.query(), base.storage()) {
             (Some(halves), query, _) => {
                 let mut codes = vec![0; base.dim()];
                 let query = halves.rounding.query(query.row(), &mut codes);
+                let codes = Codes::new(&codes);
                 Rough::Halves {
                     halves,
-                    codes: Codes::new(&codes),
+                    codes,
                     query,
                 }
             }
@@ -112,60 +109,70 @@ impl<'a> Scan<'a> {
         };
         Self {
             base,
-            metric: *metric,
+            metric: index.metric,
             ranker,
             rough,
         }
     }
 
-    /// Collects the nearest of some rows, from a multiple of [`BLOCK`] on, and returns how many it had to compare exactly.
+    /// Collects the nearest of some rows, from a multiple of [`BLOCK`] on, and returns how many it
+    /// had to compare exactly.
     pub(crate) fn rows(&self, ids: Range<usize>, top: &mut TopK) -> usize {
-        let dim = self.base.dim();
         match &self.rough {
             Rough::Halves {
-                halves:
-                    Halves {
-                        rounding,
-                        nibbles,
-                        norms,
-                        errors,
-                    },
+                halves,
                 codes,
                 query,
-            } => self.blocks(ids, top, |ids, threshold, values| {
-                nibbles.products(ids.clone(), codes, values);
-                let limit = rounding.limit(threshold, *query, errors[ids.start / BLOCK]);
-                values
-                    .iter_mut()
-                    .zip(&norms[ids])
-                    .for_each(|(value, norm)| *value = norm - 2 * *value);
-                limit
-            }),
-            Rough::Floats { rows } => {
-                let QueryForm::Floats(query) = self.ranker.query() else {
-                    unreachable!("a query has the form of its base")
-                };
-                // Twice the error of a sum. Infinite where f32 overflows, as the sum then is.
-                let slack = 1.0 + 2.0 * pairwise::relative_error(dim);
-                let distances = match self.metric {
-                    Metric::Euclidean => pairwise::squared_euclidean_f32_rows,
-                    Metric::Manhattan => pairwise::manhattan_f32_rows,
-                };
-                self.blocks(ids, top, |ids, threshold, values| {
-                    distances(query, &rows[ids.start * dim..ids.end * dim], values);
-                    super::round_up((threshold + dim as f64 * pairwise::UNDERFLOW) * slack)
-                })
-            }
+            } => self.rows_by_halves(halves, codes, *query, ids, top),
+            Rough::Floats { rows } => self.rows_by_floats(rows, ids, top),
             Rough::None => {
-                ids.clone()
-                    .for_each(|id| _ = top.push(id as u32, self.ranker.rank(id)));
+                for id in ids.clone() {
+                    top.push(id as u32, self.ranker.reduced(id));
+                }
                 ids.len()
             }
         }
     }
 
-    /// Compares the rows of which a rough value is not above the limit. `rough` writes those of a block, and returns the limit that goes
-    /// with the k-th best so far.
+    fn rows_by_halves(
+        &self,
+        halves: &Halves,
+        codes: &Codes,
+        query: Rounded,
+        ids: Range<usize>,
+        top: &mut TopK,
+    ) -> usize {
+        self.blocks(ids, top, |block, threshold, values| {
+            halves.nibbles.products(block.clone(), codes, values);
+            let error = halves.errors[block.start / BLOCK];
+            for (value, norm) in values.iter_mut().zip(&halves.norms[block]) {
+                *value = norm - 2 * *value;
+            }
+            halves.rounding.limit(threshold, query, error)
+        })
+    }
+
+    fn rows_by_floats(&self, rows: &[f32], ids: Range<usize>, top: &mut TopK) -> usize {
+        let dim = self.base.dim();
+        let QueryForm::Floats(query) = self.ranker.query() else {
+            unreachable!("a query has the form of its base")
+        };
+        let distances = match self.metric {
+            Metric::Euclidean => pairwise::squared_euclidean_f32_rows,
+            Metric::Manhattan => pairwise::manhattan_f32_rows,
+        };
+        // Twice the error of a sum. Infinite where f32 overflows, as the sum then is.
+        let slack = 1.0 + 2.0 * pairwise::relative_error(dim);
+        let underflow = dim as f64 * pairwise::UNDERFLOW;
+        self.blocks(ids, top, |block, threshold, values| {
+            distances(query, &rows[block.start * dim..block.end * dim], values);
+            super::round_up((threshold + underflow) * slack)
+        })
+    }
+
+    /// Compares the rows of which a rough value is not above the limit. `rough` writes the values
+    /// of a block, and returns the limit that goes with the reduced distance of the k-th best so
+    /// far.
     #[inline(always)]
     fn blocks<V: Copy + Default + PartialOrd>(
         &self,
@@ -182,15 +189,17 @@ impl<'a> Scan<'a> {
             let limit = rough(block.clone(), top.threshold(), values);
             let mut count = 0;
             for (id, &value) in block.zip(&*values) {
+                // Written always and counted if near: a branch would often be mispredicted.
                 near[count] = id;
-                // Without a branch, which would often be mispredicted.
                 count += usize::from(value <= limit);
             }
             let near = &near[..count];
-            near.iter().for_each(|&id| prefetch_row(self.base.row(id)));
             for &id in near {
-                if let Some(rank) = self.ranker.rank_within(id, top.threshold()) {
-                    top.push(id as u32, rank);
+                self.base.row(id).prefetch();
+            }
+            for &id in near {
+                if let Some(reduced) = self.ranker.reduced_within(id, top.threshold()) {
+                    top.push(id as u32, reduced);
                 }
             }
             compared += count;

@@ -1,4 +1,21 @@
 //! Many queries: tiles of products.
+//!
+//! ‖q − x‖² = ‖q‖² − 2·q·x + ‖x‖², so that many distances are a matrix
+//! product, which processors do much faster than one distance after the other:
+//!
+//! ```text
+//!               panel 0 (16 queries)   panel 1   ...
+//! block 0      +---------------------+---------+--
+//! (96 points)  | 96 x 16 products:   |         |   The block stays in the second-level cache
+//!              | which are near?     |         |   while all panels pass by.
+//! block 1      +---------------------+---------+--
+//! ```
+//!
+//! The products are rounded, in one of two ways, and the error of that is known: a row that is out
+//! by more than the error is out, and all others are compared exactly at once. So no matrix of
+//! products is ever stored.
+
+use std::ops::Range;
 
 use super::rounding::{Rounded, Rounding};
 use super::{BLOCK, BruteForce};
@@ -6,10 +23,14 @@ use crate::distance::Ranker;
 use crate::neighbor::TopK;
 use crate::simd::pairwise::gamma;
 use crate::simd::tiles::{Line, POINTS, Panels, QUERIES, Tiles, Word};
-use crate::vectors::Row;
+use crate::vectors::{Row, Vectors};
 
 /// In fewer dimensions, products of floats cost no more than the rounding to bytes leaves in doubt.
 const NARROW: usize = 48;
+
+/// Beyond this squared length an f32 product could overflow: the row, or every row for the query,
+/// is compared exactly.
+const LONGEST: f64 = 1e37;
 
 impl BruteForce {
     /// Collects the Euclidean neighbours of some queries.
@@ -18,78 +39,50 @@ impl BruteForce {
             .iter()
             .map(|&query| Ranker::new(&self.base, self.metric, query))
             .collect();
-        let rounding = Rounding::new(&self.base, self.range, 64, 64);
-        let decided =
-            match rounding.filter(|_| self.base.bytes().is_some() || self.base.dim() >= NARROW) {
-                Some(rounding) => self.byte_tiles(rounding, &rankers, tops),
-                None => 0,
-            };
+        let by_bytes = self.base.bytes().is_some() || self.base.dim() >= NARROW;
+        let rounding = Rounding::new(&self.base, self.range, 64, 64).filter(|_| by_bytes);
+        let decided = match rounding {
+            Some(rounding) => self.byte_tiles(rounding, &rankers, tops),
+            None => 0,
+        };
         if decided < self.base.len() {
             self.float_tiles(decided, queries, &rankers, tops);
         }
     }
 
-    /// The neighbours by products of values rounded to 6 and 7 bits: see [`Rounding`]. Where that leaves too much in doubt it
-    /// stops, and returns how many rows have been decided.
+    /// The neighbours by products of values rounded to 6 and 7 bits: see [`Rounding`]. Where that
+    /// leaves too much in doubt it stops, and returns how many rows have been decided.
     fn byte_tiles(&self, rounding: Rounding, rankers: &[Ranker<'_>], tops: &mut [TopK]) -> usize {
-        let dim = self.base.dim();
-        let words = dim.div_ceil(4);
-        let mut rows = vec![[0; 4]; rankers.len() * words];
-        let rounded: Vec<Rounded> = rows
-            .chunks_exact_mut(words)
-            .zip(rankers)
-            .map(|(out, ranker)| {
-                rounding.query(ranker.query().row(), &mut out.as_flattened_mut()[..dim])
-            })
-            .collect();
-        let panels = Panels::pack(&rows, words);
-
+        let words = self.base.dim().div_ceil(4);
+        let (panels, queries) = byte_panels(rounding, rankers, self.base.dim());
+        let mut points = BytePoints::new(rounding, words);
         let mut limits = Line([i32::MIN; QUERIES]);
-        let mut points = Tiles::zeros(BLOCK / POINTS, words);
-        let mut point = vec![[0; 4]; words];
         let mut sums = vec![Line::default(); BLOCK];
-        // Rows compared exactly for nothing.
         let mut wasted = 0;
         for start in (0..self.base.len()).step_by(BLOCK) {
-            let mut norms = Vec::with_capacity(BLOCK);
-            let mut error = 0.0f64;
-            for (row, id) in (start..(start + BLOCK).min(self.base.len())).enumerate() {
-                let rounded = rounding.row(self.base.row(id), &mut point.as_flattened_mut()[..dim]);
-                points.set(row, &point);
-                norms.push(rounding.norm(rounded));
-                error = error.max(rounded.error);
-            }
+            let rows = start..(start + BLOCK).min(self.base.len());
+            points.pack(&self.base, rows.clone());
+            let limit = |query: usize, top: &TopK| {
+                rounding.limit(top.threshold(), queries[query], points.error)
+            };
             for panel in 0..panels.len() {
-                panels.products(panel, &points, &mut sums);
-                let some = panel * QUERIES..((panel + 1) * QUERIES).min(rankers.len());
-                for query in some.clone() {
-                    limits.0[query % QUERIES] =
-                        rounding.limit(tops[query].threshold(), rounded[query], error);
+                panels.products(panel, &points.tiles, &mut sums);
+                for query in queries_of(panel, rankers.len()) {
+                    limits.0[query % QUERIES] = limit(query, &tops[query]);
                 }
-                let mut from = 0;
-                while let Some((row, mask)) =
-                    <[u8; 4]>::next_near(&sums[..norms.len()], &norms, &limits, from)
-                {
-                    from = row + 1;
-                    // The last panel is filled up with queries that are none.
-                    for query in ones(mask)
-                        .map(|lane| panel * QUERIES + lane)
-                        .filter(|query| some.contains(query))
-                    {
-                        let id = start + row;
-                        let rank = rankers[query].rank_within(id, tops[query].threshold());
-                        if rank.is_some_and(|rank| tops[query].push(id as u32, rank)) {
-                            limits.0[query % QUERIES] =
-                                rounding.limit(tops[query].threshold(), rounded[query], error);
-                        } else {
-                            wasted += 1;
-                        }
-                    }
-                }
+                let products = Products::<[u8; 4]> {
+                    panel,
+                    first_row: start,
+                    sums: &sums[..rows.len()],
+                    norms: &points.norms,
+                };
+                wasted += products.compare_near(&mut limits, rankers, tops, limit);
             }
-            // What is saved for a row is an eighth of an exact comparison, about.
+            // Float tiles would take about an eighth of an exact comparison more for each row.
+            // Where more comparisons are wasted than that, they are faster. The first two blocks
+            // find out what is near.
             if wasted > rankers.len() * (2 * BLOCK + start / 8) {
-                return (start + BLOCK).min(self.base.len());
+                return rows.end;
             }
         }
         self.base.len()
@@ -97,13 +90,18 @@ impl BruteForce {
 
     /// The neighbours among the rows from `from` on, by f32 products.
     ///
-    /// With x̃ and q̃ the vectors less the centre, rounded to f32 (which changes each value by the share u = 2⁻²⁴ at
-    /// most), and p the computed product q̃·x̃ (off by γ_d·‖q̃‖·‖x̃‖ at most, γ_d ≈ d·u):
+    /// Let x̃ and q̃ be the vectors less the centre, rounded to f32, which changes each value by
+    /// the share u = 2⁻²⁴ at most. Let p be the computed product of q̃ and x̃; it is off by
+    /// γ·‖q̃‖·‖x̃‖ at most, with γ ≈ d·u. Then
     ///
-    /// ‖q − x‖² ≥ (1 − η)·‖x̃‖² − 2p + (1 − η)·‖q̃‖² with η = γ_d + 10u,
+    /// ```text
+    /// ‖q − x‖² ≥ (1 − η)·‖x̃‖² − 2p + (1 − η)·‖q̃‖²,
+    /// η = γ + 10u.
+    /// ```
     ///
-    /// where 4u stand for the rounded values, 3u for the rounding of this expression and the rest for that of the norms,
-    /// taken in f64. So a row is out if the right side exceeds the rank of the k-th best, and else it is ranked exactly.
+    /// Of the 10u, 4u stand for the rounded values, 3u for the rounding of this expression and the
+    /// rest for that of the norms, taken in f64. A row is out if the right side exceeds the reduced
+    /// distance of the k-th best; else it is compared exactly.
     fn float_tiles(
         &self,
         from: usize,
@@ -111,91 +109,212 @@ impl BruteForce {
         rankers: &[Ranker<'_>],
         tops: &mut [TopK],
     ) {
-        /// Beyond this squared length a product could overflow: the row, or every row for the query, is ranked exactly.
-        const LONGEST: f64 = 1e37;
         let (dim, len) = (self.base.dim(), self.base.len());
         let shrink = 1.0 - gamma(dim + 2) - 5.0 * f64::from(f32::EPSILON);
         let underflow = dim as f64 * 8.0 * f64::from(f32::MIN_POSITIVE);
-
-        let mut rows = vec![0.0; queries.len() * dim];
-        let lengths: Vec<f64> = rows
-            .chunks_exact_mut(dim)
-            .zip(queries)
-            .map(|(out, &query)| centred(query, &self.centre, out))
-            .collect();
-        let panels = Panels::pack(&rows, dim);
-        let limit = |top: &TopK, length: f64| {
+        let (panels, lengths) = float_panels(queries, &self.centre);
+        let limit = |query: usize, top: &TopK| {
+            let length = lengths[query];
             if length <= LONGEST {
                 super::round_up(top.threshold() + underflow - shrink * length)
             } else {
                 f32::INFINITY
             }
         };
+        // No block changes these; only better candidates do.
         let mut limits = vec![Line([f32::NEG_INFINITY; QUERIES]); panels.len()];
-        for (query, (top, &length)) in tops.iter().zip(&lengths).enumerate() {
-            limits[query / QUERIES].0[query % QUERIES] = limit(top, length);
+        for (query, top) in tops.iter().enumerate() {
+            limits[query / QUERIES].0[query % QUERIES] = limit(query, top);
         }
 
-        let mut points = Tiles::zeros(BLOCK / POINTS, dim);
-        let mut point = vec![0.0; dim];
+        let mut points = FloatPoints::new(dim, shrink);
         let mut sums = vec![Line::default(); BLOCK];
         for start in (from..len).step_by(BLOCK) {
-            let count = BLOCK.min(len - start);
-            let norms: Vec<f32> = (0..count)
-                .map(|row| {
-                    let length = centred(self.base.row(start + row), &self.centre, &mut point);
-                    points.set(row, &point);
-                    if length <= LONGEST {
-                        round_down(shrink * length)
-                    } else {
-                        f32::NEG_INFINITY
-                    }
-                })
-                .collect();
+            let rows = start..(start + BLOCK).min(len);
+            points.pack(&self.base, rows.clone(), &self.centre);
             for (panel, limits) in limits.iter_mut().enumerate() {
-                panels.products(panel, &points, &mut sums);
-                let mut from = 0;
-                while let Some((row, mask)) = f32::next_near(&sums[..count], &norms, limits, from) {
-                    from = row + 1;
-                    for (lane, query) in ones(mask).map(|lane| (lane, panel * QUERIES + lane)) {
-                        // The last panel is filled up with queries that are none.
-                        if query < queries.len() {
-                            let id = start + row;
-                            if let Some(rank) =
-                                rankers[query].rank_within(id, tops[query].threshold())
-                                && tops[query].push(id as u32, rank)
-                            {
-                                limits.0[lane] = limit(&tops[query], lengths[query]);
-                            }
-                        }
-                    }
-                }
+                panels.products(panel, &points.tiles, &mut sums);
+                let products = Products::<f32> {
+                    panel,
+                    first_row: start,
+                    sums: &sums[..rows.len()],
+                    norms: &points.norms,
+                };
+                products.compare_near(limits, rankers, tops, limit);
             }
         }
     }
 }
 
-/// Writes row − centre, and returns its squared length.
+/// The products of a block of rows with a panel of queries.
+struct Products<'a, W: Word> {
+    panel: usize,
+    /// The row that the first of the sums belongs to.
+    first_row: usize,
+    sums: &'a [Line<W::Sum>],
+    /// One a row: a row is out for a query if its norm less twice the product exceeds the query's
+    /// limit.
+    norms: &'a [W::Sum],
+}
+
+impl<W: Word> Products<'_, W> {
+    /// Compares exactly what the products do not exclude, and collects what is near. Returns how
+    /// many rows were compared for nothing. `limit` is that of a query and its candidates so far.
+    #[inline(always)]
+    fn compare_near(
+        &self,
+        limits: &mut Line<W::Sum>,
+        rankers: &[Ranker<'_>],
+        tops: &mut [TopK],
+        limit: impl Fn(usize, &TopK) -> W::Sum,
+    ) -> usize {
+        let mut wasted = 0;
+        let mut from = 0;
+        while let Some((row, mask)) = W::next_near(self.sums, self.norms, limits, from) {
+            from = row + 1;
+            let id = self.first_row + row;
+            for lane in ones(mask) {
+                let query = self.panel * QUERIES + lane;
+                if query >= rankers.len() {
+                    // The last panel is filled up with zeros, which are no query.
+                    continue;
+                }
+                let top = &mut tops[query];
+                let reduced = rankers[query].reduced_within(id, top.threshold());
+                if reduced.is_some_and(|reduced| top.push(id as u32, reduced)) {
+                    limits.0[lane] = limit(query, top);
+                } else {
+                    wasted += 1;
+                }
+            }
+        }
+        wasted
+    }
+}
+
+/// The queries of a panel; the last panel has fewer than [`QUERIES`].
+fn queries_of(panel: usize, queries: usize) -> Range<usize> {
+    panel * QUERIES..((panel + 1) * QUERIES).min(queries)
+}
+
+/// The queries, rounded and packed, and what is known of each.
+fn byte_panels(
+    rounding: Rounding,
+    rankers: &[Ranker<'_>],
+    dim: usize,
+) -> (Panels<[u8; 4]>, Vec<Rounded>) {
+    let words = dim.div_ceil(4);
+    let mut codes = vec![[0; 4]; rankers.len() * words];
+    let mut rounded = Vec::with_capacity(rankers.len());
+    for (codes, ranker) in codes.chunks_exact_mut(words).zip(rankers) {
+        let codes = &mut codes.as_flattened_mut()[..dim];
+        rounded.push(rounding.query(ranker.query().row(), codes));
+    }
+    (Panels::pack(&codes, words), rounded)
+}
+
+/// The queries less the centre, packed, and their squared lengths.
+fn float_panels(queries: &[Row<'_>], centre: &[f32]) -> (Panels<f32>, Vec<f64>) {
+    let dim = centre.len();
+    let mut values = vec![0.0; queries.len() * dim];
+    let mut lengths = Vec::with_capacity(queries.len());
+    for (values, &query) in values.chunks_exact_mut(dim).zip(queries) {
+        lengths.push(centred(query, centre, values));
+    }
+    (Panels::pack(&values, dim), lengths)
+}
+
+/// A block of rows, rounded and packed.
+struct BytePoints {
+    rounding: Rounding,
+    tiles: Tiles<[u8; 4]>,
+    /// The codes of one row, before they are packed.
+    codes: Vec<[u8; 4]>,
+    norms: Vec<i32>,
+    /// The greatest distance of a row of the block from what its codes stand for.
+    error: f64,
+}
+
+impl BytePoints {
+    fn new(rounding: Rounding, words: usize) -> Self {
+        Self {
+            rounding,
+            tiles: Tiles::zeros(BLOCK / POINTS, words),
+            codes: vec![[0; 4]; words],
+            norms: Vec::with_capacity(BLOCK),
+            error: 0.0,
+        }
+    }
+
+    fn pack(&mut self, base: &Vectors, rows: Range<usize>) {
+        self.norms.clear();
+        self.error = 0.0;
+        for (point, id) in rows.enumerate() {
+            let codes = &mut self.codes.as_flattened_mut()[..base.dim()];
+            let rounded = self.rounding.row(base.row(id), codes);
+            self.tiles.set(point, &self.codes);
+            self.norms.push(self.rounding.norm(rounded));
+            self.error = self.error.max(rounded.error);
+        }
+    }
+}
+
+/// A block of rows less the centre, packed.
+struct FloatPoints {
+    tiles: Tiles<f32>,
+    /// One row, before it is packed.
+    values: Vec<f32>,
+    /// (1 − η)·‖x̃‖², rounded down.
+    norms: Vec<f32>,
+    /// 1 − η.
+    shrink: f64,
+}
+
+impl FloatPoints {
+    fn new(dim: usize, shrink: f64) -> Self {
+        Self {
+            tiles: Tiles::zeros(BLOCK / POINTS, dim),
+            values: vec![0.0; dim],
+            norms: Vec::with_capacity(BLOCK),
+            shrink,
+        }
+    }
+
+    fn pack(&mut self, base: &Vectors, rows: Range<usize>, centre: &[f32]) {
+        self.norms.clear();
+        for (point, id) in rows.enumerate() {
+            let length = centred(base.row(id), centre, &mut self.values);
+            self.tiles.set(point, &self.values);
+            self.norms.push(if length <= LONGEST {
+                round_down(self.shrink * length)
+            } else {
+                f32::NEG_INFINITY
+            });
+        }
+    }
+}
+
+/// Writes row − centre, and returns its squared length, from eight partial sums.
 fn centred(row: Row<'_>, centre: &[f32], out: &mut [f32]) -> f64 {
     match row {
-        Row::Bytes(row) => out
-            .iter_mut()
-            .zip(row)
-            .zip(centre)
-            .for_each(|((o, &v), c)| *o = f32::from(v) - c),
-        Row::Floats(row) => out
-            .iter_mut()
-            .zip(row)
-            .zip(centre)
-            .for_each(|((o, v), c)| *o = v - c),
+        Row::Bytes(row) => {
+            for ((out, &value), centre) in out.iter_mut().zip(row).zip(centre) {
+                *out = f32::from(value) - centre;
+            }
+        }
+        Row::Floats(row) => {
+            for ((out, value), centre) in out.iter_mut().zip(row).zip(centre) {
+                *out = value - centre;
+            }
+        }
     }
     let mut sums = [0.0; 8];
-    let (chunks, rest) = out.as_chunks::<8>();
     let mut add = |values: &[f32]| {
-        sums.iter_mut()
-            .zip(values)
-            .for_each(|(sum, &value)| *sum += f64::from(value) * f64::from(value));
+        for (sum, &value) in sums.iter_mut().zip(values) {
+            *sum += f64::from(value) * f64::from(value);
+        }
     };
+    let (chunks, rest) = out.as_chunks::<8>();
     chunks.iter().for_each(|chunk| add(chunk));
     add(rest);
     sums.iter().sum()
@@ -205,6 +324,7 @@ fn centred(row: Row<'_>, centre: &[f32], out: &mut [f32]) -> f64 {
 fn ones(mut mask: u32) -> impl Iterator<Item = usize> {
     std::iter::from_fn(move || {
         let next = (mask != 0).then(|| mask.trailing_zeros() as usize);
+        // Takes the lowest one away.
         mask &= mask.wrapping_sub(1);
         next
     })

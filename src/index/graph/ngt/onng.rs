@@ -1,4 +1,11 @@
 //! From near neighbours to the ONNG: degrees adjusted, and edges left out that a path replaces.
+//!
+//! ```text
+//! near rows of each row        100, by code
+//! measure                      true lengths, shortest first
+//! adjust the degrees           to the `outgoing` nearest, and from the `incoming` nearest
+//! adjust the paths             an edge goes if two shorter ones lead to the same row
+//! ```
 
 use rayon::prelude::*;
 
@@ -7,21 +14,25 @@ use crate::index::graph::links::Links;
 use crate::index::support::pruned_rows::PrunedRows;
 use crate::vectors::Vectors;
 
-/// An edge: the bits of its length (not negative: they order as it does), and where it leads; ties by that.
+/// An edge: the bits of its length, and where it leads. Lengths are not negative, so their bits,
+/// read as whole numbers, have the same order; ties are ordered by where they lead.
 type Edge = (u32, u32);
+
+/// In a table of where a node stands among the edges of another: nowhere.
+const NONE: u32 = u32::MAX;
 
 /// Links positions, given about the nearest rows of each row, by id.
 ///
-/// Each node gets edges to its `outgoing` nearest and from its `incoming` nearest (algorithm 2 of the paper); then paths are adjusted.
-/// Edges are sorted, shortest first.
+/// Each node gets edges to its `outgoing` nearest and from its `incoming` nearest (algorithm 2 of
+/// the paper); then paths are adjusted. Edges are sorted, shortest first.
 pub fn link(rows: &PrunedRows, near: &[Vec<u32>], outgoing: usize, incoming: usize) -> Links {
     let ids = rows.ids();
     let mut positions = vec![0u32; ids.len()];
-    ids.iter()
-        .zip(0..)
-        .for_each(|(&id, position)| positions[id as usize] = position);
-    let measure = |(position, id): (usize, &u32)| {
-        edges(rows.rows(), position, &near[*id as usize], &positions)
+    for (position, &id) in ids.iter().enumerate() {
+        positions[id as usize] = position as u32;
+    }
+    let measure = |(position, &id): (usize, &u32)| {
+        edges(rows.rows(), position, &near[id as usize], &positions)
     };
     let near: Vec<Vec<Edge>> = ids.par_iter().enumerate().map(measure).collect();
 
@@ -44,52 +55,64 @@ pub fn link(rows: &PrunedRows, near: &[Vec<u32>], outgoing: usize, incoming: usi
 /// The edges from `position` to the rows `near`, shortest first.
 fn edges(rows: &Vectors, position: usize, near: &[u32], positions: &[u32]) -> Vec<Edge> {
     let ranker = Ranker::new(rows, Metric::Euclidean, rows.row(position));
-    let edge = |&id: &u32| {
+    let mut edges = Vec::with_capacity(near.len());
+    for &id in near {
         let other = positions[id as usize];
-        ((ranker.rank(other as usize).sqrt() as f32).to_bits(), other)
-    };
-    let mut edges: Vec<Edge> = near.iter().map(edge).collect();
+        let length = ranker.reduced(other as usize).sqrt() as f32;
+        edges.push((length.to_bits(), other));
+    }
     edges.sort_unstable();
     edges
 }
 
-/// Leaves out each edge that a path over a shorter kept edge of its node and another shorter edge replaces (algorithm 3 of the paper).
+/// Leaves out each edge that a path replaces: over a shorter kept edge of its node and another
+/// shorter edge (algorithm 3 of the paper).
 ///
-/// The second edge may itself be left out, but only for a path of edges that are shorter still: whatever could be reached can be reached,
-/// and no node needs to wait for another.
+/// The second edge may itself be left out, but only for a path of edges that are shorter still. So
+/// whatever could be reached can be reached, and each node can be done without waiting for another.
 fn adjust_paths(graph: &[Vec<Edge>]) -> Links {
-    const NONE: u32 = u32::MAX;
     let adjust = |place: &mut Vec<u32>, edges: &Vec<Edge>| {
-        // Where in `edges` a node is.
         place.resize(graph.len(), NONE);
-        edges
-            .iter()
-            .zip(0..)
-            .for_each(|(&(_, to), at)| place[to as usize] = at);
-        let mut kept = vec![true; edges.len()];
-        let Some(&longest) = edges.last() else {
-            return Vec::new();
-        };
-        for (at, &first) in edges.iter().enumerate() {
-            if !kept[at] {
-                continue;
-            }
-            for &second in graph[first.1 as usize]
-                .iter()
-                .take_while(|second| second.0 < longest.0)
-            {
-                let direct = place[second.1 as usize];
-                if direct != NONE && edges[direct as usize].0 > first.0.max(second.0) {
-                    kept[direct as usize] = false;
-                }
-            }
-        }
-        edges.iter().for_each(|&(_, to)| place[to as usize] = NONE);
-        let kept = edges.iter().zip(kept).filter(|&(_, kept)| kept);
-        kept.map(|(&(_, to), _)| to).collect::<Vec<u32>>()
+        without_detours(graph, edges, place)
     };
     let lists: Vec<Vec<u32>> = graph.par_iter().map_init(Vec::new, adjust).collect();
     Links::new(lists)
+}
+
+/// Where those of a node's `edges` lead that no path replaces.
+///
+/// `place` has a number for each node, all [`NONE`] before and after.
+fn without_detours(graph: &[Vec<Edge>], edges: &[Edge], place: &mut [u32]) -> Vec<u32> {
+    let Some(&(longest, _)) = edges.last() else {
+        return Vec::new();
+    };
+    for (at, &(_, to)) in edges.iter().enumerate() {
+        place[to as usize] = at as u32;
+    }
+    let mut is_kept = vec![true; edges.len()];
+    for (at, &(first_length, middle)) in edges.iter().enumerate() {
+        if !is_kept[at] {
+            continue;
+        }
+        for &(second_length, to) in &graph[middle as usize] {
+            if second_length >= longest {
+                break;
+            }
+            // Is there an edge of this node to the same end, longer than both?
+            let direct = place[to as usize];
+            if direct != NONE && edges[direct as usize].0 > first_length.max(second_length) {
+                is_kept[direct as usize] = false;
+            }
+        }
+    }
+    let mut kept = Vec::new();
+    for (&(_, to), is_kept) in edges.iter().zip(is_kept) {
+        place[to as usize] = NONE;
+        if is_kept {
+            kept.push(to);
+        }
+    }
+    kept
 }
 
 #[cfg(test)]

@@ -1,4 +1,14 @@
 //! A vantage-point tree over sketches: where a walk begins.
+//!
+//! ```text
+//!      +---------------+        A ball around one of the rows, v, parts them into the nearer
+//!      | o   .---.   o |        half and the farther half. Each half is parted again by a ball
+//!      |   /  @ @  \   |        of its own, until no part has more than 32 rows.
+//!      | o|  @ v @  | o|
+//!      |   \  @    /   |        A query that is d from v, with a ball of radius r, is at least
+//!      |  o  '---'   o |        d - r from all rows inside, and r - d from all rows outside.
+//!      +---------------+
+//! ```
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -7,80 +17,84 @@ use std::ops::Range;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::distance::Metric;
 use crate::index::support::lower_bound::Sketched;
 use crate::simd::lower_bound as kernels;
 
-/// The most rows of a leaf.
+/// The most rows of a leaf. A walk begins with all rows of three leaves: fewer make a worse start,
+/// more a longer one.
 const LEAF_SIZE: usize = 32;
 
-/// A *vantage-point tree* (Yianilos 1993): each ball around one of its rows parts the rows into the nearer half and the farther half.
+/// A *vantage-point tree* (Yianilos, *Data Structures and Algorithms for Nearest Neighbor Search in
+/// General Metric Spaces*, 1993) over the sketches of the rows.
 ///
-/// Heap order: the children of node i are 2i + 1, inside of its ball, and 2i + 2, outside.
+/// Nodes are in heap order: the children of node i are 2i + 1, inside of its ball, and 2i + 2,
+/// outside.
 #[derive(Debug)]
 pub struct VpTree {
-    /// The sketches of the vantage points, one a node that is no leaf.
+    /// The sketches of the vantage points, one for each node that is no leaf.
     vantages: Vec<f32>,
+    /// Values of a sketch.
     width: usize,
-    /// The distance of sketches at which the halves part.
+    /// The radii of the balls.
     radii: Vec<f32>,
     /// Where the leaves' rows start, in their order; one more than there are leaves.
     starts: Vec<u32>,
 }
 
 impl VpTree {
-    /// Builds the tree over all rows, O(n·log n); also returns the rows in the order of the leaves.
+    /// Builds the tree over all rows, O(n·log n). Also returns the rows in the order of the
+    /// leaves.
     pub fn build(sketched: &Sketched, seed: u64) -> (Self, Vec<u32>) {
         let width = sketched.sketch.width();
-        let at = |id: u32| &sketched.rows[id as usize * width..][..width];
         let mut ids: Vec<u32> = (0..(sketched.rows.len() / width) as u32).collect();
+        let mut tree = Self {
+            vantages: Vec::new(),
+            width,
+            radii: Vec::new(),
+            starts: Vec::new(),
+        };
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let (mut vantages, mut radii) = (Vec::new(), Vec::new());
         let mut spans: Vec<Range<usize>> = std::iter::once(0..ids.len()).collect();
-        // Level by level: all spans of a level hold as many rows, but for one.
+        // Level by level: all spans of a level hold as many rows, but for one, so all become leaves
+        // on the same level.
         while spans.iter().any(|span| span.len() > LEAF_SIZE) {
-            let halves = spans.into_iter().flat_map(|span| {
-                let rows = &mut ids[span.clone()];
-                let middle = rows.len().div_ceil(2);
-                let vantage = at(rows[rng.random_range(0..rows.len())]);
-                let mut far: Vec<(f32, u32)> = rows
-                    .iter()
-                    .map(|&id| (distance(vantage, at(id)), id))
-                    .collect();
-                far.select_nth_unstable_by(middle - 1, |a, b| {
-                    a.0.total_cmp(&b.0).then(a.1.cmp(&b.1))
-                });
-                radii.push(far[middle - 1].0);
-                vantages.extend_from_slice(vantage);
-                rows.iter_mut()
-                    .zip(far)
-                    .for_each(|(row, (_, id))| *row = id);
-                [
-                    span.start..span.start + middle,
-                    span.start + middle..span.end,
-                ]
-            });
-            spans = halves.collect();
+            let mut halves = Vec::with_capacity(2 * spans.len());
+            for span in spans {
+                let inside = tree.part(&mut ids[span.clone()], &sketched.rows, &mut rng);
+                let middle = span.start + inside;
+                halves.extend([span.start..middle, middle..span.end]);
+            }
+            spans = halves;
         }
-        let starts = spans
-            .iter()
-            .map(|span| span.start as u32)
-            .chain([ids.len() as u32])
-            .collect();
-        (
-            Self {
-                vantages,
-                width,
-                radii,
-                starts,
-            },
-            ids,
-        )
+        let starts = spans.iter().map(|span| span.start);
+        tree.starts = starts.chain([ids.len()]).map(|at| at as u32).collect();
+        (tree, ids)
     }
 
-    /// The leaves as spans of the rows in their order, by the least distance that a row in them can have from the sketch `query`.
+    /// Adds a node that parts `ids`: those in its ball come first. Returns how many they are.
+    fn part(&mut self, ids: &mut [u32], sketches: &[f32], rng: &mut ChaCha8Rng) -> usize {
+        let sketch_of = |id: u32| &sketches[id as usize * self.width..][..self.width];
+        let inside = ids.len().div_ceil(2);
+        let vantage = sketch_of(ids[rng.random_range(0..ids.len())]);
+        let mut by_distance: Vec<(f32, u32)> = ids
+            .iter()
+            .map(|&id| (distance(vantage, sketch_of(id)), id))
+            .collect();
+        by_distance
+            .select_nth_unstable_by(inside - 1, |a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        self.radii.push(by_distance[inside - 1].0);
+        self.vantages.extend_from_slice(vantage);
+        for (place, (_, id)) in ids.iter_mut().zip(by_distance) {
+            *place = id;
+        }
+        inside
+    }
+
+    /// The leaves as spans of the rows in their order, by the least distance that a row in them can
+    /// have from the sketch `query`.
     pub fn leaves<'a>(&'a self, query: &'a [f32]) -> impl Iterator<Item = Range<u32>> + 'a {
-        // Bounds are not negative: their bits order as they do.
+        // Nodes by their bounds. These are not negative, so their bits, read as whole numbers, have
+        // the same order.
         let mut pending = BinaryHeap::from([Reverse((0f32.to_bits(), 0usize))]);
         std::iter::from_fn(move || {
             loop {
@@ -89,8 +103,9 @@ impl VpTree {
                     let leaf = node - self.radii.len();
                     return Some(self.starts[leaf]..self.starts[leaf + 1]);
                 };
-                let beyond =
-                    distance(query, &self.vantages[node * self.width..][..self.width]) - radius;
+                let vantage = &self.vantages[node * self.width..][..self.width];
+                let beyond = distance(query, vantage) - radius;
+                // What holds for a node holds for its children.
                 let bound = f32::from_bits(bound);
                 pending.push(Reverse((bound.max(beyond).to_bits(), 2 * node + 1)));
                 pending.push(Reverse((bound.max(-beyond).to_bits(), 2 * node + 2)));
@@ -104,13 +119,15 @@ impl VpTree {
     }
 }
 
+/// The Euclidean distance of two sketches.
 fn distance(a: &[f32], b: &[f32]) -> f32 {
-    kernels::rank(Metric::Euclidean, a, b).sqrt()
+    kernels::squared_euclidean(a, b).sqrt()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::distance::Metric;
     use crate::index::support::lower_bound::Sketch;
     use crate::index::support::test_data::clustered;
 

@@ -1,0 +1,378 @@
+//! The file itself: the codes of all points, and where they lie.
+//!
+//! ```text
+//! boxes     32 blocks a group:   low  [pair 0] [pair 1] ...   high [pair 0] [pair 1] ...
+//! heads     32 points a block:        [pair 0] [pair 1] ... [rest, 0]
+//! segments  32 points a block:        [segment 1 of each point] [segment 2 of each point] ...
+//!           a cache line each:        62 codes of 8 bits, rest
+//! ids       the row at each position
+//! ```
+//!
+//! A pair is two 16-bit codes of each of 32 points, or boxes, side by side: one instruction then
+//! takes the same two components of eight points. "Rest" is the norm of what all components so far
+//! leave out.
+
+use std::ops::Range;
+
+use ndarray::{Array2, ArrayView2};
+use rayon::prelude::*;
+
+use super::coder::Coder;
+use super::plan::Plan;
+use crate::error::BuildError;
+use crate::math::pca::{self, Pca, PcaOptions};
+use crate::simd;
+use crate::simd::va_codes::{BLOCK, Pairs, Segment, WIDTH};
+use crate::vectors::Vectors;
+
+/// Length of the longest code of the base. It and [`super::query_code`]'s `FARTHEST` are as large
+/// as 31 bits allow.
+pub(super) const RADIUS: f64 = 16_000.0;
+/// No code of the base is farther than this from what it stands for, or there is no file.
+pub(super) const COARSEST: f64 = 300.0;
+/// The rotation is no farther than this from orthonormal, or there is no file.
+const MOST_SKEWED: f64 = 0.1;
+/// The id at positions where the last block is filled up.
+const NO_ROW: u32 = u32::MAX;
+
+/// The base in principal components, and the order of the file: what every plan is tried on.
+pub(super) struct Rotated {
+    pca: Pca,
+    /// R·(x − µ): n × (as many components as the longest plan has).
+    components: Array2<f64>,
+    /// ‖x − µ‖² of every row.
+    squared_lengths: Vec<f64>,
+    /// The rows, near ones together.
+    order: Vec<u32>,
+}
+
+impl Rotated {
+    /// O(s·d² + d³) for the rotation, from a sample of s rows, and O(n·d·m) to rotate n rows
+    /// to m components.
+    pub(super) fn new(base: &Vectors, components: usize, seed: u64) -> Result<Self, BuildError> {
+        let options = PcaOptions {
+            seed,
+            ..PcaOptions::default()
+        };
+        let pca = Pca::fit(base, &options)?;
+        let components = pca.project_all(base, components);
+        Ok(Self {
+            squared_lengths: squared_lengths(base, &pca),
+            order: order(components.view()),
+            pca,
+            components,
+        })
+    }
+}
+
+/// ‖x − µ‖² of every row.
+fn squared_lengths(base: &Vectors, pca: &Pca) -> Vec<f64> {
+    let squared_length = |centred: &mut Vec<f64>, row| {
+        pca::centre(base.row(row), pca.mean(), centred);
+        centred.iter().map(|value| value * value).sum()
+    };
+    (0..base.len())
+        .into_par_iter()
+        .map_init(|| vec![0.0; base.dim()], squared_length)
+        .collect()
+}
+
+/// The rows in the order of the leaves of a kd-tree that halves the widest component at whole
+/// blocks. So rows that are near in the leading components are in the same block.
+fn order(components: ArrayView2<'_, f64>) -> Vec<u32> {
+    let mut order: Vec<u32> = (0..components.nrows() as u32).collect();
+    split(components, &mut order);
+    order
+}
+
+fn split(components: ArrayView2<'_, f64>, ids: &mut [u32]) {
+    if ids.len() <= BLOCK {
+        return;
+    }
+    let axis = widest(components, ids);
+    let half = (ids.len() / 2).next_multiple_of(BLOCK);
+    if half < ids.len() {
+        let value = |id: u32| components[[id as usize, axis]];
+        // Ties by id, so that the order does not depend on the algorithm of the selection.
+        ids.select_nth_unstable_by(half, |&a, &b| value(a).total_cmp(&value(b)).then(a.cmp(&b)));
+    }
+    let (left, right) = ids.split_at_mut(half);
+    rayon::join(|| split(components, left), || split(components, right));
+}
+
+/// The component along which the rows `ids` have the largest variance.
+fn widest(components: ArrayView2<'_, f64>, ids: &[u32]) -> usize {
+    /// Leading components among which the widest is sought: the others are narrower as a rule.
+    const LEADING: usize = 24;
+    let axes = components.ncols().min(LEADING);
+    let mut sums = [0.0f64; LEADING];
+    let mut squares = [0.0f64; LEADING];
+    for &id in ids {
+        let row = components.row(id as usize);
+        for ((sum, square), &value) in sums[..axes].iter_mut().zip(&mut squares).zip(row) {
+            *sum += value;
+            *square += value * value;
+        }
+    }
+    let spread = |axis: usize| squares[axis] - sums[axis] * sums[axis] / ids.len() as f64;
+    (0..axes)
+        .max_by(|&a, &b| spread(a).total_cmp(&spread(b)))
+        .expect("a component")
+}
+
+/// The codes of all points, by block.
+#[derive(Debug)]
+pub(super) struct File {
+    pub plan: Plan,
+    /// µ.
+    pub mean: Vec<f64>,
+    /// The first components, row by row, rounded to f32.
+    pub rotation: Vec<f32>,
+    /// s, codes per unit of distance.
+    pub scale: f64,
+    /// ε of the rotation.
+    pub epsilon: f64,
+    /// E of each stage, the greatest distance of a point's codes from what they stand for.
+    pub errors: Vec<f64>,
+    pub boxes: Boxes,
+    /// Block by block, in a block pair by pair, the last of which is the rest.
+    pub heads: Vec<Pairs>,
+    /// Block by block, in a block segment by segment, in these point by point.
+    pub segments: Vec<Segment>,
+    /// What the codes of each segment are to be multiplied by.
+    pub steps: Vec<[i16; WIDTH]>,
+    /// The row that stands at each position; [`NO_ROW`] where the last block is filled up.
+    pub ids: Vec<u32>,
+}
+
+impl File {
+    /// The file of a plan, or `None` if the numbers do not allow a bound.
+    pub(super) fn new(rotated: &Rotated, plan: Plan) -> Option<Self> {
+        let encoder = Encoder::new(rotated, plan);
+        let blocks = rotated.order.len().div_ceil(BLOCK);
+        let mut heads = vec![Pairs([[0; 2]; BLOCK]); blocks * plan.pairs()];
+        let mut segments = vec![Segment::default(); blocks * BLOCK * plan.segments];
+        simd::in_huge_pages(&heads);
+        simd::in_huge_pages(&segments);
+        let errors = encoder.encode(&mut heads, &mut segments);
+        // Not "any error is above": an error that is NaN must be refused too.
+        let fine = errors.iter().all(|&error| error <= COARSEST);
+        if !fine || encoder.epsilon > MOST_SKEWED {
+            return None;
+        }
+
+        let boxes = Boxes::around(&heads, plan.pairs());
+        let mut ids = rotated.order.clone();
+        ids.resize(blocks * BLOCK, NO_ROW);
+        Some(Self {
+            plan,
+            mean: rotated.pca.mean().to_vec(),
+            rotation: rounded_rotation(&rotated.pca, plan),
+            scale: encoder.scale,
+            epsilon: encoder.epsilon,
+            errors,
+            boxes,
+            heads,
+            segments,
+            steps: encoder.steps,
+            ids,
+        })
+    }
+
+    pub(super) fn memory_bytes(&self) -> usize {
+        size_of_val(&*self.mean)
+            + size_of_val(&*self.rotation)
+            + size_of_val(&*self.ids)
+            + size_of_val(&*self.heads)
+            + size_of_val(&*self.boxes.low)
+            + size_of_val(&*self.boxes.high)
+            + size_of_val(&*self.steps)
+            + size_of_val(&*self.segments)
+    }
+
+    pub(super) fn blocks(&self) -> usize {
+        self.ids.len() / BLOCK
+    }
+
+    /// The row at a position; `None` where the last block is filled up.
+    #[inline(always)]
+    pub(super) fn row(&self, position: u32) -> Option<u32> {
+        let id = self.ids[position as usize];
+        (id != NO_ROW).then_some(id)
+    }
+
+    /// The components that a stage adds, of those that the data have.
+    pub(super) fn components(&self, stage: usize) -> Range<usize> {
+        let dim = self.mean.len();
+        let stage = self.plan.stage(stage);
+        stage.start.min(dim)..stage.end.min(dim)
+    }
+
+    /// Where the segment of a stage (from 1 on) of a position is.
+    #[inline(always)]
+    pub(super) fn segment(&self, stage: usize, position: u32) -> usize {
+        let (block, lane) = (position as usize / BLOCK, position as usize % BLOCK);
+        (block * self.plan.segments + stage - 1) * BLOCK + lane
+    }
+
+    /// Asks the memory for what a stage reads of a point: its segment, or after the last one
+    /// nothing.
+    #[inline(always)]
+    pub(super) fn prefetch(&self, stage: usize, position: u32) {
+        if stage <= self.plan.segments {
+            let segment = &self.segments[self.segment(stage, position)];
+            simd::prefetch(std::slice::from_ref(segment));
+        }
+    }
+}
+
+/// The first components, rounded to f32: a query is rotated in that.
+fn rounded_rotation(pca: &Pca, plan: Plan) -> Vec<f32> {
+    let components = plan.components().min(pca.dim());
+    let rows = pca.rotation();
+    let kept = rows.rows().into_iter().take(components);
+    kept.flatten().map(|&value| value as f32).collect()
+}
+
+/// Boxes around the heads of each block, in groups of [`BLOCK`] boxes.
+#[derive(Debug)]
+pub(super) struct Boxes {
+    pub low: Vec<Pairs>,
+    pub high: Vec<Pairs>,
+}
+
+impl Boxes {
+    fn around(heads: &[Pairs], pairs: usize) -> Self {
+        let blocks = heads.len() / pairs;
+        let mut low = vec![Pairs([[0; 2]; BLOCK]); blocks.div_ceil(BLOCK) * pairs];
+        let mut high = low.clone();
+        for (block, head) in heads.chunks_exact(pairs).enumerate() {
+            let (group, lane) = (block / BLOCK, block % BLOCK);
+            for (pair, codes) in head.iter().enumerate() {
+                let at = group * pairs + pair;
+                for side in 0..2 {
+                    let codes = codes.0.iter().map(|codes| codes[side]);
+                    low[at].0[lane][side] = codes.clone().min().expect("points");
+                    high[at].0[lane][side] = codes.max().expect("points");
+                }
+            }
+        }
+        Self { low, high }
+    }
+}
+
+/// Writes the codes of the points.
+struct Encoder<'a> {
+    rotated: &'a Rotated,
+    plan: Plan,
+    scale: f64,
+    epsilon: f64,
+    /// The share of its length by which a vector's components can be off: sums of d products in
+    /// f64, in any order.
+    relative: f64,
+    steps: Vec<[i16; WIDTH]>,
+}
+
+impl<'a> Encoder<'a> {
+    fn new(rotated: &'a Rotated, plan: Plan) -> Self {
+        let longest = rotated.squared_lengths.iter().copied();
+        let longest = longest.fold(0.0, f64::max).sqrt();
+        let scale = if longest > 0.0 { RADIUS / longest } else { 1.0 };
+        let dim = rotated.pca.dim();
+        let components = plan.components().min(dim);
+        Self {
+            rotated,
+            plan,
+            scale,
+            epsilon: rotated.pca.orthonormality_error(),
+            relative: f64::EPSILON * (dim + 4) as f64 * (components as f64).sqrt(),
+            steps: steps(rotated.components.view(), scale, plan),
+        }
+    }
+
+    /// Codes all points; returns E of each stage. The same on any number of threads: the greatest
+    /// has no order.
+    fn encode(&self, heads: &mut [Pairs], segments: &mut [Segment]) -> Vec<f64> {
+        let stages = self.plan.segments + 1;
+        let none = || vec![0.0; stages];
+        let join = |mut a: Vec<f64>, b: Vec<f64>| {
+            a.iter_mut().zip(b).for_each(|(a, b)| *a = worse(*a, b));
+            a
+        };
+        let heads = heads.par_chunks_mut(self.plan.pairs()).enumerate();
+        if self.plan.segments == 0 {
+            // There are no chunks of nothing to go with the heads.
+            let encode = |(block, head)| self.encode_block(block, head, &mut []);
+            return heads.map(encode).reduce(none, join);
+        }
+        heads
+            .zip(segments.par_chunks_mut(BLOCK * self.plan.segments))
+            .map(|((block, head), segments)| self.encode_block(block, head, segments))
+            .reduce(none, join)
+    }
+
+    fn encode_block(&self, block: usize, head: &mut [Pairs], segments: &mut [Segment]) -> Vec<f64> {
+        let mut errors = vec![0.0f64; self.plan.segments + 1];
+        let order = &self.rotated.order;
+        for lane in 0..BLOCK {
+            // What fills the last block up repeats the last point, so as not to widen its box.
+            let id = order[(block * BLOCK + lane).min(order.len() - 1)] as usize;
+            self.encode_point(id, lane, head, segments, &mut errors);
+        }
+        errors
+    }
+
+    /// Codes row `id` as point `lane` of a block, and raises `errors` to its errors.
+    fn encode_point(
+        &self,
+        id: usize,
+        lane: usize,
+        head: &mut [Pairs],
+        segments: &mut [Segment],
+        errors: &mut [f64],
+    ) {
+        let components = &self.rotated.components;
+        // Beyond the last dimension there are zeros.
+        let value = |at: usize| components.get([id, at]).map_or(0.0, |v| v * self.scale);
+        let length = self.rotated.squared_lengths[id] * self.scale * self.scale;
+        let mut coder = Coder::new(length, self.epsilon, self.relative * length.sqrt());
+
+        for at in self.plan.stage(0) {
+            head[at / 2].0[lane][at % 2] = coder.component(value(at), 1.0);
+        }
+        let (rest, error) = coder.rest();
+        head[self.plan.pairs() - 1].0[lane] = [rest, 0];
+        errors[0] = worse(errors[0], error);
+
+        for (stage, steps) in (1..).zip(&self.steps) {
+            let segment = &mut segments[(stage - 1) * BLOCK + lane];
+            let components = segment.codes.iter_mut().zip(self.plan.stage(stage));
+            for ((code, at), &step) in components.zip(steps) {
+                *code = coder.component(value(at), f64::from(step)) as i8;
+            }
+            let (rest, error) = coder.rest();
+            segment.rest = rest;
+            errors[stage] = worse(errors[stage], error);
+        }
+    }
+}
+
+/// The steps with which the greatest value of each component of the segments fits in 8 bits.
+fn steps(components: ArrayView2<'_, f64>, scale: f64, plan: Plan) -> Vec<[i16; WIDTH]> {
+    let step = |at: usize| {
+        let column = components.columns().into_iter().nth(at);
+        let greatest = column.map_or(0.0, |column| {
+            let absolute = column.iter().map(|value| value.abs());
+            absolute.fold(0.0, f64::max)
+        });
+        (greatest * scale / f64::from(i8::MAX)).ceil().max(1.0) as i16
+    };
+    (1..=plan.segments)
+        .map(|stage| std::array::from_fn(|i| step(plan.stage(stage).start + i)))
+        .collect()
+}
+
+/// The greater of two errors, where a NaN is the greatest.
+fn worse(a: f64, b: f64) -> f64 {
+    if a < b || b.is_nan() { b } else { a }
+}

@@ -1,0 +1,285 @@
+//! How the components are divided between the passes, what a division is expected to cost, and the
+//! choice of the cheapest.
+
+use std::ops::Range;
+
+use crate::error::BuildError;
+use crate::simd::va_codes::{BLOCK, Segment, WIDTH};
+use crate::vectors::{Storage, Vectors};
+
+/// The most components of a head, and the most segments, that a caller may ask for.
+const MOST_HEAD: usize = 64;
+const MOST_SEGMENTS: usize = 64;
+
+/// How a [`VaFile`](super::VaFile) divides the components between its passes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Plan {
+    /// Components of the first pass, over blocks of points: even, at least 2.
+    pub head: usize,
+    /// Segments of 62 further components each, read for the points that are left.
+    pub segments: usize,
+}
+
+impl Plan {
+    /// Refuses a plan for which there is no layout.
+    pub(super) fn check(self) -> Result<(), BuildError> {
+        if !self.head.is_multiple_of(2) || !(2..=MOST_HEAD).contains(&self.head) {
+            return Err(BuildError::InvalidParameter {
+                name: "head",
+                received: self.head as f64,
+                expected: "even, 2..=64",
+            });
+        }
+        if self.segments > MOST_SEGMENTS {
+            return Err(BuildError::InvalidParameter {
+                name: "segments",
+                received: self.segments as f64,
+                expected: "at most 64",
+            });
+        }
+        Ok(())
+    }
+
+    /// Pairs of codes in a head: its components, and one pair for the norm of the rest and a zero.
+    pub(super) fn pairs(self) -> usize {
+        self.head / 2 + 1
+    }
+
+    /// All components, those of the segments included; there may be more than the data have
+    /// dimensions.
+    pub(super) fn components(self) -> usize {
+        self.head + self.segments * WIDTH
+    }
+
+    /// The components that a stage adds. Stage 0 is the head, stage i the i-th segment.
+    pub(super) fn stage(self, stage: usize) -> Range<usize> {
+        let end = self.head + stage * WIDTH;
+        if stage == 0 { 0..end } else { end - WIDTH..end }
+    }
+
+    /// Bytes that a point takes, with its share of its block's box and of the rotation of `dim`
+    /// dimensions.
+    pub(super) fn bytes(self, points: usize, dim: usize) -> usize {
+        let head = 2 * size_of::<i16>() * self.pairs();
+        let two_corners = 2 * head.div_ceil(BLOCK);
+        let segments = self.segments * size_of::<Segment>();
+        let id = size_of::<u32>();
+        let rotation = size_of::<f32>() * self.components().min(dim) * dim;
+        head + two_corners + segments + id + rotation.div_ceil(points)
+    }
+}
+
+/// The plans that are worth trying: ever longer heads, each with as many segments as the memory
+/// allows.
+///
+/// A plan may take half the bytes of the vectors themselves.
+pub(super) fn plans(base: &Vectors) -> Vec<Plan> {
+    /// From 6, which suits data of few hidden variables, to 62; pixels take 46.
+    const HEADS: [usize; 6] = [6, 14, 22, 30, 46, 62];
+    /// With so many segments, going through one more costs about what the exact comparison does.
+    const USEFUL_SEGMENTS: usize = 6;
+    let dim = base.dim();
+    let budget = base.memory_bytes() / base.len() / 2;
+    let mut plans = Vec::new();
+    for head in HEADS {
+        if head > dim.next_multiple_of(2) {
+            break;
+        }
+        let useful = dim
+            .saturating_sub(head)
+            .div_ceil(WIDTH)
+            .min(USEFUL_SEGMENTS);
+        let mut most_first = (0..=useful).rev().map(|segments| Plan { head, segments });
+        plans.extend(most_first.find(|plan| plan.bytes(base.len(), dim) <= budget));
+    }
+    plans
+}
+
+/// A plan that was tried: what was built by it, and the nanoseconds that a query is expected to
+/// take.
+pub(super) struct Tried<F> {
+    plan: Plan,
+    pub cost: f64,
+    pub file: F,
+}
+
+/// The cheapest of the plans. `build_and_cost` tries one; it returns `None` where no file can be
+/// built.
+///
+/// Each plan is tried with half its segments, which often does as well and takes half the time to
+/// try: where few components hold nearly all of the variance, the rest costs for nothing. Heads
+/// grow until one is no better than the one before. The best head is then tried with all its
+/// segments.
+pub(super) fn cheapest<F>(
+    plans: &[Plan],
+    mut build_and_cost: impl FnMut(Plan) -> Option<(f64, F)>,
+) -> Option<Tried<F>> {
+    let mut attempt = |plan| {
+        let (cost, file) = build_and_cost(plan)?;
+        Some(Tried { plan, cost, file })
+    };
+    let mut best: Option<Tried<F>> = None;
+    for plan in plans {
+        let half = Plan {
+            segments: plan.segments.div_ceil(2),
+            ..*plan
+        };
+        let Some(tried) = attempt(half) else { continue };
+        if best.as_ref().is_some_and(|best| best.cost <= tried.cost) {
+            break;
+        }
+        best = Some(tried);
+    }
+    let best = best?;
+    let whole = plans.iter().find(|plan| plan.head == best.plan.head);
+    if let Some(&whole) = whole
+        && whole.segments > 1
+        && let Some(tried) = attempt(whole)
+        && tried.cost.total_cmp(&best.cost).is_lt()
+    {
+        return Some(tried);
+    }
+    Some(best)
+}
+
+/// What the steps of a search cost, in nanoseconds on one thread.
+///
+/// **Only their proportions matter.** They decide between plans, and between a file and a full
+/// scan. Work is counted, not timed, so that the same data give the same index on every machine.
+///
+/// They are from November 2026 and one core of a 2 × AMD EPYC machine with AVX2. The command was
+/// not recorded. Those of the scans agree with `benches/exact.rs --index brute_force` on that
+/// machine, as 10⁹ / (queries per second · n · d), with `--one` for a single query. To measure
+/// the others again, take the share of a step of `search.rs` in the time of `benches/exact.rs
+/// --index va_file --one` (`perf record`), and divide it by its count in [`Work`].
+struct Costs {
+    /// A full scan for one query, which memory bounds, per value of the base: kept as half a byte,
+    /// a byte, a float.
+    scan_half_byte: f64,
+    scan_byte: f64,
+    scan_float: f64,
+    /// A full scan for one of many queries, which arithmetic bounds, per value: multiplied as a
+    /// byte, as a float.
+    tile_byte: f64,
+    tile_float: f64,
+    /// The bound of a block's box, per pair of codes.
+    box_pair: f64,
+    /// The heads of a block's 32 points, per pair of codes.
+    head_pair: f64,
+    /// One segment of one point: a cache line from memory, mostly.
+    segment: f64,
+    /// One value of the rotation, multiplied with the query.
+    rotation_value: f64,
+    /// An exact comparison: for each row, and for each byte of it.
+    exact_row: f64,
+    exact_byte: f64,
+}
+
+const COSTS: Costs = Costs {
+    scan_half_byte: 0.021,
+    scan_byte: 0.041,
+    scan_float: 0.2,
+    tile_byte: 0.0106,
+    tile_float: 0.023,
+    box_pair: 0.2,
+    head_pair: 3.0,
+    segment: 14.0,
+    rotation_value: 0.07,
+    exact_row: 30.0,
+    exact_byte: 0.14,
+};
+
+/// How much searches did.
+#[derive(Debug, Default, Clone, Copy, PartialEq)]
+pub(super) struct Work {
+    /// Components of queries that were computed.
+    pub rotated: usize,
+    /// Blocks of which the points' heads were looked at.
+    pub blocks: usize,
+    /// Segments of points that were looked at.
+    pub refined: usize,
+    /// Rows that were compared exactly.
+    pub verified: usize,
+}
+
+impl Work {
+    pub(super) fn add(&mut self, other: Self) {
+        self.rotated += other.rotated;
+        self.blocks += other.blocks;
+        self.refined += other.refined;
+        self.verified += other.verified;
+    }
+}
+
+/// Expected nanoseconds of a full scan.
+pub(super) struct ScanCost {
+    /// Of one query.
+    pub single: f64,
+    /// Of one query of many.
+    pub batch: f64,
+}
+
+/// What a full scan of `base` costs, by half bytes if `halves`.
+pub(super) fn scan_cost(base: &Vectors, halves: bool) -> ScanCost {
+    let (single, batch) = match (base.storage(), halves) {
+        (_, true) => (COSTS.scan_half_byte, COSTS.tile_byte),
+        (Storage::Bytes(_), false) => (COSTS.scan_byte, COSTS.tile_byte),
+        (Storage::Floats(_), false) => (COSTS.scan_float, COSTS.tile_float),
+    };
+    let values = (base.len() * base.dim()) as f64;
+    ScanCost {
+        single: values * single,
+        batch: values * batch,
+    }
+}
+
+/// Nanoseconds to compute `components` components of a query.
+pub(super) fn rotation_cost(components: usize, dim: usize) -> f64 {
+    (components * dim) as f64 * COSTS.rotation_value
+}
+
+/// Nanoseconds of the exact comparison with a row.
+pub(super) fn verification_cost(base: &Vectors) -> f64 {
+    COSTS.exact_row + base.memory_bytes() as f64 / base.len() as f64 * COSTS.exact_byte
+}
+
+/// Expected nanoseconds of a query, from the work that `queries` queries were.
+pub(super) fn query_cost(base: &Vectors, plan: Plan, work: Work, queries: usize) -> f64 {
+    let all = work.blocks as f64 * plan.pairs() as f64 * COSTS.head_pair
+        + work.refined as f64 * COSTS.segment
+        + work.verified as f64 * verification_cost(base)
+        + rotation_cost(work.rotated, base.dim());
+    // Every query bounds all boxes.
+    let boxes = (base.len().div_ceil(BLOCK) * plan.pairs()) as f64 * COSTS.box_pair;
+    all / queries as f64 + boxes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(head: usize, segments: usize) -> Plan {
+        Plan { head, segments }
+    }
+
+    #[test]
+    fn the_cheapest_plan_is_found_with_half_and_with_all_of_its_segments() {
+        let plans = [plan(6, 4), plan(14, 3), plan(22, 2), plan(30, 1)];
+        // Tries in order: half of each until one is no better, then the whole of the best.
+        let mut tried = Vec::new();
+        let mut choose = |costs: fn(Plan) -> Option<f64>| {
+            tried.clear();
+            let best = cheapest(&plans, |plan| {
+                tried.push(plan);
+                Some((costs(plan)?, ()))
+            });
+            (best.map(|best| best.plan), tried.clone())
+        };
+        let by_head = |plan: Plan| Some((plan.head as f64 - 14.0).abs() + plan.segments as f64);
+        let order = [plan(6, 2), plan(14, 2), plan(22, 1), plan(14, 3)];
+        assert_eq!(choose(by_head), (Some(plan(14, 2)), order.to_vec()));
+        let more_is_better = |plan: Plan| Some(-(plan.segments as f64));
+        assert_eq!(choose(more_is_better).0, Some(plan(6, 4)));
+        assert_eq!(choose(|_| None).0, None);
+    }
+}

@@ -1,0 +1,333 @@
+//! A query on its way through the passes.
+//!
+//! ```text
+//! all boxes -+-> the nearest blocks -> their best points, compared exactly: a first threshold
+//!            |
+//!            +-> the other blocks within it -> heads -> segment 1 -> segment 2 ... -> exact
+//! ```
+//!
+//! The sooner the threshold is near its last value, the less the later passes have to read. So each
+//! pass first takes a few of the best to the end.
+
+use super::layout::File;
+use super::plan::{self, Work, rotation_cost, verification_cost};
+use super::query_code::QueryCode;
+use crate::distance::{Metric, Ranker};
+use crate::neighbor::{Candidate, TopK};
+use crate::simd::va_codes::{self, BLOCK, Survivor};
+use crate::vectors::{Row, Vectors};
+
+/// The first threshold comes from so many blocks beyond those that hold 2·k points…
+const FIRST_BLOCKS: usize = 8;
+/// …and from so many of their points beyond 2·k.
+const SEEDS: usize = 12;
+/// Where more blocks than this are left after that, a quarter as many give a second threshold. It
+/// takes a tenth off the slowest queries of pixels.
+const MANY_BLOCKS: usize = 256;
+/// Blocks of which only the nearest is looked at to find the first ones.
+const TOGETHER: usize = 8;
+/// How many candidates ahead rows are asked for from memory.
+const AHEAD: usize = 4;
+
+/// What a thread needs for a query, kept for the next one.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    query: QueryCode,
+    lists: Lists,
+}
+
+/// What is left after each pass.
+#[derive(Debug, Default)]
+struct Lists {
+    /// The bound of each block's box; `i32::MAX` once the block is done.
+    boxes: Vec<i32>,
+    minima: Vec<i32>,
+    /// The blocks to be looked at next.
+    blocks: Vec<u32>,
+    /// The points that no bound has excluded so far.
+    candidates: Vec<Survivor>,
+    /// Those of them that are taken to the end first.
+    seeds: Vec<Survivor>,
+}
+
+/// What a search found, and how much it did for it.
+pub(super) struct Searched {
+    pub candidates: Vec<Candidate>,
+    pub work: Work,
+}
+
+/// The min(`k`, n) nearest rows, or `None` if the query is too far away to be coded.
+pub(super) fn search(
+    file: &File,
+    base: &Vectors,
+    row: Row<'_>,
+    k: usize,
+    scratch: &mut Scratch,
+) -> Option<Searched> {
+    let Scratch { query, lists } = scratch;
+    query.begin(file, row)?;
+    let k = k.min(base.len());
+    let mut search = Search {
+        file,
+        base,
+        ranker: Ranker::new(base, Metric::Euclidean, row),
+        top: TopK::new(k),
+        query,
+        most_seeds: 2 * k + SEEDS,
+        work: Work::default(),
+    };
+    search.first_blocks(k, lists);
+    search.other_blocks(lists);
+    let stage = search.all_segments(lists);
+    search.verify(stage, &mut lists.candidates);
+
+    search.work.rotated = search.query.components;
+    Some(Searched {
+        candidates: search.top.into_candidates(),
+        work: search.work,
+    })
+}
+
+/// Expected nanoseconds of a query for 10 neighbours, from the work that some rows of the base are
+/// as queries.
+pub(super) fn expected_cost(file: &File, base: &Vectors) -> f64 {
+    const QUERIES: usize = 48;
+    const K: usize = 10;
+    let mut scratch = Scratch::default();
+    let mut work = Work::default();
+    let rows = (0..base.len()).step_by(base.len().div_ceil(QUERIES));
+    let queries = rows.len();
+    for row in rows {
+        // One more, since a row finds itself.
+        if let Some(searched) = search(file, base, base.row(row), K + 1, &mut scratch) {
+            work.add(searched.work);
+        }
+    }
+    plan::query_cost(base, file.plan, work, queries)
+}
+
+/// What the passes have in common: the query, and the best rows so far, which set the limit.
+struct Search<'a> {
+    file: &'a File,
+    base: &'a Vectors,
+    ranker: Ranker<'a>,
+    top: TopK,
+    query: &'a mut QueryCode,
+    most_seeds: usize,
+    work: Work,
+}
+
+impl Search<'_> {
+    /// The nearest blocks, and in them the nearest points, give a first threshold.
+    fn first_blocks(&mut self, k: usize, lists: &mut Lists) {
+        let Lists {
+            boxes,
+            minima,
+            blocks,
+            candidates,
+            seeds,
+        } = lists;
+        let file = self.file;
+        va_codes::boxes(&file.boxes.low, &file.boxes.high, &self.query.head, boxes);
+        boxes.truncate(file.blocks());
+        let first = ((2 * k).div_ceil(BLOCK) + FIRST_BLOCKS).min(file.blocks());
+        let near = bound_of_nearest(boxes, first, minima);
+        blocks.clear();
+        va_codes::within(boxes, near, blocks);
+        if first < blocks.len() {
+            blocks.select_nth_unstable_by_key(first - 1, |&block| boxes[block as usize]);
+            blocks.truncate(first);
+        }
+
+        candidates.clear();
+        self.heads(blocks, candidates);
+        self.seed(0, candidates, seeds);
+        for &block in &*blocks {
+            boxes[block as usize] = i32::MAX;
+        }
+    }
+
+    /// All other blocks whose boxes the threshold does not exclude.
+    fn other_blocks(&mut self, lists: &mut Lists) {
+        let Lists {
+            boxes,
+            blocks,
+            candidates,
+            seeds,
+            ..
+        } = lists;
+        blocks.clear();
+        // Below i32::MAX, by which the blocks that are done are marked.
+        let limit = self.limit(0).min(i32::MAX - 1);
+        va_codes::within(boxes, limit, blocks);
+        if blocks.len() > MANY_BLOCKS {
+            // The nearest of them first, for a threshold that excludes some of the others.
+            let nearest = MANY_BLOCKS / 4;
+            blocks.select_nth_unstable_by_key(nearest, |&block| boxes[block as usize]);
+            let others = blocks.split_off(nearest);
+            self.heads(blocks, candidates);
+            self.seed(0, candidates, seeds);
+
+            let limit = self.limit(0);
+            let within = others
+                .into_iter()
+                .filter(|&block| boxes[block as usize] <= limit);
+            blocks.clear();
+            blocks.extend(within);
+            // In the order of the memory again.
+            blocks.sort_unstable();
+        }
+        self.heads(blocks, candidates);
+    }
+
+    /// Takes the candidates through the segments that are worth it; returns the last stage.
+    fn all_segments(&mut self, lists: &mut Lists) -> usize {
+        let Lists {
+            candidates, seeds, ..
+        } = lists;
+        let mut stage = 0;
+        while self.is_worth_refining(stage, candidates.len()) {
+            stage += 1;
+            self.refine(stage, candidates);
+            if stage == 1 {
+                self.seed(stage, candidates, seeds);
+            }
+        }
+        stage
+    }
+
+    /// The greatest squared distance in codes of a stage at which a point can still be among the k
+    /// nearest.
+    fn limit(&self, stage: usize) -> i32 {
+        let File {
+            scale,
+            epsilon,
+            errors,
+            ..
+        } = self.file;
+        // The last factors are for the rounding of the reduced distance itself and of this line;
+        // the cast saturates.
+        let reach = self.top.threshold().sqrt() * scale * (1.0 + epsilon) * (1.0 + 1e-9);
+        let reach = reach + errors[stage] + self.query.errors[stage];
+        (reach * reach * (1.0 + 1e-12)) as i32
+    }
+
+    /// Appends the points of some blocks that their heads do not exclude.
+    fn heads(&mut self, blocks: &[u32], candidates: &mut Vec<Survivor>) {
+        let file = self.file;
+        self.work.blocks += blocks.len();
+        let limit = self.limit(0);
+        va_codes::heads(
+            &file.heads,
+            &self.query.head,
+            blocks,
+            limit,
+            candidates,
+            |position| file.prefetch(1, position),
+        );
+    }
+
+    /// Whether there is a further stage, and it costs less than it is likely to save.
+    fn is_worth_refining(&self, stage: usize, candidates: usize) -> bool {
+        if stage >= self.file.plan.segments {
+            return false;
+        }
+        if stage < self.query.segments.len() {
+            // The query's segment has been paid for.
+            return true;
+        }
+        // With one segment more, about half of the candidates need no exact comparison.
+        let saved = candidates as f64 / 2.0 * verification_cost(self.base);
+        let components = self.file.plan.stage(stage + 1).len();
+        saved > rotation_cost(components, self.base.dim())
+    }
+
+    /// Adds the segment of a stage to the bounds of the candidates, and keeps those within the
+    /// limit.
+    fn refine(&mut self, stage: usize, candidates: &mut Vec<Survivor>) {
+        let file = self.file;
+        while self.query.segments.len() < stage {
+            self.query.encode_segment(file);
+        }
+        self.work.refined += candidates.len();
+        va_codes::segments(
+            &file.segments,
+            &self.query.segments[stage - 1],
+            self.limit(stage),
+            candidates,
+            |position| file.segment(stage, position),
+            |position| file.prefetch(stage + 1, position),
+        );
+    }
+
+    /// Takes the best candidates to the end, for a better threshold, and keeps those of the others
+    /// that are within it.
+    fn seed(&mut self, stage: usize, candidates: &mut Vec<Survivor>, seeds: &mut Vec<Survivor>) {
+        let best = self.most_seeds.min(candidates.len());
+        if best < candidates.len() {
+            candidates.select_nth_unstable_by_key(best, |candidate| candidate.bound);
+        }
+        seeds.clear();
+        seeds.extend(candidates.drain(..best));
+        let mut reached = stage;
+        if stage == 0 && self.is_worth_refining(stage, best) {
+            reached = 1;
+            self.refine(reached, seeds);
+        }
+        self.verify(reached, seeds);
+        let limit = self.limit(stage);
+        candidates.retain(|candidate| candidate.bound <= limit);
+    }
+
+    /// Compares the candidates exactly, nearest bound first, until a bound is beyond the limit.
+    fn verify(&mut self, stage: usize, candidates: &mut [Survivor]) {
+        candidates.sort_unstable_by_key(|candidate| candidate.bound);
+        for candidate in candidates.iter().take(AHEAD) {
+            self.prefetch_row(candidate);
+        }
+        let mut limit = self.limit(stage);
+        for (at, candidate) in candidates.iter().enumerate() {
+            if candidate.bound > limit {
+                return;
+            }
+            if let Some(ahead) = candidates.get(at + AHEAD)
+                && ahead.bound <= limit
+            {
+                self.prefetch_row(ahead);
+            }
+            let Some(id) = self.file.row(candidate.position) else {
+                continue;
+            };
+            self.work.verified += 1;
+            let threshold = self.top.threshold();
+            if let Some(reduced) = self.ranker.reduced_within(id as usize, threshold)
+                && self.top.push(id, reduced)
+            {
+                limit = self.limit(stage);
+            }
+        }
+    }
+
+    fn prefetch_row(&self, candidate: &Survivor) {
+        if let Some(id) = self.file.row(candidate.position) {
+            self.base.row(id as usize).prefetch();
+        }
+    }
+}
+
+/// A bound that at least `count` of the boxes do not exceed. It is found from the least of each few
+/// of them, which is faster than to select among all.
+fn bound_of_nearest(boxes: &[i32], count: usize, minima: &mut Vec<i32>) -> i32 {
+    let least = |boxes: &[i32]| {
+        boxes
+            .iter()
+            .fold(i32::MAX, |least, &bound| least.min(bound))
+    };
+    minima.clear();
+    minima.extend(boxes.chunks(TOGETHER).map(least));
+    if count < minima.len() {
+        *minima.select_nth_unstable(count - 1).1
+    } else {
+        i32::MAX
+    }
+}

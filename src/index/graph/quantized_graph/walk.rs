@@ -1,0 +1,357 @@
+//! The walk: from the nearest seeds to the nearest vectors, by codes alone.
+
+use super::build::{DEGREE, Graph};
+use crate::index::graph::codes::EncodedQuery;
+use crate::simd;
+use crate::simd::graph_codes::{self, CodeLine, Query};
+
+/// Seeds that a walk begins with.
+const STARTS: usize = 4;
+/// Vectors that are expanded at once: while the memory brings the codes of one's neighbours, it is
+/// asked for those of the next. More would expand vectors that the first's neighbours make
+/// needless.
+const TOGETHER: usize = 3;
+/// Vectors that are expanded one by one at the beginning. There, nearly each expansion finds
+/// something nearer, and the second best of the pool is a bad choice a moment later.
+const ALONE: usize = 4;
+/// Entries of the pool among which those are looked for that will probably be expanded next.
+const LOOK_AHEAD: usize = 8;
+
+/// How far a walk goes.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Entries that the pool holds at most; at least k.
+    pub ef: usize,
+    /// The neighbours asked for, at least 1.
+    pub k: usize,
+    /// 1 + ε: what is estimated to be farther than `reach` times the k-th nearest is not expanded.
+    pub reach: f32,
+}
+
+/// What a walk works with. A thread keeps it, so that a query allocates nothing.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    /// The query; the caller writes it before the walk.
+    pub query: EncodedQuery,
+    visited: Visited,
+    pool: Vec<Entry>,
+    seed_distances: Vec<u32>,
+    /// The distances of the neighbours found last.
+    distances: Vec<u32>,
+}
+
+/// A vector in the pool: ordered by its estimated squared distance, then by position. Its lowest
+/// bit says whether it has been expanded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Entry(u64);
+
+impl Entry {
+    /// After all others.
+    const LAST: Self = Self(u64::MAX);
+
+    fn new(distance: u32, position: u32) -> Self {
+        // Positions fit in 31 bits: a graph of more nodes would not fit in memory by far.
+        Self(u64::from(distance) << 32 | u64::from(position) << 1)
+    }
+
+    fn distance(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// Where the vector stands in the graph.
+    pub fn position(self) -> usize {
+        (self.0 as u32 >> 1) as usize
+    }
+
+    /// The last entry at `reach` times this one's distance and `margin` units of the code more.
+    fn beyond(self, reach: f32, margin: f32) -> Self {
+        let radius = reach * (self.distance() as f32).sqrt() + margin;
+        Self::new((radius * radius) as u32, u32::MAX >> 1)
+    }
+
+    fn is_expanded(self) -> bool {
+        self.0 & 1 == 1
+    }
+
+    fn mark_expanded(&mut self) {
+        self.0 |= 1;
+    }
+}
+
+/// Which positions this walk has met.
+///
+/// Each position has a byte with the number of the last walk that met it. A bit would be smaller,
+/// but bits must be cleared for each walk, and two updates of one word wait for each other.
+#[derive(Debug, Default)]
+struct Visited {
+    last_walk: Vec<u8>,
+    this_walk: u8,
+}
+
+impl Visited {
+    /// Begins another walk over `len` positions. Every 255 walks the bytes are set back to zero.
+    fn begin(&mut self, len: usize) {
+        if self.last_walk.len() != len || self.this_walk == u8::MAX {
+            self.last_walk.clear();
+            self.last_walk.resize(len, 0);
+            self.this_walk = 0;
+        }
+        self.this_walk += 1;
+    }
+
+    /// Meets `position`; returns whether that is for the first time in this walk.
+    #[inline(always)]
+    fn meet(&mut self, position: u32) -> bool {
+        let last = std::mem::replace(&mut self.last_walk[position as usize], self.this_walk);
+        last != self.this_walk
+    }
+}
+
+/// Up to `N` positions.
+struct Few<const N: usize> {
+    positions: [u32; N],
+    len: usize,
+}
+
+impl<const N: usize> Few<N> {
+    #[inline(always)]
+    fn new() -> Self {
+        Self {
+            positions: [0; N],
+            len: 0,
+        }
+    }
+
+    #[inline(always)]
+    fn as_slice(&self) -> &[u32] {
+        &self.positions[..self.len]
+    }
+}
+
+/// One query on its way through the graph; `LINES` is the length of its codes in cache lines.
+pub struct Walk<'a, const LINES: usize> {
+    graph: &'a Graph,
+    codes: &'a [[CodeLine; LINES]],
+    query: Query<LINES>,
+    limits: Limits,
+    visited: &'a mut Visited,
+    /// What was found so far, nearest first; never more than `limits.ef` entries, but for seeds.
+    pool: &'a mut Vec<Entry>,
+    seed_distances: &'a mut Vec<u32>,
+    distances: &'a mut Vec<u32>,
+    /// All entries of the pool before this one have been expanded.
+    next: usize,
+    /// Vectors expanded so far.
+    expanded: usize,
+    /// Whether the pool has had all seeds.
+    all_seeds: bool,
+    /// Entries after this one are not worth keeping, as of the last look at the k-th nearest.
+    last_kept: Entry,
+}
+
+impl<'a, const LINES: usize> Walk<'a, LINES> {
+    /// Walks until nothing within reach is left to expand. Returns what was found near the query,
+    /// nearest first.
+    ///
+    /// The parts below are inlined into this one: they pass the state of the walk in registers.
+    pub fn run(graph: &'a Graph, limits: Limits, scratch: &'a mut Scratch) -> &'a [Entry] {
+        let mut walk = Self::begin(graph, limits, scratch);
+        while let Some(batch) = walk.nearest_to_expand() {
+            let new = walk.neighbors_not_met(&batch);
+            walk.score_and_keep(&new);
+        }
+        walk.into_pool()
+    }
+
+    /// A walk with the nearest seeds in its pool.
+    #[inline(always)]
+    fn begin(graph: &'a Graph, limits: Limits, scratch: &'a mut Scratch) -> Self {
+        let code = scratch.query.code.first_chunk::<LINES>();
+        let mut walk = Self {
+            graph,
+            codes: graph.codes.as_chunks::<LINES>().0,
+            query: Query::new(code.expect("a code as long as the graph's")),
+            limits,
+            visited: &mut scratch.visited,
+            pool: &mut scratch.pool,
+            seed_distances: &mut scratch.seed_distances,
+            distances: &mut scratch.distances,
+            next: 0,
+            expanded: 0,
+            all_seeds: false,
+            last_kept: Entry::LAST,
+        };
+        walk.visited.begin(walk.codes.len());
+        walk.start_from_nearest_seeds();
+        walk
+    }
+
+    /// Scores all seeds and puts the nearest [`STARTS`] into the empty pool.
+    #[inline(always)]
+    fn start_from_nearest_seeds(&mut self) {
+        self.pool.clear();
+        self.seed_distances.clear();
+        let seed_codes = self.graph.seed_codes.as_chunks().0;
+        graph_codes::scan(&self.query, seed_codes, self.seed_distances);
+        for (&seed, &distance) in self.graph.seeds.iter().zip(&*self.seed_distances) {
+            let entry = Entry::new(distance, seed);
+            if self.pool.len() < STARTS || entry < self.pool[STARTS - 1] {
+                self.pool.truncate(STARTS - 1);
+                let nearer = self
+                    .pool
+                    .iter()
+                    .take_while(|&&other| other <= entry)
+                    .count();
+                self.pool.insert(nearer, entry);
+            }
+        }
+        for entry in &*self.pool {
+            self.visited.meet(entry.position() as u32);
+        }
+    }
+
+    /// Puts the seeds into the pool that no expansion has come by.
+    #[cold]
+    fn start_from_all_seeds(&mut self) {
+        self.all_seeds = true;
+        for (&seed, &distance) in self.graph.seeds.iter().zip(&*self.seed_distances) {
+            if self.visited.meet(seed) {
+                self.pool.push(Entry::new(distance, seed));
+            }
+        }
+        self.pool.sort_unstable();
+        self.next = 0;
+        self.skip_expanded();
+    }
+
+    /// Takes the nearest vectors that are not expanded yet, or nothing if the walk is at its end.
+    /// They are marked as expanded.
+    #[inline(always)]
+    fn nearest_to_expand(&mut self) -> Option<Few<TOGETHER>> {
+        while self.next == self.pool.len() {
+            // All that can be reached from these starts is known. If it is less than k, go on from
+            // the other seeds.
+            if self.pool.len() >= self.limits.k || self.all_seeds {
+                return None;
+            }
+            self.start_from_all_seeds();
+        }
+        let last_expanded = self.last_to_expand();
+        self.drop_the_farthest();
+
+        let most = if self.expanded < ALONE { 1 } else { TOGETHER };
+        let mut batch = Few::new();
+        while batch.len < most {
+            match self.pool.get_mut(self.next) {
+                Some(entry) if *entry <= last_expanded => {
+                    self.next += 1;
+                    if !entry.is_expanded() {
+                        entry.mark_expanded();
+                        batch.positions[batch.len] = entry.position() as u32;
+                        batch.len += 1;
+                    }
+                }
+                _ => break,
+            }
+        }
+        self.expanded += batch.len;
+        (batch.len > 0).then_some(batch)
+    }
+
+    /// The last entry that would be expanded: those after it are out of reach.
+    #[inline(always)]
+    fn last_to_expand(&self) -> Entry {
+        match self.pool.get(self.limits.k - 1) {
+            // One unit of the code more: so much can rounding hide.
+            Some(kth) => kth.beyond(self.limits.reach, 1.0),
+            None => Entry::LAST,
+        }
+    }
+
+    /// Drops entries that are neither within reach nor, but for the error of the codes, among the k
+    /// nearest, and sets the same limit for those to come.
+    #[inline(always)]
+    fn drop_the_farthest(&mut self) {
+        self.last_kept = match self.pool.get(self.limits.k - 1) {
+            Some(kth) => kth.beyond(self.limits.reach.max(1.0), 1.0 + self.graph.error),
+            None => Entry::LAST,
+        };
+        while self.pool.last().is_some_and(|&last| last > self.last_kept) {
+            self.pool.pop();
+        }
+    }
+
+    /// The neighbours of `batch` that this walk has not met before. Their codes are on the way from
+    /// memory when it returns.
+    #[inline(always)]
+    fn neighbors_not_met(&mut self, batch: &Few<TOGETHER>) -> Few<{ TOGETHER * DEGREE }> {
+        let mut new = Few::new();
+        for &position in batch.as_slice() {
+            let start = new.len;
+            for &neighbor in &self.graph.edges[position as usize].0 {
+                // Without a branch on what was met, which the processor would guess wrong half the
+                // time: the place is written in any case, and kept if the neighbour is new.
+                new.positions[new.len] = neighbor;
+                new.len += usize::from(self.visited.meet(neighbor));
+            }
+            for &neighbor in &new.positions[start..new.len] {
+                simd::prefetch(&self.codes[neighbor as usize]);
+            }
+        }
+        new
+    }
+
+    /// Scores `new` and puts into the pool what is near enough.
+    #[inline(always)]
+    fn score_and_keep(&mut self, new: &Few<{ TOGETHER * DEGREE }>) {
+        let new = new.as_slice();
+        self.prefetch_likely_next();
+        graph_codes::score(&self.query, self.codes, new, self.distances);
+        for (i, &position) in new.iter().enumerate() {
+            let entry = Entry::new(self.distances[i], position);
+            if entry > self.last_kept {
+                continue;
+            }
+            if self.pool.len() == self.limits.ef {
+                if entry > self.pool[self.limits.ef - 1] {
+                    continue;
+                }
+                self.pool.pop();
+            }
+            let at = self.pool.partition_point(|&other| other < entry);
+            self.pool.insert(at, entry);
+            if at < self.next {
+                self.next = at;
+                simd::prefetch(&self.graph.edges[position as usize].0);
+            }
+        }
+        self.skip_expanded();
+    }
+
+    /// Asks the memory for the edges of the vectors that will be expanded next, if nothing nearer
+    /// turns up.
+    #[inline(always)]
+    fn prefetch_likely_next(&self) {
+        let ahead = self.pool[self.next..].iter().take(LOOK_AHEAD);
+        for entry in ahead.filter(|entry| !entry.is_expanded()).take(TOGETHER) {
+            simd::prefetch(&self.graph.edges[entry.position()].0);
+        }
+    }
+
+    #[inline(always)]
+    fn skip_expanded(&mut self) {
+        while self
+            .pool
+            .get(self.next)
+            .is_some_and(|entry| entry.is_expanded())
+        {
+            self.next += 1;
+        }
+    }
+
+    #[inline(always)]
+    fn into_pool(mut self) -> &'a [Entry] {
+        self.drop_the_farthest();
+        self.pool
+    }
+}
