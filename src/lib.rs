@@ -1,5 +1,5 @@
-//! k-nearest neighbours: exact and approximate indexes behind one trait, made to be measured against each other, and
-//! the pieces of the notebooks that report on them.
+//! k-nearest neighbours: exact and approximate indexes behind one trait, made to be measured
+//! against each other, and the pieces of the notebooks that report on them.
 //!
 //! | module | what is in it |
 //! |---|---|
