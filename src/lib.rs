@@ -3,17 +3,17 @@
 //!
 //! | module | what is in it |
 //! |---|---|
-//! | [`dataset`] | [`Vectors`](dataset::Vectors): n × d bytes or floats, shared |
-//! | [`fashion`] | Fashion-MNIST: found or fetched, verified, split |
+//! | [`vectors`] | [`Vectors`](vectors::Vectors): n × d bytes or floats, shared |
 //! | [`distance`] | Euclidean and Manhattan, exact to the last bit |
-//! | [`neighbor`] | [`Neighbor`](neighbor::Neighbor), and the k-best collector |
+//! | [`neighbor`] | neighbours, candidates, the k-best collector |
+//! | [`math`] | principal components and k-means, on which several indexes stand |
 //! | [`index`] | the [`Index`](index::Index) trait, the indexes, their registry |
-//! | [`pca`], [`kmeans`] | principal components and clusters, on which several indexes stand |
 //! | [`classify`] | the k-NN classifier: uniform votes, votes by distance |
-//! | [`evaluate`] | recall, queries per second, accuracy, the confusion matrix |
-//! | [`measure`] | a row of the measured record a run |
-//! | `net` | logistic regression, SVM, feed-forward net, CNN; their training; the features that they learn (feature `net`) |
-//! | `table`, `chart`, `notebook` | results as polars tables, plotters charts, rich output (feature `report`) |
+//! | [`lab`] | recall, queries per second, tuning, the measured record |
+//! | [`simd`] | which instructions the inner loops use |
+//! | `fashion`, `files` | Fashion-MNIST: found or fetched; whole files or none (feature `files`) |
+//! | `net` | nets, their training, the features that they learn (feature `net`) |
+//! | `report` | tables, charts, the rich output of a notebook (feature `report`) |
 //!
 //! ```
 //! use std::sync::Arc;

@@ -22,8 +22,10 @@
 //! - Euclidean: the first m principal components, and as last coordinate the norm of what they
 //!   leave out. With Pₘx the components of x and x⊥ the rest, in an orthonormal basis
 //!
-//!   ```text ‖x − y‖² = ‖Pₘx − Pₘy‖² + ‖x⊥ − y⊥‖² ≥ ‖Pₘx −
-//!   Pₘy‖² + (‖x⊥‖ − ‖y⊥‖)² ```
+//!   ```text
+//!   ‖x − y‖² = ‖Pₘx − Pₘy‖² + ‖x⊥ − y⊥‖²
+//!            ≥ ‖Pₘx − Pₘy‖² + (‖x⊥‖ − ‖y⊥‖)²
+//!   ```
 //!
 //!   This is the lower bound of the VA⁺-file (H. Ferhatosmanoglu, E. Tuncel, D. Agrawal and A. El
 //!   Abbadi, *Vector Approximation based Indexing for Non-uniform High Dimensional Data Sets*, CIKM
