@@ -21,7 +21,7 @@ use std::time::Instant;
 
 use clap::Parser;
 use fashion_knn::distance::{Metric, Ranker};
-use fashion_knn::index::{BruteForce, BruteForceParams, Build, Index, Query, VaFile, VaFileParams};
+use fashion_knn::index::{BruteForce, BruteForceParams, Build, Index, VaFile, VaFileParams};
 use fashion_knn::lab::evaluate::{on_threads, time_batch, time_queries};
 use fashion_knn::lab::machine::memory_bandwidth;
 use fashion_knn::neighbor::{Neighbors, TopK};

@@ -39,7 +39,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         recall: 0.95,
         ..Target::default()
     };
-    let tuned = tune(entry, &base, &Settings::default(), target)?;
+    let tuned = tune(entry, &base, &Settings::default(), &target)?;
     println!("{} with {} is enough", entry.name, tuned.settings);
 
     // Build it over all of the base, and see what it does on the queries.
@@ -61,7 +61,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn made(folder: &Path) -> Result<PathBuf, Box<dyn Error>> {
     let wave = |(row, column): (usize, usize)| {
         let phase = (row * 7_919 % 5_000) as f32 / 800.0;
-        (phase * (1 + column % 5) as f32).sin() + 0.1 * ((row * 31 + column * 17) % 97) as f32 / 97.0
+        (phase * (1 + column % 5) as f32).sin()
+            + 0.1 * ((row * 31 + column * 17) % 97) as f32 / 97.0
     };
     let values = Array2::from_shape_fn((5_000, 32), wave);
     let path = folder.join("made.npy");

@@ -36,7 +36,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let tested = data.test.select(&rows)?;
     vote("pixels", Arc::clone(&data.train), &tested, &data)?;
     let encoded = Arc::new(features(&trained.model, &data.train)?);
-    vote("features", encoded, &features(&trained.model, &tested)?, &data)
+    vote(
+        "features",
+        encoded,
+        &features(&trained.model, &tested)?,
+        &data,
+    )
 }
 
 /// Classifies `queries` by their neighbours in `base` and prints the share that is right.
@@ -50,6 +55,9 @@ fn vote(
     let found = index.query_batch(queries, K)?;
     let classes = Weights::Uniform.vote_rows(&found, K, &data.train_labels);
     let right = accuracy(&classes, &data.test_labels[..queries.len()]);
-    println!("{K}-NN on {name} ({} values an image): {right:.3}", queries.dim());
+    println!(
+        "{K}-NN on {name} ({} values an image): {right:.3}",
+        queries.dim()
+    );
     Ok(())
 }
