@@ -3,16 +3,16 @@
 //!
 //! | module | what is in it |
 //! |---|---|
-//! | [`vectors`] | [`Vectors`](vectors::Vectors): n × d bytes or floats, shared |
+//! | [`vectors`] | [`Vectors`](vectors::Vectors): n × d bytes or floats, shared; files of them |
 //! | [`distance`] | Euclidean and Manhattan, exact to the last bit |
-//! | [`neighbor`] | neighbours, candidates, the k-best collector |
+//! | [`neighbor`] | [`Neighbor`](neighbor::Neighbor), and the k-best collector |
+//! | [`index`] | how an index is built, searched and asked; the indexes; their registry |
 //! | [`math`] | principal components and k-means, on which several indexes stand |
-//! | [`index`] | the [`Index`](index::Index) trait, the indexes, their registry |
+//! | [`simd`] | the inner loops, and which instructions they use |
 //! | [`classify`] | the k-NN classifier: uniform votes, votes by distance |
-//! | [`lab`] | recall, queries per second, tuning, the measured record |
-//! | [`simd`] | which instructions the inner loops use |
-//! | `fashion`, `files` | Fashion-MNIST: found or fetched; whole files or none (feature `files`) |
-//! | `net` | nets, their training, the features that they learn (feature `net`) |
+//! | [`lab`] | recall and speed, the tuner, the measured record |
+//! | `fashion`, `files` | Fashion-MNIST, verified; where files are kept (feature `files`) |
+//! | `net` | logistic regression, SVM, MLP, CNN: training and features (feature `net`) |
 //! | `report` | tables, charts, the rich output of a notebook (feature `report`) |
 //!
 //! ```
@@ -23,6 +23,22 @@
 //! let index = BruteForce::build(corners, BruteForceParams::default())?;
 //! let nearest = index.query(&[4.0, 3.0], 2)?;
 //! assert_eq!(nearest, [Neighbor { id: 1, distance: 3.0 }, Neighbor { id: 2, distance: 4.0 }]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! An approximate index is built once and searched with several settings. They share what was
+//! built:
+//!
+//! ```
+//! use fashion_knn::prelude::*;
+//!
+//! let values: Vec<u8> = (0..16_000u32).map(|i| (i * i % 251) as u8).collect();
+//! let base = Arc::new(Vectors::from_bytes(16, values)?);
+//! let index = IvfFlat::build(Arc::clone(&base), IvfFlatParams { nlist: 16, seed: 0 })?;
+//! for nprobe in [1, 4, 16] {
+//!     let index = index.with_search(IvfFlatSearch { nprobe })?;
+//!     assert_eq!(index.query(base.row(42), 1)?[0].distance, 0.0);
+//! }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
