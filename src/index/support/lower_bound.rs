@@ -102,14 +102,14 @@ pub struct Radius {
     /// As a distance.
     pub distance: f32,
     /// As a reduced distance: squared for Euclidean.
-    pub rank: f32,
+    pub reduced: f32,
 }
 
 impl Radius {
     /// Nothing is beyond.
     pub const INFINITE: Self = Self {
         distance: f32::INFINITY,
-        rank: f32::INFINITY,
+        reduced: f32::INFINITY,
     };
 }
 
@@ -356,7 +356,7 @@ impl SketchedQuery {
         // Rounded up, so that nothing on the border is lost.
         Radius {
             distance: (distance as f32).next_up(),
-            rank: (reduced as f32).next_up(),
+            reduced: (reduced as f32).next_up(),
         }
     }
 }

@@ -160,7 +160,7 @@ impl Comparison<'_> {
                 fetch(later);
             }
             // The limit may have fallen since.
-            if self.bounds[i] > self.radius.rank {
+            if self.bounds[i] > self.radius.reduced {
                 continue;
             }
             self.visits.distances += 1;
@@ -205,7 +205,7 @@ impl Comparison<'_> {
         let mut kept = 0;
         for i in 0..count {
             (self.fresh[kept], self.bounds[kept]) = (self.fresh[i], self.bounds[i]);
-            kept += usize::from(self.bounds[i] <= self.radius.rank);
+            kept += usize::from(self.bounds[i] <= self.radius.reduced);
         }
         kept
     }

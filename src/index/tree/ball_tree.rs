@@ -397,11 +397,11 @@ impl<'a> Search<'a> {
         distances(
             &self.query.values,
             self.tree.lanes.groups(start, end),
-            self.radius.rank,
+            self.radius.reduced,
             &mut self.bounds,
         );
         for (row, &bound) in (start..end).zip(&self.bounds) {
-            if bound > self.radius.rank {
+            if bound > self.radius.reduced {
                 continue;
             }
             self.visits.distances += 1;

@@ -344,7 +344,7 @@ impl<'a> Search<'a> {
         let len = self.tree.ids.len();
         let sample = (0..len as u32).step_by(len.div_ceil(SAMPLE));
         let size = sample.len();
-        let within = sample.filter(|&position| self.bound(position) <= self.radius.rank);
+        let within = sample.filter(|&position| self.bound(position) <= self.radius.reduced);
         2 * within.count() > size
     }
 
@@ -362,7 +362,7 @@ impl<'a> Search<'a> {
     fn candidates(&mut self, short: &[f32]) -> Vec<Bounded> {
         let mut within = Vec::new();
         let tree = self.tree;
-        tree.points.within(short, self.radius.rank, &mut within);
+        tree.points.within(short, self.radius.reduced, &mut within);
         self.visits.bounds = within.len();
         let mut candidates = Vec::with_capacity(within.len());
         for (i, &position) in within.iter().enumerate() {
@@ -370,7 +370,7 @@ impl<'a> Search<'a> {
                 prefetch(tree.sketch(later));
             }
             let bound = self.bound(position);
-            if bound <= self.radius.rank {
+            if bound <= self.radius.reduced {
                 candidates.push(Bounded { bound, position });
             }
         }
@@ -384,7 +384,7 @@ impl<'a> Search<'a> {
     /// Compares the candidates until a bound is above the k-th best; those after it are then too.
     fn compare_ascending(&mut self, candidates: &[Bounded]) {
         for (i, &Bounded { bound, position }) in candidates.iter().enumerate() {
-            if bound > self.radius.rank {
+            if bound > self.radius.reduced {
                 break;
             }
             if let Some(next) = candidates.get(i + 1) {
