@@ -109,7 +109,7 @@ ALWAYS:
 	@touch $@
 
 # evcxr_jupyter from the PATH where cargo notes there that it is of this version, else built into .tools.
-# At level 1 it compiles faster and answers as quickly: most of its time goes to cargo.
+# Level 1, because it is the longest to compile of all, and a cell waits for cargo rather than for it.
 EVCXR_NOTED := grep -qs '"evcxr_jupyter $(EVCXR_VERSION) '
 .stamps/kernel: .stamps/venv tools/kernel.py
 	@evcxr=`command -v evcxr_jupyter`; \

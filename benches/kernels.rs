@@ -12,7 +12,11 @@
 
 #[path = "../src"]
 mod source {
-    #[allow(dead_code, reason = "only some kernels are measured")]
+    #[allow(
+        dead_code,
+        unused_imports,
+        reason = "only some kernels are measured, none is tested"
+    )]
     pub mod simd;
 }
 

@@ -222,7 +222,7 @@ impl KnnClassifier {
     /// approximate index found no neighbour.
     ///
     /// # Errors
-    /// As [`Index::query_batch`].
+    /// As [`Query::query_batch`].
     pub fn predict(&self, queries: &Vectors, k: usize) -> Result<Vec<Option<u8>>, QueryError> {
         let found = self.index.query_batch(queries, k)?;
         Ok(self.weights.vote_rows(&found, k, &self.labels))

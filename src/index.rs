@@ -1,9 +1,11 @@
-//! The [`Index`] trait, how an index is built ([`Build`]) and asked ([`Query`]), and the indexes themselves.
+//! The [`Index`] trait, how an index is built ([`Build`]) and asked ([`Query`]), and the indexes
+//! themselves.
 //!
 //! An index has three sides:
-//! - [`Build`] makes it: `Annoy::build(base, AnnoyParams::default())`, and `with_search` gives another index over the same
-//!   structure with other search parameters;
-//! - [`Index`] is what it can do, without its type: `Box<dyn Index>`. Its one search method is [`Index::search`];
+//! - [`Build`] makes it: `Annoy::build(base, AnnoyParams::default())`, and `with_search` gives
+//!   another index over the same structure with other search parameters;
+//! - [`Index`] is what it can do, without its type: `Box<dyn Index>`. Its one search method is
+//!   [`Index::search`];
 //! - [`Query`] is what callers use. It checks the query first, the same for all indexes.
 //!
 //! | family | indexes |
@@ -13,8 +15,8 @@
 //! | graphs | [`Hnsw`], [`Ngt`], [`QuantizedGraph`] |
 //! | inverted lists | [`IvfFlat`], [`IvfPq`], [`Scann`] |
 //!
-//! A new index is one file, one line in the file of its family, and one line in the [registry]: `ARCHITECTURE.md`,
-//! "Add an index", goes through it step by step.
+//! A new index is one file, one line in the file of its family, and one line in the [registry]:
+//! `ARCHITECTURE.md`, "Add an index", goes through it step by step.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -44,13 +46,15 @@ pub use crate::error::{BuildError, QueryError};
 ///
 /// This is the side of those who write an index; those who use one call the methods of [`Query`].
 ///
-/// An index is what was built, shared behind an `Arc`, and its search parameters: [`Build::with_search`] gives another
-/// index over the same structure, free to make. So a sweep is a list of indexes.
+/// An index is what was built, shared behind an `Arc`, and its search parameters:
+/// [`Build::with_search`] gives another index over the same structure, free to make. So a sweep is
+/// a list of indexes.
 pub trait Index: Debug + Send + Sync + 'static {
     /// What it is called in tables and charts: "Annoy".
     fn name(&self) -> &'static str;
 
-    /// Build and search parameters under their names in the original library: chart labels, columns of the record.
+    /// Build and search parameters under their names in the original library: chart labels, columns
+    /// of the record.
     fn params(&self) -> Vec<(&'static str, f64)>;
 
     /// n, the number of vectors that it holds.
@@ -72,19 +76,23 @@ pub trait Index: Debug + Send + Sync + 'static {
         Metric::Euclidean
     }
 
-    /// Whether the distances that it returns are estimates: those of an index that keeps codes and no vectors.
+    /// Whether the distances that it returns are estimates: those of an index that keeps codes and
+    /// no vectors.
     ///
     /// All others return the true distances of the rows that they found, however many they missed.
     fn returns_estimates(&self) -> bool {
         false
     }
 
-    /// The min(`k`, n) nearest that it finds, ascending by reduced distance, ties by id, and what it looked at.
+    /// The min(`k`, n) nearest that it finds, ascending by reduced distance, ties by id, and what
+    /// it looked at.
     ///
-    /// It may rely on what [`Query`] has checked: `k` is at least 1, and `query` has d values, all finite.
+    /// It may rely on what [`Query`] has checked: `k` is at least 1, and `query` has d values, all
+    /// finite.
     fn search(&self, query: Row<'_>, k: usize) -> Found;
 
-    /// [`Index::search`] for each row of `queries` (m × d), on the threads of the current rayon pool.
+    /// [`Index::search`] for each row of `queries` (m × d), on the threads of the current rayon
+    /// pool.
     ///
     /// An index that gains by seeing all queries at once overrides it.
     fn search_batch(&self, queries: &Vectors, k: usize) -> Vec<Vec<Candidate>> {
@@ -132,7 +140,8 @@ pub trait Build: Index + Clone + Sized {
     /// If `base` is empty or a parameter is outside its range.
     fn build(base: Arc<Vectors>, params: Self::Params) -> Result<Self, BuildError>;
 
-    /// Another index over the same structure, searched with other parameters. The structure is shared, not copied.
+    /// Another index over the same structure, searched with other parameters. The structure is
+    /// shared, not copied.
     ///
     /// # Errors
     /// If a parameter is outside its range.
@@ -141,7 +150,8 @@ pub trait Build: Index + Clone + Sized {
 
 /// How an index is asked: the checks that every query passes, then [`Index::search`].
 ///
-/// It holds for every index and cannot be replaced, so that no index answers a query that another would refuse.
+/// It holds for every index and cannot be replaced, so that no index answers a query that another
+/// would refuse.
 pub trait Query: Index {
     /// Up to `k` nearest vectors, ascending by distance, ties by id; all n if `k` is more than n.
     ///
@@ -171,8 +181,8 @@ pub trait Query: Index {
         Ok((self.metric().neighbors(found.candidates), found.visits))
     }
 
-    /// [`Query::query`] for each row of `queries` (m × d): m rows of neighbours, on the threads of the current rayon
-    /// pool.
+    /// [`Query::query`] for each row of `queries` (m × d): m rows of neighbours, on the threads of
+    /// the current rayon pool.
     ///
     /// # Errors
     /// If `k` is zero, or the queries have another dimension. The values of [`Vectors`] are finite.

@@ -7,6 +7,7 @@
 use std::sync::{Arc, OnceLock};
 
 use fashion_knn::prelude::*;
+use ndarray::{ArrayView1, Axis};
 use rayon::prelude::*;
 
 fn data() -> &'static Fashion {
@@ -14,44 +15,35 @@ fn data() -> &'static Fashion {
     DATA.get_or_init(|| fashion::load().unwrap())
 }
 
-/// The k nearest by exact integer distances, from |q − x|² = |q|² − 2 q·x + |x|²: code
-/// that shares nothing with the crate's kernels.
-fn oracle(base: &Vectors, queries: &Vectors, k: usize) -> Vec<Vec<(i64, u32)>> {
-    let wide = |vectors: &Vectors| {
-        vectors
-            .bytes()
-            .unwrap()
-            .iter()
-            .map(|&pixel| i16::from(pixel))
-            .collect::<Vec<_>>()
-    };
-    let (rows, queries, dim) = (wide(base), wide(queries), base.dim());
-    let norms: Vec<i64> = rows.chunks(dim).map(|row| dot(row, row)).collect();
-    let answer = |queries: &[i16]| {
-        let mut best: Vec<Vec<(i64, u32)>> = vec![Vec::new(); queries.len() / dim];
-        let squares: Vec<i64> = queries.chunks(dim).map(|query| dot(query, query)).collect();
-        for ((row, &norm), id) in rows.chunks(dim).zip(&norms).zip(0..) {
-            for ((query, square), best) in queries.chunks(dim).zip(&squares).zip(&mut best) {
-                let found = (square - 2 * dot(query, row) + norm, id);
-                if best.len() < k || found < best[k - 1] {
-                    best.insert(best.partition_point(|other| *other < found), found);
-                    best.truncate(k);
-                }
-            }
-        }
-        best
-    };
-    queries.par_chunks(dim * 16).flat_map_iter(answer).collect()
-}
-
-/// q·x of two rows of at most 2¹⁵ bytes, widened: a sum of integers below 2³¹.
-fn dot(a: &[i16], b: &[i16]) -> i64 {
-    i64::from(
-        a.iter()
-            .zip(b)
-            .map(|(&a, &b)| i32::from(a) * i32::from(b))
-            .sum::<i32>(),
-    )
+/// The k nearest as (squared distance, id), from |q − x|² = |q|² − 2 q·x + |x|².
+///
+/// The products are those of ndarray, in f64: sums of integers below 2²⁶, so exact in any order.
+/// It shares nothing with the crate's kernels.
+fn oracle(base: &Vectors, queries: &Vectors, k: usize) -> Vec<Vec<(f64, u32)>> {
+    let rows = base.to_array().mapv(f64::from);
+    let square = |row: ArrayView1<'_, f64>| row.dot(&row);
+    let row_squares: Vec<f64> = rows.outer_iter().map(square).collect();
+    let queries = queries.to_array().mapv(f64::from);
+    let blocks: Vec<_> = queries.axis_chunks_iter(Axis(0), 100).collect();
+    let answers = blocks.into_par_iter().flat_map_iter(|block| {
+        let products = block.dot(&rows.t());
+        let answer = |(query, products): (ArrayView1<'_, f64>, ArrayView1<'_, f64>)| {
+            let query_square = square(query);
+            let pairs = products.iter().zip(&row_squares).zip(0..);
+            let distance = |((product, row_square), id): ((&f64, &f64), u32)| {
+                (query_square - 2.0 * product + row_square, id)
+            };
+            let mut all: Vec<(f64, u32)> = pairs.map(distance).collect();
+            let order = |a: &(f64, u32), b: &(f64, u32)| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1));
+            all.select_nth_unstable_by(k, order);
+            all.truncate(k);
+            all.sort_unstable_by(order);
+            all
+        };
+        let rows = block.outer_iter().zip(products.outer_iter());
+        rows.map(answer).collect::<Vec<_>>()
+    });
+    answers.collect()
 }
 
 /// Every exact index, ids and distances, for 1, 10 and 100 neighbours.
@@ -65,7 +57,7 @@ fn exact_indexes_find_the_oracles_neighbours_for_every_test_image() {
             row.into_iter()
                 .map(|(square, id)| Neighbor {
                     id,
-                    distance: (square as f64).sqrt(),
+                    distance: square.sqrt(),
                 })
                 .collect()
         })

@@ -226,7 +226,7 @@ pub fn on_threads<T: Send>(
 /// Answers each query with a call of its own, on the calling thread, and times each.
 ///
 /// # Errors
-/// As [`Index::query`].
+/// As [`Query::query`].
 pub fn time_queries(index: &dyn Index, queries: &Vectors, k: usize) -> Result<Timed, QueryError> {
     // Before the clock starts: that a query is read from a table is no part of its search.
     let rows: Vec<Vec<f32>> = (0..queries.len())
@@ -250,7 +250,7 @@ pub fn time_queries(index: &dyn Index, queries: &Vectors, k: usize) -> Result<Ti
 /// Answers all queries in one call, on the threads of the current rayon pool, and times it.
 ///
 /// # Errors
-/// As [`Index::query_batch`].
+/// As [`Query::query_batch`].
 pub fn time_batch(index: &dyn Index, queries: &Vectors, k: usize) -> Result<Timed, QueryError> {
     let start = Instant::now();
     let neighbors = index.query_batch(queries, k)?;

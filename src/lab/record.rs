@@ -83,7 +83,7 @@ pub const OLDER_HEADER: [&str; 17] = [
 /// VA+-file chose for itself, and those that only other libraries have (`benches/peers.py`).
 const OTHER_PARAMETERS: [&str; 5] = ["target_recall", "head", "segments", "degree", "k_factor"];
 
-/// The parameter columns: [`target_recall`](OTHER_PARAMETERS) and other parameters that are no
+/// The parameter columns: `target_recall` and other parameters that are no
 /// knob, then the knobs of all indexes, each name once.
 ///
 /// Every index's own parameters stand in its own order, the build's before the query's, so that a
@@ -171,17 +171,17 @@ pub struct Parameter {
 /// a table or chart: "n_trees=50 search_k=4000".
 ///
 /// ```
-/// use fashion_knn::lab::record::Parameters;
+/// use fashion_knn::lab::record::ParameterList;
 ///
-/// let parameters: Parameters = [("n_trees", 50.0), ("search_k", 4000.0)].into_iter().collect();
+/// let parameters: ParameterList = [("n_trees", 50.0), ("search_k", 4000.0)].into_iter().collect();
 /// assert_eq!(parameters.to_string(), "n_trees=50 search_k=4000");
 /// assert_eq!(parameters.get("n_trees"), Some(50.0));
 /// assert_eq!(parameters.get("nprobe"), None);
 /// ```
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Parameters(Vec<Parameter>);
+pub struct ParameterList(Vec<Parameter>);
 
-impl Parameters {
+impl ParameterList {
     /// The value of a parameter, if it is among them.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<f64> {
@@ -218,7 +218,7 @@ impl Parameters {
     }
 }
 
-impl<N: Into<String>> FromIterator<(N, f64)> for Parameters {
+impl<N: Into<String>> FromIterator<(N, f64)> for ParameterList {
     fn from_iter<I: IntoIterator<Item = (N, f64)>>(pairs: I) -> Self {
         let parameter = |(name, value): (N, f64)| Parameter {
             name: name.into(),
@@ -228,7 +228,7 @@ impl<N: Into<String>> FromIterator<(N, f64)> for Parameters {
     }
 }
 
-impl fmt::Display for Parameters {
+impl fmt::Display for ParameterList {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, Parameter { name, value }) in self.0.iter().enumerate() {
             let blank = if at == 0 { "" } else { " " };
@@ -268,7 +268,7 @@ pub struct Measurement {
     pub index: String,
     /// Its parameters: one column each in the file.
     #[serde(skip)]
-    pub params: Parameters,
+    pub params: ParameterList,
     /// What was searched in: "pixels", or a file's name.
     pub data: String,
     /// Vectors in the base.
@@ -324,7 +324,7 @@ impl Measurement {
     pub(crate) fn toy(index: &str, recall: f64, qps: f64) -> Self {
         Self {
             index: index.to_owned(),
-            params: Parameters::default(),
+            params: ParameterList::default(),
             data: "toy".to_owned(),
             n: 1,
             d: 1,
@@ -572,7 +572,7 @@ impl Table {
         for (line, fields) in self.lines()? {
             let mut row: Measurement = self.parse(line, &fields)?;
             let label = &fields[1];
-            row.params = Parameters::from_label(label)
+            row.params = ParameterList::from_label(label)
                 .map_err(|why| self.value_error(line, OLDER_HEADER[1], why))?;
             rows.push(row);
         }

@@ -8,9 +8,9 @@
 //!     out[y, x, o] = bias[o] + Σ image[y + ky, x + kx, c] · weight[o, ky, kx, c]
 //! ```
 //!
-//! summed over ky, kx and the input channels c. Images are height × width × channels. So the patch
-//! under a kernel is `kernel` *runs* of `kernel · c_in` values, each contiguous in the image with a
-//! border of zeros:
+//! summed over ky, kx and the input channels c. Images are height × width × channels. So the
+//! patch under a kernel is `kernel` *runs* of `kernel · c_in` values, each contiguous in the image
+//! with a border of zeros:
 //!
 //! ```text
 //! padded image, kernel 3, c_in 2          patch of pixel (y, x): three runs of six values
@@ -24,10 +24,10 @@
 //!
 //! - forward: a register tile of a few neighbouring pixels × 16 channels, as in a matrix product,
 //!   whose left side is read straight out of the image;
-//! - backward: after 2 × 2 max-pooling at most one pixel in four has a gradient, a *hit*, and after
-//!   the ReLU fewer still. Both gradients are sums of contiguous runs over the hits only: for the
-//!   weights of a channel, the runs of the image under its hits; for the image under a pixel, the
-//!   runs of the weights of the channels that hit it.
+//! - backward: after 2 × 2 max-pooling at most one pixel in four has a gradient, a *hit*, and
+//!   after the ReLU fewer still. Both gradients are sums of contiguous runs over the hits only: for
+//!   the weights of a channel, the runs of the image under its hits; for the image under a pixel,
+//!   the runs of the weights of the channels that hit it.
 //!
 //! The code is written once, in a shape that compilers turn into SIMD, and compiled for what the
 //! machine turns out to have. Sums are taken in an order that depends on the data's shape alone; a

@@ -22,8 +22,9 @@
 //! ```
 //!
 //! What can go wrong is overflow. Coordinates are 0..=127 and shifted ones −64..=63, so that four
-//! products fit in 16 bits: 4 · 127 · 64 < 2¹⁵. A line adds at most 64 · 127² ≈ 2²⁰ to a distance,
-//! and a rest at most 10⁹: sums fit in 31 bits for as many lines as a vector could want.
+//! products fit in 16 bits: 4 · 127 · 64 < 2¹⁵. A line adds at most 64 · 127² ≈ 2²⁰ to
+//! a distance, and a rest at most 10⁹: sums fit in 31 bits for as many lines as a vector could
+//! want.
 
 /// A cache line of a code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,8 +62,8 @@ fn coordinates(code: &[CodeLine]) -> impl Iterator<Item = i32> {
         .map(i32::from)
 }
 
-/// Writes the tail of a code c whose coordinates are there: ‖c‖² − 128·Σc + `rest`, the squared
-/// length of what the code leaves out.
+/// Writes the tail of a code c whose coordinates are there: ‖c‖² − 128·Σc + `rest`, the
+/// squared length of what the code leaves out.
 pub(crate) fn finish(code: &mut [CodeLine], rest: u32) {
     let own: i32 = coordinates(code)
         .map(|value| value * (value - 2 * SHIFT))
@@ -275,8 +276,8 @@ mod avx2 {
         unsafe { _mm256_load_si256(bytes.as_ptr().cast()) }
     }
 
-    /// Σ codeᵢ·queryᵢ. Of coordinates up to 127 and others from −64 to 63: four products fit in 16
-    /// bits.
+    /// Σ codeᵢ·queryᵢ. Of coordinates up to 127 and others from −64 to 63: four products
+    /// fit in 16 bits.
     #[inline]
     #[target_feature(enable = "avx2")]
     fn product<const LINES: usize>(code: &[CodeLine; LINES], query: &[CodeLine; LINES]) -> i32 {

@@ -21,8 +21,8 @@
 //! A line takes two products by the query's codes, one for the low halves and one for the high
 //! ones. Sums stay in the lane of their row.
 //!
-//! What can go wrong is overflow: the AVX2 form adds in 16 bits for a few lines (its `SHORT`),
-//! then in 32. A product is at most 15 · 128 in size and there are at most 2¹⁴ values, so that the
+//! What can go wrong is overflow: the AVX2 form adds in 16 bits for a few lines (its `SHORT`), then
+//! in 32. A product is at most 15 · 128 in size and there are at most 2¹⁴ values, so that the
 //! sums fit: 15 · 128 · 2¹⁴ < 2²⁵.
 
 use std::ops::Range;

@@ -224,13 +224,14 @@ mod tests {
         a.iter().zip(b).map(|(a, b)| (a - b).abs()).sum()
     }
 
+    type Definition = fn(&[f32], &[f32]) -> f32;
     type Groups = fn(&[f32], &[f32], f32, &mut Vec<f32>);
 
     proptest! {
         #[test]
         fn groups_agree_with_the_definition((width, query, rows) in rows(), limit in 0f32..2e5) {
             let turned = groups(&rows, width);
-            let forms: [(Groups, fn(&[f32], &[f32]) -> f32); 4] = [
+            let forms: [(Groups, Definition); 4] = [
                 (squared_euclidean_groups, squares),
                 (portable::squared_euclidean_groups, squares),
                 (manhattan_groups, sizes),

@@ -28,8 +28,8 @@ const ROWS: usize = 4;
 
 /// out = rows · vector, `rows` being row-major with the vector's length.
 ///
-/// Each value goes through one rounding of its product at most, ⌈d/LANES⌉ of its partial sum and 4
-/// that join these: see [`roundings`].
+/// Each value goes through one rounding of its product at most, ⌈d/LANES⌉ of its partial sum
+/// and 4 that join these: see [`roundings`].
 ///
 /// # Panics
 /// If `rows` does not have a row for each value of `out`.
@@ -43,8 +43,9 @@ dispatch! {
     fn unchecked_product(rows: &[f32], vector: &[f32], out: &mut [f32]);
 }
 
-/// The number n of roundings in [`product`]: the error of a value is at most γₙ·‖row‖·‖vector‖
-/// (Higham, *Accuracy and Stability of Numerical Algorithms*, 2nd ed., §3.1).
+/// The number n of roundings in [`product`]: the error of a value is at most
+/// γₙ·‖row‖·‖vector‖ (Higham, *Accuracy and Stability of Numerical Algorithms*, 2nd
+/// ed., §3.1).
 pub(crate) fn roundings(dim: usize) -> usize {
     dim.div_ceil(LANES) + 5
 }

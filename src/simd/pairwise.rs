@@ -33,8 +33,8 @@ dispatch! {
     /// bytes mean nothing).
     #[inline]
     pub(crate) fn to_bytes(values: &[f32], bytes: &mut [u8]) -> bool;
-    /// Σ(aᵢ − bᵢ)² in `f32` arithmetic: off by at most the share [`relative_error`] of the true
-    /// value, and [`UNDERFLOW`] for each value. Infinite where `f32` overflows.
+    /// Σ(aᵢ − bᵢ)² in `f32` arithmetic: off by at most the share [`relative_error`] of the
+    /// true value, and [`UNDERFLOW`] for each value. Infinite where `f32` overflows.
     #[inline]
     pub(crate) fn squared_euclidean_f32(a: &[f32], b: &[f32]) -> f32;
     /// Σ|aᵢ − bᵢ| in `f32` arithmetic: as [`squared_euclidean_f32`].
@@ -64,15 +64,15 @@ pub(crate) const UNDERFLOW: f64 = 1.5e-45;
 /// Bound of the relative error of a sum of `dim` terms by the `f32` kernels of this module.
 ///
 /// A term takes a subtraction and a square, the latter perhaps unrounded (FMA). It then goes
-/// through ⌈dim/LANES⌉ additions of its lane and 5 that join the lanes: with u = 2⁻²⁴ each, at most
-/// n·u/(1 − n·u) in all (Higham, *Accuracy and Stability of Numerical Algorithms*, 2nd ed., §3.1),
-/// all terms being of one sign.
+/// through ⌈dim/LANES⌉ additions of its lane and 5 that join the lanes: with u = 2⁻²⁴
+/// each, at most n·u/(1 − n·u) in all (Higham, *Accuracy and Stability of Numerical
+/// Algorithms*, 2nd ed., §3.1), all terms being of one sign.
 pub(crate) fn relative_error(dim: usize) -> f64 {
     gamma(dim.div_ceil(LANES) + 10)
 }
 
-/// γₙ = n·u/(1 − n·u) for the unit roundoff u = 2⁻²⁴ of `f32`; infinite where it stops making
-/// sense.
+/// γₙ = n·u/(1 − n·u) for the unit roundoff u = 2⁻²⁴ of `f32`; infinite where it stops
+/// making sense.
 pub(crate) fn gamma(roundings: usize) -> f64 {
     let nu = roundings as f64 * f64::from(f32::EPSILON) / 2.0;
     if nu < 0.5 {

@@ -93,9 +93,9 @@ pub(crate) fn pack(codes: &[u8], m: usize) -> Vec<Pair> {
     packed
 }
 
-/// Writes a query's tables (16 products a sub-quantiser) in eight bits:
-/// entry = (largest of the table − product) / step. The step is that with which the steepest table
-/// just fits. Returns it, and the sum of the largest, from which entries · step are to be taken.
+/// Writes a query's tables (16 products a sub-quantiser) in eight bits: entry = (largest of the
+/// table − product) / step. The step is that with which the steepest table just fits. Returns it,
+/// and the sum of the largest, from which entries · step are to be taken.
 pub(crate) fn quantize(products: &[[f32; 16]], tables: &mut Vec<Pair>) -> (f32, f32) {
     tables.clear();
     tables.resize(products.len().div_ceil(2), Pair::default());

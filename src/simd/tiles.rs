@@ -146,8 +146,8 @@ pub(crate) struct Rounded<L> {
 pub(crate) const LANES: usize = 8;
 
 dispatch! {
-    /// Writes codes that stand for `low + step · code`, each about the nearest to the value that is
-    /// at most `most`. Sums fit in 31 bits for up to 2¹⁴ values, as squares are below 2¹⁶.
+    /// Writes codes that stand for `low + step · code`, each about the nearest to the value that
+    /// is at most `most`. Sums fit in 31 bits for up to 2¹⁴ values, as squares are below 2¹⁶.
     pub(crate) fn round(
         row: &[u8],
         low: u8,
@@ -376,8 +376,8 @@ mod avx2 {
 
     use super::{Line, POINTS};
 
-    /// Words whose products are added in 16 bits, two a lane: 4 · 2 · 64 · 64 ≤ 2¹⁵, and where it
-    /// is equal, it is negative, as only −64 is so large.
+    /// Words whose products are added in 16 bits, two a lane: 4 · 2 · 64 · 64 ≤ 2¹⁵, and
+    /// where it is equal, it is negative, as only −64 is so large.
     const SHORT: usize = 4;
 
     #[target_feature(enable = "avx2,fma")]

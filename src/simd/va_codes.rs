@@ -3,9 +3,9 @@
 //! The naive form of each pass:
 //!
 //! ```text
-//! boxes      Σ (distance of qᵢ to lowᵢ..=highᵢ)²               a bound for all points of a box
-//! heads      Σ (xᵢ − qᵢ)² + (‖rest of x‖ − ‖rest of q‖)²       over the first components
-//! segments   partial + Σ (codeᵢ·stepᵢ − qᵢ)² + (‖rest‖ − ‖rest‖)²   over some more
+//! boxes      Σ (distance of qᵢ to lowᵢ..=highᵢ)²         a bound for all points of a box
+//! heads      Σ (xᵢ − qᵢ)² + (‖rest of x‖ − ‖rest of q‖)²   over the first
+//! segments   partial + Σ (codeᵢ·stepᵢ − qᵢ)² + (the rests)²   over more
 //! ```
 //!
 //! Each is a lower bound of the squared distance, as the norms of two vectors differ by no more

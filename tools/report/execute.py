@@ -65,7 +65,7 @@ class Client(NotebookClient):
         # A late message may have changed a cell that was judged before.
         if failures := check_notebook(self.nb):
             raise CellFailed(failures[0])
-        if late := text_of(end).replace(END, "").strip():
+        if late := printed(end).replace(END, "").strip():
             raise CellFailed(Failure(self.count, "(end of the notebook)", f"on stderr: {late}"))
 
     def begin(self, cell: NotebookNode, cell_index: int) -> None:
@@ -88,7 +88,7 @@ class Client(NotebookClient):
     async def wait_for_end(self, end: NotebookNode) -> None:
         """Waits until everything on stderr has come, however late."""
         for _ in range(200):
-            if END in text_of(end):
+            if END in printed(end):
                 return
             await self.take_late()
         raise self.failed("the kernel no longer answers")
@@ -132,7 +132,7 @@ def first_line(cell: NotebookNode) -> str:
     return cell.source.strip().splitlines()[0]
 
 
-def text_of(cell: NotebookNode) -> str:
+def printed(cell: NotebookNode) -> str:
     return "".join(output.get("text", "") for output in cell.outputs)
 
 

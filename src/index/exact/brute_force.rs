@@ -166,12 +166,6 @@ impl BruteForce {
         TopK::new(k.min(self.base.len()))
     }
 
-    fn scan(&self, query: Row<'_>, k: usize) -> Vec<Candidate> {
-        let mut top = self.collector(k);
-        Scan::new(self, query).rows(0..self.base.len(), &mut top);
-        top.into_candidates()
-    }
-
     /// Scans for some queries at once, block by block, so that a block is read from memory once for
     /// all of them.
     fn scan_all(&self, queries: &[Row<'_>], k: usize) -> Vec<Vec<Candidate>> {
@@ -256,12 +250,14 @@ impl Index for BruteForce {
 
     fn search(&self, query: Row<'_>, k: usize) -> Found {
         let len = self.base.len();
+        let mut top = self.collector(k);
+        let distances = Scan::new(self, query).rows(0..len, &mut top);
         Found {
-            candidates: self.scan(query, k),
+            candidates: top.into_candidates(),
             visits: Visits {
                 leaves: 1,
                 bounds: len,
-                distances: len,
+                distances,
             },
         }
     }

@@ -23,7 +23,8 @@
 //!   leave out. With Pₘx the components of x and x⊥ the rest, in an orthonormal basis
 //!
 //!   ```text
-//!   ‖x − y‖² = ‖Pₘx − Pₘy‖² + ‖x⊥ − y⊥‖²  ≥  ‖Pₘx − Pₘy‖² + (‖x⊥‖ − ‖y⊥‖)²
+//!   ‖x − y‖² = ‖Pₘx − Pₘy‖² + ‖x⊥ − y⊥‖²
+//!            ≥ ‖Pₘx − Pₘy‖² + (‖x⊥‖ − ‖y⊥‖)²
 //!   ```
 //!
 //!   This is the lower bound of the VA⁺-file (H. Ferhatosmanoglu, E. Tuncel, D. Agrawal and A. El

@@ -10,7 +10,7 @@
 //! Here it is four passes over a batch of positions, each over what the one before has left:
 //!
 //! ```text
-//! positions ── met before? ──> fresh ── sketch too far? ──> kept ── distance ──> offer
+//! positions -- met before? --> fresh -- sketch too far? --> kept -- distance --> offer
 //!              a bit each              128 bytes each              784 bytes each
 //! ```
 //!

@@ -384,6 +384,10 @@ impl<'a> Search<'a> {
     fn compare(&mut self, leaf: usize) {
         let Node { start, end, .. } = self.tree.nodes[leaf];
         let (start, end) = (start as usize, end as usize);
+        // Where halves are rounded up to whole groups, the last leaves may get no row.
+        if start == end {
+            return;
+        }
         self.visits.leaves += 1;
         self.visits.bounds += end - start;
         let distances = match self.tree.params.metric {
