@@ -34,7 +34,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     // An approximate index over 2,000 rows of 32 bytes. What costs a new build stands in its
     // params, what a search may change in its search parameters.
-    let values: Vec<u8> = (0..64_000u32).map(|i| (i * i % 251) as u8).collect();
+    let noise = |i: u32| (i.wrapping_mul(2_654_435_761) >> 24) as u8;
+    let values: Vec<u8> = (0..64_000).map(|i| noise(i * i)).collect();
     let base = Arc::new(Vectors::from_bytes(32, values)?);
     let params = AnnoyParams {
         n_trees: 10,

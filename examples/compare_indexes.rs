@@ -19,6 +19,9 @@ const DIM: usize = 64;
 const BASE: usize = 10_000;
 const QUERIES: usize = 500;
 const CLUSTERS: usize = 100;
+/// How far the rows of a cluster lie from its centre, where centres are within 1: the clusters
+/// overlap.
+const SPREAD: f32 = 1.5;
 const K: usize = 10;
 
 /// A base, queries that are not in it, and the true neighbours of each query.
@@ -66,7 +69,7 @@ fn problem() -> Result<Problem, Box<dyn Error>> {
         for _ in 0..count {
             let cluster = random.random_range(0..CLUSTERS);
             for centre in &centres[cluster * DIM..][..DIM] {
-                values.push(centre + 0.5 * random.random::<f32>());
+                values.push(centre + SPREAD * random.random::<f32>());
             }
         }
         Vectors::from_floats(DIM, values)

@@ -175,8 +175,7 @@ pub enum ClassifierError {
 /// ```
 /// use std::sync::Arc;
 /// use fashion_knn::classify::{KnnClassifier, Weights};
-/// use fashion_knn::distance::Metric;
-/// use fashion_knn::index::BruteForce;
+/// use fashion_knn::index::{BruteForce, BruteForceParams, Build};
 /// use fashion_knn::vectors::Vectors;
 ///
 /// // Four points on a line, two of class 5 and two of class 8.

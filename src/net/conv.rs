@@ -16,6 +16,10 @@
 //! The forward pass writes down the place of each window's winner, one byte each, and the backward
 //! pass visits winners only. Both passes take the images in parallel. The loops over one image are
 //! in `simd::convolution`.
+//!
+//! What can go wrong is that a sum depends on which thread comes first. The gradients of the
+//! parameters are summed over chunks of eight images, and the chunks in their order: the same bits
+//! on any number of threads.
 
 use std::sync::OnceLock;
 

@@ -120,8 +120,9 @@ parameters! {
 /// use fashion_knn::prelude::*;
 ///
 /// // 20,000 points near a line in 16 dimensions: one component tells nearly everything.
-/// let line = (0..20_000 * 16).map(|i| (i / 16 * (1 + i % 16)) as f32 + (i * i % 7) as f32);
-/// let base = Arc::new(Vectors::from_floats(16, line.collect::<Vec<_>>())?);
+/// let line = (0..20_000 * 16).map(|i: u64| i / 16 * (1 + i % 16) + i * i % 7);
+/// let values: Vec<f32> = line.map(|value| value as f32).collect();
+/// let base = Arc::new(Vectors::from_floats(16, values)?);
 ///
 /// let index = VaFile::build(base.clone(), VaFileParams::default())?;
 /// let (nearest, visits) = index.query_counted(base.row(700), 3)?;

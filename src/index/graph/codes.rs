@@ -15,7 +15,8 @@
 //! ```
 //!
 //! The rotation is there for the rounding: one step for components of different size would waste
-//! bits on the small ones. Any rotation keeps distances, and a random one evens the sizes out.
+//! bits on the small ones. Any rotation keeps distances, and a random one evens the sizes out (Gao
+//! and Long, ADSampling 2023, RaBitQ 2024).
 //!
 //! The squared distance of two vectors is estimated by that of their codes plus both rests: what is
 //! left out of one is nearly at right angles to what is left out of the other. Coordinates have

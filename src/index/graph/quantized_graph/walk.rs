@@ -1,4 +1,15 @@
 //! The walk: from the nearest seeds to the nearest vectors, by codes alone.
+//!
+//! ```text
+//! pool = the 4 nearest seeds
+//! while the nearest of pool that is not expanded is within reach:
+//!     expand it and, after the first steps, the two after it
+//!     compare those of their neighbours that were not met; keep what is nearer than pool's last
+//! ```
+//!
+//! The cost is what has to come from memory. So several vectors are expanded at once: while the
+//! codes of one's neighbours are on their way, those of the next are asked for. And whether a
+//! vector was met is no branch, for it is a coin toss that the processor cannot foresee.
 
 use super::build::{DEGREE, Graph};
 use crate::index::graph::codes::EncodedQuery;
