@@ -13,7 +13,6 @@
 
 use std::borrow::Cow;
 
-use crate::neighbor::{Candidate, Neighbor};
 use crate::simd::{float_distances, pairwise};
 use crate::vectors::{Row, Vectors};
 
@@ -45,16 +44,6 @@ impl Metric {
             Self::Euclidean => reduced.sqrt(),
             Self::Manhattan => reduced,
         }
-    }
-
-    /// The neighbours that candidates stand for, in the same order.
-    #[must_use]
-    pub fn neighbors(self, candidates: Vec<Candidate>) -> Vec<Neighbor> {
-        let neighbor = |Candidate { id, reduced }| Neighbor {
-            id,
-            distance: self.distance_of_reduced(reduced),
-        };
-        candidates.into_iter().map(neighbor).collect()
     }
 
     /// Reduced distance of two float vectors of equal length.

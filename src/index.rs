@@ -178,7 +178,7 @@ pub trait Query: Index {
             return Err(QueryError::NotFinite { position, value });
         }
         let found = self.search(query, k);
-        Ok((self.metric().neighbors(found.candidates), found.visits))
+        Ok((neighbors(found.candidates, self.metric()), found.visits))
     }
 
     /// [`Query::query`] for each row of `queries` (m × d): m rows of neighbours, on the threads of
@@ -189,11 +189,17 @@ pub trait Query: Index {
     fn query_batch(&self, queries: &Vectors, k: usize) -> Result<Neighbors, QueryError> {
         check_shape(queries.dim(), k, self.dim())?;
         let rows = self.search_batch(queries, k).into_iter();
-        Ok(rows.map(|row| self.metric().neighbors(row)).collect())
+        Ok(rows.map(|row| neighbors(row, self.metric())).collect())
     }
 }
 
 impl<I: Index + ?Sized> Query for I {}
+
+/// What a search found, as those who asked get it.
+fn neighbors(candidates: Vec<Candidate>, metric: Metric) -> Vec<Neighbor> {
+    let neighbor = |candidate: Candidate| candidate.neighbor(metric);
+    candidates.into_iter().map(neighbor).collect()
+}
 
 /// Whether a query of `received` values can be put to an index of `dim` dimensions.
 fn check_shape(received: usize, k: usize, dim: usize) -> Result<(), QueryError> {

@@ -88,6 +88,17 @@ pub struct Candidate {
     pub reduced: f64,
 }
 
+impl Candidate {
+    /// The neighbour that it stands for, at its distance in `metric`.
+    #[must_use]
+    pub fn neighbor(self, metric: Metric) -> Neighbor {
+        Neighbor {
+            id: self.id,
+            distance: metric.distance_of_reduced(self.reduced),
+        }
+    }
+}
+
 impl Eq for Candidate {}
 
 impl Ord for Candidate {
@@ -191,7 +202,10 @@ impl TopK {
     /// The same, their reduced distances turned into distances of `metric`.
     #[must_use]
     pub fn into_neighbors(self, metric: Metric) -> Vec<Neighbor> {
-        metric.neighbors(self.into_candidates())
+        let candidates = self.into_candidates().into_iter();
+        candidates
+            .map(|candidate| candidate.neighbor(metric))
+            .collect()
     }
 }
 

@@ -534,7 +534,10 @@ mod tests {
         candidates: usize,
     ) -> Vec<Neighbor> {
         let found = lists.search(query.into(), k, nprobe, candidates);
-        Metric::Euclidean.neighbors(found.candidates)
+        let candidates = found.candidates.into_iter();
+        candidates
+            .map(|candidate| candidate.neighbor(Metric::Euclidean))
+            .collect()
     }
 
     #[test]
