@@ -18,10 +18,12 @@
 //! misses those: that is what all three are bad at, the more so the more dimensions the data have.
 
 mod inverted_lists;
+mod ivf_flat;
 mod ivf_pq;
 mod pq_lists;
 mod product_quantizer;
 mod scann;
 
+pub use self::ivf_flat::{IvfFlat, IvfFlatParams, IvfFlatSearch};
 pub use self::ivf_pq::{IvfPq, IvfPqParams, IvfPqSearch};
 pub use self::scann::{Scann, ScannParams, ScannSearch};

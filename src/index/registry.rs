@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    Annoy, BallTree, BruteForce, Build, BuildError, Hnsw, Index, IvfPq, KdTree, Ngt,
+    Annoy, BallTree, BruteForce, Build, BuildError, Hnsw, Index, IvfFlat, IvfPq, KdTree, Ngt,
     Parameters, QuantizedGraph, Scann, VaFile,
 };
 pub use super::{Knob, Settings, SettingsError};
@@ -17,6 +17,7 @@ pub static REGISTRY: &[Entry] = &[
     Entry::of::<BallTree>(),
     Entry::of::<Annoy>(),
     Entry::of::<Hnsw>(),
+    Entry::of::<IvfFlat>(),
     Entry::of::<IvfPq>(),
     Entry::of::<Scann>(),
     Entry::of::<Ngt>(),
