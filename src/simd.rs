@@ -84,6 +84,8 @@ macro_rules! dispatch {
         $visibility fn $name $(<const $generic: usize>)? (
             $($argument: $type),*
         ) $(-> $out)? {
+            // The level is tested at every call: one load and a branch that always goes the same
+            // way. On processors other than x86-64 only the last arm remains.
             match crate::simd::level() {
                 #[cfg(target_arch = "x86_64")]
                 crate::simd::Level::Avx2 => {
@@ -102,6 +104,8 @@ macro_rules! dispatch {
     )+) => {$(
         $(#[$attribute])*
         $visibility fn $name($($argument: $type),*) $(-> $out)? {
+            // The source is `#[inline(always)]`. So it becomes part of this function and is
+            // compiled with its instructions; a call would reach code compiled without them.
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma")]
             fn avx2($($argument: $type),*) $(-> $out)? {
@@ -171,6 +175,7 @@ impl Level {
     /// The best level that this machine has.
     fn best() -> Self {
         let mut best = Self::Portable;
+        // The levels are ordered, so the last one that is there is the best.
         for level in Self::ALL {
             if level.is_available() {
                 best = level;
@@ -221,9 +226,10 @@ pub struct UnknownLevel {
     pub received: String,
 }
 
-/// [`level`] as a number, so that reading it is one plain load; [`UNDECIDED`] at first.
+/// [`level`] as a number, or [`UNDECIDED`] before the first call. Kernels ask for the level at
+/// every call, so it has to cost no more than one plain load.
 static LEVEL: AtomicU8 = AtomicU8::new(UNDECIDED);
-/// No number of a [`Level`].
+/// Stands for no [`Level`]; those are numbered from zero.
 const UNDECIDED: u8 = u8::MAX;
 
 /// The instructions that the kernels of this process use.
@@ -242,6 +248,8 @@ const UNDECIDED: u8 = u8::MAX;
 pub fn level() -> Level {
     const PORTABLE: u8 = Level::Portable as u8;
     const AVX2: u8 = Level::Avx2 as u8;
+    // Relaxed is enough: the number is all that one thread tells another, and a thread that still
+    // reads `UNDECIDED` finds the decision in `decide`.
     match LEVEL.load(Ordering::Relaxed) {
         AVX2 => Level::Avx2,
         PORTABLE => Level::Portable,
@@ -255,6 +263,7 @@ pub fn level() -> Level {
 fn decide() -> Level {
     /// Threads may arrive here together; one decides, so that the line is written once.
     static DECIDED: OnceLock<Level> = OnceLock::new();
+    // No variable and an empty one are the same. A name that is not UTF-8 becomes an unknown name.
     let level = *DECIDED.get_or_init(|| {
         let value = std::env::var_os("FASHION_KNN_SIMD").unwrap_or_default();
         Level::asked_for(&value.to_string_lossy()).unwrap_or_else(|wrong| {
@@ -284,8 +293,8 @@ pub(crate) struct Line<T>(pub [T; LINE_WORDS]);
 /// 04261537
 /// ```
 ///
-/// Each step is one instruction on whole registers. From left to right, every step would wait for
-/// the one before.
+/// A step joins whole registers, so that there are log₂ N steps. From left to right there would
+/// be N − 1, each waiting for the one before. `N` is a power of two; else lanes would be left out.
 #[inline(always)]
 fn fold_lanes<T: Copy, const N: usize>(mut lanes: [T; N], join: impl Fn(T, T) -> T) -> T {
     let mut half = N / 2;
@@ -310,11 +319,14 @@ where
 {
     let mut sums = [S::default(); N];
     let (mut chunks_a, mut chunks_b) = (a.chunks_exact(N), b.chunks_exact(N));
+    // The inner loop counts to a constant and its sums are independent: the compiler makes
+    // registers of them.
     for (a, b) in (&mut chunks_a).zip(&mut chunks_b) {
         for lane in 0..N {
             sums[lane] = add(sums[lane], a[lane], b[lane]);
         }
     }
+    // Fewer than N values are left; they go to the first sums.
     let rest = chunks_a.remainder().iter().zip(chunks_b.remainder());
     for (sum, (&a, &b)) in sums.iter_mut().zip(rest) {
         *sum = add(*sum, a, b);
@@ -331,11 +343,14 @@ pub(crate) fn in_huge_pages<T>(values: &[T]) {
         const PAGE: usize = 4_096;
         let start = values.as_ptr().addr();
         let end = start + size_of_val(values);
-        // Advice is for whole pages; those at the borders are shared with others.
+        // Advice is given for whole pages. The first and the last bytes may share their pages with
+        // other values, so only the pages that lie wholly inside are named.
         let (first_page, end_page) = (start.next_multiple_of(PAGE), end / PAGE * PAGE);
         if first_page < end_page {
             let bytes = values.as_ptr().cast_mut().cast::<u8>();
             let at = bytes.wrapping_add(first_page - start);
+            // The first advice marks the range, for pages that are touched later. The second asks
+            // for huge pages at once, where pages are there already (Linux 6.1 and later).
             for advice in [libc::MADV_HUGEPAGE, libc::MADV_COLLAPSE] {
                 // SAFETY: whole pages inside the slice. The advice leaves their content and
                 // addresses as they are. Where the system does not know it or refuses, the error is

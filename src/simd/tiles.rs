@@ -33,9 +33,11 @@ pub(crate) use super::Line;
 pub(crate) const QUERIES: usize = LINE_WORDS;
 /// Points of a tile.
 pub(crate) const POINTS: usize = 6;
-/// Lines of a panel that are multiplied at once: 50 KiB. They are read in order, and the
-/// second-level cache delivers them faster than they are used. What a second chunk costs is partial
-/// sums, which go through memory.
+/// Lines of a panel that are multiplied at once: 800 lines of 64 bytes, 50 KiB.
+///
+/// After each chunk the sums of a tile are written to memory, and the next chunk reads them again.
+/// So a chunk should be long. It may be longer than the first-level cache: a panel is read in
+/// order, and the second-level cache delivers it faster than it is used.
 const CHUNK: usize = 800;
 
 /// Four bytes of a vector: one dimension as `f32`, or four as `[u8; 4]`.
@@ -52,7 +54,8 @@ pub(crate) trait Word: Copy + Default + Send + Sync {
     );
 
     /// The first row from `from` on with a query for which `norm − 2·sum > limit` does **not**
-    /// hold, and these queries as a bit mask. A NaN is near as well, as it does not compare.
+    /// hold, and these queries as a bit mask. With a NaN the comparison does not hold, so that the
+    /// row is near and will be compared exactly.
     fn next_near(
         sums: &[Line<Self::Sum>],
         norms: &[Self::Sum],
@@ -78,9 +81,10 @@ impl Word for f32 {
     }
 }
 
-/// The values of points are at most 64; those of queries are two's complement, −64..=63. So four
-/// products and again four fit in 16 bits, and only one addition in four has to be made in 32.
-/// There are at most 2¹⁴ dimensions, so that those fit too: 64 · 64 · 2¹⁴ = 2²⁶.
+/// The values of points are at most 64; those of queries are two's complement, −64..=63. A product
+/// is at most 2¹² in size, so that eight of them can be added in 16 bits. The AVX2 form adds in 16
+/// bits for four words and then goes over to 32. There are at most 2¹⁴ dimensions, so that those
+/// sums fit too: 64 · 64 · 2¹⁴ = 2²⁶.
 impl Word for [u8; 4] {
     type Sum = i32;
 
@@ -177,6 +181,7 @@ impl<W: Word> Panels<W> {
     pub(crate) fn pack(rows: &[W], words: usize) -> Self {
         let mut lines = vec![Line::default(); (rows.len() / words).div_ceil(QUERIES) * words];
         for (row, values) in rows.chunks_exact(words).enumerate() {
+            // The first line of the row's panel; the row is one of the 16 columns of that panel.
             let panel = row / QUERIES * words;
             for (line, &value) in lines[panel..panel + words].iter_mut().zip(values) {
                 line.0[row % QUERIES] = value;
@@ -194,10 +199,14 @@ impl<W: Word> Panels<W> {
     /// have equal numbers of tiles.
     pub(crate) fn products(&self, panel: usize, points: &Tiles<W>, sums: &mut [Line<W::Sum>]) {
         let lines = &self.lines[panel * self.words..(panel + 1) * self.words];
+        // `accumulate` adds to the sums, chunk after chunk, so they start at zero.
         sums.fill(Line::default());
         let sums = sums.as_chunks_mut::<POINTS>().0;
+        // The chunk is the outer loop: its lines stay in the cache while all tiles of the block
+        // pass by.
         for (chunk, lines) in lines.chunks(CHUNK).enumerate() {
             for (tile, sums) in points.values.chunks_exact(self.words).zip(&mut *sums) {
+                // The tile's words go on beyond the chunk; `accumulate` stops where the lines end.
                 W::accumulate(&tile[chunk * CHUNK..], lines, sums);
             }
         }
@@ -222,6 +231,7 @@ impl<W: Word> Tiles<W> {
 
     /// Overwrites point `point`.
     pub(crate) fn set(&mut self, point: usize, values: &[W]) {
+        // The first word of the point's tile; the point is one of the 6 columns of that tile.
         let tile = point / POINTS * self.words;
         for (out, &value) in self.values[tile..tile + self.words].iter_mut().zip(values) {
             out[point % POINTS] = value;
@@ -234,13 +244,17 @@ mod portable {
 
     #[inline(always)]
     pub fn round(row: &[u8], low: u8, step: u8, most: u8, codes: &mut [u8]) -> Rounded<i32> {
-        // Division by the step, as a multiplication by 256 / step and a shift by eight bits: what
-        // it errs by is part of what the code loses, and measured below. 255 · 256 + 128 < 2¹⁶.
+        // SIMD has no division of integers. So the value is multiplied by 256 / step and shifted by
+        // eight bits; adding 128 first rounds to the nearest. The product fits in 16 bits:
+        // 255 · 256 + 128 < 2¹⁶. As 256 / step is rounded down, the code may be one too small.
+        // That is no error in the result: `lost` is measured with the code that was chosen.
         let inverse = 256 / u16::from(step);
         let mut all = Rounded::default();
         for (out, &value) in codes.iter_mut().zip(row) {
             let steps = (u16::from(value.saturating_sub(low)) * inverse + 128) >> 8;
             let code = steps.min(u16::from(most));
+            // Values below `low` or beyond the last code are cut off, and may lose more than a
+            // step.
             let lost = i32::from(value) - i32::from(low) - i32::from(step) * i32::from(code);
             *out = code as u8;
             all.sum += i32::from(code);
@@ -258,16 +272,20 @@ mod portable {
         most: u8,
         codes: &mut [u8],
     ) -> Rounded<f32> {
-        /// Beyond it f32 has no fractions: adding it rounds to the nearest integer, which the last
-        /// bits then are.
+        /// From 2²³ to 2²⁴ the floats are exactly the integers. So adding 2²³ rounds a small
+        /// number to the nearest integer, and that integer stands in the last bits of the sum.
         const WHOLE: f32 = (1 << 23) as f32;
         let (inverse, most) = (1.0 / step, f32::from(most));
+        // The sums are kept lane by lane. The compiler may not reorder additions of floats, so a
+        // single sum would keep this loop out of SIMD.
         let (mut sum, mut squares, mut lost) = ([0u32; LANES], [0u32; LANES], [0.0; LANES]);
         let mut add = |codes: &mut [u8], values: &[f32]| {
             for (lane, (out, &value)) in codes.iter_mut().zip(values).enumerate() {
                 let value = value - low;
                 let whole = (value * inverse).clamp(0.0, most) + WHOLE;
+                // The code is at most 255: the last eight bits.
                 let code = whole.to_bits() & 0xff;
+                // Taking 2²³ away again is exact and leaves the code as a float.
                 let rest = value - (whole - WHOLE) * step;
                 *out = code as u8;
                 sum[lane] += code;
@@ -280,6 +298,7 @@ mod portable {
         for (codes, values) in wide_codes.iter_mut().zip(wide) {
             add(codes, values);
         }
+        // Fewer than eight values are left; they go to the first lanes.
         add(last_codes, last);
         Rounded {
             sum: sum.iter().sum::<u32>() as i32,
@@ -376,8 +395,9 @@ mod avx2 {
 
     use super::{Line, POINTS};
 
-    /// Words whose products are added in 16 bits, two a lane: 4 · 2 · 64 · 64 ≤ 2¹⁵, and
-    /// where it is equal, it is negative, as only −64 is so large.
+    /// Words whose products are added in 16 bits. Each adds two products to a lane, so that a
+    /// lane gets eight in all. The least sum is 8 · 64 · −64 = −2¹⁵, the least 16-bit number; the
+    /// largest is 8 · 64 · 63, which is below 2¹⁵.
     const SHORT: usize = 4;
 
     #[target_feature(enable = "avx2,fma")]
@@ -386,17 +406,21 @@ mod avx2 {
         panel: &[Line<f32>],
         sums: &mut [Line<f32>; POINTS],
     ) {
+        // Twelve registers of sums. With the two halves of a line and one broadcast value, 15 of
+        // the 16 registers are in use.
         let mut tile = [[_mm256_setzero_ps(); 2]; POINTS];
         for (values, line) in points.iter().zip(panel) {
             let line = line.0.as_ptr();
             // SAFETY: a line is sixteen aligned floats.
             let (left, right) = unsafe { (_mm256_load_ps(line), _mm256_load_ps(line.add(8))) };
             for (&value, tile) in values.iter().zip(&mut tile) {
+                // Each value of a point meets both halves of the line: two fused multiply-adds.
                 let value = _mm256_set1_ps(value);
                 tile[0] = _mm256_fmadd_ps(value, left, tile[0]);
                 tile[1] = _mm256_fmadd_ps(value, right, tile[1]);
             }
         }
+        // Only here do the sums of this chunk meet those of the chunks before.
         for (sums, tile) in sums.iter_mut().zip(&tile) {
             let sums = sums.0.as_mut_ptr();
             // SAFETY: a line is sixteen aligned floats.
@@ -420,8 +444,9 @@ mod avx2 {
         three_points::<3>(points, panel, sums);
     }
 
-    /// The points `FIRST..FIRST + 3` of the tile: six sums of 32 bits and six of 16 are what the
-    /// registers hold.
+    /// The points `FIRST..FIRST + 3` of the tile. A point needs two registers of 32-bit sums and
+    /// two of 16-bit sums. Three points take 12 of the 16 registers; six would not fit, so the tile
+    /// is done in two halves.
     #[inline]
     #[target_feature(enable = "avx2")]
     fn three_points<const FIRST: usize>(
@@ -433,6 +458,7 @@ mod avx2 {
         let ones = _mm256_set1_epi16(1);
         let mut tile = zero;
         let len = points.len().min(panel.len());
+        // Groups of four words are added in 16 bits; up to three words remain.
         let (points, rest_points) = points[..len].as_chunks::<SHORT>();
         let (panel, rest_panel) = panel[..len].as_chunks::<SHORT>();
         for (points, panel) in points.iter().zip(panel) {
@@ -440,7 +466,8 @@ mod avx2 {
             for i in 0..SHORT {
                 add_products::<FIRST>(&points[i], &panel[i], &mut short);
             }
-            // Counted, so that it is unrolled and all stays in registers.
+            // Multiplying by one adds the two 16-bit sums of each query in 32 bits. The loops count
+            // to constants, so that they are unrolled and the sums stay in registers.
             for point in 0..3 {
                 for half in 0..2 {
                     let sums = _mm256_madd_epi16(short[point][half], ones);
@@ -448,6 +475,7 @@ mod avx2 {
                 }
             }
         }
+        // The words that remain are fewer than `SHORT`, so their sums fit in 16 bits as well.
         let mut short = zero;
         for (points, line) in rest_points.iter().zip(rest_panel) {
             add_products::<FIRST>(points, line, &mut short);
@@ -455,6 +483,7 @@ mod avx2 {
         for ((sums, tile), short) in sums[FIRST..].iter_mut().zip(&tile).zip(&short) {
             let sums = sums.0.as_mut_ptr().cast::<__m256i>();
             for half in 0..2 {
+                // The 32-bit sums, the short sums that remain, and those of the chunks before.
                 let more = _mm256_add_epi32(tile[half], _mm256_madd_epi16(short[half], ones));
                 // SAFETY: a line is sixteen aligned words of four bytes.
                 unsafe {
@@ -478,6 +507,9 @@ mod avx2 {
         let line = line.0.as_ptr().cast::<__m256i>();
         // SAFETY: a line is sixteen aligned words of four bytes.
         let (left, right) = unsafe { (_mm256_load_si256(line), _mm256_load_si256(line.add(1))) };
+        // A lane of 32 bits is one query: it meets the same four bytes of the point. The
+        // instruction takes its first operand without a sign and its second with one. So the point,
+        // 0..=64, comes first. It adds the products in pairs.
         for (&point, short) in points[FIRST..].iter().zip(short) {
             let point = _mm256_set1_epi32(i32::from_le_bytes(point));
             short[0] = _mm256_add_epi16(short[0], _mm256_maddubs_epi16(point, left));
@@ -502,8 +534,12 @@ mod avx2 {
             for (half, &limit) in limit.iter().enumerate() {
                 // SAFETY: as above.
                 let sum = unsafe { _mm256_load_ps(sums.0.as_ptr().add(8 * half)) };
+                // norm − 2·sum. Doubling is exact, so this rounds once, as the portable form
+                // does.
                 let key = _mm256_fnmadd_ps(two, sum, norm);
+                // "Not greater, or unordered": true for a NaN too.
                 let near = _mm256_cmp_ps::<_CMP_NGT_UQ>(key, limit);
+                // One bit a query: the left half in bits 0..8, the right half in bits 8..16.
                 mask |= (_mm256_movemask_ps(near) as u32) << (8 * half);
             }
             if mask != 0 {
@@ -529,7 +565,11 @@ mod avx2 {
             for (half, &limit) in limit.iter().enumerate() {
                 // SAFETY: as above.
                 let sum = unsafe { _mm256_load_si256(sums.0.as_ptr().cast::<__m256i>().add(half)) };
+                // Doubling is a shift; sums are at most 2²⁶ in size.
                 let key = _mm256_sub_epi32(norm, _mm256_slli_epi32::<1>(sum));
+                // AVX2 compares integers by "greater" only, so the mask of the far ones is
+                // inverted. The cast changes no bit: the mask instruction for 32-bit lanes wants
+                // floats.
                 let far = _mm256_castsi256_ps(_mm256_cmpgt_epi32(key, limit));
                 mask |= (!_mm256_movemask_ps(far) as u32 & 0xff) << (8 * half);
             }
