@@ -294,7 +294,8 @@ pub(crate) struct Line<T>(pub [T; LINE_WORDS]);
 /// ```
 ///
 /// A step joins whole registers, so that there are log₂ N steps. From left to right there would
-/// be N − 1, each waiting for the one before. `N` is a power of two; else lanes would be left out.
+/// be N − 1, each waiting for the one before. `N` is a power of two; otherwise lanes would be
+/// left out.
 #[inline(always)]
 fn fold_lanes<T: Copy, const N: usize>(mut lanes: [T; N], join: impl Fn(T, T) -> T) -> T {
     let mut half = N / 2;

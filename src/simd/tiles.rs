@@ -81,10 +81,10 @@ impl Word for f32 {
     }
 }
 
-/// The values of points are at most 64; those of queries are two's complement, −64..=63. A product
-/// is at most 2¹² in size, so that eight of them can be added in 16 bits. The AVX2 form adds in 16
-/// bits for four words and then goes over to 32. There are at most 2¹⁴ dimensions, so that those
-/// sums fit too: 64 · 64 · 2¹⁴ = 2²⁶.
+/// The values of points are at most 64; those of queries are two's complement, −64..=63. A
+/// product is at most 2¹² in size, so that eight of them can be added in 16 bits. The AVX2 form
+/// adds in 16 bits for four words and then goes over to 32. There are at most 2¹⁴ dimensions, so
+/// that those sums fit too: 64 · 64 · 2¹⁴ = 2²⁶.
 impl Word for [u8; 4] {
     type Sum = i32;
 
@@ -396,8 +396,8 @@ mod avx2 {
     use super::{Line, POINTS};
 
     /// Words whose products are added in 16 bits. Each adds two products to a lane, so that a
-    /// lane gets eight in all. The least sum is 8 · 64 · −64 = −2¹⁵, the least 16-bit number; the
-    /// largest is 8 · 64 · 63, which is below 2¹⁵.
+    /// lane gets eight in all. The least sum is 8 · 64 · −64 = −2¹⁵, the least number of 16
+    /// bits. The largest is 8 · 64 · 63, which is below 2¹⁵.
     const SHORT: usize = 4;
 
     #[target_feature(enable = "avx2,fma")]

@@ -24,14 +24,15 @@
 //!
 //! Segments are read for single survivors. So each is a cache line of its own ([`Segment`]).
 //!
-//! What can go wrong is overflow. All codes are 16-bit, or become so by a factor. A difference
-//! beyond 16 bits saturates, which can only make a sum smaller: a lower bound stays one. Sums fit
-//! in 31 bits because the index scales its codes so: points are within 16,000 of the centre,
-//! queries within 30,000, and (16,000 + 30,000)² < 2³¹.
+//! What can go wrong is overflow. Codes have 16 bits; those of segments have 8, and their products
+//! with the steps have 16. A difference beyond 16 bits saturates, that is, it becomes the nearest
+//! 16-bit number. This can only make a sum smaller, so that a lower bound stays one. Sums fit in 31
+//! bits because the index scales its codes so: points are within 16,000 of the centre, queries
+//! within 30,000, and (16,000 + 30,000)² < 2³¹.
 
 /// Points of a block, boxes of a group.
 pub(crate) const BLOCK: usize = 32;
-/// Components of a [`Segment`].
+/// Components of a [`Segment`]: a cache line of 64 bytes less the two of the rest's norm.
 pub(crate) const WIDTH: usize = 62;
 
 /// Two codes of each point of a block.
@@ -64,7 +65,8 @@ impl Default for Segment {
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[repr(C, align(64))]
 pub(crate) struct Sought {
-    /// What the points' codes are multiplied by.
+    /// What the points' codes are multiplied by. The last two are zero: in a segment the norm of
+    /// the rest stands there, and the AVX2 form multiplies it along with the codes.
     pub steps: [i16; WIDTH + 2],
     /// The query's components.
     pub values: [i16; WIDTH + 2],
@@ -140,10 +142,13 @@ mod portable {
             .chunks_exact(query.len())
             .zip(high.chunks_exact(query.len()));
         for (low, high) in groups {
+            // One sum for each box of the group, over all pairs of components.
             let mut sums = [0; BLOCK];
             for ((low, high), query) in low.iter().zip(high).zip(query) {
                 for (lane, sum) in sums.iter_mut().enumerate() {
                     for (side, &query) in query.iter().enumerate() {
+                        // At most one of the two is positive: the query is below the box, above it,
+                        // or inside, where its distance is zero.
                         let below = low.0[lane][side].saturating_sub(query);
                         let above = query.saturating_sub(high.0[lane][side]);
                         *sum += square(below.max(above).max(0));
@@ -179,6 +184,7 @@ mod portable {
             return;
         };
         for &block in blocks {
+            // A block has as many `Pairs` as the query: the components and the norm of the rest.
             let head = &heads[block as usize * query.len()..][..query.len()];
             for lane in 0..BLOCK {
                 let squares = |pairs: &Pairs, query: &[i16; 2]| {
@@ -187,6 +193,8 @@ mod portable {
                 };
                 let terms = head.iter().zip(components);
                 let partial: i32 = terms.map(|(pairs, query)| squares(pairs, query)).sum();
+                // The partial sum is kept apart: a segment adds components to it and has a new norm
+                // of the rest, which takes the place of this one.
                 let bound = partial + squares(&head[components.len()], rest);
                 if bound <= limit {
                     let position = block * BLOCK as u32 + lane as u32;
@@ -215,6 +223,8 @@ mod portable {
             let squares = components.map(|((&code, &step), &value)| {
                 square((i16::from(code) * step).saturating_sub(value))
             });
+            // The norm of the rest is that after this segment. It replaces the one in the bound so
+            // far.
             survivor.partial += squares.sum::<i32>();
             survivor.bound = survivor.partial + square(segment.rest.saturating_sub(sought.rest));
             let near = survivor.bound <= limit;
@@ -233,7 +243,7 @@ mod avx2 {
     use super::{BLOCK, Pairs, Segment, Sought, Survivor, WIDTH, portable, square};
     use crate::simd::prefetch;
 
-    /// Registers of a [`Pairs`].
+    /// Registers of a [`Pairs`]: a register has eight lanes of 32 bits, a pair in each.
     const WIDE: usize = BLOCK / 8;
 
     #[inline]
@@ -248,6 +258,8 @@ mod avx2 {
     #[inline]
     #[target_feature(enable = "avx2")]
     fn broadcast([a, b]: [i16; 2]) -> __m256i {
+        // `a` is the low half of the lane, as in memory. The mask takes off the copies of its sign,
+        // which would overwrite `b`.
         _mm256_set1_epi32(i32::from(a) & 0xffff | i32::from(b) << 16)
     }
 
@@ -269,9 +281,13 @@ mod avx2 {
             for ((low, high), &query) in low.iter().zip(high).zip(query) {
                 let (low, high, query) = (load(low), load(high), broadcast(query));
                 for i in 0..WIDE {
+                    // How far the query is outside of the box, in each component; zero where it is
+                    // inside. Subtractions saturate, as in the portable form.
                     let below = _mm256_subs_epi16(low[i], query);
                     let above = _mm256_subs_epi16(query, high[i]);
                     let outside = _mm256_max_epi16(_mm256_max_epi16(below, above), zero);
+                    // One instruction squares both components of a lane and adds the squares in 32
+                    // bits.
                     sums[i] = _mm256_add_epi32(sums[i], _mm256_madd_epi16(outside, outside));
                 }
             }
@@ -286,13 +302,17 @@ mod avx2 {
         for (eight, first) in eights.iter().zip((0..).step_by(8)) {
             // SAFETY: an unaligned load of exactly the eight values that the reference covers.
             let values = unsafe { _mm256_loadu_si256(eight.as_ptr().cast()) };
+            // AVX2 compares integers by "greater" only. The lanes that are not greater are near:
+            // the eight mask bits are inverted.
             let far = _mm256_castsi256_ps(_mm256_cmpgt_epi32(values, limits));
             let mut near = !_mm256_movemask_ps(far) as u32 & 0xff;
+            // Each turn takes the lowest set bit, then clears it. So positions come in order.
             while near != 0 {
                 out.push(first + near.trailing_zeros());
                 near &= near - 1;
             }
         }
+        // Up to seven values remain; their positions go on from there.
         portable::within_from((values.len() - rest.len()) as u32, rest, limit, out);
     }
 
@@ -310,7 +330,8 @@ mod avx2 {
             return;
         };
         for (at, &block) in blocks.iter().enumerate() {
-            // The named blocks are not neighbours: the memory is asked for the one after the next.
+            // The named blocks may be far apart, so the processor cannot guess which one is next.
+            // The memory is asked two blocks ahead, to have the time of two blocks to deliver.
             if let Some(&next) = blocks.get(at + 2) {
                 prefetch(head_of(next));
             }
@@ -319,8 +340,10 @@ mod avx2 {
             for (pairs, &query) in head.iter().zip(components) {
                 partials = add_squares(partials, pairs, query);
             }
+            // As a head ends with the norm of the rest and a zero, that norm is one more pair.
             let bounds = add_squares(partials, &head[components.len()], rest);
             let mut near = not_above(&bounds, limit);
+            // Without a survivor the sums need not be written to memory.
             if near == 0 {
                 continue;
             }
@@ -331,6 +354,8 @@ mod avx2 {
                 let position = block * BLOCK as u32 + lane as u32;
                 fetch(position);
                 out.push(Survivor {
+                    // A lane is below `BLOCK` anyway; the remainder tells the compiler, which then
+                    // leaves out the test of the index.
                     bound: bounds[lane % BLOCK],
                     partial: partials[lane % BLOCK],
                     position,
@@ -345,6 +370,8 @@ mod avx2 {
     fn add_squares(mut sums: [__m256i; WIDE], pairs: &Pairs, query: [i16; 2]) -> [__m256i; WIDE] {
         let (pairs, query) = (load(pairs), broadcast(query));
         for i in 0..WIDE {
+            // Two differences of −2¹⁵ in a lane would overflow. The codes' lengths exclude
+            // them: the difference would be longer than 16,000 + 30,000.
             let difference = _mm256_subs_epi16(pairs[i], query);
             sums[i] = _mm256_add_epi32(sums[i], _mm256_madd_epi16(difference, difference));
         }
@@ -359,12 +386,13 @@ mod avx2 {
         let mut near = 0;
         for (i, &values) in values.iter().enumerate() {
             let far = _mm256_castsi256_ps(_mm256_cmpgt_epi32(values, limits));
+            // Eight lanes a register: register i has the bits from 8·i on.
             near |= (!_mm256_movemask_ps(far) as u32 & 0xff) << (8 * i);
         }
         near
     }
 
-    /// Sixteen numbers a register.
+    /// The numbers in registers, sixteen in each.
     #[target_feature(enable = "avx2")]
     fn sixteens(values: &[i16; WIDTH + 2]) -> [__m256i; 4] {
         // SAFETY: sixty-four numbers are four registers of sixteen; any bits are valid.
@@ -381,6 +409,8 @@ mod avx2 {
         fetch: impl Fn(u32),
     ) {
         let (steps, values) = (sixteens(&sought.steps), sixteens(&sought.values));
+        // Survivors are moved up in place: the first `kept` have passed. As `kept` is never beyond
+        // `read`, none is overwritten before it was read.
         let mut kept = 0;
         for read in 0..survivors.len() {
             let mut survivor = survivors[read];
@@ -388,13 +418,17 @@ mod avx2 {
             let line = std::ptr::from_ref(segment).cast::<__m128i>();
             let mut sums = _mm256_setzero_si256();
             for i in 0..4 {
-                // The norm of the rest comes along as two codes, and is multiplied by zero.
+                // The last two bytes are the norm of the rest. They are taken for two more codes;
+                // their steps and the query's values are zero, so they add nothing.
                 // SAFETY: an aligned load of a quarter of the sixty-four bytes of the segment,
                 // which has no padding.
                 let codes = _mm256_cvtepi8_epi16(unsafe { _mm_load_si128(line.add(i)) });
+                // The instruction keeps the low 16 bits of a product, which are all of it: the
+                // index chooses its steps so.
                 let difference = _mm256_subs_epi16(_mm256_mullo_epi16(codes, steps[i]), values[i]);
                 sums = _mm256_add_epi32(sums, _mm256_madd_epi16(difference, difference));
             }
+            // The eight sums are folded, half onto half, until one is left.
             let four = _mm_add_epi32(
                 _mm256_castsi256_si128(sums),
                 _mm256_extracti128_si256::<1>(sums),
@@ -403,6 +437,7 @@ mod avx2 {
             survivor.partial +=
                 _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32::<0b00_00_00_01>(two)));
             survivor.bound = survivor.partial + square(segment.rest.saturating_sub(sought.rest));
+            // Written in any case. If the survivor is out, the next one takes its place.
             survivors[kept] = survivor;
             if survivor.bound <= limit {
                 kept += 1;
