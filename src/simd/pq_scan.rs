@@ -75,7 +75,7 @@ pub(crate) struct Scan<'a> {
     pub limit: f32,
 }
 
-/// Most sub-quantisers whose entries can be added in 16 bits.
+/// Most sub-quantisers whose entries can be added in 16 bits: 65,535 / 255 = 257.
 pub(crate) const MOST_SUBQUANTIZERS: usize = u16::MAX as usize / u8::MAX as usize;
 
 /// The codes of n vectors (n × `m`, row by row, below 16) in blocks of [`BLOCK`], `m.div_ceil(2)`
@@ -87,6 +87,8 @@ pub(crate) fn pack(codes: &[u8], m: usize) -> Vec<Pair> {
     for (row, code) in codes.chunks_exact(m).enumerate() {
         let (block, lane) = (row / BLOCK, row % BLOCK);
         for (j, &value) in code.iter().enumerate() {
+            // Sub-quantiser j has half `j % 2` of its pair. The first 16 vectors of a block have
+            // the low four bits of the bytes, the other 16 the high ones.
             packed[block * pairs + j / 2].0[j % 2 * 16 + lane % 16] |= value << (lane / 16 * 4);
         }
     }
@@ -97,6 +99,8 @@ pub(crate) fn pack(codes: &[u8], m: usize) -> Vec<Pair> {
 /// table − product) / step. The step is that with which the steepest table just fits. Returns it,
 /// and the sum of the largest, from which entries · step are to be taken.
 pub(crate) fn quantize(products: &[[f32; 16]], tables: &mut Vec<Pair>) -> (f32, f32) {
+    // With an odd number of sub-quantisers the last half is left over. Its entries stay zero and
+    // add nothing, whatever its codes are.
     tables.clear();
     tables.resize(products.len().div_ceil(2), Pair::default());
     quantize_into(products, tables)
@@ -109,7 +113,8 @@ dispatch! {
 }
 
 /// Appends the vectors whose estimate is at most the limit, in order. `codes` are as [`pack`] makes
-/// them, with as many pairs a block as there are `tables`, at most [`MOST_SUBQUANTIZERS`] / 2.
+/// them, with as many pairs a block as there are `tables`; these have at most
+/// [`MOST_SUBQUANTIZERS`] sub-quantisers, or sums would overflow.
 ///
 /// # Panics
 /// If there is no such position.
@@ -136,7 +141,8 @@ pub(crate) fn scan_bytes(
     let rows = codes[start * tables.len()..end * tables.len()].chunks_exact(tables.len());
     let biases = &scan.biases[start..end];
     for ((position, code), &bias) in (start as u32..).zip(rows).zip(biases) {
-        // Four sums, so that an addition need not wait for the one before.
+        // Four sums, so that an addition need not wait for the one before. Each takes every fourth
+        // sub-quantiser.
         let mut sums = [0.0f32; 4];
         for (code, tables) in code.chunks(4).zip(tables.chunks(4)) {
             for ((sum, &code), table) in sums.iter_mut().zip(code).zip(tables) {
@@ -155,6 +161,8 @@ mod portable {
     use super::{BLOCK, Pair, Scan, Scored};
     use crate::simd::fold_lanes;
 
+    // By comparison, not by `f32::max`, which has to take care of NaN: a comparison is one SIMD
+    // instruction.
     #[inline(always)]
     fn largest(table: &[f32; 16]) -> f32 {
         fold_lanes(*table, |a, b| if a > b { a } else { b })
@@ -173,18 +181,27 @@ mod portable {
             steepest = steepest.max(most - smallest(table));
             sum += most;
         }
+        // A single step for all tables: entries of different tables are added, so a unit has to
+        // mean the same in all of them.
         let step = steepest / 255.0;
+        // Where all products of each table are equal, the step is zero, and so are all entries.
+        // Where the step is so small that its inverse overflows, the largest float takes the place
+        // of infinity: infinity times zero would be NaN.
         let per_product = if step > 0.0 {
             step.recip().min(f32::MAX)
         } else {
             0.0
         };
+        // A pair's two halves are the tables of two sub-quantisers, one after the other.
         let halves = tables
             .iter_mut()
             .flat_map(|pair| pair.0.as_chunks_mut::<16>().0);
         for (half, table) in halves.zip(products) {
             let most = largest(table);
             for (entry, product) in half.iter_mut().zip(table) {
+                // The largest product has the entry 0, the least of the steepest table 255. Adding
+                // a half makes the cast round to the nearest. It goes by i32, for which SIMD has an
+                // instruction.
                 *entry = ((most - product) * per_product + 0.5).min(255.0) as i32 as u8;
             }
         }
@@ -194,9 +211,12 @@ mod portable {
     pub fn scan_blocks(codes: &[Pair], tables: &[Pair], scan: &Scan<'_>, found: &mut Vec<Scored>) {
         for position in scan.positions.clone() {
             let (block, lane) = (position / BLOCK, position % BLOCK);
+            // At most 257 entries of 255: 16 bits are enough.
             let mut sum = 0u16;
             for (codes, table) in codes[block * tables.len()..].iter().zip(tables) {
                 for half in [0, 16] {
+                    // The code of four bits: the low half of the byte for the first 16 vectors,
+                    // otherwise the high half.
                     let code = codes.0[half + lane % 16] >> (lane / 16 * 4) & 15;
                     sum += u16::from(table.0[half + usize::from(code)]);
                 }
@@ -230,29 +250,40 @@ mod avx2 {
     #[target_feature(enable = "avx2")]
     fn sums(block: &[Pair], tables: &[Pair]) -> [__m128i; 4] {
         let low = _mm256_set1_epi8(15);
-        // Entries are added as 16 bits, two bytes at once: `both` counts the upper byte 256-fold,
-        // `upper` counts it alone.
+        // A shuffle gives 32 entries of 8 bits, but their sums need 16. Widening the entries takes
+        // two instructions before the two additions; this way takes one. Two neighbouring bytes are
+        // added as one number of 16 bits, in `both`, and the upper byte alone in `upper`. In the
+        // end, both − 256 · upper is the sum of the lower bytes. `both` may overflow on the way:
+        // all is modulo 2¹⁶, and the result is below it.
         let mut both = [_mm256_setzero_si256(); 2];
         let mut upper = both;
         for (codes, table) in block.iter().zip(tables) {
             let (codes, table) = (load(codes), load(table));
+            // Codes of the first 16 vectors, then of the other 16. There is no shift of bytes; what
+            // the shift of 16 bits brings in from the next byte is masked off.
             let lanes = [
                 _mm256_and_si256(codes, low),
                 _mm256_and_si256(_mm256_srli_epi16::<4>(codes), low),
             ];
             for half in 0..2 {
+                // The lookup: byte i becomes the entry that code i names. Each half of the register
+                // looks up in its own half of the table, so two sub-quantisers are looked up at
+                // once.
                 let entries = _mm256_shuffle_epi8(table, lanes[half]);
                 both[half] = _mm256_add_epi16(both[half], entries);
                 upper[half] = _mm256_add_epi16(upper[half], _mm256_srli_epi16::<8>(entries));
             }
         }
-        // The two sub-quantisers of a register, one in either half of it.
+        // The two halves of a register belong to two sub-quantisers, for the same vectors. Adding
+        // them makes the sum over all sub-quantisers.
         let join = |sums| {
             _mm_add_epi16(
                 _mm256_castsi256_si128(sums),
                 _mm256_extracti128_si256::<1>(sums),
             )
         };
+        // `even` has the vectors 0, 2, 4, ... of sixteen, which were in the lower bytes, and `odd`
+        // has 1, 3, 5, ... Unpacking takes them by turns, so that they are in order again.
         let [first, last] = [0, 1].map(|half| {
             let even = join(_mm256_sub_epi16(
                 both[half],
@@ -282,10 +313,13 @@ mod avx2 {
         for (eight, &sums) in sums.iter().enumerate() {
             // SAFETY: eight of the block's 32 biases, unaligned.
             let bias = unsafe { _mm_loadu_si128(biases.as_ptr().add(8 * eight).cast()) };
+            // The operations of `Linear::estimate` in the same order. A fused multiply-add would
+            // round once less, and the forms would differ in the last bit.
             let bias = _mm256_add_ps(_mm256_mul_ps(float(bias), per_bias), offset);
             let estimate = _mm256_add_ps(_mm256_mul_ps(float(sums), per_entry), bias);
             // SAFETY: eight of the block's 32 estimates, unaligned.
             unsafe { _mm256_storeu_ps(estimates.as_mut_ptr().add(8 * eight), estimate) };
+            // At most the limit; a NaN is not.
             let near = _mm256_cmp_ps::<_CMP_LE_OQ>(estimate, most);
             within |= (_mm256_movemask_ps(near) as u32) << (8 * eight);
         }
@@ -301,7 +335,8 @@ mod avx2 {
         let mut padded = [0; BLOCK];
         for block in positions.start / BLOCK..positions.end.div_ceil(BLOCK) {
             let start = block * BLOCK;
-            // The last block of all may have fewer biases than lanes.
+            // The last block of all may have fewer biases than lanes. It gets zeros for the others,
+            // which the masks below take out.
             let biases = match scan.biases[start..].first_chunk::<BLOCK>() {
                 Some(biases) => biases,
                 None => {
@@ -311,9 +346,11 @@ mod avx2 {
             };
             let sums = sums(&codes[block * tables.len()..][..tables.len()], tables);
             let (estimates, mut within) = estimate(sums, biases, scan.linear, scan.limit);
-            // The first and the last block may reach beyond the positions.
+            // The first block may begin before the positions and the last may end after them: the
+            // lanes outside are cleared. Every block has a position, so no shift is by 32.
             within &= u32::MAX << positions.start.saturating_sub(start);
             within &= u32::MAX >> (start + BLOCK).saturating_sub(positions.end);
+            // Each turn takes the lowest set bit, then clears it. So vectors come in order.
             while within != 0 {
                 let lane = within.trailing_zeros() as usize;
                 found.push(Scored {

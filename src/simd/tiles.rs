@@ -396,8 +396,8 @@ mod avx2 {
     use super::{Line, POINTS};
 
     /// Words whose products are added in 16 bits. Each adds two products to a lane, so that a
-    /// lane gets eight in all. The least sum is 8 · 64 · −64 = −2¹⁵, the least number of 16
-    /// bits. The largest is 8 · 64 · 63, which is below 2¹⁵.
+    /// lane gets eight in all. The least sum is 8 · 64 · −64 = −2¹⁵, which just fits. The
+    /// largest is 8 · 64 · 63, which is below 2¹⁵.
     const SHORT: usize = 4;
 
     #[target_feature(enable = "avx2,fma")]

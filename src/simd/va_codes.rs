@@ -223,9 +223,9 @@ mod portable {
             let squares = components.map(|((&code, &step), &value)| {
                 square((i16::from(code) * step).saturating_sub(value))
             });
+            survivor.partial += squares.sum::<i32>();
             // The norm of the rest is that after this segment. It replaces the one in the bound so
             // far.
-            survivor.partial += squares.sum::<i32>();
             survivor.bound = survivor.partial + square(segment.rest.saturating_sub(sought.rest));
             let near = survivor.bound <= limit;
             if near {
