@@ -96,7 +96,8 @@ impl Geometry {
         (self.width + self.kernel - 1) * self.c_in
     }
 
-    /// Values of the padded image, and room for the last run to be read in whole registers.
+    /// Values of the padded image, and room for the last run to be read in whole registers: that
+    /// reads up to `LANES − 1` values beyond its end.
     fn padded_len(&self) -> usize {
         (self.height + self.kernel - 1) * self.padded_row() + LANES
     }
@@ -109,6 +110,8 @@ impl Geometry {
 
     /// Copies an image into the middle of `padded`, whose border is zero.
     fn pad(&self, image: &[f32], padded: &mut [f32]) {
+        // Only the middle is ever written. So the border keeps the zeros of its allocation, for all
+        // images.
         let row = self.width * self.c_in;
         for (y, values) in image.chunks_exact(row).enumerate() {
             padded[self.padded_start(y)..][..row].copy_from_slice(values);
@@ -123,11 +126,14 @@ impl Geometry {
         }
     }
 
-    /// Where the four pixels of a pooling window have their patches in the padded image, and a
-    /// place for the dead.
+    /// Where the four pixels of a pooling window have their patches in the padded image. The fifth
+    /// place is for windows without a gradient ([`DEAD`]): any valid place, as it is never used.
     #[inline(always)]
     fn window_places(&self, window: usize) -> [usize; WINNERS] {
         let (_, columns) = self.pooled();
+        // The window covers two rows and two columns of pixels. The patch of pixel (y, x) begins at
+        // row y and column x of the padded image: the margin is as wide as the patch reaches to the
+        // left and above.
         let (y, x) = (window / columns * 2, window % columns * 2);
         let corner = y * self.padded_row() + x * self.c_in;
         let below = corner + self.padded_row();
@@ -140,6 +146,8 @@ impl Geometry {
         let patch = self.kernel * self.run();
         let mut packed = vec![[0.0; TILE]; self.c_out.div_ceil(TILE) * patch];
         for (channel, weight) in weight.chunks_exact(patch).enumerate() {
+            // A channel is one column of its tile. The last tile keeps zeros in the columns that no
+            // channel has.
             let tile = &mut packed[channel / TILE * patch..][..patch];
             for (row, &value) in tile.iter_mut().zip(weight) {
                 row[channel % TILE] = value;
@@ -289,11 +297,14 @@ mod source {
         let (pooled_rows, pooled_columns) = g.pooled();
         for (tile, weights) in packed.chunks_exact(g.kernel * g.run()).enumerate() {
             let channels = tile * TILE..g.c_out.min((tile + 1) * TILE);
+            // The last tile may have fewer channels than columns. It is computed in full, and what
+            // belongs to no channel is not copied out.
             let mut tile_bias = [0.0; TILE];
             tile_bias[..channels.len()].copy_from_slice(&bias[channels.clone()]);
             for pooled_row in 0..pooled_rows {
                 // Two rows of pixels make one row of windows.
                 for (y, row) in rows.chunks_exact_mut(2 * pooled_columns).enumerate() {
+                    // The patches of image row y begin at row y of the padded image.
                     let padded = &padded[(2 * pooled_row + y) * g.padded_row()..];
                     convolve::<FMA>(&g, padded, weights, row);
                 }
@@ -302,6 +313,8 @@ mod source {
                 for (column, (upper, lower)) in windows.enumerate() {
                     let window = [&upper[0], &upper[1], &lower[0], &lower[1]];
                     let (best, winner) = pool(window, &tile_bias);
+                    // The output has all channels of a window together; this tile writes its share
+                    // of them.
                     let at = (pooled_row * pooled_columns + column) * g.c_out;
                     let span = at + channels.start..at + channels.end;
                     output[span.clone()].copy_from_slice(&best[..span.len()]);
@@ -321,13 +334,17 @@ mod source {
         weights: &[[f32; TILE]],
         row: &mut [[f32; TILE]],
     ) {
-        // Tiles of at most six pixels, as equal as may be: 6 × 16 sums are 12 of the 16 registers.
+        // Tiles have at most six pixels: 6 × 16 sums are 12 of the 16 AVX registers. They are made
+        // as equal as can be, as a small tile loads the same weights for fewer pixels. A row of 28
+        // pixels has tiles of 6, 6, 6, 5 and 5, not four of six and one of four.
         let (count, tiles) = (row.len(), row.len().div_ceil(6));
         let mut rest = row;
         for tile in 0..tiles {
+            // The column of the first pixel that is left.
             let x = count - rest.len();
             let (sums, others) = rest.split_at_mut((count - x).div_ceil(tiles - tile));
             let padded = &padded[x * g.c_in..];
+            // The number of pixels is a constant in `tile_of`, so that its sums stay in registers.
             match sums.len() {
                 6 => tile_of::<FMA, 6>(g, padded, weights, sums),
                 5 => tile_of::<FMA, 5>(g, padded, weights, sums),
@@ -351,8 +368,11 @@ mod source {
         let run = g.run();
         let mut sums = [[0.0f32; TILE]; P];
         for (ky, weights) in weights.chunks_exact(run).enumerate() {
+            // The patches of neighbouring pixels overlap: each begins `c_in` values after the one
+            // before.
             let runs: [&[f32]; P] = from_fn(|p| &padded[ky * g.padded_row() + p * g.c_in..][..run]);
             for (i, weights) in weights.iter().enumerate() {
+                // The 16 weights are loaded once and meet one value of each of the P pixels.
                 for p in 0..P {
                     let value = runs[p][i];
                     for lane in 0..TILE {
@@ -369,6 +389,7 @@ mod source {
     #[inline(always)]
     fn pool(window: [&[f32; TILE]; 4], bias: &[f32; TILE]) -> ([f32; TILE], [u8; TILE]) {
         let mut best = *window[0];
+        // 32 bits, as wide as the floats: one comparison then chooses in both arrays.
         let mut winner = [0u32; TILE];
         #[expect(
             clippy::needless_range_loop,
@@ -383,7 +404,10 @@ mod source {
             }
         }
         for lane in 0..TILE {
+            // The bias is the same for all four pixels, so it can be added after the largest is
+            // found.
             best[lane] += bias[lane];
+            // This is false for a NaN, so that a NaN passes the ReLU.
             let dead = best[lane] <= 0.0;
             best[lane] = if dead { 0.0 } else { best[lane] };
             winner[lane] = if dead { u32::from(DEAD) } else { winner[lane] };
@@ -410,6 +434,9 @@ mod source {
         scratch.channel_hits.fill(0);
         let gradients = gradient.chunks_exact(g.c_out);
         let windows = gradients.zip(winners.chunks_exact(g.c_out)).enumerate();
+        // Nobody needs the gradient of the network's input: its layer takes the shorter loop. Both
+        // loops go over the windows once and collect the hits, from which the gradient of the
+        // weights is computed at the end.
         match d_image {
             None => {
                 for (window, (gradient, winners)) in windows {
@@ -448,8 +475,9 @@ mod source {
         } = scratch;
         let (pooled_rows, pooled_columns) = g.pooled();
         let windows = pooled_rows * pooled_columns;
-        // Without branches, which would be mispredicted half the time: the dead are written where
-        // the next hit overwrites them.
+        // A branch on whether a window is dead could not be predicted. So every window is written,
+        // and the length of the list grows for hits only: the next hit overwrites a dead one. Each
+        // channel has room for all windows, so the write stays inside.
         for (channel, (&gradient, &winner)) in gradient.iter().zip(winners).enumerate() {
             let hits = &mut channel_hits[channel];
             let place = places[usize::from(winner.min(DEAD))];
@@ -478,7 +506,10 @@ mod source {
         let (run, filter) = (g.wide_run(), g.kernel * g.wide_run());
         for channel in 0..g.c_out {
             let hits = &by_channel[channel * windows..][..channel_hits[channel] as usize];
+            // Row ky of the filter met row ky of each patch, which is `ky` rows below its place.
             for ky in 0..g.kernel {
+                // A run is added in whole registers. What lies beyond its end in the image goes to
+                // lanes that `narrow` leaves out.
                 let to = &mut d_weight[channel * filter + ky * run..][..run];
                 add_runs::<FMA>(to, hits, padded, ky * g.padded_row());
             }
@@ -500,7 +531,8 @@ mod source {
             by_pixel, d_padded, ..
         } = scratch;
         let (run, filter) = (g.wide_run(), g.kernel * g.wide_run());
-        // Again without branches: the dead go into a list of their own, which nobody reads.
+        // Channels are sorted by the pixel they hit, again without branches: the dead go into a
+        // fifth list, which nobody reads.
         let mut pixel_hits = [0; WINNERS];
         for (channel, (&gradient, &winner)) in gradient.iter().zip(winners).enumerate() {
             let winner = usize::from(winner.min(DEAD));
@@ -510,6 +542,9 @@ mod source {
         }
         for winner in 0..usize::from(DEAD) {
             let hits = &by_pixel[winner * g.c_out..][..pixel_hits[winner]];
+            // The reverse of the forward pass: row ky of the weights goes to row ky of the patch.
+            // Beyond the end of a run the wide weights are zero: the values that follow it in the
+            // image get zeros added.
             for ky in 0..g.kernel {
                 let to = &mut d_padded[places[winner] + ky * g.padded_row()..][..run];
                 add_runs::<FMA>(to, hits, wide, ky * run);
@@ -526,8 +561,9 @@ mod source {
         mut offset: usize,
     ) {
         loop {
-            // As many registers of sums as fit, and at least eight in flight: an FMA takes four
-            // cycles, two start in each.
+            // The sums of up to twelve registers are kept, of the 16 that there are. An FMA takes
+            // four cycles and two can start in each, so eight have to be in flight. Where a run has
+            // fewer registers than that, several hits are added at once, each to sums of its own.
             let (now, rest) = match to.len() / LANES {
                 0 => return,
                 1 => add_block::<FMA, 1, 8>(to, hits, from, offset),
@@ -550,6 +586,7 @@ mod source {
         offset: usize,
     ) -> (usize, &'a mut [f32]) {
         let (to, rest) = to.split_at_mut(N * LANES);
+        // The first of the U groups of sums begins with what `to` holds, the others with zero.
         let mut sums = [[[0.0f32; LANES]; N]; U];
         for (sum, to) in sums[0].iter_mut().zip(to.chunks_exact(LANES)) {
             sum.copy_from_slice(to);
@@ -564,6 +601,7 @@ mod source {
                 }
             }
         };
+        // The hits go to the U groups by turns; those of a group that is not full go to the first.
         for group in &mut groups {
             for u in 0..U {
                 add(&mut sums[u], &group[u]);
@@ -572,6 +610,7 @@ mod source {
         for hit in groups.remainder() {
             add(&mut sums[0], hit);
         }
+        // The groups are joined, and the sums leave the registers only here.
         let (first, others) = sums.split_first_mut().expect("U is at least one");
         for other in others {
             for n in 0..N {
