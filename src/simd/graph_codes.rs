@@ -65,6 +65,7 @@ fn coordinates(code: &[CodeLine]) -> impl Iterator<Item = i32> {
 /// Writes the tail of a code c whose coordinates are there: ‖c‖² − 128·Σc + `rest`, the
 /// squared length of what the code leaves out.
 pub(crate) fn finish(code: &mut [CodeLine], rest: u32) {
+    // ‖c‖² − 128·Σc, term by term: c² − 128·c = c·(c − 128).
     let own: i32 = coordinates(code)
         .map(|value| value * (value - 2 * SHIFT))
         .sum();
@@ -85,12 +86,15 @@ pub(crate) struct Query<const LINES: usize> {
 impl<const LINES: usize> Query<LINES> {
     /// Of a code with its tail.
     pub(crate) fn new(code: &[CodeLine; LINES]) -> Self {
-        // Bytes wrap to two's complement.
+        // 0..=127 becomes −64..=63 in two's complement: a negative result wraps.
         let mut shifted =
             code.map(|line| CodeLine(line.0.map(|value| value.wrapping_sub(SHIFT as u8))));
+        // The tail has to be zero. The product runs over whole lines, and so multiplies the tail of
+        // the other code too.
         shifted[LINES - 1].0[64 - TAIL..].fill(0);
         Self {
             shifted,
+            // The tail is ‖c‖² − 128·Σc + rest. Adding 128·Σc leaves ‖c‖² + rest.
             squares: tail(code) + 2 * SHIFT * coordinates(code).sum::<i32>(),
         }
     }
@@ -102,6 +106,7 @@ impl<const LINES: usize> Query<LINES> {
         code: &[CodeLine; LINES],
         product: impl FnOnce(&[CodeLine; LINES], &[CodeLine; LINES]) -> i32,
     ) -> u32 {
+        // A sum of squares and of rests: never negative, so the cast changes nothing.
         (self.squares + tail(code) - 2 * product(code, &self.shifted)) as u32
     }
 }
@@ -131,8 +136,10 @@ pub(crate) fn score<const LINES: usize>(
     score_into(query, codes, ids, distances);
 }
 
-/// Adds to `sums` the values 2i and 2i + 1 times their coefficients in row i of `pairs`, where the
-/// two's coefficients alternate. `sums` are a multiple of 64; rows of two zeros are not read.
+/// A vector times a matrix, in whole numbers: adds to `sums` the values 2i and 2i + 1 times their
+/// coefficients in row i of `pairs`. In a row the coefficients of the two values alternate. The
+/// number of sums is a multiple of 64. Where both values are zero, as black pixels are, the AVX2
+/// form does not read their row.
 ///
 /// ```text
 /// sums[j] += values[2i] · pairs[i][2j] + values[2i + 1] · pairs[i][2j + 1]
@@ -182,7 +189,8 @@ dispatch! {
 /// Largest size of a number that [`to_whole`] writes: 11 bits and a sign.
 pub(crate) const MOST_WHOLE: f32 = 2_047.0;
 
-/// The unit of [`to_whole`], and its inverse: zero for numbers so small that it overflows.
+/// The unit of [`to_whole`], and its inverse. Numbers may be so small that the inverse overflows;
+/// then it is zero, and so is what is made of them.
 fn unit(largest: f32, exact: bool) -> (f32, f32) {
     let unit = if exact && largest <= MOST_WHOLE {
         1.0
@@ -241,11 +249,14 @@ mod portable {
 
     #[inline(always)]
     pub fn to_whole_into(values: &[f32], whole: &mut [i16]) -> f32 {
-        // Sizes are ordered as their bits are; and the maximum of integers is SIMD, where that of
-        // floats is not.
+        // Floats without a sign are in the same order as their bits. So the largest is found among
+        // integers, which the compiler does in SIMD. It does not so with `f32::max`, which takes
+        // care of NaN.
         let (mut largest, mut exact) = (0, true);
         for &value in values {
             largest = value.abs().to_bits().max(largest);
+            // The cast cuts off fractions. Numbers too large for i32 are too large for the unit 1
+            // anyway.
             exact &= (value as i32) as f32 == value;
         }
         let (unit, per_unit) = unit(f32::from_bits(largest), exact);
@@ -256,6 +267,7 @@ mod portable {
     #[inline(always)]
     pub fn round(values: &[f32], per_unit: f32, whole: &mut [i16]) {
         for (whole, &value) in whole.iter_mut().zip(values) {
+            // To the nearest, of two equally near to the even one: as the AVX2 instruction does.
             *whole = (value * per_unit).round_ties_even() as i32 as i16;
         }
     }
@@ -276,17 +288,21 @@ mod avx2 {
         unsafe { _mm256_load_si256(bytes.as_ptr().cast()) }
     }
 
-    /// Σ codeᵢ·queryᵢ. Of coordinates up to 127 and others from −64 to 63: four products
-    /// fit in 16 bits.
+    /// Σ codeᵢ·queryᵢ, of coordinates 0..=127 and −64..=63. The query's tail is zero.
     #[inline]
     #[target_feature(enable = "avx2")]
     fn product<const LINES: usize>(code: &[CodeLine; LINES], query: &[CodeLine; LINES]) -> i32 {
         let mut sums = _mm256_setzero_si256();
         for (code, query) in code.iter().zip(query) {
+            // Each lane of 16 bits gets two products from either half of the line. Four fit: they
+            // are at most 4 · 127 · 64 < 2¹⁵ in size. The instruction takes its first operand
+            // without a sign, so the code comes first.
             let half = |half| _mm256_maddubs_epi16(load(code, half), load(query, half));
             let products = _mm256_add_epi16(half(0), half(1));
+            // Multiplying by one adds pairs of lanes in 32 bits.
             sums = _mm256_add_epi32(sums, _mm256_madd_epi16(products, _mm256_set1_epi16(1)));
         }
+        // The eight sums are folded, half onto half, until one is left.
         let sums = _mm_add_epi32(
             _mm256_castsi256_si128(sums),
             _mm256_extracti128_si256::<1>(sums),
@@ -320,11 +336,14 @@ mod avx2 {
 
     #[target_feature(enable = "avx2")]
     pub fn add_checked_pairs(sums: &mut [i32], pairs: &[i16], values: &[i16]) {
-        // 64 sums are eight registers: they stay there while all rows pass.
+        // Rows are `stride` coefficients, two for each sum. 64 sums are eight registers. They stay
+        // there while their columns of all rows pass by, and are written once.
         let stride = 2 * sums.len();
         for (block, sums) in sums.as_chunks_mut::<64>().0.iter_mut().enumerate() {
             let mut local = [_mm256_setzero_si256(); 8];
             for (row, values) in pairs.chunks_exact(stride).zip(values.as_chunks::<2>().0) {
+                // Both values as one number of 32 bits, the first in the low half, as the
+                // coefficients lie in memory.
                 let both = (values[0] as u16 as u32 | (values[1] as u16 as u32) << 16) as i32;
                 if both != 0 {
                     let both = _mm256_set1_epi32(both);
@@ -333,6 +352,7 @@ mod avx2 {
                         // SAFETY: the row's 128 coefficients are eight registers.
                         let coefficients =
                             unsafe { _mm256_loadu_si256(row.as_ptr().cast::<__m256i>().add(part)) };
+                        // Eight sums get two products each.
                         *local = _mm256_add_epi32(*local, _mm256_madd_epi16(coefficients, both));
                     }
                 }
@@ -355,6 +375,7 @@ mod avx2 {
         let (wide_whole, rest_whole) = whole.as_chunks_mut::<16>();
         let all_ones = _mm256_castsi256_ps(_mm256_set1_epi32(-1));
         let without_sign = _mm256_castsi256_ps(_mm256_set1_epi32(i32::MAX));
+        // `exact` keeps its bits as long as every number of its lane was whole.
         let (mut largest, mut exact) = (_mm256_setzero_ps(), all_ones);
         for (values, whole) in wide.iter().zip(&mut *wide_whole) {
             let halves = load_floats(values);
@@ -364,8 +385,10 @@ mod avx2 {
                 let back = _mm256_cvtepi32_ps(rounded[i]);
                 exact = _mm256_and_ps(exact, _mm256_cmp_ps::<_CMP_EQ_OQ>(back, halves[i]));
             }
+            // If the unit turns out to be one, this is the result already.
             store_words(rounded, whole);
         }
+        // The lanes are joined, and up to fifteen values that fill no register are looked at.
         let mut largest = lanes(largest).into_iter().fold(0.0, f32::max);
         let mut exact = _mm256_movemask_ps(exact) == 0xff;
         for &value in rest {
@@ -380,6 +403,7 @@ mod avx2 {
                 store_words(scaled.map(|half| _mm256_cvtps_epi32(half)), whole);
             }
         }
+        // The values that fill no register were only looked at so far.
         portable::round(rest, per_unit, rest_whole);
         unit
     }
@@ -396,7 +420,8 @@ mod avx2 {
     #[inline]
     #[target_feature(enable = "avx2")]
     fn store_words(integers: [__m256i; 2], words: &mut [i16; 16]) {
-        // Packing takes quarters by turns from either register; the permutation puts them in order.
+        // Packing works within halves of a register: quarters of the first and of the second
+        // register come by turns. The permutation 0, 2, 1, 3 puts those of the first together.
         let packed = _mm256_packs_epi32(integers[0], integers[1]);
         let packed = _mm256_permute4x64_epi64::<0b11_01_10_00>(packed);
         // SAFETY: sixteen 16-bit numbers are a register, unaligned.

@@ -35,8 +35,8 @@ use super::{LINE_WORDS, Line};
 pub(crate) const ROWS: usize = LINE_WORDS;
 /// Values of a row in a line.
 const VALUES: usize = 8;
-/// Lines from the one that a scan multiplies to the one that it asks the memory for (8 KiB ahead).
-/// The processor's own prefetching stops at every page.
+/// How many lines ahead of the one that it multiplies a scan asks the memory: 128 lines are 8 KiB.
+/// The processor's own prefetching stops at every page, that is, every 4 KiB.
 const PREFETCH_LINES: usize = 128;
 
 /// Rows of values 0..=15.
@@ -56,6 +56,9 @@ impl Codes {
     /// Two's complement codes; no more than 2¹⁴, so that sums fit in 31 bits.
     pub(crate) fn new(codes: &[u8]) -> Self {
         let mut words = vec![[[0; 4]; 2]; codes.len().div_ceil(VALUES)];
+        // Eight codes in order are the four for the low halves and the four for the high halves.
+        // The last ones are filled up with zeros, so that what a row has beyond its end adds
+        // nothing.
         words.as_flattened_mut().as_flattened_mut()[..codes.len()].copy_from_slice(codes);
         Self(words)
     }
@@ -93,11 +96,14 @@ impl Nibbles {
                 && query.0.len() == self.words
         );
         for (group, out) in (rows.start / ROWS..).zip(out.chunks_mut(ROWS)) {
+            // The lines of a group, and as many from `PREFETCH_LINES` further on: while a group is
+            // multiplied, that many are asked for. At the end of the table there are fewer.
             let from = group * self.words;
             let lines = &self.lines[from..from + self.words];
             let next = (from + PREFETCH_LINES).min(self.lines.len());
             let end = (from + PREFETCH_LINES + self.words).min(self.lines.len());
             let sums = products(lines, &self.lines[next..end], query);
+            // A group is computed in full, even if the rows end within it.
             out.copy_from_slice(&sums.0[..out.len()]);
         }
     }
@@ -117,6 +123,7 @@ impl Block<'_> {
             .iter_mut()
             .zip(values.chunks(VALUES))
         {
+            // The last values of a row may be fewer than eight; zeros fill them up.
             let mut eight = [0; VALUES];
             eight[..values.len()].copy_from_slice(values);
             line.0[row % ROWS] = std::array::from_fn(|at| eight[at] | eight[at + 4] << 4);
@@ -143,6 +150,7 @@ mod portable {
         for (line, [low, high]) in lines.iter().zip(query) {
             for (sum, word) in sums.0.iter_mut().zip(line.0) {
                 for at in 0..4 {
+                    // Values have no sign; the query's codes have one.
                     let [low, high] = [low[at], high[at]].map(|code| i32::from(code.cast_signed()));
                     *sum += i32::from(word[at] & 15) * low + i32::from(word[at] >> 4) * high;
                 }
@@ -158,8 +166,9 @@ mod avx2 {
 
     use super::{Codes, Line};
 
-    /// Lines whose products are added in 16 bits. An instruction adds two products, of low or of
-    /// high halves, a line has both: 4 · 4 · 15 · 128 < 2¹⁵.
+    /// Lines whose products are added in 16 bits. A line adds four products to a lane, two of low
+    /// halves and two of high ones. So four lines add 16 products to it, and
+    /// 16 · 15 · 128 = 30,720 < 2¹⁵.
     const SHORT: usize = 4;
 
     #[target_feature(enable = "avx2")]
@@ -174,6 +183,8 @@ mod avx2 {
         for (lines, query) in lines.chunks(SHORT).zip(query.chunks(SHORT)) {
             let mut short = [_mm256_setzero_si256(); 2];
             for (line, query) in lines.iter().zip(query) {
+                // One line is asked for with each that is multiplied, so that requests are spread
+                // evenly.
                 if let Some(line) = ahead.get(at) {
                     _mm_prefetch::<_MM_HINT_T0>((&raw const *line).cast());
                 }
@@ -181,6 +192,7 @@ mod avx2 {
                 add_products(line, query, &mut short);
             }
             for half in 0..2 {
+                // Multiplying by one adds the two 16-bit sums of each row in 32 bits.
                 sums[half] = _mm256_add_epi32(sums[half], _mm256_madd_epi16(short[half], ones));
             }
         }
@@ -201,6 +213,9 @@ mod avx2 {
         for (half, short) in short.iter_mut().enumerate() {
             // SAFETY: a line is sixteen aligned words of four bytes.
             let bytes = unsafe { _mm256_load_si256(line.0.as_ptr().cast::<__m256i>().add(half)) };
+            // A lane of 32 bits is one row: four bytes, eight values. The values have no sign, so
+            // they are the first operand. There is no shift of bytes; what the shift of 16 bits
+            // brings in from the next byte is masked off.
             let lows = _mm256_maddubs_epi16(_mm256_and_si256(bytes, mask), low);
             let highs =
                 _mm256_maddubs_epi16(_mm256_and_si256(_mm256_srli_epi16::<4>(bytes), mask), high);
