@@ -90,7 +90,7 @@ mod portable {
     use super::{LANES, Line};
     use crate::simd::{LINE_WORDS, fold_lanes, sum_in_lanes};
 
-    /// Partial sums of a single distance or product.
+    /// Partial sums of a single distance or product: two AVX registers of `f32`, four of `f64`.
     const SUMS: usize = 16;
 
     /// Coordinates after which a group is looked at for whether it is beyond the limit as a whole.
@@ -118,6 +118,7 @@ mod portable {
         term: impl Fn(f32) -> f32,
     ) {
         out.clear();
+        // A group has `LANES` values for each coordinate of the query.
         for group in groups.chunks_exact(LANES * query.len()) {
             let mut sums = [0.0f32; LANES];
             for (query, values) in query.chunks(STEP).zip(group.chunks(STEP * LANES)) {
@@ -126,10 +127,14 @@ mod portable {
                         sums[lane] += term(query - values[lane]);
                     }
                 }
-                // A sum over all lanes, not `any`: a branch a lane would keep this out of SIMD.
+                // All lanes are compared, and the results are joined by `|`. `any` would stop at
+                // the first that is inside. That is a branch a lane, which would keep this out of
+                // SIMD.
                 let inside = sums
                     .iter()
                     .fold(0u32, |inside, &sum| inside | u32::from(sum <= limit));
+                // The sums so far are all above the limit, which is all that callers are promised
+                // of such a group.
                 if inside == 0 {
                     break;
                 }
@@ -144,6 +149,7 @@ mod portable {
         out.clear();
         out.extend(rows.iter().map(|&row| {
             let sketch = &sketches[row as usize * width..][..width];
+            // A sum for each place in a line, over all lines of the sketch.
             let mut sums = [0.0f32; LINE_WORDS];
             for (a, b) in query.iter().zip(sketch) {
                 for (sum, (a, b)) in sums.iter_mut().zip(a.0.iter().zip(&b.0)) {

@@ -47,6 +47,7 @@ dispatch! {
 /// γₙ·‖row‖·‖vector‖ (Higham, *Accuracy and Stability of Numerical Algorithms*, 2nd
 /// ed., §3.1).
 pub(crate) fn roundings(dim: usize) -> usize {
+    // One of the product, ⌈d/16⌉ of its partial sum, and 4 that join 16 sums.
     dim.div_ceil(LANES) + 5
 }
 
@@ -67,6 +68,7 @@ mod portable {
         add: impl Fn(f32, f32, f32) -> f32 + Copy,
     ) {
         let dim = vector.len();
+        // Four rows at a time; up to three are left, which go one by one.
         let (fours, rest) = out.as_chunks_mut::<ROWS>();
         let (rows, last) = rows.split_at(fours.len() * ROWS * dim);
         for (out, rows) in fours.iter_mut().zip(rows.chunks_exact(ROWS * dim)) {
@@ -91,8 +93,11 @@ mod portable {
         add: impl Fn(f32, f32, f32) -> f32,
     ) -> [f32; N] {
         let mut sums = [[0.0f32; LANES]; N];
+        // The rows are cut to the length of the vector, so that the compiler knows that all have
+        // equally many chunks.
         let (chunks, rest) = vector.as_chunks::<LANES>();
         let split = rows.map(|row| row[..vector.len()].as_chunks::<LANES>());
+        // The vector is the outer loop: its 16 values are loaded once for all N rows.
         for (at, vector) in chunks.iter().enumerate() {
             for row in 0..N {
                 let values = &split[row].0[at];
@@ -102,6 +107,7 @@ mod portable {
             }
         }
         for row in 0..N {
+            // Fewer than 16 values are left; they go to the first sums.
             for (lane, (&a, &b)) in split[row].1.iter().zip(rest).enumerate() {
                 sums[row][lane] = add(sums[row][lane], a, b);
             }

@@ -54,11 +54,12 @@ fn each_row(a: &[f32], rows: &[f32], out: &mut [f32], distance: impl Fn(&[f32], 
     }
 }
 
-/// The partial sums in which the `f32` kernels add: value `i` goes to sum `i mod LANES`. They are
-/// four AVX registers, as an addition takes four cycles before its sum can be added to again.
+/// The partial sums in which the `f32` kernels add. They are four AVX registers: an addition takes
+/// four cycles, and one to another register can start in the meantime.
 const LANES: usize = 32;
 
-/// What an underflowing product can lose: a little more than the smallest positive `f32`.
+/// What an underflowing product can lose: a little more than the smallest positive `f32`, which is
+/// 2⁻¹⁴⁹.
 pub(crate) const UNDERFLOW: f64 = 1.5e-45;
 
 /// Bound of the relative error of a sum of `dim` terms by the `f32` kernels of this module.
@@ -68,12 +69,16 @@ pub(crate) const UNDERFLOW: f64 = 1.5e-45;
 /// each, at most n·u/(1 − n·u) in all (Higham, *Accuracy and Stability of Numerical
 /// Algorithms*, 2nd ed., §3.1), all terms being of one sign.
 pub(crate) fn relative_error(dim: usize) -> f64 {
+    // A term counts three times: its difference is rounded once and squared, which doubles that
+    // error, and the square is rounded. With the five that join the lanes this makes eight; ten is
+    // safe.
     gamma(dim.div_ceil(LANES) + 10)
 }
 
 /// γₙ = n·u/(1 − n·u) for the unit roundoff u = 2⁻²⁴ of `f32`; infinite where it stops
 /// making sense.
 pub(crate) fn gamma(roundings: usize) -> f64 {
+    // `f32::EPSILON` is 2⁻²³, the distance of 1 to the next float; half of it is u.
     let nu = roundings as f64 * f64::from(f32::EPSILON) / 2.0;
     if nu < 0.5 {
         nu / (1.0 - nu)
@@ -82,7 +87,7 @@ pub(crate) fn gamma(roundings: usize) -> f64 {
     }
 }
 
-/// Bytes of a piece whose sum of squares fits in 32 bits: 255² · 2¹⁵ < 2³².
+/// Bytes of a piece whose sum of squares fits in 32 bits without a sign: 255² · 2¹⁵ < 2³².
 const PIECE: usize = 1 << 15;
 
 mod portable {
@@ -142,6 +147,7 @@ mod avx2 {
     /// Sum of the eight lanes, as unsigned numbers.
     #[target_feature(enable = "avx2")]
     fn sum_u32(v: __m256i) -> u64 {
+        // The lanes of even number, widened to 64 bits, plus those of odd number.
         let low = _mm256_and_si256(v, _mm256_set1_epi64x(0xffff_ffff));
         sum_u64(_mm256_add_epi64(low, _mm256_srli_epi64::<32>(v)))
     }
@@ -171,25 +177,33 @@ mod avx2 {
         let zero = _mm256_setzero_si256();
         let mut total = 0;
         for (a, b) in a.chunks(PIECE).zip(b.chunks(PIECE)) {
+            // Each line splits off what is whole, and leaves the rest under the same name: blocks
+            // of 32 bytes, then at most one of 16, then up to 15 bytes.
             let ((wide_a, a), (wide_b, b)) = (a.as_chunks(), b.as_chunks());
             let ((half_a, a), (half_b, b)) = (a.as_chunks(), b.as_chunks());
             let (mut low, mut high) = (zero, zero);
             for (a, b) in wide_a.iter().zip(wide_b) {
                 let (a, b) = (load32(a), load32(b));
-                // |a − b| in a byte, widened to 16 bits, squared and added in pairs to 32.
+                // |a − b| in bytes: subtractions saturate at zero, so one of the two is zero and
+                // the other is the result. Unpacking with zeros widens to 16 bits. It takes the
+                // bytes out of order, which does not matter to a sum.
                 let difference = _mm256_or_si256(_mm256_subs_epu8(a, b), _mm256_subs_epu8(b, a));
                 let low_words = _mm256_unpacklo_epi8(difference, zero);
                 let high_words = _mm256_unpackhi_epi8(difference, zero);
+                // Squares are added in pairs to 32 bits.
                 low = _mm256_add_epi32(low, _mm256_madd_epi16(low_words, low_words));
                 high = _mm256_add_epi32(high, _mm256_madd_epi16(high_words, high_words));
             }
             for (a, b) in half_a.iter().zip(half_b) {
+                // Sixteen bytes fill a register once they are widened; differences may have a sign
+                // here.
                 let difference = _mm256_sub_epi16(
                     _mm256_cvtepu8_epi16(load16(a)),
                     _mm256_cvtepu8_epi16(load16(b)),
                 );
                 low = _mm256_add_epi32(low, _mm256_madd_epi16(difference, difference));
             }
+            // The sum of all lanes fits in 32 bits for a piece, so no lane overflows either.
             total += sum_u32(_mm256_add_epi32(low, high)) + portable::squared_euclidean_bytes(a, b);
         }
         total
@@ -201,6 +215,8 @@ mod avx2 {
         let ((half_a, a), (half_b, b)) = (a.as_chunks(), b.as_chunks());
         let mut sums = _mm256_setzero_si256();
         for (a, b) in wide_a.iter().zip(wide_b) {
+            // One instruction: the absolute differences of eight bytes, added up in a lane of 64
+            // bits.
             sums = _mm256_add_epi64(sums, _mm256_sad_epu8(load32(a), load32(b)));
         }
         for (a, b) in half_a.iter().zip(half_b) {
@@ -212,8 +228,8 @@ mod avx2 {
         sum_u64(sums) + portable::manhattan_bytes(a, b)
     }
 
-    /// Rounds, packs with saturation, and compares with what was there: only bytes come back equal.
-    /// (What is too large for an integer becomes the least integer, and packs to zero.)
+    /// Rounds to integers, packs them to bytes with saturation, and compares the bytes with the
+    /// values: only those that are bytes come back equal.
     #[target_feature(enable = "avx2")]
     pub fn to_bytes(values: &[f32], bytes: &mut [u8]) -> bool {
         let ((wide, values), (wide_bytes, bytes)) =
@@ -221,7 +237,11 @@ mod avx2 {
         let mut same = _mm256_castsi256_ps(_mm256_set1_epi32(-1));
         for (values, bytes) in wide.iter().zip(wide_bytes) {
             let values = load8(values);
+            // What has no integer of 32 bits, a NaN too, becomes the least one. Packing makes a
+            // zero of it, which is not equal to the value.
             let whole = _mm256_cvtps_epi32(values);
+            // Packing saturates twice, first to 0..=65,535. The second takes words as numbers with
+            // a sign: from 32,768 on they become 0, not 255. Both are wrong, and so are found.
             let words = _mm_packus_epi32(
                 _mm256_castsi256_si128(whole),
                 _mm256_extracti128_si256::<1>(whole),
@@ -231,6 +251,7 @@ mod avx2 {
             let back = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(eight));
             same = _mm256_and_ps(same, _mm256_cmp_ps::<_CMP_EQ_OQ>(back, values));
         }
+        // All lanes of all rounds were equal; and so are the last values, fewer than eight.
         _mm256_movemask_ps(same) == 0xff && portable::to_bytes(values, bytes)
     }
 
@@ -255,6 +276,7 @@ mod avx2 {
     #[inline]
     #[target_feature(enable = "avx2,fma")]
     pub fn manhattan_f32(a: &[f32], b: &[f32]) -> f32 {
+        // −0.0 has the bit of the sign and no other. Clearing it gives the absolute value.
         let sign = _mm256_set1_ps(-0.0);
         sum_f32(a, b, |sum, difference| {
             _mm256_add_ps(sum, _mm256_andnot_ps(sign, difference))
@@ -268,12 +290,16 @@ mod avx2 {
         let (wide_a, a) = a.as_chunks::<LANES>();
         let (wide_b, b) = b.as_chunks::<LANES>();
         let mut sums = [_mm256_setzero_ps(); 4];
+        // Each sum gets a register of every 32 values. The four do not wait for each other.
         for (a, b) in wide_a.iter().zip(wide_b) {
             let (a, b) = (a.as_chunks::<8>().0, b.as_chunks::<8>().0);
             for i in 0..4 {
                 sums[i] = add(sums[i], _mm256_sub_ps(load8(&a[i]), load8(&b[i])));
             }
         }
+        // Up to three registers remain and go to the first sums. Less than a register then goes to
+        // the fourth, so that no lane gets more than ⌈dim/32⌉ additions, as `relative_error`
+        // assumes.
         let ((eights_a, a), (eights_b, b)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
         for ((a, b), sum) in eights_a.iter().zip(eights_b).zip(&mut sums) {
             *sum = add(*sum, _mm256_sub_ps(load8(a), load8(b)));
@@ -281,6 +307,8 @@ mod avx2 {
         let last = a.len().min(b.len());
         if last > 0 {
             let lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+            // The first `last` lanes are set. Elsewhere both values are zero, and so is what they
+            // add.
             let mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(last as i32), lanes);
             // SAFETY: reads the first `last` values alone, which both slices have; the other lanes
             // become zero.
@@ -292,6 +320,7 @@ mod avx2 {
             };
             sums[3] = add(sums[3], _mm256_sub_ps(a, b));
         }
+        // Five additions join 32 sums: two here, to eight, and three to fold those, half onto half.
         let sum = _mm256_add_ps(
             _mm256_add_ps(sums[0], sums[1]),
             _mm256_add_ps(sums[2], sums[3]),
