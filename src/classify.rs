@@ -53,6 +53,7 @@ impl Weights {
         if neighbors.is_empty() {
             return None;
         }
+        // Only a distance of exactly zero counts as coincident, as in scikit-learn.
         let coincident = neighbors.iter().any(|neighbor| neighbor.distance == 0.0);
         // One sum for each class that a byte can name: no map, and nothing to allocate.
         let mut votes = [0.0f64; 256];

@@ -108,6 +108,7 @@ impl BruteForce {
         check_base(&base)?;
         let (centre, range) = (centre(&base), rounding::range(&base));
         base.in_huge_pages();
+        // Half bytes are multiplied, and products give the Euclidean distance only.
         let halves = (metric == Metric::Euclidean)
             .then(|| Halves::new(&base, range))
             .flatten()
@@ -136,6 +137,8 @@ impl BruteForce {
         // The first block of each scan has no threshold yet, so that all of its 96 rows are in
         // doubt. So a base of fewer than 16 · 96 = 1,536 rows never keeps half bytes.
         let len = self.base.len();
+        // Rows at equal distances stand for the queries to come. This needs no randomness, so that
+        // equal data give equal indexes.
         let mut queries = 0;
         let mut compared = 0;
         for row in (0..len).step_by(len.div_ceil(SAMPLE)) {
@@ -255,6 +258,7 @@ impl Index for BruteForce {
     }
 
     fn search(&self, query: Row<'_>, k: usize) -> Found {
+        // One scan over all rows. All are bounded or compared: nothing is skipped by where it lies.
         let len = self.base.len();
         let mut top = self.collector(k);
         let distances = Scan::new(self, query).rows(0..len, &mut top);

@@ -26,9 +26,10 @@
 //!
 //! # The bound, and why no neighbour is lost
 //! Let v = x − µ, R the first m rows of the rotation, ‖R·Rᵀ − I‖₂ ≤ ε, and φ(x) =
-//! (R·v, r(x)), where r(x) is the distance of v from the space that the rows of R span. Both parts
-//! of a difference v − w, inside and outside of that space, are shortened by φ, but for a
-//! factor: ‖φ(x) − φ(y)‖² ≤ (1 + ε)·‖x − y‖².
+//! (R·v, r(x)), where r(x) is the distance of v from the space that the rows of R span. A
+//! difference v − w has a part inside of that space and a part outside. φ lengthens neither of
+//! them, but for the error of the rotation in the first: ‖φ(x) − φ(y)‖² ≤ (1 + ε)·‖x
+//! − y‖².
 //!
 //! What is stored are integers c(x) near s·φ(x), s being a scale. Their distance from it, ‖c(x)
 //! − s·φ(x)‖, is measured: it is at most E for all points, and E′ for the query. Both
@@ -81,7 +82,7 @@ use crate::vectors::{Row, Vectors};
 
 /// Beyond this dimension the eigenvectors, O(d³), take longer than they are worth.
 const WIDEST: usize = 2_048;
-/// Below this number of vectors a full scan has no time to be slow.
+/// With fewer vectors than this a full scan takes so little time that a file is not worth building.
 const FEWEST: usize = 1_000;
 /// The share of a full scan's cost that a file may be expected to take: its codes take memory, and
 /// the few rows that the expectation comes from may mislead.

@@ -565,6 +565,7 @@ impl Index for Annoy {
         } = &*self.forest;
         let ids = rows.ids();
         let k = k.min(ids.len());
+        // 0 stands for the original's default.
         let search_k = if self.search.search_k == 0 {
             params.n_trees.saturating_mul(k)
         } else {

@@ -25,7 +25,9 @@ use crate::simd::pairwise::gamma;
 use crate::simd::tiles::{Line, POINTS, Panels, QUERIES, Tiles, Word};
 use crate::vectors::{Row, Vectors};
 
-/// In fewer dimensions, products of floats cost no more than the rounding to bytes leaves in doubt.
+/// In fewer dimensions than this, vectors of floats are multiplied as floats. As bytes they would
+/// be multiplied faster, but their rounding would leave so many rows in doubt that nothing is
+/// gained.
 const NARROW: usize = 48;
 
 /// Beyond this squared length an f32 product could overflow: the row, or every row for the query,
@@ -223,6 +225,8 @@ fn byte_panels(
     rankers: &[Ranker<'_>],
     dim: usize,
 ) -> (Panels<[u8; 4]>, Vec<Rounded>) {
+    // The queries are packed once and meet every block. Their rounding errors are kept for the
+    // limits.
     let words = dim.div_ceil(4);
     // Where d is no multiple of 4 the last word is filled up with zeros. So are those of the
     // points, and the products of both are zero.

@@ -232,6 +232,8 @@ pub(super) struct ScanCost {
 
 /// What a full scan of `base` costs, by half bytes if `halves`.
 pub(super) fn scan_cost(base: &Vectors, halves: bool) -> ScanCost {
+    // Tiles multiply bytes in either form of storage, but only where their rounding leaves little
+    // in doubt. That half bytes were kept is the sign of it for floats.
     let (single, batch) = match (base.storage(), halves) {
         (_, true) => (COSTS.scan_half_byte, COSTS.tile_byte),
         (Storage::Bytes(_), false) => (COSTS.scan_byte, COSTS.tile_byte),

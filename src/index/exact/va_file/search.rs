@@ -80,6 +80,8 @@ pub(super) fn search(
         most_seeds: 2 * k + SEEDS,
         work: Work::default(),
     };
+    // Each pass leaves in the lists what the next one begins with, and lowers the threshold in
+    // `top`.
     search.first_blocks(k, lists);
     search.other_blocks(lists);
     let stage = search.all_segments(lists);
@@ -216,9 +218,12 @@ impl Search<'_> {
     /// The greatest squared distance in codes of a stage at which a point can still be among the k
     /// nearest.
     fn limit(&self, stage: usize) -> i32 {
-        // The module's inequality: ‖c(q) − c(x)‖ ≤ s·√(1 + ε)·‖q − x‖ + E +
-        // E′. Its right side at the distance of the k-th best is the reach. The root of 1 + ε is
-        // left out, which makes it larger.
+        // The inequality of the module `va_file`:
+        //
+        //     ‖c(q) − c(x)‖ ≤ s·√(1 + ε)·‖q − x‖ + E + E′.
+        //
+        // Its right side at the distance of the k-th best is the reach. The root of 1 + ε is left
+        // out, which makes it larger.
         let File {
             scale,
             epsilon,
@@ -296,8 +301,8 @@ impl Search<'_> {
         }
         seeds.clear();
         seeds.extend(candidates.drain(..best));
-        // From heads alone the order is rough. One segment more excludes some of the seeds before
-        // their rows are read.
+        // From heads alone the order is rough. One segment more orders the seeds better, so that a
+        // bound beyond the limit, which ends the comparisons, is met sooner.
         let mut reached = stage;
         if stage == 0 && self.is_worth_refining(stage, best) {
             reached = 1;
