@@ -53,7 +53,9 @@ impl Weights {
         if neighbors.is_empty() {
             return None;
         }
+        // Only a distance of exactly zero counts as coincident, as in scikit-learn.
         let coincident = neighbors.iter().any(|neighbor| neighbor.distance == 0.0);
+        // One sum for each class that a byte can name: no map, and nothing to allocate.
         let mut votes = [0.0f64; 256];
         for neighbor in neighbors {
             let weight = match self {
@@ -64,6 +66,8 @@ impl Weights {
             };
             votes[usize::from(labels[neighbor.id as usize])] += weight;
         }
+        // From the smallest class on, and only a greater sum wins: of equal sums the smallest class
+        // stays.
         let mut best = 0;
         for class in 1..=u8::MAX {
             if votes[usize::from(class)] > votes[usize::from(best)] {
@@ -125,6 +129,7 @@ impl Trial {
     /// there are no trials.
     #[must_use]
     pub fn best(trials: &[Self]) -> Option<Self> {
+        // Ties go to the smaller k, which is the cheaper one. Of equal k the earlier trial stays.
         let (mut best, others) = trials.split_first().map(|(first, rest)| (*first, rest))?;
         for &trial in others {
             let as_accurate = trial.accuracy == best.accuracy;
@@ -204,6 +209,7 @@ impl KnnClassifier {
         labels: Arc<[u8]>,
         weights: Weights,
     ) -> Result<Self, ClassifierError> {
+        // Labels are looked up by id. A shorter list would panic in the midst of a vote.
         if labels.len() != index.len() {
             return Err(ClassifierError::Labels {
                 expected: index.len(),

@@ -121,6 +121,9 @@ impl<'a> QueryForm<'a> {
     /// The form in which `query` is compared with the rows of `base`.
     #[must_use]
     pub fn new(base: &Vectors, query: Row<'a>) -> Self {
+        // A copy is made only where the type has to change. Over bytes, a query of floats becomes
+        // bytes if nothing is lost by it: integer distances are exact and faster. Over floats, a
+        // query of bytes becomes floats, which never loses anything.
         match (base.bytes().is_some(), query) {
             (true, Row::Bytes(query)) => Self::Bytes(Cow::Borrowed(query)),
             (false, Row::Bytes(query)) => {
@@ -145,6 +148,7 @@ impl<'a> QueryForm<'a> {
 
 /// The values as bytes, if every one is an integer 0..=255.
 fn to_bytes(values: &[f32]) -> Option<Vec<u8>> {
+    // The kernel writes all bytes and says at the end whether they mean anything.
     let mut bytes = vec![0; values.len()];
     pairwise::to_bytes(values, &mut bytes).then_some(bytes)
 }
@@ -181,6 +185,8 @@ impl<'a> Ranker<'a> {
     #[inline]
     #[must_use]
     pub fn reduced(&self, id: usize) -> f64 {
+        // Integers below 2⁵³ are exact in f64, and no sum of squares of bytes reaches that below
+        // 10¹¹ dimensions.
         match (&self.query, self.base.row(id)) {
             (QueryForm::Bytes(query), Row::Bytes(row)) => {
                 self.metric.reduced_bytes(query, row) as f64
@@ -201,6 +207,9 @@ impl<'a> Ranker<'a> {
     #[inline]
     #[must_use]
     pub fn reduced_within(&self, id: usize, limit: f64) -> Option<f64> {
+        // First a lower bound of the f64 distance, from f32 arithmetic. It is not worth its time
+        // where there is no limit yet, nor between bytes, whose distances are integers and fast
+        // already.
         if limit < f64::INFINITY
             && let (QueryForm::Floats(query), Row::Floats(row)) = (&self.query, self.base.row(id))
         {
@@ -208,15 +217,17 @@ impl<'a> Ranker<'a> {
                 Metric::Euclidean => pairwise::squared_euclidean_f32(query, row),
                 Metric::Manhattan => pairwise::manhattan_f32(query, row),
             });
-            // Rounding can have added this share of it and so much for each value, and no more.
+            // The f32 sum is at most (1 + share) times the true one, and a little more for
+            // underflow. So the true one is at least this.
             let share = pairwise::relative_error(query.len());
             let underflow = pairwise::UNDERFLOW * query.len() as f64;
             let least = rough * (1.0 - share) - underflow;
-            // Where f32 overflowed, it tells nothing.
+            // Where f32 overflowed to infinity, f64 need not, and the bound tells nothing.
             if rough.is_finite() && least > limit {
                 return None;
             }
         }
+        // The answer is always that of the one definition, in f64 or in integers.
         let reduced = self.reduced(id);
         (reduced <= limit).then_some(reduced)
     }

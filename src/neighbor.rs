@@ -20,7 +20,9 @@ pub struct Neighbor {
 /// Exact indexes fill min(k, n) neighbours a row; approximate ones may find fewer.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Neighbors {
+    /// All rows, one after the other.
     items: Vec<Neighbor>,
+    /// Where each row ends in `items`. It begins where the one before it ends.
     ends: Vec<usize>,
 }
 
@@ -56,6 +58,7 @@ impl Neighbors {
     /// one.
     #[must_use]
     pub fn truncated(&self, k: usize) -> Self {
+        // Rows ascend, so that the first k are the k nearest.
         self.iter()
             .map(|row| row[..k.min(row.len())].to_vec())
             .collect()
@@ -103,6 +106,8 @@ impl Eq for Candidate {}
 
 impl Ord for Candidate {
     fn cmp(&self, other: &Self) -> Ordering {
+        // A total order: without the id, which of two equally near rows is kept would depend on the
+        // order in which an index comes by them.
         self.reduced
             .total_cmp(&other.reduced)
             .then(self.id.cmp(&other.id))
@@ -123,7 +128,10 @@ impl PartialOrd for Candidate {
 #[derive(Debug, Clone)]
 pub struct TopK {
     k: usize,
+    /// The best so far, at most k of them, with the worst on top.
     heap: BinaryHeap<Candidate>,
+    /// The reduced distance of the top once there are k. A copy of its own: it is read for every
+    /// row, and changes only when a candidate enters.
     threshold: f64,
 }
 
@@ -131,6 +139,7 @@ impl TopK {
     /// An empty collector of up to `k` candidates.
     #[must_use]
     pub fn new(k: usize) -> Self {
+        // With k = 0 nothing may enter, and no distance is below −∞.
         let threshold = if k == 0 {
             f64::NEG_INFINITY
         } else {
@@ -138,6 +147,8 @@ impl TopK {
         };
         Self {
             k,
+            // Room for k from the start, but for a k that only says "all": such a heap grows as it
+            // is filled.
             heap: BinaryHeap::with_capacity(k.min(1 << 12)),
             threshold,
         }
@@ -154,6 +165,8 @@ impl TopK {
     /// Offers a candidate; returns whether it entered.
     #[inline]
     pub fn push(&mut self, id: u32, reduced: f64) -> bool {
+        // Nearly all rows of a scan end here, at one comparison. Equal ones go on, as the id
+        // decides.
         if reduced > self.threshold {
             return false;
         }
@@ -161,6 +174,8 @@ impl TopK {
     }
 
     fn insert(&mut self, candidate: Candidate) -> bool {
+        // While there is room every candidate enters. After that it takes the place of the worst,
+        // if it is better than that; the heap finds the new worst when `worst` is dropped.
         if self.heap.len() < self.k {
             self.heap.push(candidate);
         } else {

@@ -106,6 +106,7 @@ impl<'a> Row<'a> {
         others: impl IntoIterator<Item = T>,
         mut visit: impl FnMut(f32, T),
     ) {
+        // A loop for each type, so that the type is looked at once and not for each value.
         match self {
             Self::Bytes(values) => {
                 for (&value, other) in values.iter().zip(others) {
@@ -149,7 +150,8 @@ impl<'a> Row<'a> {
         let Self::Floats(values) = self else {
             return None;
         };
-        // All values first, without a branch: that is one pass of SIMD.
+        // First only whether there is one. Without a branch for each value that is one pass of
+        // SIMD, and nearly always the whole work.
         if values
             .iter()
             .fold(true, |finite, value| finite & value.is_finite())
@@ -248,6 +250,8 @@ impl Vectors {
     pub fn from_floats(dim: usize, values: impl Into<Arc<[f32]>>) -> Result<Self, VectorsError> {
         let values = values.into();
         let len = rows(dim, values.len())?;
+        // Checked once here. Every index relies on it: distances are never NaN, and their order is
+        // total.
         if let Some(at) = values.iter().position(|value| !value.is_finite()) {
             return Err(VectorsError::NotFinite {
                 row: at / dim,
@@ -267,6 +271,7 @@ impl Vectors {
     /// # Errors
     /// As [`Vectors::from_floats`].
     pub fn from_array(array: ArrayView2<'_, f32>) -> Result<Self, VectorsError> {
+        // `iter` goes by the rows of the view, whatever its order in memory.
         Self::from_floats(array.ncols(), array.iter().copied().collect::<Vec<_>>())
     }
 
@@ -366,6 +371,7 @@ impl Vectors {
                 rows: self.len,
             });
         }
+        // All numbers are checked before a value is copied, so that the slices below cannot panic.
         let spans = rows.iter().map(|&row| row * self.dim..(row + 1) * self.dim);
         Ok(Self {
             len: rows.len(),
@@ -418,6 +424,7 @@ fn rows(dim: usize, values: usize) -> Result<usize, VectorsError> {
     if dim == 0 {
         return Err(VectorsError::ZeroDimension);
     }
+    // The division below would drop the values of a last row that is not whole.
     if !values.is_multiple_of(dim) {
         return Err(VectorsError::Ragged {
             received: values,

@@ -46,13 +46,15 @@ use crate::simd::tiles::{POINTS, QUERIES};
 use crate::vectors::{Row, Vectors};
 
 /// Queries that go over the base together, at most: the base is then read from memory once for all
-/// of them.
+/// of them. More would share that reading further, and need as many more packed queries and
+/// candidate lists at a time.
 const TILE: usize = 2048;
 /// With fewer queries than this, a tile, made for [`QUERIES`] at least, costs more than a scan for
 /// each.
 const FEW: usize = 4;
 /// Points that all queries of a tile go over before the next come, so that they stay in the
-/// second-level cache. A scan bounds as many before it compares what is left of them.
+/// second-level cache: 96, that is 294 KiB of f32 at 784 dimensions, 74 KiB of rounded bytes. A
+/// scan bounds as many before it compares what is left of them.
 const BLOCK: usize = 16 * POINTS;
 
 parameters! {
@@ -106,6 +108,7 @@ impl BruteForce {
         check_base(&base)?;
         let (centre, range) = (centre(&base), rounding::range(&base));
         base.in_huge_pages();
+        // Half bytes are multiplied, and products give the Euclidean distance only.
         let halves = (metric == Metric::Euclidean)
             .then(|| Halves::new(&base, range))
             .flatten()
@@ -124,14 +127,18 @@ impl BruteForce {
         /// Queries that are tried.
         const SAMPLE: usize = 8;
         const K: usize = 10;
-        /// The share of rows, one in so many, that may be left in doubt. An exact comparison costs
-        /// some times as much as the scan of a row, and a scan that is twice as fast saves half of
-        /// that.
+        /// The share of rows, one in so many, that may be left in doubt. A scan of half bytes saves
+        /// half the scan of a row of bytes, for each row. An exact comparison in 16 rows may then
+        /// cost up to 8 scans of a row before that is lost.
         const IN_DOUBT: usize = 16;
         if self.halves.is_none() {
             return false;
         }
+        // The first block of each scan has no threshold yet, so that all of its 96 rows are in
+        // doubt. So a base of fewer than 16 · 96 = 1,536 rows never keeps half bytes.
         let len = self.base.len();
+        // Rows at equal distances stand for the queries to come. This needs no randomness, so that
+        // equal data give equal indexes.
         let mut queries = 0;
         let mut compared = 0;
         for row in (0..len).step_by(len.div_ceil(SAMPLE)) {
@@ -174,6 +181,7 @@ impl BruteForce {
             .map(|&query| Scan::new(self, query))
             .collect();
         let mut tops = vec![self.collector(k); queries.len()];
+        // The threshold of each query is kept from block to block.
         for start in (0..self.base.len()).step_by(BLOCK) {
             for (scan, top) in scans.iter().zip(&mut tops) {
                 scan.rows(start..(start + BLOCK).min(self.base.len()), top);
@@ -183,6 +191,7 @@ impl BruteForce {
     }
 
     fn search_all(&self, queries: &[Row<'_>], k: usize) -> Vec<Vec<Candidate>> {
+        // Tiles are of products, which give the Euclidean distance only.
         if queries.len() < FEW || self.metric != Metric::Euclidean {
             return self.scan_all(queries, k);
         }
@@ -249,6 +258,7 @@ impl Index for BruteForce {
     }
 
     fn search(&self, query: Row<'_>, k: usize) -> Found {
+        // One scan over all rows. All are bounded or compared: nothing is skipped by where it lies.
         let len = self.base.len();
         let mut top = self.collector(k);
         let distances = Scan::new(self, query).rows(0..len, &mut top);
@@ -264,11 +274,14 @@ impl Index for BruteForce {
 
     fn search_batch(&self, queries: &Vectors, k: usize) -> Vec<Vec<Candidate>> {
         let rows: Vec<_> = (0..queries.len()).map(|row| queries.row(row)).collect();
+        // Every thread gets one share where that is no more than a tile. Shares are whole panels,
+        // so that only the last panel of all is filled up.
         let share = rows
             .len()
             .div_ceil(rayon::current_num_threads())
             .next_multiple_of(QUERIES)
             .clamp(QUERIES, TILE);
+        // Collected in the order of the shares, whichever ends first.
         let found: Vec<_> = rows
             .par_chunks(share)
             .map(|queries| self.search_all(queries, k))
@@ -280,6 +293,7 @@ impl Index for BruteForce {
 /// The mean of some rows spread over the base.
 fn centre(base: &Vectors) -> Arc<[f32]> {
     const ENOUGH: usize = 1_000;
+    // No bound depends on how good this mean is. So some rows are enough for it.
     let rows: Vec<usize> = (0..base.len())
         .step_by(base.len().div_ceil(ENOUGH))
         .collect();
@@ -294,6 +308,7 @@ fn centre(base: &Vectors) -> Arc<[f32]> {
 
 /// The least f32 that is not below `value`.
 fn round_up(value: f64) -> f32 {
+    // The cast rounds to the nearest f32, which may be below, and to infinity beyond the greatest.
     let nearest = value as f32;
     if f64::from(nearest) < value {
         nearest.next_up()

@@ -26,9 +26,10 @@
 //!
 //! # The bound, and why no neighbour is lost
 //! Let v = x − µ, R the first m rows of the rotation, ‖R·Rᵀ − I‖₂ ≤ ε, and φ(x) =
-//! (R·v, r(x)), where r(x) is the distance of v from the space that the rows of R span. Both parts
-//! of a difference v − w, inside and outside of that space, are shortened by φ, but for a
-//! factor: ‖φ(x) − φ(y)‖² ≤ (1 + ε)·‖x − y‖².
+//! (R·v, r(x)), where r(x) is the distance of v from the space that the rows of R span. A
+//! difference v − w has a part inside of that space and a part outside. φ lengthens neither of
+//! them, but for the error of the rotation in the first: ‖φ(x) − φ(y)‖² ≤ (1 + ε)·‖x
+//! − y‖².
 //!
 //! What is stored are integers c(x) near s·φ(x), s being a scale. Their distance from it, ‖c(x)
 //! − s·φ(x)‖, is measured: it is at most E for all points, and E′ for the query. Both
@@ -81,7 +82,7 @@ use crate::vectors::{Row, Vectors};
 
 /// Beyond this dimension the eigenvectors, O(d³), take longer than they are worth.
 const WIDEST: usize = 2_048;
-/// Below this number of vectors a full scan has no time to be slow.
+/// With fewer vectors than this a full scan takes so little time that a file is not worth building.
 const FEWEST: usize = 1_000;
 /// The share of a full scan's cost that a file may be expected to take: its codes take memory, and
 /// the few rows that the expectation comes from may mislead.
@@ -168,6 +169,7 @@ impl VaFile {
     fn planned(full: BruteForce, plan: Plan, seed: u64) -> Result<Self, BuildError> {
         let components = plan.components().min(full.dim());
         let rotated = Rotated::new(full.base(), components, seed)?;
+        // A plan that was asked for answers batches as well.
         Ok(match File::new(&rotated, plan) {
             Some(file) => Self::by_file(full, file, false),
             None => Self::by_scan(full.without_halves()),
@@ -182,10 +184,14 @@ impl VaFile {
         }
         let plans = plan::plans(base);
         let components = plans.iter().map(|plan| plan.components());
+        // No plan fits into the memory that a file may take.
         let Some(components) = components.max() else {
             return Ok(Self::by_scan(full));
         };
 
+        // The rows are rotated once, to as many components as the longest plan needs. Each plan
+        // that is tried then codes them anew, and is searched with some rows of the base as
+        // queries.
         let rotated = Rotated::new(base, components.min(base.dim()), seed)?;
         let best = plan::cheapest(&plans, |plan| {
             let file = File::new(&rotated, plan)?;
@@ -193,6 +199,8 @@ impl VaFile {
         });
         let scan = plan::scan_cost(base, full.has_halves());
         Ok(match best {
+            // Many queries at once share the reading of the base. So a scan can be the faster one
+            // for them where the file is for a single query.
             Some(best) if best.cost < WORTHWHILE * scan.single => {
                 Self::by_file(full, best.file, scan.batch < best.cost)
             }
@@ -202,6 +210,7 @@ impl VaFile {
 
     /// What the file finds; `None` where there is none, or where it cannot bound the query.
     fn search_file(&self, query: Row<'_>, k: usize) -> Option<Searched> {
+        // Each thread keeps its lists for the next query, so that no query allocates them anew.
         thread_local! {
             static SCRATCH: RefCell<Scratch> = RefCell::default();
         }
@@ -269,7 +278,7 @@ impl Index for VaFile {
         let Some(Searched { candidates, work }) = self.search_file(query, k) else {
             return self.full.search(query, k);
         };
-        // The last block may be filled up with points that are none.
+        // The last block may be filled up with positions that hold no row. They are not counted.
         let bounds = (work.blocks * BLOCK).min(self.len());
         Found {
             candidates,
@@ -285,6 +294,8 @@ impl Index for VaFile {
         if self.batch_by_scan {
             return self.full.search_batch(queries, k);
         }
+        // A query a task: what a pass reads depends on the query's own threshold, so that queries
+        // share nothing.
         let search = |row| self.search(queries.row(row), k).candidates;
         (0..queries.len()).into_par_iter().map(search).collect()
     }

@@ -81,13 +81,15 @@ parameters! {
     }
 }
 
-/// The most rows that a leaf holds.
+/// The most rows that a leaf holds. Smaller leaves fit closer around a query, and it has to visit
+/// more of them for `search_k` rows.
 const LEAF_SIZE: usize = 64;
 /// Rows that two-means looks at, as in the original.
 const SAMPLES: usize = 200;
-/// A split that leaves less than this share on one side is drawn again.
+/// A split that leaves less than this share on one side is drawn again. Such splits make a deep
+/// tree, whose planes cost time and part little.
 const SMALLEST_SHARE: f64 = 0.05;
-/// So many times a split is drawn.
+/// So many times a split is drawn before the rows are halved without one.
 const ATTEMPTS: usize = 3;
 
 /// Annoy (*Approximate Nearest Neighbors Oh Yeah*), after Erik Bernhardsson's library. Approximate,
@@ -216,7 +218,10 @@ impl Annoy {
         while let Some((node, depth)) = pending.pop() {
             let Node::Split(number) = node else { continue };
             let Split { offset, sides } = tree.splits[number as usize];
+            // The planes lie in the space of the sketches. This turns them back to that of the
+            // data.
             let (normal, shift) = self.forest.rows.sketch().plane(tree.normal(number));
+            // Trees name rows by position; the caller knows them by id.
             let ids = tree
                 .rows_below(node)
                 .iter()
@@ -254,6 +259,7 @@ impl Tree {
 
     /// The rows of all leaves below a node; leaves are numbered from left to right.
     fn rows_below(&self, node: Node) -> &[u32] {
+        // Leaves were numbered as their rows lie, so that those below a node are one piece.
         let (first, last) = (self.outermost(node, 0), self.outermost(node, 1));
         &self.rows[self.start(first)..self.ends[last as usize] as usize]
     }
@@ -315,6 +321,8 @@ impl<'a> Grower<'a> {
     }
 
     fn branch(&mut self, rows: &mut [u32]) -> Node {
+        // A leaf: its rows end where those of the leaf before end, plus their number. The rows
+        // themselves are in place already, since every split moves rows within its own piece only.
         if rows.len() <= LEAF_SIZE {
             self.tree
                 .ends
@@ -322,6 +330,8 @@ impl<'a> Grower<'a> {
             return Node::Leaf(self.tree.ends.len() as u32 - 1);
         }
         let (normal, offset, middle) = self.split(rows);
+        // The split is stored before its sides grow, so that parents come before children. Its
+        // sides are filled in when they are known.
         let number = self.tree.splits.len();
         self.tree.splits.push(Split {
             offset,
@@ -339,6 +349,8 @@ impl<'a> Grower<'a> {
         for _ in 0..ATTEMPTS {
             let (normal, offset) = self.two_means(rows);
             let side = |row| kernels::dot_f32(&normal, self.at(row)) + offset > 0.0;
+            // Rows of the negative side change places with the first that is not on it. So
+            // `rows[..middle]` is the negative side of the rows looked at so far.
             let mut middle = 0;
             for i in 0..rows.len() {
                 if !side(rows[i]) {
@@ -350,14 +362,19 @@ impl<'a> Grower<'a> {
                 return (normal, offset, middle);
             }
         }
-        // Rows that no plane parts, as equal ones: halves, behind a plane that prefers neither.
+        // Rows that no plane parts well, such as equal ones, are halved as they lie. The plane is
+        // all zeros: every query is on it, and both sides have the margin zero.
         (vec![0.0; self.components], 0.0, rows.len() / 2)
     }
 
-    /// The hyperplane midway between two centres: two of the rows at first, then each row of a
-    /// sample moves the nearer one, weighted by the number of rows that it has taken so that both
-    /// stay in play.
+    /// The hyperplane midway between two centres. Two of the rows are the first centres. Then each
+    /// row of a sample moves the nearer centre towards itself, so that each centre stays the mean
+    /// of the rows that it has taken.
+    ///
+    /// A centre's distance is multiplied by the number of rows that it has taken. So the one with
+    /// fewer rows gets the next row more easily, and the sides do not become too unequal.
     fn two_means(&mut self, rows: &[u32]) -> (Vec<f32>, f32) {
+        // Two different rows: the second is 1 to n − 1 places after the first, round the end.
         let first = self.rng.random_range(0..rows.len());
         let second = (first + self.rng.random_range(1..rows.len())) % rows.len();
         let mut centres = [
@@ -369,6 +386,8 @@ impl<'a> Grower<'a> {
             let drawn = self.rng.random_range(0..rows.len());
             let row = self.at(rows[drawn]);
             let [a, b] = [0, 1].map(|i| taken[i] * kernels::squared_euclidean(&centres[i], row));
+            // A row that is equally near to both, as all are where the centres are equal, moves
+            // neither.
             let nearer = if a < b {
                 0
             } else if b < a {
@@ -376,6 +395,7 @@ impl<'a> Grower<'a> {
             } else {
                 continue;
             };
+            // The mean of `weight` rows becomes that of one row more.
             let weight = taken[nearer];
             for (centre, value) in centres[nearer].iter_mut().zip(row) {
                 *centre = (*centre * weight + value) / (weight + 1.0);
@@ -395,6 +415,7 @@ fn midway([first, second]: &[Vec<f32>; 2]) -> (Vec<f32>, f32) {
         // The centres of equal rows are equal, and no plane is between them.
         *value = if length > 0.0 { *value / length } else { 0.0 };
     }
+    // The plane goes through the middle of both: normal·middle + offset = 0.
     let middle: Vec<f32> = both().map(|(a, b)| 0.5 * (a + b)).collect();
     let offset = -kernels::dot_f32(&normal, &middle);
     (normal, offset)
@@ -411,6 +432,8 @@ struct Search<'a> {
 
 impl<'a> Search<'a> {
     fn begin(trees: &'a [Tree], place: Vec<f32>) -> Self {
+        // Nothing has been crossed on the way to a root: its margin is infinite, and all roots come
+        // first.
         let root = |(tree, root): (u32, &Tree)| Pending {
             margin: f32::INFINITY,
             tree,
@@ -427,6 +450,8 @@ impl<'a> Search<'a> {
     /// The rows of the most promising leaf that was not visited yet, or `None` after the last one.
     #[inline]
     fn next_leaf(&mut self) -> Option<&'a [u32]> {
+        // The margin of a node is the smallest of those on the way to it. Where the way leads to
+        // the side that the query is not on, the margin is minus the distance from the plane.
         let nearest = self.pending.pop()?;
         let tree = &self.trees[nearest.tree as usize];
         let (mut margin, mut node) = (nearest.margin, nearest.node);
@@ -436,13 +461,15 @@ impl<'a> Search<'a> {
                 Node::Split(split) => split,
             };
             let Split { offset, sides } = tree.splits[split as usize];
+            // The signed distance from the plane, as normals have unit length.
             let side = kernels::dot_f32(tree.normal(split), &self.place) + offset;
             let (near, far) = if side > 0.0 {
                 (sides[1], sides[0])
             } else {
                 (sides[0], sides[1])
             };
-            // The far side waits. Its margin is negative: the query is not on that side.
+            // The far side waits until no node has a larger margin. Its own is negative: the query
+            // is not on that side.
             self.pending.push(Pending {
                 margin: margin.min(-side.abs()),
                 tree: nearest.tree,
@@ -469,6 +496,8 @@ impl Build for Annoy {
         check_base(&base)?;
         positive("n_trees", params.n_trees)?;
         let sketched = Sketch::fit(&base, Metric::Euclidean, COMPONENTS)?;
+        // Trees are grown over ids. Each has a random stream of its own, so that the order in which
+        // they grow makes no difference.
         let grow = |tree| Grower::grow(&sketched.sketch, &sketched.rows, params.seed, tree);
         let mut trees: Vec<Tree> = (0..params.n_trees as u64)
             .into_par_iter()
@@ -478,6 +507,7 @@ impl Build for Annoy {
         // Rows take the order of the first tree's leaves: what a query looks at is then near in
         // memory.
         let ids = trees[0].rows.clone();
+        // position[id] is the place of row `id` in that order. All trees then name rows by it.
         let mut position = vec![0u32; ids.len()];
         for (at, &id) in (0..).zip(&ids) {
             position[id as usize] = at;
@@ -535,6 +565,7 @@ impl Index for Annoy {
         } = &*self.forest;
         let ids = rows.ids();
         let k = k.min(ids.len());
+        // 0 stands for the original's default.
         let search_k = if self.search.search_k == 0 {
             params.n_trees.saturating_mul(k)
         } else {
@@ -553,6 +584,8 @@ impl Index for Annoy {
             };
             collected += positions.len();
             comparison.visits.leaves += 1;
+            // Rows that another tree has found before are passed over. So are those whose bound is
+            // above the k-th best.
             comparison.compare(positions, |position, reduced| {
                 top.push(ids[position as usize], reduced);
                 top.threshold()

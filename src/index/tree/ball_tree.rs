@@ -152,8 +152,10 @@ impl BallTree {
     pub fn balls(&self) -> impl Iterator<Item = Ball> + '_ {
         let tree = &self.tree;
         let nodes = tree.nodes.iter().enumerate();
+        // Halves are rounded up to whole groups, so that the last nodes may hold no row.
         let filled = nodes.filter(|(_, node)| node.start < node.end);
         filled.map(|(number, node)| Ball {
+            // In heap order the nodes of depth l have the numbers 2ˡ − 1 to 2ˡ⁺¹ − 2.
             depth: (number + 1).ilog2() as usize,
             centre: tree.sketch.locate(tree.centre(number)),
             radius: tree.sketch.length(node.radius),
@@ -182,6 +184,8 @@ fn spans(len: usize, levels: u32) -> Vec<Node> {
         end,
         radius: 0.0,
     };
+    // Parents before children, so that each parent's span is known when its turn comes. The nodes
+    // of all levels but the last have children: 2^levels − 1 of them.
     let mut nodes = vec![node(0, len as u32)];
     for parent in 0..(1usize << levels) - 1 {
         let Node { start, end, .. } = nodes[parent];
@@ -192,8 +196,12 @@ fn spans(len: usize, levels: u32) -> Vec<Node> {
     nodes
 }
 
-/// Where `len` rows are parted: in the middle, a whole number of groups on the left. So a leaf
-/// starts with a group, and holds no more than 2⁻ˡ of the leaves' capacity after l splits.
+/// Where `len` rows are parted: in the middle, rounded up to whole groups of [`LANES`] rows. So
+/// every leaf starts with a group.
+///
+/// No leaf gets more rows than its capacity C. A node l levels above the leaves holds at most
+/// 2ˡ·C rows. Its half is at most 2ˡ⁻¹·C, even when it is rounded up, as C is itself a
+/// multiple of a group.
 fn half(len: usize) -> usize {
     len.div_ceil(2).next_multiple_of(LANES).min(len)
 }
@@ -205,6 +213,7 @@ fn split(sketched: &Sketched, ids: &mut [u32], levels: u32) {
         return;
     }
     let widest = widest(sketched, ids);
+    // The same `half` as in `spans`, so that the sides are the rows of the two children.
     let middle = half(ids.len());
     if middle < ids.len() {
         let value = |id: u32| sketch_of(sketched, id)[widest];
@@ -236,6 +245,7 @@ fn widest(sketched: &Sketched, ids: &[u32]) -> usize {
             *high = high.max(value);
         }
     }
+    // The range, not the variance: a ball's radius is the distance of its farthest row.
     let spread = |i: usize| high[i] - low[i];
     // `max_by` returns the last of equal ones.
     let coordinates = (0..low.len()).rev();
@@ -247,12 +257,14 @@ fn widest(sketched: &Sketched, ids: &[u32]) -> usize {
 /// Writes the centre of the rows `ids`, and returns a radius within which they all are.
 fn ball(sketched: &Sketched, metric: Metric, ids: &[u32], centre: &mut [f32]) -> f32 {
     let width = sketched.sketch.width();
+    // The mean, rounded to f32. Any centre gives a valid ball, as the radius is measured from it.
     let mut sums = vec![0.0f64; width];
     for &id in ids {
         for (sum, &value) in sums.iter_mut().zip(sketch_of(sketched, id)) {
             *sum += f64::from(value);
         }
     }
+    // A leaf without rows gets a centre of zeros and the radius zero. It is never compared.
     let count = ids.len().max(1) as f64;
     for (centre, sum) in centre.iter_mut().zip(&sums) {
         *centre = (sum / count) as f32;
@@ -267,6 +279,8 @@ fn ball(sketched: &Sketched, metric: Metric, ids: &[u32], centre: &mut [f32]) ->
 
 /// The relative error, with room to spare, of a distance summed in f32 over `width` coordinates.
 fn rounding(width: usize) -> f32 {
+    // Each of the at most `width` additions rounds by half of EPSILON, and so do the difference,
+    // the square and the root. Twice that, and eight more, is enough.
     (width as f32 + 8.0) * f32::EPSILON
 }
 
@@ -297,6 +311,8 @@ impl Tree {
     /// A lower bound of the distance, in the space of the sketches, to any row of the node.
     #[inline]
     fn bound(&self, query: &SketchedQuery, node: usize) -> f32 {
+        // The triangle inequality: no row of the ball is nearer than the distance to its centre
+        // less its radius. Within the ball that is negative, and the bound is zero.
         let metric = self.params.metric;
         let to_centre = reduced_distance(metric, &query.values, self.centre(node));
         // Rounded down by more than summing can err.
@@ -308,7 +324,8 @@ impl Tree {
         let mut search = Search::begin(self, query, k);
         while let Some(Reverse(nearest)) = search.pending.pop() {
             if nearest.bound > search.radius.distance {
-                // So are all others.
+                // The heap hands out the smallest bound, so that all other nodes are beyond the
+                // k-th best too.
                 break;
             }
             let leaf = search.descend(nearest.node);
@@ -338,6 +355,7 @@ struct Search<'a> {
 
 impl<'a> Search<'a> {
     fn begin(tree: &'a Tree, query: Row<'a>, k: usize) -> Self {
+        // The radius is infinite until there are k candidates, so that nothing is excluded before.
         let mut search = Self {
             tree,
             ranker: Ranker::new(&tree.rows, tree.params.metric, query),
@@ -362,15 +380,19 @@ impl<'a> Search<'a> {
     /// Goes down to the nearest leaf below a node. The other sides wait for their turn.
     #[inline]
     fn descend(&mut self, mut node: usize) -> usize {
+        // A complete tree of n nodes has (n + 1) / 2 leaves, and they are the last ones.
         let first_leaf = self.tree.nodes.len() / 2;
         while node < first_leaf {
             let left = self.bounded(2 * node + 1);
             let right = self.bounded(2 * node + 2);
+            // Equal bounds go to the left, so that the order is the same on every run.
             let (near, far) = if left <= right {
                 (left, right)
             } else {
                 (right, left)
             };
+            // The near side is entered unchecked. If it is beyond the radius, so are the bounds of
+            // its rows, and none of them is compared.
             if far.bound <= self.radius.distance {
                 self.pending.push(Reverse(far));
             }
@@ -394,6 +416,8 @@ impl<'a> Search<'a> {
             Metric::Euclidean => kernels::squared_euclidean_groups,
             Metric::Manhattan => kernels::manhattan_groups,
         };
+        // One pass bounds all rows of the leaf, sixteen at once. A group that is beyond the radius
+        // as a whole is given up early, with values above the radius in place of bounds.
         distances(
             &self.query.values,
             self.tree.lanes.groups(start, end),
@@ -401,10 +425,12 @@ impl<'a> Search<'a> {
             &mut self.bounds,
         );
         for (row, &bound) in (start..end).zip(&self.bounds) {
+            // The radius falls while the rows are compared, and each is held against the newest.
             if bound > self.radius.reduced {
                 continue;
             }
             self.visits.distances += 1;
+            // The row is near in the sketches. The true distance decides.
             if let Some(reduced) = self.ranker.reduced_within(row, self.top.threshold())
                 && self.top.push(self.tree.ids[row], reduced)
             {
@@ -430,6 +456,7 @@ impl Build for BallTree {
         check_base(&base)?;
         positive("leaf_size", params.leaf_size)?;
         let sketched = Sketch::fit(&base, params.metric, params.components)?;
+        // The fewest levels with which no leaf holds more than `leaf_size`: see `half`.
         let leaf_size = params.leaf_size.next_multiple_of(LANES);
         let mut levels = 0;
         while base.len().div_ceil(1 << levels) > leaf_size {
@@ -438,6 +465,7 @@ impl Build for BallTree {
         let mut ids: Vec<u32> = (0..base.len() as u32).collect();
         split(&sketched, &mut ids, levels);
 
+        // From one centre to the next it is a whole number of cache lines, of 16 values each.
         let stride = sketched.sketch.width().next_multiple_of(LANES);
         let mut nodes = spans(base.len(), levels);
         let mut centres = vec![0.0; nodes.len() * stride];
@@ -449,6 +477,7 @@ impl Build for BallTree {
                 node.radius = ball(&sketched, params.metric, ids, centre);
             });
 
+        // A copy of the rows in the order of the leaves, so that a leaf is one piece of memory.
         let order: Vec<usize> = ids.iter().map(|&id| id as usize).collect();
         let rows = base.select(&order).expect("rows of the base");
         rows.in_huge_pages();

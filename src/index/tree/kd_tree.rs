@@ -74,7 +74,8 @@ parameters! {
 }
 
 /// Principal components by which the tree's candidates are bounded once more before their distance
-/// is computed.
+/// is computed. With the norm of the rest a sketch is 33 floats, 132 bytes, where a row of pixels
+/// has 784.
 const REFINING: usize = 32;
 
 /// The first guess takes so many times k rows. To compare a few more is cheap, and gives a smaller
@@ -85,7 +86,8 @@ const GUESSES: usize = 4;
 /// within the radius.
 const SAMPLE: usize = 256;
 
-/// Candidates whose sketches are fetched from memory while one is compared.
+/// How many candidates ahead sketches are asked for from memory, so that they arrive while others
+/// are bounded.
 const AHEAD: usize = 8;
 
 /// A kd-tree over principal components, by the crate [`kiddo`]. Exact, Euclidean.
@@ -173,6 +175,8 @@ impl<const D: usize, const B: usize> Points for Kiddo<D, B> {
 
     fn leaf_lens(&self) -> Vec<usize> {
         let leaves: &Leaves<D, B> = self.leaves();
+        // The parameters of the trait are named, as the type of the leaves does not fix the stems'
+        // (Eytzinger).
         let len = |leaf| {
             <Leaves<D, B> as LeafStrategy<f32, u32, Eytzinger, D, B>>::leaf_len(leaves, leaf)
         };
@@ -184,6 +188,7 @@ impl<const D: usize, const B: usize> Points for Kiddo<D, B> {
     }
 
     fn memory_bytes(&self) -> usize {
+        // A point and a position for each row. The stems are the splits.
         self.size() * (D * size_of::<f32>() + size_of::<u32>()) + size_of_val(self.stems())
     }
 }
@@ -235,6 +240,9 @@ fn kiddo_of_leaves<const D: usize>(
 fn shortened(sketches: &[f32], width: usize, kept: usize) -> Vec<f32> {
     let mut short = Vec::with_capacity(sketches.len() / width * (kept + 1));
     for sketch in sketches.chunks_exact(width) {
+        // The norm of the dropped coordinates takes their place. No distance grows by it, as the
+        // norms of two vectors differ by no more than the vectors do. It is summed in f64, so that
+        // it is rounded to f32 only once; the sketch's slack has room for that.
         let (first, others) = sketch.split_at(kept);
         let squares = others
             .iter()
@@ -262,6 +270,7 @@ impl KdTree {
     /// The ids of the rows in each leaf.
     #[must_use]
     pub fn leaves(&self) -> Vec<Vec<u32>> {
+        // kiddo hands the points out leaf after leaf, so that the lengths of the leaves part them.
         let order = self.tree.points.order();
         let mut rest = order
             .iter()
@@ -277,6 +286,7 @@ impl KdTree {
 
 impl Tree {
     fn search(&self, query: Row<'_>, k: usize) -> Found {
+        // First a radius, from a few true distances. It decides how the other rows are compared.
         let k = k.min(self.ids.len());
         let (mut search, short) = Search::begin(self, query, k);
         search.guess(&short, k);
@@ -322,6 +332,8 @@ impl<'a> Search<'a> {
     fn begin(tree: &'a Tree, query: Row<'a>, k: usize) -> (Self, Vec<f32>) {
         let sketched = tree.sketch.query(query);
         let width = sketched.values.len();
+        // Data of few dimensions have fewer coordinates than the tree. What a point lacks is zero
+        // there.
         let short = shortened(&sketched.values, width, tree.params.components.min(width));
         let search = Self {
             tree,
@@ -337,6 +349,7 @@ impl<'a> Search<'a> {
 
     /// The true distances of the tree's nearest rows give the first radius.
     fn guess(&mut self, short: &[f32], k: usize) {
+        // Any rows would give a valid radius. Those of the nearest sketches give a small one.
         let count = k.saturating_mul(GUESSES).min(self.tree.ids.len());
         let count = NonZeroUsize::new(count).expect("k is at least 1, and so is n");
         self.seeds = self.tree.points.nearest(short, count);
@@ -345,15 +358,21 @@ impl<'a> Search<'a> {
             self.top.push(id, self.ranker.reduced(position as usize));
         }
         self.visits.distances = self.seeds.len();
+        // At least k rows are as near as the k-th of these. So no neighbour's sketch is farther
+        // than this.
         self.radius = self.query.radius(self.top.threshold());
     }
 
     /// Whether more than half of a sample of all rows are within the radius.
     fn most_are_within(&self) -> bool {
+        // The rows lie in the order of the leaves, so that equal steps take some of every part of
+        // the tree.
         let len = self.tree.ids.len();
         let sample = (0..len as u32).step_by(len.div_ceil(SAMPLE));
         let size = sample.len();
         let within = sample.filter(|&position| self.bound(position) <= self.radius.reduced);
+        // To read most rows in order is faster than to look for them in the tree, bound them, sort
+        // them and then read them in any order.
         2 * within.count() > size
     }
 
@@ -369,6 +388,7 @@ impl<'a> Search<'a> {
     /// The rows that the tree finds within the radius and the longer bound does not exclude,
     /// nearest bound first.
     fn candidates(&mut self, short: &[f32]) -> Vec<Bounded> {
+        // The tree knows the shorter sketches. What it finds is every neighbour and more.
         let mut within = Vec::new();
         let tree = self.tree;
         tree.points.within(short, self.radius.reduced, &mut within);
@@ -378,11 +398,13 @@ impl<'a> Search<'a> {
             if let Some(&later) = within.get(i + AHEAD) {
                 prefetch(tree.sketch(later));
             }
+            // The longer sketch has a larger bound, which is still a lower one.
             let bound = self.bound(position);
             if bound <= self.radius.reduced {
                 candidates.push(Bounded { bound, position });
             }
         }
+        // Ties by position, so that the number of comparisons is the same on every run.
         candidates.sort_unstable_by(|a, b| {
             let by_bound = a.bound.total_cmp(&b.bound);
             by_bound.then(a.position.cmp(&b.position))
@@ -415,6 +437,8 @@ impl<'a> Search<'a> {
     fn compare(&mut self, position: u32) {
         self.visits.distances += 1;
         let threshold = self.top.threshold();
+        // The seeds are in `top` already: to push one again would take the place of another row.
+        // Only rows within the threshold are looked for among them, which are few.
         if let Some(reduced) = self.ranker.reduced_within(position as usize, threshold)
             && !self.seeds.contains(&position)
             && self.top.push(self.tree.ids[position as usize], reduced)
@@ -449,6 +473,7 @@ impl Build for KdTree {
                 expected: "4, 8, 16 or 32",
             });
         }
+        // One sketch of 32 components serves both uses: its first ones are the tree's points.
         let sketched = Sketch::fit(&base, Metric::Euclidean, REFINING)?;
         let width = sketched.sketch.width();
         let kept = components.min(width);

@@ -10,8 +10,8 @@ use crate::simd::pairwise::gamma;
 use crate::simd::tiles;
 use crate::vectors::{Row, Storage, Vectors};
 
-/// The most values of a row that integer products are taken of. Each product is less than 2¹⁶,
-/// so that sums fit in 31 bits.
+/// The most values of a row that integer products are taken of. Each product or square is less than
+/// 2¹⁶, so that a sum of 2¹⁴ of them is less than 2³⁰.
 const DEEPEST: usize = 1 << 14;
 
 /// Two grids, of steps a for the base and b for queries, both from the least value of the base on.
@@ -26,7 +26,9 @@ const DEEPEST: usize = 1 << 14;
 ///             − 2ab·(q′·x′ + m·Σx′).
 /// ```
 ///
-/// Let t be the distance of the k-th best. A row is out if norm − 2·q′·x′ > limit, where
+/// Let t be the distance of the k-th best. A row cannot be among the k nearest if ‖q̂ − x̂‖
+/// exceeds t + e(q) + e(x). Squared and divided by ab, with what depends on the query alone on the
+/// right: a row is out if norm − 2·q′·x′ > limit, where
 ///
 /// ```text
 /// norm  = (a/b)·‖x′‖² − 2·m·Σx′,
@@ -68,8 +70,12 @@ impl Rounding {
         /// Within these, neither squares of rounding errors underflow nor do sums of squares
         /// overflow.
         const SPREADS: std::ops::Range<f32> = 1e-10..1e15;
+        // A query's codes are counted from 0 here, and moved by `middle` when they are written. The
+        // order of the terms matters: 2 · 128 would not fit in a u8.
         let codes = [most, middle - 1 + middle];
         let spread = high - low;
+        // Of bytes, steps are whole numbers, so that codes and errors are exact in integers. Where
+        // all bytes are equal, a step is 1 all the same, as it is divided by.
         let steps = match base.storage() {
             Storage::Bytes(_) => {
                 // A query's step comes from 254, not 255: 254 / 127 is exactly 2, while 255 would
@@ -83,6 +89,8 @@ impl Rounding {
             }
             Storage::Floats(_) => return None,
         };
+        // The size of the values counts besides their spread: differences of larger ones could
+        // overflow.
         let size = f64::from(low.abs().max(high.abs()));
         // Where bytes differ little, a step is 1 at least, and the grid reaches farther than the
         // bytes do.
@@ -103,6 +111,8 @@ impl Rounding {
 
     /// Writes the codes of a query: two's complement.
     pub(crate) fn query(&self, query: Row<'_>, codes: &mut [u8]) -> Rounded {
+        // The sums of the result are of q′ + m, as `limit` needs them; the codes that are
+        // multiplied are q′. As bytes, q′ − m wraps to its two's complement.
         let rounded = self.round(query, 1, codes);
         codes
             .iter_mut()
@@ -112,6 +122,7 @@ impl Rounding {
 
     fn round(&self, row: Row<'_>, side: usize, codes: &mut [u8]) -> Rounded {
         let (low, step, most) = (self.low, self.steps[side], self.most[side]);
+        // A row of bytes occurs over a base of bytes only, where `low` and the steps are whole.
         match row {
             Row::Bytes(row) => {
                 let tiles::Rounded { sum, squares, lost } =
@@ -125,10 +136,13 @@ impl Rounding {
             Row::Floats(row) => {
                 let tiles::Rounded { sum, squares, lost } =
                     tiles::round_floats(row, low, step, most, codes);
-                // Three results are rounded, each by the share u: x − low, step · code, and
-                // their difference. What that adds is a share of the span, for which 8·u a value
-                // is more than enough, and a share of what is lost, which is in the 16 further
-                // terms of γ.
+                // f32 rounds three results, each by the share u: x − low, step · code, and their
+                // difference.
+                // - For a value on the grid all three are at most as large as the span, so that
+                //   8·u of the span a value is more than enough. The root of their number turns
+                //   that into a distance.
+                // - For a query beyond the grid the error is a share of what is lost. The 16 terms
+                //   of γ beyond the additions of a lane have room for that.
                 let u = f64::from(f32::EPSILON) / 2.0;
                 let roundings = row.len() / tiles::LANES + 16;
                 let lost = f64::from(lost).sqrt() * (1.0 + gamma(roundings));
@@ -143,6 +157,7 @@ impl Rounding {
 
     /// The norm of a row, or a little less.
     pub(crate) fn norm(&self, row: Rounded) -> i32 {
+        // Rounded down: a smaller norm makes the row nearer, which cannot lose it.
         let ratio = f64::from(self.steps[0]) / f64::from(self.steps[1]);
         (ratio * f64::from(row.squares)).floor() as i32 - 2 * self.middle * row.sum
     }
@@ -150,9 +165,11 @@ impl Rounding {
     /// A row is out if its norm less 2·q′·x′ exceeds this. `error` is e(x) or more,
     /// `threshold` the squared distance of the k-th best.
     pub(crate) fn limit(&self, threshold: f64, query: Rounded, error: f64) -> i32 {
+        // t + e(q) + e(x). It is infinite until there are k candidates, and then no row is out.
         let [a, b] = self.steps.map(f64::from);
         let reach = threshold.sqrt() + query.error + error;
         let rounded_query = b * b * f64::from(query.squares);
+        // The share 10⁻¹² covers the rounding of the reduced distance and of its root in f64.
         let limit = (reach * reach * (1.0 + 1e-12) - rounded_query) / (a * b);
         // One more for the rounding of all this; the cast saturates.
         (limit.floor() as i32).saturating_add(1)
@@ -176,6 +193,7 @@ fn ends<T: Copy + PartialOrd + Send + Sync>(values: &[T], lowest: T, highest: T)
     const TOGETHER: usize = 1 << 12;
     // What each value lowers or raises; no value would leave them as they are.
     let none = (highest, lowest);
+    // No value is NaN, so that a plain comparison will do.
     let both = |(low, high): (T, T), (other_low, other_high): (T, T)| {
         (
             if other_low < low { other_low } else { low },

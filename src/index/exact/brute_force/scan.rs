@@ -16,6 +16,7 @@ use crate::simd::half_bytes::{Block, Codes, Nibbles, ROWS};
 use crate::simd::pairwise;
 use crate::vectors::{Row, Storage, Vectors};
 
+// Half bytes lie in groups of ROWS rows. A block has to begin with a group.
 const _: () = assert!(BLOCK.is_multiple_of(ROWS));
 
 /// Half a byte of each value of the base. Memory delivers these twice as fast as bytes, eight times
@@ -33,6 +34,8 @@ pub(crate) struct Halves {
 impl Halves {
     /// Rounds the rows, in O(n·d). `None` if integers have no room for them.
     pub(crate) fn new(base: &Vectors, range: (f32, f32)) -> Option<Self> {
+        // Rows have codes 0..=15, as half a byte holds. A query is rounded once and keeps 8 bits,
+        // −128..=127.
         let rounding = Rounding::new(base, range, 15, 128)?;
         let mut nibbles = Nibbles::zeros(base.len(), base.dim());
         let mut norms = vec![0; base.len()];
@@ -49,6 +52,7 @@ impl Halves {
             }
             error
         };
+        // A task a block. `codes` is a buffer for one row, which each task fills anew.
         let blocks = nibbles.blocks(BLOCK).zip(norms.par_chunks_mut(BLOCK));
         let errors = blocks.enumerate().map_init(Vec::new, fill).collect();
         Some(Self {
@@ -93,6 +97,8 @@ impl<'a> Scan<'a> {
     pub(crate) fn new(index: &'a BruteForce, query: Row<'a>) -> Self {
         let base = &index.base;
         let ranker = Ranker::new(base, index.metric, query);
+        // Over bytes without half bytes there is nothing cheaper than the exact comparison itself,
+        // which is in integers. With a query of floats over bytes the exact one is used too.
         let rough = match (&index.halves, ranker.query(), base.storage()) {
             (Some(halves), query, _) => {
                 let mut codes = vec![0; base.dim()];
@@ -142,6 +148,8 @@ impl<'a> Scan<'a> {
         ids: Range<usize>,
         top: &mut TopK,
     ) -> usize {
+        // The bound of a row is norm − 2·q′·x′, in integers: see [`Rounding`]. The greatest
+        // error of a block serves for all of its rows, so that they have one limit.
         self.blocks(ids, top, |block, threshold, values| {
             halves.nibbles.products(block.clone(), codes, values);
             let error = halves.errors[block.start / BLOCK];
@@ -161,7 +169,11 @@ impl<'a> Scan<'a> {
             Metric::Euclidean => pairwise::squared_euclidean_f32_rows,
             Metric::Manhattan => pairwise::manhattan_f32_rows,
         };
-        // Twice the error of a sum. Infinite where f32 overflows, as the sum then is.
+        // Let t be the reduced distance of the k-th best. The f32 sum of a row that is as near as t
+        // is at most (1 + error)·t, and a little more for underflow. Twice the error leaves room
+        // for the rounding of the limit itself. In rows so long that the error has no bound the
+        // slack is infinite, and no row is out. Where the f32 sum of a row within t overflows to
+        // infinity, so does the limit when it is rounded up, and the row is kept.
         let slack = 1.0 + 2.0 * pairwise::relative_error(dim);
         let underflow = dim as f64 * pairwise::UNDERFLOW;
         self.blocks(ids, top, |block, threshold, values| {
@@ -180,6 +192,9 @@ impl<'a> Scan<'a> {
         top: &mut TopK,
         rough: impl Fn(Range<usize>, f64, &mut [V]) -> V,
     ) -> usize {
+        // Two passes over each block. The first bounds all rows with the threshold of the block's
+        // start, and writes down the few that are near. The second compares these, with the
+        // threshold as it falls.
         let mut values = [V::default(); BLOCK];
         let mut near = [0; BLOCK];
         let mut compared = 0;
@@ -194,6 +209,8 @@ impl<'a> Scan<'a> {
                 count += usize::from(value <= limit);
             }
             let near = &near[..count];
+            // All rows are asked for before the first is compared, so that memory delivers several
+            // at once.
             for &id in near {
                 self.base.row(id).prefetch();
             }

@@ -25,11 +25,14 @@ use crate::simd::pairwise::gamma;
 use crate::simd::tiles::{Line, POINTS, Panels, QUERIES, Tiles, Word};
 use crate::vectors::{Row, Vectors};
 
-/// In fewer dimensions, products of floats cost no more than the rounding to bytes leaves in doubt.
+/// In fewer dimensions than this, vectors of floats are multiplied as floats. As bytes they would
+/// be multiplied faster, but their rounding would leave so many rows in doubt that nothing is
+/// gained.
 const NARROW: usize = 48;
 
 /// Beyond this squared length an f32 product could overflow: the row, or every row for the query,
-/// is compared exactly.
+/// is compared exactly. By Cauchy and Schwarz the products of all others are at most this, and norm
+/// − 2·product at most 3·10³⁷ in size. The greatest f32 is 3.4·10³⁸.
 const LONGEST: f64 = 1e37;
 
 impl BruteForce {
@@ -39,12 +42,15 @@ impl BruteForce {
             .iter()
             .map(|&query| Ranker::new(&self.base, self.metric, query))
             .collect();
+        // Rows are rounded to 0..=64, queries to −64..=63. The tiles add eight such products in
+        // 16 bits, which larger codes would overflow.
         let by_bytes = self.base.bytes().is_some() || self.base.dim() >= NARROW;
         let rounding = Rounding::new(&self.base, self.range, 64, 64).filter(|_| by_bytes);
         let decided = match rounding {
             Some(rounding) => self.byte_tiles(rounding, &rankers, tops),
             None => 0,
         };
+        // The candidates of the first rows are kept. Only the rest of the rows goes by floats.
         if decided < self.base.len() {
             self.float_tiles(decided, queries, &rankers, tops);
         }
@@ -53,6 +59,7 @@ impl BruteForce {
     /// The neighbours by products of values rounded to 6 and 7 bits: see [`Rounding`]. Where that
     /// leaves too much in doubt it stops, and returns how many rows have been decided.
     fn byte_tiles(&self, rounding: Rounding, rankers: &[Ranker<'_>], tops: &mut [TopK]) -> usize {
+        // Four codes are a word: they are multiplied and added together.
         let words = self.base.dim().div_ceil(4);
         let (panels, queries) = byte_panels(rounding, rankers, self.base.dim());
         let mut points = BytePoints::new(rounding, words);
@@ -67,6 +74,9 @@ impl BruteForce {
             };
             for panel in 0..panels.len() {
                 panels.products(panel, &points.tiles, &mut sums);
+                // The limit depends on the error of the block, so that it is taken anew for each.
+                // In the last panel the lanes without a query keep what the panel before left
+                // there; `compare_near` passes over them.
                 for query in queries_of(panel, rankers.len()) {
                     limits.0[query % QUERIES] = limit(query, &tops[query]);
                 }
@@ -78,9 +88,10 @@ impl BruteForce {
                 };
                 wasted += products.compare_near(&mut limits, rankers, tops, limit);
             }
-            // Float tiles would take about an eighth of an exact comparison more for each row.
-            // Where more comparisons are wasted than that, they are faster. The first two blocks
-            // find out what is near.
+            // A wasted comparison is of a row that did not enter. Float tiles are more precise. But
+            // for each row they cost about an eighth of an exact comparison more than byte tiles.
+            // So they are the faster ones once more than one row in eight is wasted for a query.
+            // Two whole blocks may be wasted before that, since the thresholds are large at first.
             if wasted > rankers.len() * (2 * BLOCK + start / 8) {
                 return rows.end;
             }
@@ -110,9 +121,15 @@ impl BruteForce {
         tops: &mut [TopK],
     ) {
         let (dim, len) = (self.base.dim(), self.base.len());
+        // 1 − η. EPSILON is 2u, so that 5 of them are 10u. The product counts two roundings more
+        // than its d terms.
         let shrink = 1.0 - gamma(dim + 2) - 5.0 * f64::from(f32::EPSILON);
+        // Each value may lose what f32 cannot hold below its least normal number, in each of a few
+        // results; 8 times that a value is more than enough.
         let underflow = dim as f64 * 8.0 * f64::from(f32::MIN_POSITIVE);
         let (panels, lengths) = float_panels(queries, &self.centre);
+        // A row is out if (1 − η)·‖x̃‖² − 2p exceeds this. Rounded up, so that rounding
+        // keeps a row.
         let limit = |query: usize, top: &TopK| {
             let length = lengths[query];
             if length <= LONGEST {
@@ -121,7 +138,9 @@ impl BruteForce {
                 f32::INFINITY
             }
         };
-        // No block changes these; only better candidates do.
+        // Unlike the limits of byte tiles these do not depend on the block. They change only when a
+        // candidate enters. Lanes without a query have −∞, which excludes all but the longest
+        // rows.
         let mut limits = vec![Line([f32::NEG_INFINITY; QUERIES]); panels.len()];
         for (query, top) in tops.iter().enumerate() {
             limits[query / QUERIES].0[query % QUERIES] = limit(query, top);
@@ -170,6 +189,7 @@ impl<W: Word> Products<'_, W> {
     ) -> usize {
         let mut wasted = 0;
         let mut from = 0;
+        // The limits fall while the rows pass by, so that each row is held against the newest ones.
         while let Some((row, mask)) = W::next_near(self.sums, self.norms, limits, from) {
             from = row + 1;
             let id = self.first_row + row;
@@ -179,6 +199,8 @@ impl<W: Word> Products<'_, W> {
                     // The last panel is filled up with zeros, which are no query.
                     continue;
                 }
+                // Several queries of the panel can be near the same row, which stays in the cache
+                // for them.
                 let top = &mut tops[query];
                 let reduced = rankers[query].reduced_within(id, top.threshold());
                 if reduced.is_some_and(|reduced| top.push(id as u32, reduced)) {
@@ -203,7 +225,11 @@ fn byte_panels(
     rankers: &[Ranker<'_>],
     dim: usize,
 ) -> (Panels<[u8; 4]>, Vec<Rounded>) {
+    // The queries are packed once and meet every block. Their rounding errors are kept for the
+    // limits.
     let words = dim.div_ceil(4);
+    // Where d is no multiple of 4 the last word is filled up with zeros. So are those of the
+    // points, and the products of both are zero.
     let mut codes = vec![[0; 4]; rankers.len() * words];
     let mut rounded = Vec::with_capacity(rankers.len());
     for (codes, ranker) in codes.chunks_exact_mut(words).zip(rankers) {
@@ -247,6 +273,8 @@ impl BytePoints {
     }
 
     fn pack(&mut self, base: &Vectors, rows: Range<usize>) {
+        // A last block of fewer rows leaves older points in the tiles. There are sums of these,
+        // too, but no norms, and nobody looks at them.
         self.norms.clear();
         self.error = 0.0;
         for (point, id) in rows.enumerate() {
@@ -285,6 +313,7 @@ impl FloatPoints {
         for (point, id) in rows.enumerate() {
             let length = centred(base.row(id), centre, &mut self.values);
             self.tiles.set(point, &self.values);
+            // A row that is too long gets a norm that no limit is below: it is always near.
             self.norms.push(if length <= LONGEST {
                 round_down(self.shrink * length)
             } else {
@@ -296,6 +325,7 @@ impl FloatPoints {
 
 /// Writes row − centre, and returns its squared length, from eight partial sums.
 fn centred(row: Row<'_>, centre: &[f32], out: &mut [f32]) -> f64 {
+    // One f32 subtraction a value, whose rounding is part of η.
     match row {
         Row::Bytes(row) => {
             for ((out, &value), centre) in out.iter_mut().zip(row).zip(centre) {
@@ -308,6 +338,7 @@ fn centred(row: Row<'_>, centre: &[f32], out: &mut [f32]) -> f64 {
             }
         }
     }
+    // The length is that of the rounded values, which are those that are multiplied.
     let mut sums = [0.0; 8];
     let mut add = |values: &[f32]| {
         for (sum, &value) in sums.iter_mut().zip(values) {

@@ -23,8 +23,12 @@ impl Coder {
     /// `epsilon` is how far the rotation is from orthonormal, `arithmetic` the distance by which
     /// its product can be off.
     pub(super) fn new(squared_length: f64, epsilon: f64, arithmetic: f64) -> Self {
-        // The rotation is off by ε, f64 by much less than 10⁻¹²; and coordinates that are off
-        // by e change a squared norm by at most 2·‖v‖·e + e², where 2 is rounded up.
+        // The rest is the root of a difference, ‖v‖² − Σvᵢ². The slack is what that
+        // difference can be off by. It has three parts:
+        // - The rotation: its share ε of ‖v‖² at most, here taken twice.
+        // - The f64 sums of squares: by much less than the share 10⁻¹².
+        // - The coordinates: off by a distance e, they change Σvᵢ² by 2·‖v‖·e + e² at
+        //   most. The 2 is rounded up to cover the rounding of this line.
         let slack = (2.0 * epsilon + 1e-12) * squared_length
             + 2.01 * arithmetic * squared_length.sqrt()
             + arithmetic * arithmetic;
@@ -40,6 +44,8 @@ impl Coder {
     /// The code of the next coordinate, in steps.
     #[inline(always)]
     pub(super) fn component(&mut self, value: f64, step: f64) -> i16 {
+        // The cast in `nearest` saturates. A value beyond 16 bits then counts as a large loss, and
+        // the bound still holds.
         let code = nearest(value / step);
         let lost = value - f64::from(code) * step;
         self.squares += value * value;
@@ -50,16 +56,21 @@ impl Coder {
     /// The code of the norm of what the coordinates so far leave out, and the distance of all codes
     /// so far from what they stand for.
     pub(super) fn rest(&self) -> (i16, f64) {
+        // Rounding can make the difference negative where the coordinates leave nothing out.
         let rest = (self.squared_length - self.squares).max(0.0).sqrt();
-        // |√a − √b| is at most √|a − b|, and at most |a − b| / √b.
-        // Near zero the first is smaller.
+        // How far the root can be off, if its argument a is within the slack of the true b: |√a
+        // − √b| is at most √|a − b|, and at most |a − b| / √a. The first is the smaller
+        // one near zero, the second farther out.
         let unknown = if rest > 0.0 {
             self.slack.sqrt().min(self.slack / rest)
         } else {
             self.slack.sqrt()
         };
         let code = nearest(rest);
+        // The rest loses by its rounding to an integer, and by what is unknown of it.
         let lost = (rest - f64::from(code)).abs() + unknown;
+        // The codes are compared with the computed coordinates. What these are off by comes on top,
+        // by the triangle inequality.
         (code, (self.lost + lost * lost).sqrt() + self.arithmetic)
     }
 }

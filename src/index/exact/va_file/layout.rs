@@ -25,12 +25,14 @@ use crate::simd;
 use crate::simd::va_codes::{BLOCK, Pairs, Segment, WIDTH};
 use crate::vectors::Vectors;
 
-/// Length of the longest code of the base. It and [`super::query_code`]'s `FARTHEST` are as large
-/// as 31 bits allow.
+/// Length of the longest code of the base. Longer codes would be finer, but squared distances of
+/// codes must stay below 2³¹: `FARTHEST` of [`super::query_code`] has the sum that shows it.
 pub(super) const RADIUS: f64 = 16_000.0;
-/// No code of the base is farther than this from what it stands for, or there is no file.
+/// No code of the base is farther than this from what it stands for, or there is no file. Such an
+/// error is 2 % of [`RADIUS`]. It is also a part of the sum that must stay below 2³¹.
 pub(super) const COARSEST: f64 = 300.0;
-/// The rotation is no farther than this from orthonormal, or there is no file.
+/// The rotation is no farther than this from orthonormal, or there is no file. Eigenvectors in f64
+/// are nearer by many powers of ten. So this only refuses a decomposition that has failed.
 const MOST_SKEWED: f64 = 0.1;
 /// The id at positions where the last block is filled up.
 const NO_ROW: u32 = u32::MAX;
@@ -90,12 +92,14 @@ fn split(components: ArrayView2<'_, f64>, ids: &mut [u32]) {
         return;
     }
     let axis = widest(components, ids);
+    // A whole number of blocks on the left, so that every block is a leaf or a part of one.
     let half = (ids.len() / 2).next_multiple_of(BLOCK);
     if half < ids.len() {
         let value = |id: u32| components[[id as usize, axis]];
         // Ties by id, so that the order does not depend on the algorithm of the selection.
         ids.select_nth_unstable_by(half, |&a, &b| value(a).total_cmp(&value(b)).then(a.cmp(&b)));
     }
+    // The sides share no row, so that they can be sorted at once.
     let (left, right) = ids.split_at_mut(half);
     rayon::join(|| split(components, left), || split(components, right));
 }
@@ -114,6 +118,8 @@ fn widest(components: ArrayView2<'_, f64>, ids: &[u32]) -> usize {
             *square += value * value;
         }
     }
+    // The variance times the number of rows, Σx² − (Σx)²/n: that number is the same for every
+    // axis.
     let spread = |axis: usize| squares[axis] - sums[axis] * sums[axis] / ids.len() as f64;
     (0..axes)
         .max_by(|&a, &b| spread(a).total_cmp(&spread(b)))
@@ -152,6 +158,8 @@ impl File {
         let blocks = rotated.order.len().div_ceil(BLOCK);
         let mut heads = vec![Pairs([[0; 2]; BLOCK]); blocks * plan.pairs()];
         let mut segments = vec![Segment::default(); blocks * BLOCK * plan.segments];
+        // Blocks and segments are read here and there. Larger pages need fewer address
+        // translations.
         simd::in_huge_pages(&heads);
         simd::in_huge_pages(&segments);
         let errors = encoder.encode(&mut heads, &mut segments);
@@ -161,6 +169,8 @@ impl File {
             return None;
         }
 
+        // Codes stand in this order. The positions that fill the last block up have codes, but no
+        // row.
         let boxes = Boxes::around(&heads, plan.pairs());
         let mut ids = rotated.order.clone();
         ids.resize(blocks * BLOCK, NO_ROW);
@@ -244,12 +254,16 @@ pub(super) struct Boxes {
 impl Boxes {
     fn around(heads: &[Pairs], pairs: usize) -> Self {
         let blocks = heads.len() / pairs;
+        // Boxes stand in groups of 32, as points in blocks do. Where the last group is not full,
+        // its last boxes are zeros, and the search leaves them out.
         let mut low = vec![Pairs([[0; 2]; BLOCK]); blocks.div_ceil(BLOCK) * pairs];
         let mut high = low.clone();
         for (block, head) in heads.chunks_exact(pairs).enumerate() {
             let (group, lane) = (block / BLOCK, block % BLOCK);
             for (pair, codes) in head.iter().enumerate() {
                 let at = group * pairs + pair;
+                // The least and the greatest code of the 32 points, for each component of the pair.
+                // The norm of the rest is one more component here.
                 for side in 0..2 {
                     let codes = codes.0.iter().map(|codes| codes[side]);
                     low[at].0[lane][side] = codes.clone().min().expect("points");
@@ -275,6 +289,8 @@ struct Encoder<'a> {
 
 impl<'a> Encoder<'a> {
     fn new(rotated: &'a Rotated, plan: Plan) -> Self {
+        // The longest row gets a code of length RADIUS. Rows that all equal the mean have length
+        // zero, and any scale will do.
         let longest = rotated.squared_lengths.iter().copied();
         let longest = longest.fold(0.0, f64::max).sqrt();
         let scale = if longest > 0.0 { RADIUS / longest } else { 1.0 };
@@ -285,6 +301,9 @@ impl<'a> Encoder<'a> {
             plan,
             scale,
             epsilon: rotated.pca.orthonormality_error(),
+            // A component, a sum of d products, is off by γ_d·‖v‖ at most, and m of them by
+            // √m times as much. EPSILON is twice the unit roundoff, and the 4 is for the
+            // subtraction of the mean and the scale.
             relative: f64::EPSILON * (dim + 4) as f64 * (components as f64).sqrt(),
             steps: steps(rotated.components.view(), scale, plan),
         }
@@ -312,6 +331,7 @@ impl<'a> Encoder<'a> {
     }
 
     fn encode_block(&self, block: usize, head: &mut [Pairs], segments: &mut [Segment]) -> Vec<f64> {
+        // errors[0] is that of the head, errors[i] that of the head and the first i segments.
         let mut errors = vec![0.0f64; self.plan.segments + 1];
         let order = &self.rotated.order;
         for lane in 0..BLOCK {
@@ -334,9 +354,12 @@ impl<'a> Encoder<'a> {
         let components = &self.rotated.components;
         // Beyond the last dimension there are zeros.
         let value = |at: usize| components.get([id, at]).map_or(0.0, |v| v * self.scale);
+        // Codes are in units of 1/scale, and so is every length and error from here on.
         let length = self.rotated.squared_lengths[id] * self.scale * self.scale;
         let mut coder = Coder::new(length, self.epsilon, self.relative * length.sqrt());
 
+        // The head: 16-bit codes in steps of one, two to a pair, then the pair of the rest and a
+        // zero.
         for at in self.plan.stage(0) {
             head[at / 2].0[lane][at % 2] = coder.component(value(at), 1.0);
         }
@@ -344,6 +367,9 @@ impl<'a> Encoder<'a> {
         head[self.plan.pairs() - 1].0[lane] = [rest, 0];
         errors[0] = worse(errors[0], error);
 
+        // The segments: 8-bit codes in steps of the component's own. `steps` was chosen so that no
+        // code is beyond ±127, which makes the cast to i8 exact. The coder goes on from the head,
+        // so that each rest leaves out what all stages so far hold.
         for (stage, steps) in (1..).zip(&self.steps) {
             let segment = &mut segments[(stage - 1) * BLOCK + lane];
             let components = segment.codes.iter_mut().zip(self.plan.stage(stage));
@@ -360,11 +386,14 @@ impl<'a> Encoder<'a> {
 /// The steps with which the greatest value of each component of the segments fits in 8 bits.
 fn steps(components: ArrayView2<'_, f64>, scale: f64, plan: Plan) -> Vec<[i16; WIDTH]> {
     let step = |at: usize| {
+        // A plan may have more components than the data. Those are zero, and their step is one.
         let column = components.columns().into_iter().nth(at);
         let greatest = column.map_or(0.0, |column| {
             let absolute = column.iter().map(|value| value.abs());
             absolute.fold(0.0, f64::max)
         });
+        // A whole number, so that code · step is an integer as the query's components are. It is
+        // at most ⌈16,000 / 127⌉ = 126, so that the product fits in 16 bits.
         (greatest * scale / f64::from(i8::MAX)).ceil().max(1.0) as i16
     };
     (1..=plan.segments)

@@ -7,7 +7,8 @@ use crate::error::BuildError;
 use crate::simd::va_codes::{BLOCK, Segment, WIDTH};
 use crate::vectors::{Storage, Vectors};
 
-/// The most components of a head, and the most segments, that a caller may ask for.
+/// The most components of a head, and the most segments, that a caller may ask for. Both together
+/// are 4,032 components.
 const MOST_HEAD: usize = 64;
 const MOST_SEGMENTS: usize = 64;
 
@@ -60,6 +61,8 @@ impl Plan {
     /// Bytes that a point takes, with its share of its block's box and of the rotation of `dim`
     /// dimensions.
     pub(super) fn bytes(self, points: usize, dim: usize) -> usize {
+        // Two 16-bit codes a pair. A box has the size of two heads, which the points of a block
+        // share.
         let head = 2 * size_of::<i16>() * self.pairs();
         let two_corners = 2 * head.div_ceil(BLOCK);
         let segments = self.segments * size_of::<Segment>();
@@ -78,17 +81,21 @@ pub(super) fn plans(base: &Vectors) -> Vec<Plan> {
     const HEADS: [usize; 6] = [6, 14, 22, 30, 46, 62];
     /// With so many segments, going through one more costs about what the exact comparison does.
     const USEFUL_SEGMENTS: usize = 6;
+    // Half of a vector's bytes, so that vectors and file together take 1.5 times the vectors.
     let dim = base.dim();
     let budget = base.memory_bytes() / base.len() / 2;
     let mut plans = Vec::new();
     for head in HEADS {
+        // A longer head would hold zeros only. The heads ascend, so that no later one fits either.
         if head > dim.next_multiple_of(2) {
             break;
         }
+        // As many segments as hold all other components, if that is not too many.
         let useful = dim
             .saturating_sub(head)
             .div_ceil(WIDTH)
             .min(USEFUL_SEGMENTS);
+        // Of these the most that the memory allows. A head that is too large by itself has no plan.
         let mut most_first = (0..=useful).rev().map(|segments| Plan { head, segments });
         plans.extend(most_first.find(|plan| plan.bytes(base.len(), dim) <= budget));
     }
@@ -118,6 +125,7 @@ pub(super) fn cheapest<F>(
         let (cost, file) = build_and_cost(plan)?;
         Some(Tried { plan, cost, file })
     };
+    // First half the segments of each plan, from the shortest head on.
     let mut best: Option<Tried<F>> = None;
     for plan in plans {
         let half = Plan {
@@ -125,12 +133,15 @@ pub(super) fn cheapest<F>(
             ..*plan
         };
         let Some(tried) = attempt(half) else { continue };
+        // The cost is expected to fall while the head grows, and to rise once more of it is read
+        // than that excludes. So the first head that is no better ends the search.
         if best.as_ref().is_some_and(|best| best.cost <= tried.cost) {
             break;
         }
         best = Some(tried);
     }
     let best = best?;
+    // Then all segments of the best head. With one segment or none, half was all of them.
     let whole = plans.iter().find(|plan| plan.head == best.plan.head);
     if let Some(&whole) = whole
         && whole.segments > 1
@@ -221,6 +232,8 @@ pub(super) struct ScanCost {
 
 /// What a full scan of `base` costs, by half bytes if `halves`.
 pub(super) fn scan_cost(base: &Vectors, halves: bool) -> ScanCost {
+    // Tiles multiply bytes in either form of storage, but only where their rounding leaves little
+    // in doubt. That half bytes were kept is the sign of it for floats.
     let (single, batch) = match (base.storage(), halves) {
         (_, true) => (COSTS.scan_half_byte, COSTS.tile_byte),
         (Storage::Bytes(_), false) => (COSTS.scan_byte, COSTS.tile_byte),
@@ -249,6 +262,7 @@ pub(super) fn query_cost(base: &Vectors, plan: Plan, work: Work, queries: usize)
         + work.refined as f64 * COSTS.segment
         + work.verified as f64 * verification_cost(base)
         + rotation_cost(work.rotated, base.dim());
+    // `work` is the sum over all queries, so that it is divided; the boxes are counted once.
     // Every query bounds all boxes.
     let boxes = (base.len().div_ceil(BLOCK) * plan.pairs()) as f64 * COSTS.box_pair;
     all / queries as f64 + boxes

@@ -7,8 +7,9 @@ use crate::simd::pairwise::gamma;
 use crate::simd::va_codes::{Sought, WIDTH};
 use crate::vectors::Row;
 
-/// Length of the longest code of a query. It, the layout's RADIUS and COARSEST, added and squared,
-/// stay below 2³¹.
+/// Length of the longest code of a query. A distance of codes is at most this, the layout's RADIUS
+/// and its COARSEST together. Its square is kept in an i32, so that the sum has to stay below
+/// √2³¹ ≈ 46,340. A query farther away is answered by a full scan.
 const FARTHEST: f64 = 30_000.0;
 const _: () = {
     let sum = FARTHEST + super::layout::RADIUS + super::layout::COARSEST;
@@ -38,6 +39,7 @@ impl QueryCode {
         self.errors.clear();
         self.segments.clear();
         self.components = 0;
+        // Lengths are in units of the codes, 1/scale.
         let squared_length = self.shift(file, row);
         let length = squared_length.sqrt();
         // NaN where f64 overflowed.
@@ -51,6 +53,7 @@ impl QueryCode {
     /// Writes s·(q − µ) and returns its squared length.
     fn shift(&mut self, file: &File, row: Row<'_>) -> f64 {
         self.shifted.resize(file.mean.len(), 0.0);
+        // Bytes are widened value by value, without a copy of the row in floats.
         match row {
             Row::Bytes(row) => shift(row, &file.mean, file.scale, &mut self.shifted),
             Row::Floats(row) => shift(row, &file.mean, file.scale, &mut self.shifted),
@@ -58,24 +61,31 @@ impl QueryCode {
     }
 
     fn encode_head(&mut self, file: &File) -> Option<()> {
+        // Zeros stay where the plan has more components than the data, as in the points' heads.
         self.rotate(file, 0);
         let pairs = file.plan.pairs();
         self.head.clear();
         self.head.resize(pairs, [0; 2]);
+        // The query's codes are in steps of one, in the segments too. Only points are coded
+        // coarser.
         for (code, &value) in self.head.as_flattened_mut().iter_mut().zip(&self.rotated) {
             *code = self.coder.component(f64::from(value), 1.0);
         }
         let (rest, error) = self.coder.rest();
         self.head[pairs - 1][0] = rest;
         self.errors.push(error);
+        // An error that is not finite would give no limit. The caller then scans.
         error.is_finite().then_some(())
     }
 
     /// Codes the next segment.
     pub(super) fn encode_segment(&mut self, file: &File) {
+        // There is one error for the head and one for each segment so far. So their number is the
+        // next stage.
         let stage = self.errors.len();
         self.rotate(file, stage);
         let mut sought = Sought::default();
+        // The points' codes are multiplied by these when they are compared with the query's values.
         sought.steps[..WIDTH].copy_from_slice(&file.steps[stage - 1]);
         for (out, &value) in sought.values.iter_mut().zip(&self.rotated) {
             *out = self.coder.component(f64::from(value), 1.0);
@@ -89,6 +99,8 @@ impl QueryCode {
     /// Computes the components that a stage adds.
     fn rotate(&mut self, file: &File, stage: usize) {
         let dim = file.mean.len();
+        // Only the rows of the rotation that this stage adds. A query whose segments are never
+        // needed does not pay for their rows.
         let rows = file.components(stage);
         self.components += rows.len();
         self.rotated.resize(rows.len(), 0.0);
@@ -102,9 +114,13 @@ impl QueryCode {
 fn arithmetic_error(file: &File, length: f64) -> f64 {
     let dim = file.mean.len();
     let components = file.plan.components().min(dim);
-    // The shifted query is rounded to f32 by the share u, and so is the rotation, whose Frobenius
-    // norm is the root of its number of rows. Then there is the product's own rounding; the last
-    // term is for what underflows.
+    // Let R be the m rows of the rotation, v the shifted query, and u = 2⁻²⁴ the unit roundoff
+    // of f32. Three roundings add up:
+    // - R to f32: by the share u of each value. As R has the Frobenius norm √m, R·v is off by
+    //   u·√m·‖v‖.
+    // - v to f32: by the share u, so that R·v is off by u·‖v‖. Both shares are taken twice.
+    // - The product: each of the m values is off by γ·‖v‖, all together by γ·√m·‖v‖.
+    // The factor 1.001 is for the products of these errors, and the last term for underflow in f32.
     let u = f64::from(f32::EPSILON) / 2.0;
     let root = (components as f64).sqrt();
     ((gamma(matvec::roundings(dim)) + 2.0 * u) * root + 2.0 * u) * 1.001 * length + 1e-30
@@ -112,10 +128,13 @@ fn arithmetic_error(file: &File, length: f64) -> f64 {
 
 /// Writes s·(query − µ) and returns its squared length, from eight partial sums.
 fn shift<T: Copy + Into<f64>>(query: &[T], mean: &[f64], scale: f64, out: &mut [f32]) -> f64 {
+    // Eight sums, as one alone would make each addition wait for the one before.
     let mut squares = [0.0; 8];
     for ((out, query), mean) in out.chunks_mut(8).zip(query.chunks(8)).zip(mean.chunks(8)) {
         for (((out, &value), mean), square) in out.iter_mut().zip(query).zip(mean).zip(&mut squares)
         {
+            // In f64: the squared length is exact but for f64's rounding, and only the value that
+            // is multiplied later is rounded to f32.
             let shifted = (value.into() - mean) * scale;
             *square += shifted * shifted;
             *out = shifted as f32;

@@ -17,16 +17,20 @@ use crate::neighbor::{Candidate, TopK};
 use crate::simd::va_codes::{self, BLOCK, Survivor};
 use crate::vectors::{Row, Vectors};
 
-/// The first threshold comes from so many blocks beyond those that hold 2·k points…
+/// The first threshold comes from the blocks that hold 2·k points, and this many more. More of
+/// them make the threshold smaller, and each costs 32 heads…
 const FIRST_BLOCKS: usize = 8;
-/// …and from so many of their points beyond 2·k.
+/// …and from 2·k of their points, and this many more, each of which costs an exact comparison.
 const SEEDS: usize = 12;
-/// Where more blocks than this are left after that, a quarter as many give a second threshold. It
-/// takes a tenth off the slowest queries of pixels.
+/// Where more blocks than this are left after that, the nearest quarter of this number gives a
+/// second threshold, before the others are looked at. It takes a tenth off the slowest queries of
+/// pixels.
 const MANY_BLOCKS: usize = 256;
-/// Blocks of which only the nearest is looked at to find the first ones.
+/// Blocks of which only the nearest counts when the first blocks are sought. More of them make that
+/// faster, and the bound that it finds larger.
 const TOGETHER: usize = 8;
-/// How many candidates ahead rows are asked for from memory.
+/// How many candidates ahead rows are asked for from memory, so that they arrive while others are
+/// compared.
 const AHEAD: usize = 4;
 
 /// What a thread needs for a query, kept for the next one.
@@ -76,6 +80,8 @@ pub(super) fn search(
         most_seeds: 2 * k + SEEDS,
         work: Work::default(),
     };
+    // Each pass leaves in the lists what the next one begins with, and lowers the threshold in
+    // `top`.
     search.first_blocks(k, lists);
     search.other_blocks(lists);
     let stage = search.all_segments(lists);
@@ -95,6 +101,7 @@ pub(super) fn expected_cost(file: &File, base: &Vectors) -> f64 {
     const K: usize = 10;
     let mut scratch = Scratch::default();
     let mut work = Work::default();
+    // Up to 48 rows, at equal distances in the base.
     let rows = (0..base.len()).step_by(base.len().div_ceil(QUERIES));
     let queries = rows.len();
     for row in rows {
@@ -128,8 +135,11 @@ impl Search<'_> {
             seeds,
         } = lists;
         let file = self.file;
+        // One pass over all boxes. The last group of boxes may be filled up; what is beyond the
+        // last block is cut off.
         va_codes::boxes(&file.boxes.low, &file.boxes.high, &self.query.head, boxes);
         boxes.truncate(file.blocks());
+        // All blocks within `near` are at least `first`; of more than that the nearest are taken.
         let first = ((2 * k).div_ceil(BLOCK) + FIRST_BLOCKS).min(file.blocks());
         let near = bound_of_nearest(boxes, first, minima);
         blocks.clear();
@@ -139,9 +149,13 @@ impl Search<'_> {
             blocks.truncate(first);
         }
 
+        // There is no threshold yet, so that no head excludes a point: all points of these blocks
+        // become candidates. The best of them are compared exactly, which gives the first
+        // threshold. The other candidates stay for the later passes.
         candidates.clear();
         self.heads(blocks, candidates);
         self.seed(0, candidates, seeds);
+        // So that `other_blocks` does not take them again.
         for &block in &*blocks {
             boxes[block as usize] = i32::MAX;
         }
@@ -157,7 +171,8 @@ impl Search<'_> {
             ..
         } = lists;
         blocks.clear();
-        // Below i32::MAX, by which the blocks that are done are marked.
+        // The blocks that are done have the bound i32::MAX, and stay out. No true bound reaches it:
+        // see FARTHEST in `query_code`.
         let limit = self.limit(0).min(i32::MAX - 1);
         va_codes::within(boxes, limit, blocks);
         if blocks.len() > MANY_BLOCKS {
@@ -168,6 +183,8 @@ impl Search<'_> {
             self.heads(blocks, candidates);
             self.seed(0, candidates, seeds);
 
+            // The threshold is smaller now, so that the boxes of the others are looked at once
+            // more.
             let limit = self.limit(0);
             let within = others
                 .into_iter()
@@ -189,6 +206,8 @@ impl Search<'_> {
         while self.is_worth_refining(stage, candidates.len()) {
             stage += 1;
             self.refine(stage, candidates);
+            // The first segment makes the bounds larger, and changes which candidates are the best.
+            // They are taken to the end once more.
             if stage == 1 {
                 self.seed(stage, candidates, seeds);
             }
@@ -199,16 +218,24 @@ impl Search<'_> {
     /// The greatest squared distance in codes of a stage at which a point can still be among the k
     /// nearest.
     fn limit(&self, stage: usize) -> i32 {
+        // The inequality of the module `va_file`:
+        //
+        //     ‖c(q) − c(x)‖ ≤ s·√(1 + ε)·‖q − x‖ + E + E′.
+        //
+        // Its right side at the distance of the k-th best is the reach. The root of 1 + ε is left
+        // out, which makes it larger.
         let File {
             scale,
             epsilon,
             errors,
             ..
         } = self.file;
-        // The last factors are for the rounding of the reduced distance itself and of this line;
-        // the cast saturates.
+        // The factor 1 + 10⁻⁹ covers the rounding of the reduced distance, the last one that of
+        // this expression.
         let reach = self.top.threshold().sqrt() * scale * (1.0 + epsilon) * (1.0 + 1e-9);
         let reach = reach + errors[stage] + self.query.errors[stage];
+        // Truncation loses nothing, as bounds are integers. The cast saturates: while the threshold
+        // is infinite the limit is i32::MAX, which excludes nothing.
         (reach * reach * (1.0 + 1e-12)) as i32
     }
 
@@ -233,7 +260,9 @@ impl Search<'_> {
             return false;
         }
         if stage < self.query.segments.len() {
-            // The query's segment has been paid for.
+            // The seeds went through this stage: the query's segment is coded already, and its cost
+            // is paid. What is left to pay is a cache line a candidate, less than an exact
+            // comparison.
             return true;
         }
         // With one segment more, about half of the candidates need no exact comparison.
@@ -246,6 +275,7 @@ impl Search<'_> {
     /// limit.
     fn refine(&mut self, stage: usize, candidates: &mut Vec<Survivor>) {
         let file = self.file;
+        // Before the limit is taken, which needs the query's error of this stage.
         while self.query.segments.len() < stage {
             self.query.encode_segment(file);
         }
@@ -263,24 +293,32 @@ impl Search<'_> {
     /// Takes the best candidates to the end, for a better threshold, and keeps those of the others
     /// that are within it.
     fn seed(&mut self, stage: usize, candidates: &mut Vec<Survivor>, seeds: &mut Vec<Survivor>) {
+        // The candidates of the smallest bounds are the likeliest neighbours. They leave the list,
+        // so that none is compared twice.
         let best = self.most_seeds.min(candidates.len());
         if best < candidates.len() {
             candidates.select_nth_unstable_by_key(best, |candidate| candidate.bound);
         }
         seeds.clear();
         seeds.extend(candidates.drain(..best));
+        // From heads alone the order is rough. One segment more orders the seeds better, so that a
+        // bound beyond the limit, which ends the comparisons, is met sooner.
         let mut reached = stage;
         if stage == 0 && self.is_worth_refining(stage, best) {
             reached = 1;
             self.refine(reached, seeds);
         }
         self.verify(reached, seeds);
+        // The others have not been refined, so that it is the limit of their own stage that they
+        // are held against.
         let limit = self.limit(stage);
         candidates.retain(|candidate| candidate.bound <= limit);
     }
 
     /// Compares the candidates exactly, nearest bound first, until a bound is beyond the limit.
     fn verify(&mut self, stage: usize, candidates: &mut [Survivor]) {
+        // Ascending: once one bound is beyond the limit, so are all after it. And the threshold
+        // falls soonest if the nearest come first.
         candidates.sort_unstable_by_key(|candidate| candidate.bound);
         for candidate in candidates.iter().take(AHEAD) {
             self.prefetch_row(candidate);
@@ -290,16 +328,19 @@ impl Search<'_> {
             if candidate.bound > limit {
                 return;
             }
+            // A row that the limit excludes already will not be read, and is not worth a fetch.
             if let Some(ahead) = candidates.get(at + AHEAD)
                 && ahead.bound <= limit
             {
                 self.prefetch_row(ahead);
             }
+            // What fills the last block up repeats the codes of a point, so that it can get here.
             let Some(id) = self.file.row(candidate.position) else {
                 continue;
             };
             self.work.verified += 1;
             let threshold = self.top.threshold();
+            // The limit falls only when a row enters the k best.
             if let Some(reduced) = self.ranker.reduced_within(id as usize, threshold)
                 && self.top.push(id, reduced)
             {
@@ -325,6 +366,8 @@ fn bound_of_nearest(boxes: &[i32], count: usize, minima: &mut Vec<i32>) -> i32 {
     };
     minima.clear();
     minima.extend(boxes.chunks(TOGETHER).map(least));
+    // If `count` of the minima are not above a value, so many boxes are not, one in each chunk.
+    // With too few chunks for that, all boxes are within.
     if count < minima.len() {
         *minima.select_nth_unstable(count - 1).1
     } else {
