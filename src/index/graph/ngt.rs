@@ -161,6 +161,8 @@ impl Build for Ngt {
         positive("outgoing + incoming", params.outgoing + params.incoming)?;
         let sketched = Sketch::fit(&base, Metric::Euclidean, COMPONENTS)?;
         let (tree, ids) = VpTree::build(&sketched, params.seed);
+        // The near rows are found in clusters of their own, and given by id. The tree gives the
+        // order of the rows.
         let near = near_rows(&base, params.edge_size, params.seed);
         let rows = PrunedRows::new(&base, sketched, ids);
         let links = onng::link(&rows, &near, params.outgoing, params.incoming);

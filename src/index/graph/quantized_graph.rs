@@ -199,7 +199,7 @@ impl Build for QuantizedGraph {
         // would hold only zeros, and still be fetched for each comparison.
         let most_useful = (base.dim() + graph_codes::TAIL).div_ceil(64);
         let lines = (params.code_bytes / 64).min(most_useful);
-        // The kernels are compiled once for each length, so that their loops have no counter.
+        // The kernels are compiled once for each length: a comparison has no loop over lines.
         let graph = match lines {
             1 => build::build::<1>(&base, &params),
             2 => build::build::<2>(&base, &params),
@@ -275,7 +275,7 @@ impl Built {
                 fetch(ahead);
             }
             // Candidates carry positions for now. What is farther than the k-th so far gives
-            // `None`, often before all of it is computed exactly.
+            // `None`.
             if let Some(reduced) = ranker.reduced_within(entry.position(), top.threshold()) {
                 top.push(entry.position() as u32, reduced);
             }

@@ -228,8 +228,8 @@ fn central(coordinates: &Vectors, starts: &[usize], clusters: &KMeans) -> Vec<u3
 /// in units of the code.
 fn code_error(base: &Vectors, ids: &[u32], near: &[Vec<Near>], scale: f64) -> f32 {
     let mut errors = Vec::with_capacity(ERROR_SAMPLE);
-    // At even steps through the positions, so that all clusters are in the sample: 500 to 1,000
-    // vectors of a base that has more.
+    // At even steps through the positions, so that all parts of the data are in the sample: 500 to
+    // 1,000 vectors of a base that has more.
     for position in (0..ids.len()).step_by(ids.len().div_ceil(ERROR_SAMPLE)) {
         // The tenth nearest, or the last where there are fewer. A base of one vector has none.
         let Some(&(estimate, other)) = near[position].iter().take(ERROR_NEIGHBOR).next_back()
