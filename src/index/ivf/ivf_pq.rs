@@ -152,7 +152,7 @@ impl Build for IvfPq {
                 expected: "4 or 8",
             });
         }
-        // Two bits a component.
+        // Two bits a component: at four bits a sub-quantiser codes two of them, at eight bits four.
         let components = (m * nbits / 2).min(base.dim());
         let subspaces = Subspaces::deal(components, m);
         let plan = Plan {
@@ -221,6 +221,7 @@ impl Index for IvfPq {
 
     fn search(&self, query: Row<'_>, k: usize) -> Found {
         let IvfPqSearch { nprobe, refine } = self.search;
+        // With `refine` = 0 this asks for no candidates, and `PqLists` takes k.
         self.built
             .search(query, k, nprobe, k.saturating_mul(refine))
     }

@@ -132,8 +132,10 @@ impl Build for Scann {
                 expected,
             });
         }
+        // An odd number of components leaves one block with a single one.
         let components = COMPONENTS.min(base.dim());
         let subspaces = Subspaces::deal(components, components.div_ceil(DIMENSIONS_PER_BLOCK));
+        // The loss of the residuals, whose dimension is that of the components.
         let loss = Loss::score_aware(threshold, components);
         let plan = Plan {
             nlist: num_leaves,
