@@ -86,8 +86,9 @@ struct Nearest {
     distance: f32,
 }
 
-/// Rows that are compared with all centroids in one matrix product. Their distances, 256 · k floats,
-/// are 256 kB for 256 centroids: they stay in the second-level cache until the nearest is picked.
+/// Rows that are compared with all centroids in one matrix product. Their distances take 256 · k
+/// floats, 256 kB for 256 centroids: they stay in the second-level cache until the nearest is
+/// picked.
 const BLOCK: usize = 256;
 
 impl KMeans {

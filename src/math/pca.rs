@@ -350,8 +350,8 @@ fn decompose(matrix: &DMatrix<f64>) -> (SymmetricEigen<f64, Dyn>, f64) {
     let mut tolerance = f64::EPSILON;
     let mut ridge = 0.0;
     loop {
-        // First without a ridge and at the tolerance of f64. At each failure both grow by 16, the
-        // ridge relative to the mean variance.
+        // First without a ridge, at the rounding of f64. After each failure the tolerance is 16
+        // times as large, and the ridge is that part of the mean variance.
         let lifted = matrix + DMatrix::identity(dim, dim) * ridge;
         let eigen = SymmetricEigen::try_new(lifted, tolerance, 100 * dim);
         if let Some(eigen) = eigen

@@ -223,12 +223,14 @@ impl Index for Ngt {
         let Graph {
             tree, rows, links, ..
         } = &*self.graph;
+        // Without this the loop below would look for more rows than there are.
         let k = k.min(self.len());
         // Of reduced, that is squared, distances.
         let reach = (1.0 + self.search.epsilon) * (1.0 + self.search.epsilon);
         let mut comparison = rows.comparison(query);
         let sketch = comparison.sketch().to_vec();
         let mut top = TopK::new(k);
+        // Nearest first, and made as they are asked for.
         let mut leaves = tree.leaves(&sketch);
         // As a rule once. Only if fewer than k rows can be reached from these leaves, the walk
         // begins again from the next ones.
@@ -238,6 +240,7 @@ impl Index for Ngt {
                 comparison.visits.leaves += 1;
                 seeds.extend(leaf);
             }
+            // All leaves are used up, so every row has been compared.
             if seeds.is_empty() {
                 break;
             }

@@ -122,8 +122,8 @@ parameters! {
 ///
 /// A walk begins at the nearest of √n central vectors. It goes on from the nearest vector not yet
 /// expanded, until that one is farther than the k-th nearest so far by more than `epsilon`. What
-/// the codes may have misjudged is compared exactly besides: that costs a quarter of an expansion a
-/// vector.
+/// the codes may have misjudged is kept as well. All that was kept is then compared exactly, which
+/// costs about a quarter of an expansion for each vector.
 ///
 /// ```
 /// use fashion_knn::prelude::*;

@@ -137,7 +137,9 @@ impl Build for IvfPq {
             keep_vectors,
             seed,
         } = params;
+        // `Plan` is not checked again: `PqLists` relies on these ranges.
         positive("nlist", nlist)?;
+        // More sums of eight bits could overflow 16 bits in the scan.
         if !(1..=MOST_SUBQUANTIZERS).contains(&m) {
             return Err(BuildError::InvalidParameter {
                 name: "m",
@@ -163,6 +165,7 @@ impl Build for IvfPq {
             keep_vectors,
             seed,
         };
+        // The default refines by vectors, which are not there in this case.
         let mut search = IvfPqSearch::default();
         if !keep_vectors {
             search.refine = 0;

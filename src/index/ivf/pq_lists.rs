@@ -214,9 +214,10 @@ impl PqLists {
             + self.projection.memory_bytes()
     }
 
-    /// The `k` best of the `candidates` (k, if that is more) that the codes in the `nprobe` nearest
-    /// lists bring up, or in more lists if those hold fewer than k: by true distance if the vectors
-    /// are kept, by the estimate if not.
+    /// The `k` nearest that are found. The codes in the `nprobe` nearest lists choose `candidates`
+    /// vectors, at least k; of these the best by true distance are returned, or by the estimate if
+    /// the vectors are not kept. If these lists hold fewer than k vectors, the next ones are
+    /// searched too.
     pub fn search(&self, query: Row<'_>, k: usize, nprobe: usize, candidates: usize) -> Found {
         // All neighbours come from the candidates, so these are at least k.
         let k = k.min(self.len());
@@ -416,7 +417,7 @@ struct Scan<'a> {
     rest: f32,
     /// How many are wanted.
     candidates: usize,
-    /// What has a larger estimate is not among them.
+    /// Vectors of a larger estimate are not among the candidates.
     limit: f32,
     found: &'a mut Vec<Scored>,
     visits: Visits,

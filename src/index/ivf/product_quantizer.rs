@@ -242,8 +242,8 @@ impl ProductQuantizer {
         }
     }
 
-    /// The code of least loss that coordinate descent finds, from the one of least squared error
-    /// on: m numbers below ksub.
+    /// Writes the code of `vector`, m numbers below ksub: the one of least squared error, improved
+    /// by coordinate descent if the loss is another.
     pub fn encode(&self, vector: &[f32], loss: Loss, code: &mut [u8], scratch: &mut Vec<f32>) {
         self.products(vector, scratch);
         // ‖v − c‖² is ‖c‖² − 2⟨v, c⟩ and a number that all centroids share.

@@ -124,6 +124,7 @@ impl Build for Scann {
             seed,
         } = params;
         positive("num_leaves", num_leaves)?;
+        // At 1 the weight η would be infinite. NaN is in no range.
         if !(0.0..1.0).contains(&threshold) {
             let (name, expected) = ("anisotropic_quantization_threshold", "0 up to, but not, 1");
             return Err(BuildError::InvalidParameter {

@@ -185,7 +185,7 @@ impl Sketch {
         })
     }
 
-    /// The data's plane normal·x + shift = 0 that is `normal`·φ(x) = 0 in the components
+    /// The plane `normal`·φ(x) = 0 of the sketches, as a plane n·x + s = 0 of the data: n and s
     /// (Euclidean).
     pub fn plane(&self, normal: &[f32]) -> (Vec<f64>, f64) {
         let mut turned = vec![0.0; self.mean.len()];

@@ -130,8 +130,9 @@ pub struct Comparison<'a> {
     met: Vec<u64>,
     fresh: Vec<u32>,
     bounds: Vec<f32>,
-    /// What is of a larger reduced distance matters no more, and how far its sketch can be.
+    /// Rows of a larger reduced distance need not be offered.
     limit: f64,
+    /// The same limit for the distances of sketches.
     radius: Radius,
     /// What has been looked at.
     pub visits: Visits,

@@ -37,6 +37,7 @@ impl Exported {
         // In the order of the fields: `points`, `zero`, `layers`. A layer of the latter has the
         // same form as `zero`.
         let ids = reader.list().to_vec();
+        // The lowest layer is `zero`. Those of `layers` follow from below.
         let mut layers = vec![reader.links()];
         for _ in 0..reader.number() {
             layers.push(reader.links());

@@ -164,8 +164,8 @@ fn choose_edges<const LINES: usize>(
     edges
 }
 
-/// Up to [`DEGREE`] of the candidates, which ascend by distance: each to which no kept one is
-/// nearer by a factor of `alpha` of squared distances.
+/// Keeps up to [`DEGREE`] of the candidates, which ascend by distance. A candidate is left out if a
+/// kept one is nearer to it than the node is, by a factor of `alpha` of squared distances.
 ///
 /// ```text
 ///   node @-----------o kept      x is nearer to the kept vector than to the node. A walk that
@@ -248,8 +248,9 @@ fn code_error(base: &Vectors, ids: &[u32], near: &[Vec<Near>], scale: f64) -> f3
     (squares.sum::<f64>() / count).sqrt() as f32
 }
 
-/// Links what cannot be reached from the seeds from a near neighbour that can and has room. Where
-/// there is none, it becomes a seed.
+/// Makes every vector reachable from the seeds. One that is not gets an edge from the nearest of
+/// its near vectors that is reachable and has room for an edge. Where there is none, it becomes a
+/// seed.
 fn bring_within_reach(edges: &mut [Edges], seeds: &mut Vec<u32>, near: &[Vec<Near>]) {
     let mut reached = vec![false; edges.len()];
     for &seed in &*seeds {

@@ -26,7 +26,8 @@ const TOGETHER: usize = 3;
 /// Vectors that are expanded one by one at the beginning. There, nearly each expansion finds
 /// something nearer, and the second best of the pool is a bad choice a moment later.
 const ALONE: usize = 4;
-/// Entries of the pool among which those are looked for that will probably be expanded next.
+/// The vectors that will probably be expanded next are looked for among so many entries of the
+/// pool.
 const LOOK_AHEAD: usize = 8;
 
 /// How far a walk goes.
@@ -299,8 +300,8 @@ impl<'a, const LINES: usize> Walk<'a, LINES> {
         }
     }
 
-    /// Drops entries that are neither within reach nor, but for the error of the codes, among the k
-    /// nearest, and sets the same limit for those to come.
+    /// Drops entries that are too far to be expanded and, allowing for the error of the codes, too
+    /// far to be among the k nearest. Sets the same limit for those to come.
     #[inline(always)]
     fn drop_the_farthest(&mut self) {
         // A negative epsilon stops the walk before the k-th nearest. It must not drop any of the k
