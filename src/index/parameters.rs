@@ -82,7 +82,7 @@ impl Settings {
     /// Sets `name`, replacing an earlier value.
     #[must_use]
     pub fn with(mut self, name: &str, value: f64) -> Self {
-        // The new value goes to the end, so that a name is there once.
+        // An earlier value of that name goes, so that a name is there once.
         self.0.retain(|(known, _)| known != name);
         self.0.push((name.to_owned(), value));
         self

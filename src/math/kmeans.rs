@@ -321,7 +321,7 @@ fn means(data: &Vectors, nearest: &[Nearest], labels: &[u32], k: usize) -> Array
 
 /// The mean of the given rows, or zeros if there are none.
 fn mean_of(data: &Vectors, rows: &[u32]) -> Vec<f32> {
-    // The type of `add_row` makes these f64: 60,000 bytes sum exactly in it, and floats nearly so.
+    // In f64, as `add_row` wants it: bytes add up exactly, and floats nearly so.
     let mut sum = vec![0.0; data.dim()];
     for &row in rows {
         add_row(&mut sum, data.row(row as usize));

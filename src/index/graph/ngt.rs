@@ -240,7 +240,7 @@ impl Index for Ngt {
                 comparison.visits.leaves += 1;
                 seeds.extend(leaf);
             }
-            // All leaves are used up, so every row has been compared.
+            // All leaves are used up, so there is no row left to begin from.
             if seeds.is_empty() {
                 break;
             }

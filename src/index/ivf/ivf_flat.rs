@@ -210,9 +210,9 @@ impl Scan<'_> {
     fn list(&mut self, list: usize) {
         let positions = self.lists.list(list);
         self.visits.leaves += 1;
-        // Whole distances, without a limit: rows lie one after the other, and the machine reads
-        // ahead.
         self.visits.distances += positions.len();
+        // All of each row, without a bound before it: rows lie one after the other, and the machine
+        // reads ahead.
         for position in positions {
             let id = self.lists.ids()[position];
             self.top.push(id, self.ranker.reduced(position));

@@ -264,8 +264,8 @@ impl<'a, const LINES: usize> Walk<'a, LINES> {
             }
             self.start_from_all_seeds();
         }
-        // Both limits hang on the k-th nearest, which has moved since the last batch. They are
-        // computed once for a batch and not for each vector.
+        // Both limits depend on the k-th nearest, which may have changed with the last batch. They
+        // are computed once for a batch and not for each vector.
         let last_expanded = self.last_to_expand();
         self.drop_the_farthest();
 
