@@ -96,6 +96,7 @@ pub trait Index: Debug + Send + Sync + 'static {
     ///
     /// An index that gains by seeing all queries at once overrides it.
     fn search_batch(&self, queries: &Vectors, k: usize) -> Vec<Vec<Candidate>> {
+        // One task a query. Rayon keeps the order of the rows.
         let search = |row| self.search(queries.row(row), k).candidates;
         (0..queries.len()).into_par_iter().map(search).collect()
     }
@@ -173,6 +174,8 @@ pub trait Query: Index {
         k: usize,
     ) -> Result<(Vec<Neighbor>, Visits), QueryError> {
         let query = query.into();
+        // Here and not in each index: a search may read d values, and compare distances, without
+        // looking at them again.
         check_shape(query.len(), k, self.dim())?;
         if let Some((position, value)) = query.first_not_finite() {
             return Err(QueryError::NotFinite { position, value });
@@ -188,6 +191,8 @@ pub trait Query: Index {
     /// If `k` is zero, or the queries have another dimension. The values of [`Vectors`] are finite.
     fn query_batch(&self, queries: &Vectors, k: usize) -> Result<Neighbors, QueryError> {
         check_shape(queries.dim(), k, self.dim())?;
+        // Indexes return reduced distances, squares for Euclidean. The roots are taken here, of the
+        // neighbours alone.
         let rows = self.search_batch(queries, k).into_iter();
         Ok(rows.map(|row| neighbors(row, self.metric())).collect())
     }

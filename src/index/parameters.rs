@@ -82,6 +82,7 @@ impl Settings {
     /// Sets `name`, replacing an earlier value.
     #[must_use]
     pub fn with(mut self, name: &str, value: f64) -> Self {
+        // An earlier value of that name goes, so that a name is there once.
         self.0.retain(|(known, _)| known != name);
         self.0.push((name.to_owned(), value));
         self
@@ -123,6 +124,7 @@ impl FromStr for Settings {
     /// "nprobe=8 refine=100", with blanks or commas between; none of them in an empty text.
     fn from_str(text: &str) -> Result<Self, SettingsError> {
         let mut settings = Self::default();
+        // Two separators in a row have an empty part between them, which is left out.
         for part in text.split([' ', ',']).filter(|part| !part.is_empty()) {
             let malformed = || SettingsError {
                 received: part.to_owned(),
@@ -146,6 +148,7 @@ const LARGEST_WHOLE: f64 = (1u64 << 53) as f64;
 
 /// Refuses what is negative or not a whole number.
 fn whole(name: &'static str, number: f64) -> Result<u64, BuildError> {
+    // NaN fails the first test and infinity the last.
     if number >= 0.0 && number.fract() == 0.0 && number <= LARGEST_WHOLE {
         return Ok(number as u64);
     }
@@ -277,6 +280,7 @@ macro_rules! parameters {
         }
 
         impl $crate::index::Parameters for $name {
+            // A constant cannot call the trait `Value`, so numbers are made by a macro here.
             const KNOBS: &'static [$crate::index::Knob] = &[
                 $($crate::index::Knob {
                     name: stringify!($field),
@@ -294,12 +298,15 @@ macro_rules! parameters {
                 #[allow(unused_mut)]
                 let mut knobs = Self::KNOBS.iter();
                 $(
+                    // `KNOBS` is made from the same list, so the knobs come in the order of the
+                    // fields.
                     let knob = knobs.next().expect("a knob for each parameter");
                     let $field = $crate::index::parameters::Value::from_number(
                         knob.name,
                         settings.get(knob),
                     )?;
                 )*
+                // Where a struct has no knob at all, neither is used.
                 let _ = (&mut knobs, settings);
                 Ok(Self { $($field,)* $($($other: $other_default,)*)? })
             }

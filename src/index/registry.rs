@@ -90,6 +90,8 @@ impl Entry {
 }
 
 fn build<I: Build>(base: Arc<Vectors>, settings: &Settings) -> Result<Built, BuildError> {
+    // The build settings are read here, and the search settings in the closure. So one build serves
+    // a whole sweep; the closure holds the index.
     let index = I::build(base, I::Params::from_settings(settings)?)?;
     Ok(Box::new(move |settings| {
         // An index may have a default of its own where the build calls for it: only what is set
@@ -104,6 +106,8 @@ fn build<I: Build>(base: Arc<Vectors>, settings: &Settings) -> Result<Built, Bui
 
 fn combinations(knobs: &[Knob]) -> Vec<Settings> {
     let mut all = vec![Settings::default()];
+    // Each knob multiplies the list by its values. A knob without a sweep has its default as the
+    // only one.
     for knob in knobs {
         let with_each = |settings: &Settings| {
             let values = knob.sweep.iter();

@@ -86,7 +86,9 @@ struct Nearest {
     distance: f32,
 }
 
-/// Rows that are compared with all centroids in one matrix product.
+/// Rows that are compared with all centroids in one matrix product. Their distances take 256 · k
+/// floats, 256 kB for 256 centroids: they stay in the second-level cache until the nearest is
+/// picked.
 const BLOCK: usize = 256;
 
 impl KMeans {
@@ -116,6 +118,8 @@ impl KMeans {
             return Err(KMeansError::ZeroClusters);
         }
         let mut rng = ChaCha8Rng::seed_from_u64(params.seed);
+        // The sample and the first centroids come from one generator, so the order of these two
+        // draws is part of what a seed stands for.
         let sample = training_sample(data, params, &mut rng);
         let data = sample.as_ref().unwrap_or(data);
         let k = params.k.min(data.len());
@@ -124,18 +128,23 @@ impl KMeans {
         let mut clusters = Self::from_centroids(first.to_array());
         let mut labels: Vec<u32> = Vec::new();
         for _ in 0..params.iterations {
+            // Step 1: each row to its nearest centroid. If none has changed, the means would be the
+            // same again.
             let nearest = clusters.nearest(data);
             let same = nearest.iter().map(|row| &row.label).eq(&labels);
             if same {
                 break;
             }
             labels = nearest.iter().map(|row| row.label).collect();
+            // Step 2: each centroid to the mean of its rows.
             clusters = Self::from_centroids(means(data, &nearest, &labels, k));
         }
         Ok(clusters)
     }
 
     fn from_centroids(centroids: Array2<f32>) -> Self {
+        // The origin is the middle of the centroids. Distances do not change when everything is
+        // moved by it, and the numbers that are subtracted become small.
         let count = centroids.nrows() as f64;
         let mut origin = Vec::with_capacity(centroids.ncols());
         for column in centroids.columns() {
@@ -175,6 +184,7 @@ impl KMeans {
                 label: 0,
                 distance: f32::INFINITY,
             };
+            // Strictly nearer, so that ties go to the lower number.
             for (label, &distance) in distances.iter().enumerate() {
                 if distance < nearest.distance {
                     let label = label as u32;
@@ -193,6 +203,8 @@ impl KMeans {
     pub fn assign_many(&self, data: &Vectors, count: usize) -> Vec<Vec<u32>> {
         let count = count.min(self.norms.len());
         self.by_row(data, |distances| {
+            // Ties go to the lower number. That makes the order total, so selection and sorting
+            // give one result.
             let nearer = |a: &u32, b: &u32| {
                 let [to_a, to_b] = [a, b].map(|&label| distances[label as usize]);
                 to_a.total_cmp(&to_b).then(a.cmp(b))
@@ -215,6 +227,8 @@ impl KMeans {
             self.centroids.ncols(),
             "vectors of the dimension of the centroids"
         );
+        // Blocks of a fixed size, in order: the result does not depend on the threads. Only one
+        // block of distances a thread is in memory, not all n · k.
         let blocks: Vec<Vec<T>> = (0..data.len().div_ceil(BLOCK))
             .into_par_iter()
             .map(|block| {
@@ -234,6 +248,7 @@ impl KMeans {
     fn distances(&self, data: &Vectors, rows: std::ops::Range<usize>) -> Array2<f32> {
         let mut values = Vec::with_capacity(rows.len() * data.dim());
         let mut norms = Vec::with_capacity(rows.len());
+        // The rows less the origin, as floats, and their squared lengths.
         for row in rows.clone() {
             let start = values.len();
             match data.row(row) {
@@ -282,6 +297,7 @@ fn training_sample(data: &Vectors, params: &KMeansParams, rng: &mut ChaCha8Rng) 
 ///
 /// The sums are in f64 and in the order of the rows, so that threads make no difference.
 fn means(data: &Vectors, nearest: &[Nearest], labels: &[u32], k: usize) -> Array2<f32> {
+    // Grouped by cluster first: each mean is then the work of one thread, in the order of the rows.
     let (starts, members) = group(labels, k);
     let centroids: Vec<Vec<f32>> = (0..k)
         .into_par_iter()
@@ -289,6 +305,7 @@ fn means(data: &Vectors, nearest: &[Nearest], labels: &[u32], k: usize) -> Array
         .collect();
     let shape = (k, data.dim());
     let mut centroids = Array2::from_shape_vec(shape, centroids.concat()).expect("k centroids");
+    // An empty cluster has zeros for now. A centroid that nobody is near would stay without rows.
     let is_empty = |&cluster: &usize| starts[cluster] == starts[cluster + 1];
     let empty: Vec<usize> = (0..k).filter(is_empty).collect();
     // The first empty cluster gets the farthest row, the next one the next.
@@ -304,6 +321,7 @@ fn means(data: &Vectors, nearest: &[Nearest], labels: &[u32], k: usize) -> Array
 
 /// The mean of the given rows, or zeros if there are none.
 fn mean_of(data: &Vectors, rows: &[u32]) -> Vec<f32> {
+    // In f64, as `add_row` wants it: bytes add up exactly, and floats nearly so.
     let mut sum = vec![0.0; data.dim()];
     for &row in rows {
         add_row(&mut sum, data.row(row as usize));
@@ -317,6 +335,8 @@ fn farthest_rows(nearest: &[Nearest], count: usize) -> Vec<usize> {
     if count == 0 {
         return Vec::new();
     }
+    // This is rare, so that sorting all rows does not matter. Ties go to the lower row, for the
+    // same result each time.
     let mut rows: Vec<usize> = (0..nearest.len()).collect();
     rows.sort_unstable_by(|&a, &b| {
         let farther = nearest[b].distance.total_cmp(&nearest[a].distance);
@@ -333,11 +353,13 @@ pub(crate) fn group(labels: &[u32], k: usize) -> (Vec<usize>, Vec<u32>) {
     // A counting sort: count each label, sum up to the starts, then fill.
     let mut starts = vec![0; k + 1];
     for &label in labels {
+        // One place further on, so that the sums below become starts and not ends.
         starts[label as usize + 1] += 1;
     }
     for cluster in 0..k {
         starts[cluster + 1] += starts[cluster];
     }
+    // The next free place of each group. Rows are taken in order, so each group ascends.
     let mut next = starts.clone();
     let mut members = vec![0; labels.len()];
     for (row, &label) in labels.iter().enumerate() {

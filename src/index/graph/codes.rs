@@ -79,16 +79,23 @@ pub struct EncodedQuery {
 impl Encoder {
     /// Fits codes of `lines` cache lines to the base, which is not empty, and encodes it.
     pub fn fit(base: &Vectors, lines: usize, seed: u64) -> Encoded {
+        // All bytes of the lines but the tail are coordinates, one a byte.
         let kept = (lines * 64 - TAIL).min(base.dim());
         let (mut projection, mut projected) = Projection::fit(base, seed, |components| {
+            // Rotation · components is again one matrix, so the rotation costs a query nothing.
             let rotation = random_rotation(kept, &mut ChaCha8Rng::seed_from_u64(seed));
             rotation.dot(&components.slice(s![..kept, ..]))
         });
+        // The unit is chosen so that `range` becomes half the span of a code: coordinates then lie
+        // from −63.5 to 63.5. Where nearly all rows are equal the range is zero or too small to
+        // divide by, and the unit stays as it is.
         let range = range(&projected.coordinates);
         if range >= f32::MIN_POSITIVE {
             projection.change_unit(MIDDLE / range, &mut projected);
         }
 
+        // The coordinates are kept beside the codes: clusters are found by them, for they are not
+        // rounded.
         let Projected { coordinates, rests } = projected;
         let mut codes = vec![CodeLine::default(); base.len() * lines];
         for (row, code) in codes.chunks_exact_mut(lines).enumerate() {
@@ -106,6 +113,8 @@ impl Encoder {
     pub fn encode(&self, query: &[f32], out: &mut EncodedQuery) {
         let EncodedQuery { code, projected } = out;
         self.projection.apply(query, projected);
+        // The lines are zeroed first: coordinates may be fewer than bytes, and the bytes left must
+        // count for nothing.
         code.clear();
         code.resize(self.lines, CodeLine::default());
         write(code, &projected.coordinates, projected.rest);
@@ -125,6 +134,8 @@ impl Encoder {
 /// The size that all coordinates but one in [`ONE_OUTSIDE_IN`] stay within.
 fn range(coordinates: &[f32]) -> f32 {
     let mut sizes: Vec<f32> = coordinates.iter().map(|value| value.abs()).collect();
+    // The place of the largest size that is to stay inside. Selection finds it without sorting all
+    // n · m sizes.
     let at = sizes.len() - 1 - sizes.len() / ONE_OUTSIDE_IN;
     *sizes.select_nth_unstable_by(at, f32::total_cmp).1
 }
@@ -134,9 +145,12 @@ fn range(coordinates: &[f32]) -> f32 {
 fn write(code: &mut [CodeLine], coordinates: &[f32], rest: f32) {
     for (line, values) in code.iter_mut().zip(coordinates.chunks(64)) {
         for (byte, value) in line.0.iter_mut().zip(values) {
+            // The mean goes to 63.5. A further half makes the truncation of `as u8` a rounding to
+            // the nearest.
             *byte = (value + (MIDDLE + 0.5)).clamp(0.0, LARGEST) as u8;
         }
     }
+    // The tail has the rest and what the coordinates themselves add to every distance.
     graph_codes::finish(code, rest.clamp(0.0, LONGEST_REST).round() as u32);
 }
 
@@ -146,6 +160,7 @@ fn random_rotation(dim: usize, rng: &mut ChaCha8Rng) -> Array2<f64> {
     let normal = DMatrix::from_fn(dim, dim, |_, _| {
         (0..12).map(|_| rng.random::<f64>()).sum::<f64>() - 6.0
     });
+    // QR makes the columns orthonormal, one after the other. O(m³), once for a build.
     let q = normal.qr().q();
     Array2::from_shape_fn((dim, dim), |(row, column)| q[(row, column)])
 }

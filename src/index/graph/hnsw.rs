@@ -145,6 +145,8 @@ impl Point for Member<'_> {
 /// The distance of two rows of floats, in f32 where squares neither overflow nor vanish there.
 fn float_distance(a: &[f32], b: &[f32]) -> f32 {
     let squared = pairwise::squared_euclidean_f32(a, b);
+    // f32 loses the squares of differences below about 1e-19: too little to matter in a sum of
+    // 1e-20. A sum below 1e30 has not overflowed. Everywhere else f64 is taken, which is slower.
     if (1e-20..1e30).contains(&squared) {
         squared.sqrt()
     } else {
@@ -182,6 +184,8 @@ impl Hnsw {
 
 /// Walks a layer from `entry` to a row none of whose neighbours is nearer: algorithm 2 with ef = 1.
 fn descend(layer: &Links, comparison: &mut Comparison<'_>, entry: u32) -> u32 {
+    // What was met on the layer above, the entry among it, is to be compared again: each layer has
+    // other links.
     comparison.start_again();
     let mut least = f64::INFINITY;
     // The nearest of `rows` if one is nearer than all before, otherwise `nearest`.
@@ -196,6 +200,7 @@ fn descend(layer: &Links, comparison: &mut Comparison<'_>, entry: u32) -> u32 {
     };
     let mut nearest = compare(&[entry], entry);
     loop {
+        // Strictly nearer each time, so the loop ends.
         let nearer = compare(layer.of(nearest), nearest);
         if nearer == nearest {
             return nearest;
@@ -219,6 +224,8 @@ fn build_graph(base: &Vectors, params: &HnswParams) -> Result<Exported, BuildErr
         .ef_construction(params.ef_construction)
         .select_heuristic(Some(chosen_alone))
         .seed(params.seed);
+    // instant-distance inserts on the current rayon pool. With one thread the order of insertion,
+    // and so the graph, depends on the seed alone.
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
     let pool = pool.map_err(|error| BuildError::NoThread {
         reason: error.to_string(),
@@ -293,12 +300,14 @@ impl Index for Hnsw {
         let Graph { layers, rows, .. } = &*self.graph;
         let k = k.min(rows.ids().len());
         let mut comparison = rows.comparison(query);
+        // The upper layers hold the first so many rows, so row 0 is in all of them.
         let mut entry = 0;
         for layer in layers[1..].iter().rev() {
             entry = descend(layer, &mut comparison, entry);
         }
         comparison.start_again();
         let mut top = TopK::new(self.search.ef_search.max(k));
+        // A reach of 1: expand what is nearer than the worst of the `ef_search` kept.
         layers[0].walk(&mut comparison, &[entry], rows.ids(), 1.0, &mut top);
         let mut candidates = top.into_candidates();
         candidates.truncate(k);

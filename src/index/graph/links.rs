@@ -46,6 +46,7 @@ impl Links {
 
     /// All edges, as pairs of the ids that the nodes have.
     pub fn pairs<'a>(&'a self, ids: &'a [u32]) -> impl Iterator<Item = (u32, u32)> + 'a {
+        // The links number nodes by position; whoever reads them knows rows by id.
         let nodes = 0..self.len() as u32;
         nodes.flat_map(move |from| {
             let targets = self.of(from).iter();
@@ -77,9 +78,13 @@ impl Links {
         // The nodes not yet expanded, nearest first. Reduced distances are not negative, so their
         // bits, read as whole numbers, have the same order.
         let mut pending = BinaryHeap::new();
+        // Compares the query with `nodes`. What enters `top`, or is within reach, will be expanded.
+        // The limit goes back to `comparison`, which rejects by its bound what is beyond.
         let mut compare =
             |nodes: &[u32], pending: &mut BinaryHeap<Reverse<(u64, u32)>>, top: &mut TopK| {
                 comparison.compare(nodes, |node, reduced| {
+                    // A row that does not enter `top` may still lead to one that does, where
+                    // `reach` is above 1.
                     let entered = top.push(ids[node as usize], reduced);
                     let limit = top.threshold() * reach;
                     if entered || reduced < limit {
@@ -90,6 +95,7 @@ impl Links {
             };
         compare(starts, &mut pending, top);
         while let Some(Reverse((bits, nearest))) = pending.pop() {
+            // All others pending are at least as far, so the walk is at its end.
             if f64::from_bits(bits) > top.threshold() * reach {
                 break;
             }

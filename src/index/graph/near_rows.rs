@@ -38,6 +38,7 @@ pub type Near = (u32, u32);
 /// About the `count` nearest of each row of the base, without the row itself: row numbers, nearest
 /// first by a code of 128 bytes. O(n·√n) comparisons, the same on any number of threads.
 pub fn near_rows(base: &Vectors, count: usize, seed: u64) -> Vec<Vec<u32>> {
+    // Positions are the order of the clusters. Both ends of each pair go back to row numbers.
     let Neighborhoods { ids, near, .. } = Neighborhoods::find::<2>(base, count, seed);
     let mut rows = vec![Vec::new(); ids.len()];
     for (&id, near) in ids.iter().zip(near) {
@@ -83,10 +84,13 @@ impl Neighborhoods {
         };
         let clusters = KMeans::fit(&coordinates, &options)
             .expect("there are vectors, and at least one cluster");
+        // A row's first probe is its own cluster, so one pass over all centroids gives both.
         let probes_by_row = clusters.assign_many(&coordinates, PROBES);
         let labels: Vec<u32> = probes_by_row.iter().map(|lists| lists[0]).collect();
         let (starts, ids) = group(&labels, clusters.centroids().nrows());
 
+        // Codes in the order of positions: a cluster is one run of memory, and comparing a row with
+        // it is one scan.
         let mut codes = Vec::with_capacity(codes_by_row.len());
         let mut probes: Vec<&[u32]> = Vec::with_capacity(ids.len());
         for &id in &ids {
@@ -114,6 +118,7 @@ fn near_neighbors<const LINES: usize>(
     probes: &[&[u32]],
     count: usize,
 ) -> Vec<Vec<Near>> {
+    // `distances` and `found` are a thread's buffers, used again for each row.
     let find = |(distances, found): &mut (Vec<u32>, Vec<Near>), position: usize| {
         found.clear();
         let query = Query::new(&codes[position]);
@@ -127,11 +132,15 @@ fn near_neighbors<const LINES: usize>(
                 }
             }
         }
+        // Selection first: of some 12·√n others only `count` need be sorted. Pairs of equal
+        // distance are ordered by position, so the result is one and the same on any number of
+        // threads.
         if found.len() > count {
             found.select_nth_unstable(count);
             found.truncate(count);
         }
         found.sort_unstable();
+        // The copy takes only the memory that it needs; the buffer stays for the next row.
         found.clone()
     };
     (0..codes.len())

@@ -161,6 +161,8 @@ impl Build for Ngt {
         positive("outgoing + incoming", params.outgoing + params.incoming)?;
         let sketched = Sketch::fit(&base, Metric::Euclidean, COMPONENTS)?;
         let (tree, ids) = VpTree::build(&sketched, params.seed);
+        // The near rows are found in clusters of their own, and given by id. The tree gives the
+        // order of the rows.
         let near = near_rows(&base, params.edge_size, params.seed);
         let rows = PrunedRows::new(&base, sketched, ids);
         let links = onng::link(&rows, &near, params.outgoing, params.incoming);
@@ -221,12 +223,14 @@ impl Index for Ngt {
         let Graph {
             tree, rows, links, ..
         } = &*self.graph;
+        // Without this the loop below would look for more rows than there are.
         let k = k.min(self.len());
         // Of reduced, that is squared, distances.
         let reach = (1.0 + self.search.epsilon) * (1.0 + self.search.epsilon);
         let mut comparison = rows.comparison(query);
         let sketch = comparison.sketch().to_vec();
         let mut top = TopK::new(k);
+        // Nearest first, and made as they are asked for.
         let mut leaves = tree.leaves(&sketch);
         // As a rule once. Only if fewer than k rows can be reached from these leaves, the walk
         // begins again from the next ones.
@@ -236,6 +240,7 @@ impl Index for Ngt {
                 comparison.visits.leaves += 1;
                 seeds.extend(leaf);
             }
+            // All leaves are used up, so there is no row left to begin from.
             if seeds.is_empty() {
                 break;
             }

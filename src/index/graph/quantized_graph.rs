@@ -82,7 +82,8 @@ use crate::simd;
 use crate::simd::graph_codes;
 use crate::vectors::{Row, Vectors};
 
-/// Rows of the pool that are asked for from memory while one is compared.
+/// Rows of the pool that are asked for from memory while one is compared. Fewer would not be there
+/// in time; more would push out of the cache what is not read yet.
 const AHEAD: usize = 4;
 
 parameters! {
@@ -121,8 +122,8 @@ parameters! {
 ///
 /// A walk begins at the nearest of √n central vectors. It goes on from the nearest vector not yet
 /// expanded, until that one is farther than the k-th nearest so far by more than `epsilon`. What
-/// the codes may have misjudged is compared exactly besides: that costs a quarter of an expansion a
-/// vector.
+/// the codes may have misjudged is kept as well. All that was kept is then compared exactly, which
+/// costs about a quarter of an expansion for each vector.
 ///
 /// ```
 /// use fashion_knn::prelude::*;
@@ -159,6 +160,7 @@ fn check(params: &QuantizedGraphParams) -> Result<(), BuildError> {
     let QuantizedGraphParams {
         code_bytes, alpha, ..
     } = *params;
+    // The kernels compare whole cache lines, and exist for one to four of them.
     let lines = code_bytes / 64;
     if !code_bytes.is_multiple_of(64) || !(1..=MOST_LINES).contains(&lines) {
         return Err(BuildError::InvalidParameter {
@@ -167,6 +169,8 @@ fn check(params: &QuantizedGraphParams) -> Result<(), BuildError> {
             expected: "64, 128, 192 or 256",
         });
     }
+    // Below 1 an edge would be dropped although no kept edge ends nearer. Written so that NaN is
+    // refused.
     if !(alpha >= 1.0 && alpha.is_finite()) {
         return Err(BuildError::InvalidParameter {
             name: "alpha",
@@ -191,14 +195,19 @@ impl Build for QuantizedGraph {
     fn build(base: Arc<Vectors>, params: QuantizedGraphParams) -> Result<Self, BuildError> {
         check_base(&base)?;
         check(&params)?;
+        // A vector of d values fills d bytes of a code, and the tail four more. Lines after that
+        // would hold only zeros, and still be fetched for each comparison.
         let most_useful = (base.dim() + graph_codes::TAIL).div_ceil(64);
         let lines = (params.code_bytes / 64).min(most_useful);
+        // The kernels are compiled once for each length: a comparison has no loop over lines.
         let graph = match lines {
             1 => build::build::<1>(&base, &params),
             2 => build::build::<2>(&base, &params),
             3 => build::build::<3>(&base, &params),
             _ => build::build::<MOST_LINES>(&base, &params),
         };
+        // A copy of the vectors in the order of positions: neighbours lie side by side, and an
+        // entry of the pool needs no look-up of its id before its vector is read.
         let order: Vec<usize> = graph.ids.iter().map(|&id| id as usize).collect();
         let rows = base.select(&order).expect("ids are rows of the base");
         // A walk reads here and there: address translation is a good part of its cost.
@@ -223,6 +232,7 @@ impl Build for QuantizedGraph {
     /// If `ef` is zero, or `epsilon` is not finite or no more than −1.
     fn with_search(&self, search: QuantizedGraphSearch) -> Result<Self, BuildError> {
         let epsilon = search.epsilon;
+        // At −1 the reach would be zero. Written so that NaN is refused.
         if !(epsilon > -1.0 && epsilon.is_finite()) {
             return Err(BuildError::InvalidParameter {
                 name: "epsilon",
@@ -257,11 +267,15 @@ impl Built {
         let fetch = |entry: &Entry| self.rows.row(entry.position()).prefetch();
         let ranker = Ranker::new(&self.rows, Metric::Euclidean, query);
         let mut top = TopK::new(k.min(self.rows.len()));
+        // The first rows are asked for here, each later one while the row AHEAD places before it is
+        // compared. So the memory works while the processor does.
         pool.iter().take(AHEAD).for_each(fetch);
         for (i, entry) in pool.iter().enumerate() {
             if let Some(ahead) = pool.get(i + AHEAD) {
                 fetch(ahead);
             }
+            // Candidates carry positions for now. What is farther than the k-th so far gives
+            // `None`.
             if let Some(reduced) = ranker.reduced_within(entry.position(), top.threshold()) {
                 top.push(entry.position() as u32, reduced);
             }
@@ -299,17 +313,20 @@ impl Index for QuantizedGraph {
 
     fn search(&self, query: Row<'_>, k: usize) -> Found {
         let limits = Limits {
+            // A pool of fewer than k entries could not hold the answer.
             ef: self.search.ef.max(k),
             k,
             reach: (1.0 + self.search.epsilon) as f32,
         };
         SCRATCH.with_borrow_mut(|scratch| {
             let encoder = &self.built.graph.encoder;
+            // A byte query becomes floats for the code alone. `best_of` compares it as it is.
             encoder.encode(&query.to_floats(), &mut scratch.query);
             let pool = self.built.walk(limits, scratch);
             Found {
                 candidates: self.built.best_of(pool, query, k),
                 visits: Visits {
+                    // Every entry of the pool is compared exactly. Codes are not counted.
                     distances: pool.len(),
                     ..Visits::default()
                 },

@@ -32,6 +32,8 @@ pub(crate) struct InvertedLists {
 impl InvertedLists {
     /// Clusters the base, which is not empty, into `nlist` lists, or as many as there are rows.
     pub(crate) fn train(base: &Vectors, nlist: usize, seed: u64) -> Self {
+        // k-means may learn from a sample. Then every row of the base is given to its nearest
+        // centroid.
         let params = KMeansParams {
             k: nlist,
             seed,
@@ -39,6 +41,7 @@ impl InvertedLists {
         };
         let clusters =
             KMeans::fit(base, &params).expect("the base is not empty and nlist is positive");
+        // There may be fewer centroids than were asked for.
         let (starts, ids) = group(&clusters.assign(base), clusters.centroids().nrows());
         let centroids = clusters.centroids().iter().copied().collect();
         Self {
@@ -105,6 +108,8 @@ impl InvertedLists {
 pub(crate) fn least(distances: impl Iterator<Item = f32>, nprobe: usize) -> Vec<(f32, u32)> {
     let mut order: Vec<(f32, u32)> = distances.zip(0..).collect();
     let key = |a: &(f32, u32), b: &(f32, u32)| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1));
+    // Selection first: only the lists that will be searched need be sorted. Ties go to the lower
+    // list number.
     if nprobe < order.len() {
         order.select_nth_unstable_by(nprobe, key);
         order.truncate(nprobe);

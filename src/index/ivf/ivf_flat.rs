@@ -180,6 +180,7 @@ impl Index for IvfFlat {
         }
         // Lists of few vectors: the next ones, until there are k.
         if scan.top.len() < k {
+            // This is rare, so the lists are sorted again, all of them this time.
             let all = lists.nearest(&query, lists.nlist());
             for (_, list) in all.into_iter().skip(nprobe) {
                 if scan.top.len() >= k {
@@ -210,6 +211,8 @@ impl Scan<'_> {
         let positions = self.lists.list(list);
         self.visits.leaves += 1;
         self.visits.distances += positions.len();
+        // All of each row, without a bound before it: rows lie one after the other, and the machine
+        // reads ahead.
         for position in positions {
             let id = self.lists.ids()[position];
             self.top.push(id, self.ranker.reduced(position));

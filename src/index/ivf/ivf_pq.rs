@@ -137,7 +137,9 @@ impl Build for IvfPq {
             keep_vectors,
             seed,
         } = params;
+        // `Plan` is not checked again: `PqLists` relies on these ranges.
         positive("nlist", nlist)?;
+        // More sums of eight bits could overflow 16 bits in the scan.
         if !(1..=MOST_SUBQUANTIZERS).contains(&m) {
             return Err(BuildError::InvalidParameter {
                 name: "m",
@@ -152,7 +154,7 @@ impl Build for IvfPq {
                 expected: "4 or 8",
             });
         }
-        // Two bits a component.
+        // Two bits a component: at four bits a sub-quantiser codes two of them, at eight bits four.
         let components = (m * nbits / 2).min(base.dim());
         let subspaces = Subspaces::deal(components, m);
         let plan = Plan {
@@ -163,6 +165,7 @@ impl Build for IvfPq {
             keep_vectors,
             seed,
         };
+        // The default refines by vectors, which are not there in this case.
         let mut search = IvfPqSearch::default();
         if !keep_vectors {
             search.refine = 0;
@@ -221,6 +224,7 @@ impl Index for IvfPq {
 
     fn search(&self, query: Row<'_>, k: usize) -> Found {
         let IvfPqSearch { nprobe, refine } = self.search;
+        // With `refine` = 0 this asks for no candidates, and `PqLists` takes k.
         self.built
             .search(query, k, nprobe, k.saturating_mul(refine))
     }

@@ -133,6 +133,8 @@ struct Tables {
 impl PqLists {
     /// Projects, clusters and encodes `base`, which is not empty.
     pub fn build(base: &Vectors, plan: &Plan) -> Self {
+        // Rows of the map in the order of the subspaces: the coordinates of a subspace then lie
+        // side by side, and nothing is rearranged for a query.
         let order = &plan.subspaces.order;
         let (projection, projected) = Projection::fit(base, plan.seed, |components| {
             components.select(Axis(0), order)
@@ -141,6 +143,9 @@ impl PqLists {
         let coordinates =
             Vectors::from_floats(order.len(), coordinates).expect("scaled values are finite");
 
+        // Codes are made of residuals, which are smaller than the vectors and alike in all lists.
+        // So one quantiser serves all lists. Residuals, codes and biases are by position, `rests`
+        // is by id.
         let lists = InvertedLists::train(&coordinates, plan.nlist, plan.seed);
         let residuals = residuals(&lists, &coordinates);
         let Plan {
@@ -154,8 +159,12 @@ impl PqLists {
         let codes = quantizer.encode_all(&residuals, *loss);
         let biases = Biases::compute(&lists, &quantizer, &residuals, &codes, &rests, *loss);
 
+        // With ‖c‖² at hand, a query's distances to all centroids follow from its products
+        // with them.
         let square = |list| lists.centroid(list).iter().map(|value| value * value).sum();
         let norms = (0..lists.nlist()).map(square).collect();
+        // Tables of 16 entries fit in half a register and are looked up by shuffles. Tables of 256
+        // do not, and codes of a byte stay as they are.
         let codes = match quantizer.ksub() {
             16 => Codes::Packed(pq_scan::pack(&codes, quantizer.m())),
             _ => Codes::Bytes(codes),
@@ -196,6 +205,7 @@ impl PqLists {
     }
 
     pub fn memory_bytes(&self) -> usize {
+        // The ids belong to the bytes of the vectors, so they are taken off here.
         let of_lists =
             self.lists.memory_bytes() - size_of_val(self.lists.ids()) + size_of_val(&*self.norms);
         self.vector_bytes()
@@ -204,10 +214,12 @@ impl PqLists {
             + self.projection.memory_bytes()
     }
 
-    /// The `k` best of the `candidates` (k, if that is more) that the codes in the `nprobe` nearest
-    /// lists bring up, or in more lists if those hold fewer than k: by true distance if the vectors
-    /// are kept, by the estimate if not.
+    /// The `k` nearest that are found. The codes in the `nprobe` nearest lists choose `candidates`
+    /// vectors, at least k; of these the best by true distance are returned, or by the estimate if
+    /// the vectors are not kept. If these lists hold fewer than k vectors, the next ones are
+    /// searched too.
     pub fn search(&self, query: Row<'_>, k: usize, nprobe: usize, candidates: usize) -> Found {
+        // All neighbours come from the candidates, so these are at least k.
         let k = k.min(self.len());
         let candidates = candidates.clamp(k, self.len());
         SCRATCH.with_borrow_mut(|scratch| {
@@ -231,6 +243,7 @@ impl PqLists {
     fn prepare(&self, query: &[f32], scratch: &mut Scratch) {
         self.projection.apply(query, &mut scratch.query);
         let query = &*scratch.query.coordinates;
+        // Four-bit codes want their tables in eight bits.
         let packed = matches!(self.codes, Codes::Packed(_));
         scratch.tables.fill(&self.quantizer, query, packed);
 
@@ -241,6 +254,8 @@ impl PqLists {
         matvec::product(self.lists.centroids(), query, to_centroids);
         let square: f32 = query.iter().map(|value| value * value).sum();
         for (distance, norm) in to_centroids.iter_mut().zip(&self.norms) {
+            // The products are replaced in place. Cancellation can leave a distance slightly below
+            // zero; it is only added to estimates and compared with others.
             let product = *distance;
             *distance = square + norm - 2.0 * product;
         }
@@ -259,11 +274,14 @@ impl PqLists {
             found: &mut scratch.found,
             visits: Visits::default(),
         };
+        // Nearest first: the limit falls early, and most of the later lists' vectors are above it.
         for (distance, list) in least(to_centroids(), nprobe) {
             scan.list(distance, list as usize);
         }
         // Lists of few vectors: the next ones, until there are k.
         if scan.visits.bounds < k {
+            // `bounds` counts the vectors scored so far. This is rare, so the centroids are sorted
+            // again, all of them this time.
             let all = least(to_centroids(), self.lists.nlist());
             for (distance, list) in all.into_iter().skip(nprobe) {
                 if scan.visits.bounds >= k {
@@ -277,6 +295,8 @@ impl PqLists {
 
     /// The `k` best candidates by exact distance.
     fn by_vectors(&self, rows: &Vectors, query: Row<'_>, k: usize, found: &[Scored]) -> TopK {
+        // The first rows are asked for from memory now, each later one while the row AHEAD places
+        // before it is compared.
         let fetch = |candidate: &Scored| rows.row(candidate.position as usize).prefetch();
         let ranker = Ranker::new(rows, Metric::Euclidean, query);
         let mut top = TopK::new(k);
@@ -294,6 +314,7 @@ impl PqLists {
     /// The `k` best candidates by their estimates.
     fn by_estimates(&self, k: usize, found: &[Scored]) -> TopK {
         let mut top = TopK::new(k);
+        // Estimates are squares in units of the coordinates; the caller wants units of the data.
         let square_scale = self.projection.scale().powi(2);
         for candidate in found {
             // The estimate of a very near vector may be below zero.
@@ -330,6 +351,7 @@ impl Biases {
         rests: &[f32],
         loss: Loss,
     ) -> Self {
+        // `rests` has one number a row, so this is the number of coordinates.
         let residuals = residuals.floats().expect("residuals are floats");
         let dim = residuals.len() / rests.len();
         let exact: Vec<f32> = lists
@@ -351,6 +373,7 @@ impl Biases {
     fn rounded(exact: &[f32]) -> Self {
         let least = exact.iter().copied().fold(f32::INFINITY, f32::min);
         let most = exact.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        // Where all biases are equal the step would be zero, and rounding would divide by it.
         let step = if most > least {
             (most - least) / f32::from(u16::MAX)
         } else {
@@ -377,6 +400,7 @@ impl Biases {
 /// - Score-aware: ‖r‖² as it is, for the loss has seen to it that ⟨r, e⟩ is small.
 fn bias(residual: &[f32], decoded: &[f32], centroid: &[f32], loss: Loss) -> f32 {
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+    // e need not be computed: ⟨r, r̂⟩ and ‖r‖² say all that is needed of it.
     let own = if loss == Loss::PLAIN {
         2.0 * dot(residual, decoded) - dot(residual, residual)
     } else {
@@ -393,7 +417,7 @@ struct Scan<'a> {
     rest: f32,
     /// How many are wanted.
     candidates: usize,
-    /// What has a larger estimate is not among them.
+    /// Vectors of a larger estimate are not among the candidates.
     limit: f32,
     found: &'a mut Vec<Scored>,
     visits: Visits,
@@ -407,11 +431,14 @@ impl Scan<'_> {
         let positions = lists.list(list);
         self.visits.leaves += 1;
         self.visits.bounds += positions.len();
+        // What is the same for all vectors of a list is one number. `biases.least` and
+        // `tables.offset` are there because biases are kept in 16 bits and tables in 8.
         let linear = Linear {
             per_entry: self.tables.per_entry,
             per_bias: biases.step,
             offset: distance + self.rest + biases.least + self.tables.offset,
         };
+        // The limit stays for the whole list. It is lowered below, between lists.
         let scan = pq_scan::Scan {
             biases: &biases.values,
             positions,
@@ -450,6 +477,8 @@ fn keep_least(found: &mut Vec<Scored>, count: usize) -> f32 {
             .total_cmp(&b.estimate)
             .then(a.position.cmp(&b.position))
     };
+    // Selection, O(n), and no sorting: the order of the candidates does not matter, only which they
+    // are. Ties are settled by position, so the result does not depend on when this is called.
     let (_, last, _) = found.select_nth_unstable_by(count - 1, key);
     let limit = last.estimate;
     found.truncate(count);
@@ -461,6 +490,7 @@ impl Tables {
     fn fill(&mut self, quantizer: &ProductQuantizer, query: &[f32], packed: bool) {
         quantizer.products(query, &mut self.entries);
         if !packed {
+            // Entries are the products themselves, of which −2 times the sum is wanted.
             (self.per_entry, self.offset) = (-2.0, 0.0);
             return;
         }

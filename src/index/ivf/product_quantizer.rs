@@ -96,12 +96,14 @@ impl Subspaces {
         let mut starts = vec![0];
         for subspace in 0..m {
             for round in 0..components.div_ceil(m) {
+                // Even rounds deal from left to right, odd ones back.
                 let place = if round % 2 == 0 {
                     subspace
                 } else {
                     m - 1 - subspace
                 };
                 let component = round * m + place;
+                // The last round may not be full.
                 if component < components {
                     order.push(component);
                 }
@@ -142,6 +144,8 @@ impl ProductQuantizer {
         seed: u64,
     ) -> Self {
         let ksub = 1 << nbits;
+        // The subspaces have nothing to do with each other here, so they are trained in parallel.
+        // Each has its own seed: otherwise all would begin with the same sampled rows.
         let codebooks: Vec<Vec<f32>> = (0..subspaces.len())
             .into_par_iter()
             .map(|j| {
@@ -157,6 +161,8 @@ impl ProductQuantizer {
         };
         quantizer.update_norms();
         if loss != Loss::PLAIN {
+            // The rounds read a sample, as k-means does. It is drawn once, so that each round goes
+            // on from where the one before ended.
             let mut rng = ChaCha8Rng::seed_from_u64(seed);
             let count = vectors.len().min(ksub * ROWS_PER_CENTROID);
             let sample = rand::seq::index::sample(&mut rng, vectors.len(), count);
@@ -176,6 +182,7 @@ impl ProductQuantizer {
     fn update_norms(&mut self) {
         let mut norms = vec![0.0; self.m() * self.ksub];
         for (j, norms) in norms.chunks_exact_mut(self.ksub).enumerate() {
+            // By coordinate, as the values lie in memory: one pass adds a square to each norm.
             for row in self.codebook(j).chunks_exact(self.ksub) {
                 for (norm, value) in norms.iter_mut().zip(row) {
                     *norm += value * value;
@@ -224,6 +231,8 @@ impl ProductQuantizer {
         out.clear();
         out.resize(self.m() * self.ksub, 0.0);
         for (j, out) in out.chunks_exact_mut(self.ksub).enumerate() {
+            // The inner loop multiplies one value by a run of ksub numbers and needs no horizontal
+            // sum: the compiler makes SIMD of it.
             let rows = self.codebook(j).chunks_exact(self.ksub);
             for (&value, row) in vector[self.span(j)].iter().zip(rows) {
                 for (out, centroid) in out.iter_mut().zip(row) {
@@ -233,8 +242,8 @@ impl ProductQuantizer {
         }
     }
 
-    /// The code of least loss that coordinate descent finds, from the one of least squared error
-    /// on: m numbers below ksub.
+    /// Writes the code of `vector`, m numbers below ksub: the one of least squared error, improved
+    /// by coordinate descent if the loss is another.
     pub fn encode(&self, vector: &[f32], loss: Loss, code: &mut [u8], scratch: &mut Vec<f32>) {
         self.products(vector, scratch);
         // ‖v − c‖² is ‖c‖² − 2⟨v, c⟩ and a number that all centroids share.
@@ -245,6 +254,7 @@ impl ProductQuantizer {
                 .map(|(product, norm)| norm - 2.0 * product);
             *code = argmin(losses);
         }
+        // The zero vector has no direction, so its error has no part along it.
         let length = vector.iter().map(|value| value * value).sum::<f32>().sqrt();
         if loss != Loss::PLAIN && length > 0.0 {
             self.descend(vector, length, loss, code, scratch);
@@ -261,15 +271,22 @@ impl ProductQuantizer {
         let mut total: f32 = (0..self.m())
             .map(|j| along(j, products[j * self.ksub + usize::from(code[j])]))
             .sum();
+        // Each step takes the best centroid of one subspace, so the loss never rises, and a pass
+        // without a change would be followed by others without.
         for _ in 0..PASSES {
             let mut changed = false;
             for (j, (products, norms)) in self.by_subspace(products).enumerate() {
+                // The error along the vector is a sum over subspaces, so a change in one needs only
+                // that part.
                 let others = total - along(j, products[usize::from(code[j])]);
                 let best = argmin(products.iter().zip(norms).map(|(&product, norm)| {
+                    // ‖vⱼ‖² is left out: it is the same for all centroids of the subspace.
                     let squared_error = norm - 2.0 * product;
                     let parallel_error = others + along(j, product);
                     squared_error + (loss.parallel - 1.0) * parallel_error.powi(2)
                 }));
+                // `products` holds ⟨v, c⟩ of this subspace, so the new part is read and not
+                // computed.
                 total = others + along(j, products[usize::from(best)]);
                 changed |= best != code[j];
                 code[j] = best;
@@ -291,6 +308,7 @@ impl ProductQuantizer {
 
     /// The vector that a code stands for.
     pub fn decode(&self, code: &[u8]) -> Vec<f32> {
+        // values is d × ksub, so this is d.
         let mut vector = Vec::with_capacity(self.values.len() / self.ksub);
         for (j, &c) in code.iter().enumerate() {
             vector.extend(self.span(j).map(|i| self.value(i, c.into())));
@@ -318,6 +336,7 @@ impl ProductQuantizer {
 
 /// The k-means centroids of one subspace, a row of `ksub` values for each of its coordinates.
 fn codebook(vectors: &Vectors, span: Range<usize>, ksub: usize, seed: u64) -> Vec<f32> {
+    // k-means wants rows that lie side by side, so the columns of the subspace are copied.
     let part: Vec<f32> = floats(vectors)
         .chunks_exact(vectors.dim())
         .flat_map(|row| &row[span.clone()])

@@ -124,6 +124,7 @@ impl Build for Scann {
             seed,
         } = params;
         positive("num_leaves", num_leaves)?;
+        // At 1 the weight η would be infinite. NaN is in no range.
         if !(0.0..1.0).contains(&threshold) {
             let (name, expected) = ("anisotropic_quantization_threshold", "0 up to, but not, 1");
             return Err(BuildError::InvalidParameter {
@@ -132,8 +133,10 @@ impl Build for Scann {
                 expected,
             });
         }
+        // An odd number of components leaves one block with a single one.
         let components = COMPONENTS.min(base.dim());
         let subspaces = Subspaces::deal(components, components.div_ceil(DIMENSIONS_PER_BLOCK));
+        // The loss of the residuals, whose dimension is that of the components.
         let loss = Loss::score_aware(threshold, components);
         let plan = Plan {
             nlist: num_leaves,

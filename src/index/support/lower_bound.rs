@@ -128,6 +128,8 @@ impl Sketch {
             Metric::Euclidean => Self::of_components(base, kept)?,
             Metric::Manhattan => Self::of_runs(base, kept),
         };
+        // The scale first: sketches are rounded to f32 after they are scaled. The slack is then the
+        // largest error of any row, so one number serves all of them.
         sketch.scale = sketch.scale_for(base);
         let mut rows = vec![0.0; base.len() * sketch.width];
         sketch.slack = rows
@@ -183,10 +185,12 @@ impl Sketch {
         })
     }
 
-    /// The data's plane normal·x + shift = 0 that is `normal`·φ(x) = 0 in the components
+    /// The plane `normal`·φ(x) = 0 of the sketches, as a plane n·x + s = 0 of the data: n and s
     /// (Euclidean).
     pub fn plane(&self, normal: &[f32]) -> (Vec<f64>, f64) {
         let mut turned = vec![0.0; self.mean.len()];
+        // With φ(x) = scale · P·(x − mean), the normal in the data's space is scale ·
+        // Pᵀ·normal. The loop sums it up; the shift is its product with −mean.
         for (component, &value) in self.components.chunks_exact(self.mean.len()).zip(normal) {
             for (t, c) in turned.iter_mut().zip(component) {
                 *t += c * f64::from(value) * self.scale;
@@ -213,6 +217,7 @@ impl Sketch {
         match self.metric {
             Metric::Euclidean => {
                 for (component, &value) in self.components.chunks_exact(dim).zip(values) {
+                    // The transpose of the map: so much of each component is added to the mean.
                     for (p, c) in place.iter_mut().zip(component) {
                         *p += c * f64::from(value) / self.scale;
                     }
@@ -221,6 +226,8 @@ impl Sketch {
             Metric::Manhattan => {
                 for (run, &value) in values.iter().enumerate() {
                     let (start, end) = self.run(run);
+                    // The sum is shared out evenly, for the sketch does not tell which coordinate
+                    // has it.
                     let share = f64::from(value) / self.scale / (end - start) as f64;
                     place[start..end].iter_mut().for_each(|p| *p += share);
                 }
@@ -237,6 +244,8 @@ impl Sketch {
     /// The coordinates that sketch coordinate `run` sums (Manhattan).
     fn run(&self, run: usize) -> (usize, usize) {
         (
+            // Multiplied before it is divided: the runs cover all coordinates, and their lengths
+            // differ by one at most.
             run * self.mean.len() / self.width,
             (run + 1) * self.mean.len() / self.width,
         )
@@ -244,6 +253,7 @@ impl Sketch {
 
     /// The power of two that brings the farthest row to between a half and one from the mean.
     fn scale_for(&self, base: &Vectors) -> f64 {
+        // A power of two, since multiplying by it rounds nothing.
         let farthest = (0..base.len())
             .into_par_iter()
             .map(|row| norm(self.metric, &centred(base.row(row), &self.mean)))
@@ -258,6 +268,8 @@ impl Sketch {
     /// Writes the sketch of `row`, multiplied by `scale`; returns the most that rounding has moved
     /// it, in the metric.
     fn embed(&self, row: Row<'_>, scale: f64, out: &mut [f32]) -> f64 {
+        // In f64 from the difference on: f32 comes in only where a coordinate is written.
+        // `rounding` below adds up what each step can have moved the sketch.
         let centred = centred(row, &self.mean);
         let norm = norm(self.metric, &centred) * scale;
         match self.metric {
@@ -274,6 +286,8 @@ impl Sketch {
         let mut carried = 0.0;
         let components = self.components.chunks_exact(self.mean.len());
         for (out, component) in out.iter_mut().zip(components) {
+            // The squares are of the values before they are rounded to f32, so that the rest does
+            // not inherit that error.
             let value = kernels::dot(component, centred) * scale;
             carried += value * value;
             *out = value as f32;
@@ -286,11 +300,14 @@ impl Sketch {
         if self.width == kept {
             return rounding;
         }
+        // Pythagoras. Cancellation, or components that are not quite orthonormal, can make it
+        // slightly negative.
         let rest = (norm * norm - carried).max(0.0);
         out[kept] = rest.sqrt() as f32;
         // √ is steep at 0: an error e of its argument moves it by √e there, by e/√rest
         // further out.
         let error = norm * norm * (self.expansion + 8.0 * HALF_ULP_64 * (dim + width));
+        // The smaller of two upper bounds of one error.
         let rest_rounding = if rest > 0.0 {
             error.sqrt().min(error / rest.sqrt())
         } else {
@@ -313,6 +330,8 @@ impl Sketch {
 
     /// The sketch of a query of dimension d.
     pub fn query(&self, query: Row<'_>) -> SketchedQuery {
+        // The same map as for the rows, and the query's own rounding is added to the slack: the
+        // bound must hold for the pair of both.
         let mut values = vec![0.0; self.width];
         let norm = norm(self.metric, &centred(query, &self.mean)) * self.scale;
         // From too far away only the direction counts.
@@ -322,6 +341,8 @@ impl Sketch {
             1.0
         };
         let slack = self.embed(query, self.scale * nearer, &mut values);
+        // A query that was moved has no bound any more. An infinite slack makes the radius
+        // infinite: nothing is rejected, and each row is compared.
         let slack = if nearer < 1.0 {
             f64::INFINITY
         } else {
@@ -334,6 +355,8 @@ impl Sketch {
             metric: self.metric,
             values,
             scale: self.scale,
+            // 1e-9 is far more than the f64 arithmetic of distances and of the radius rounds off,
+            // up to a million dimensions.
             expansion: (1.0 + self.expansion + 1e-9) * (1.0 + summing),
             slack,
         }
@@ -347,6 +370,8 @@ impl SketchedQuery {
         if reduced == f64::INFINITY || self.slack == f64::INFINITY {
             return Radius::INFINITE;
         }
+        // The true distance in units of the sketches; more by what rounding may have added on both
+        // sides, absolutely and relatively.
         let distance =
             (self.metric.distance_of_reduced(reduced) * self.scale + self.slack) * self.expansion;
         let reduced = match self.metric {
@@ -378,12 +403,15 @@ impl Lanes {
     /// Rearranges the sketches of the rows `order`, in that order.
     pub fn new(sketched: &Sketched, order: &[u32]) -> Self {
         let width = sketched.sketch.width;
+        // The last group is filled up with zeros. Whoever scans it cuts off what is after the last
+        // row.
         let mut values = vec![0.0; order.len().div_ceil(LANES) * LANES * width];
         for (group, rows) in values
             .chunks_exact_mut(LANES * width)
             .zip(order.chunks(LANES))
         {
             for (lane, &row) in rows.iter().enumerate() {
+                // Transposed: coordinate i of all rows of the group, then coordinate i + 1.
                 let sketch = &sketched.rows[row as usize * width..][..width];
                 for (i, &value) in sketch.iter().enumerate() {
                     group[i * LANES + lane] = value;

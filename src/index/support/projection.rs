@@ -108,15 +108,21 @@ impl Projection {
             seed,
             ..Default::default()
         };
+        // `map` is given all d components: it may choose others than the first, or mix them.
         let pca = Pca::fit(base, &options).expect("the base is not empty");
         let map = map(pca.rotation());
         // One rounded mean for rows and queries: far from the origin, a difference between two
         // means would be all there is.
         let mean: Vec<f32> = pca.mean().iter().map(|&value| value as f32).collect();
+        // No difference is then above 1, and a row's length is at most √d: f32 squares of it
+        // neither overflow nor, but for the smallest, vanish. All rows equal: any scale will do.
         let size = largest_difference(base, &mean);
         let scale = if size > 0.0 { size.recip() } else { 1.0 };
         let (projected, radius) = project(base, &map.mapv(|value| value as f32), &mean, scale);
 
+        // ⟨r, q − μ⟩ = ⟨r, q⟩ − ⟨r, μ⟩. For bytes the mean is taken off after the
+        // product, so that pixels stay whole numbers. For floats it is taken off before: far from
+        // the origin ⟨r, q⟩ would be large, and rounded coarsely.
         let centred = base.bytes().is_none();
         let offset = if centred {
             vec![0.0; map.nrows()]
@@ -144,6 +150,7 @@ impl Projection {
             *value *= factor;
         }
         for rest in &mut projected.rests {
+            // A rest is a square, so it has the factor twice.
             *rest *= factor * factor;
         }
         self.scale *= f64::from(factor);
@@ -176,22 +183,30 @@ impl Projection {
         } else {
             query
         };
+        // One instruction multiplies both whole numbers of a pair and adds the products; 12 bits
+        // with the sign are few enough for the sums. `unit` is what one of them stands for. An odd
+        // number of values is filled up with a zero, and the sums up to whole runs of 64.
         let unit = to_whole(values, whole);
         whole.resize(query.len().next_multiple_of(2), 0);
         sums.clear();
         sums.resize(self.offset.len().next_multiple_of(LANES), 0);
         add_weighted_pairs(sums, &self.pairs, whole);
 
+        // The sums are in units of 1/COEFFICIENT · unit. What the mean maps to is in `offset`
+        // already in units of the coordinates.
         let total = self.squared_distance_to_mean(query);
         let nearer = self.share_of_the_way(total);
         let per_sum = (f64::from(unit) / COEFFICIENT * self.scale * nearer) as f32;
         let per_offset = nearer as f32;
         coordinates.clear();
+        // The sums after the last coordinate are zeros of the padding; `zip` ends before them.
         coordinates.extend(
             sums.iter()
                 .zip(&self.offset)
                 .map(|(&sum, offset)| sum as f32 * per_sum + offset * per_offset),
         );
+        // Pythagoras: the coordinates are of unit directions at right angles. Rounding can make
+        // kept larger than the total.
         let kept = f64::from(dot_f32(coordinates, coordinates));
         *rest = (total * nearer * nearer - kept).max(0.0) as f32;
     }
@@ -199,6 +214,8 @@ impl Projection {
     /// ‖query − mean‖² in units of the coordinates: by f32 arithmetic where that is
     /// reliable.
     fn squared_distance_to_mean(&self, query: &[f32]) -> f64 {
+        // f32 arithmetic is the faster. f64 is for the queries whose squares overflow or vanish in
+        // it.
         let fast = squared_euclidean_f32(query, &self.mean);
         let squared = if (LEAST_RELIABLE..f32::INFINITY).contains(&fast) {
             f64::from(fast)
@@ -211,6 +228,8 @@ impl Projection {
     /// By what to multiply a query at this squared distance from the mean: 1, but for very far
     /// ones.
     fn share_of_the_way(&self, total: f64) -> f64 {
+        // Moved towards the mean, the query keeps its direction. The order of the rows by distance
+        // hardly changes from so far away.
         let farthest = FARTHEST_QUERY * self.radius;
         if total <= farthest * farthest {
             1.0
@@ -229,6 +248,9 @@ fn pack_pairs(map: &Array2<f64>) -> Vec<i16> {
     let width = map.nrows().next_multiple_of(LANES);
     let mut pairs = vec![0i16; map.ncols().div_ceil(2) * 2 * width];
     for ((coordinate, i), &value) in map.indexed_iter() {
+        // Value i of a query is half of pair i / 2. Within a row the coordinates follow each other,
+        // two coefficients each; those past the last coordinate stay zero. An odd d leaves the last
+        // half of the last row zero too.
         let (row, half) = (i / 2, i % 2);
         pairs[(row * width + coordinate) * 2 + half] = (value * COEFFICIENT).round() as i16;
     }
@@ -253,6 +275,8 @@ fn project(base: &Vectors, map: &Array2<f32>, mean: &[f32], scale: f64) -> (Proj
     let kept = map.nrows();
     let mut coordinates = vec![0.0; base.len() * kept];
     let mut rests = vec![0.0; base.len()];
+    // Each block writes its own part of both arrays. A maximum does not depend on the order, so
+    // neither do the results on the threads.
     let longest = coordinates
         .par_chunks_mut(BLOCK * kept)
         .zip(rests.par_chunks_mut(BLOCK))
@@ -262,6 +286,8 @@ fn project(base: &Vectors, map: &Array2<f32>, mean: &[f32], scale: f64) -> (Proj
             for row in block * BLOCK..block * BLOCK + rests.len() {
                 base.row(row).zip_with(mean, |value, &mean| {
                     let difference = f64::from(value) - f64::from(mean);
+                    // The difference and the scale in f64: f32 values up to 3·10³⁸ could
+                    // overflow in f32, and the smallest vanish.
                     centred.push((difference * scale) as f32);
                 });
             }
@@ -283,9 +309,12 @@ fn project_block(
 ) -> f32 {
     let mut product =
         ArrayViewMut2::from_shape((centred.nrows(), map.nrows()), coordinates).expect("whole rows");
+    // Rows × d times d × m. The block fits in the second-level cache, and the map is read once
+    // for 256 rows and not once for each.
     general_mat_mul(1.0, centred, &map.t(), 0.0, &mut product);
     let mut longest = 0.0f32;
     for ((rest, row), kept) in rests.iter_mut().zip(centred.rows()).zip(product.rows()) {
+        // What the components leave out, by Pythagoras, as for a query.
         let total = row.dot(&row);
         *rest = (total - kept.dot(&kept)).max(0.0);
         longest = longest.max(total);

@@ -50,6 +50,7 @@ impl PrunedRows {
     /// Copies the rows `ids` of the base, and their sketches, in that order.
     pub fn new(base: &Vectors, sketched: Sketched, ids: Vec<u32>) -> Self {
         let width = sketched.sketch.width();
+        // A sketch begins at a cache line, so that reading it touches no line more than it fills.
         let sketches: Vec<_> = ids
             .iter()
             .flat_map(|&id| lines(&sketched.rows[id as usize * width..][..width]))
@@ -97,6 +98,7 @@ impl PrunedRows {
             ranker: Ranker::new(&self.rows, Metric::Euclidean, query),
             lines: lines(&sketched.values).collect(),
             query: sketched,
+            // One bit a position: for 60,000 rows 7.5 kB, which stay in the first-level cache.
             met: vec![0; self.ids.len().div_ceil(64)],
             fresh: Vec::new(),
             bounds: Vec::new(),
@@ -128,8 +130,9 @@ pub struct Comparison<'a> {
     met: Vec<u64>,
     fresh: Vec<u32>,
     bounds: Vec<f32>,
-    /// What is of a larger reduced distance matters no more, and how far its sketch can be.
+    /// Rows of a larger reduced distance need not be offered.
     limit: f64,
+    /// The same limit for the distances of sketches.
     radius: Radius,
     /// What has been looked at.
     pub visits: Visits,
@@ -151,6 +154,8 @@ impl Comparison<'_> {
     /// is sure to be above the limit. `offer` returns the limit from there on.
     pub fn compare(&mut self, positions: &[u32], mut offer: impl FnMut(u32, f64) -> f64) {
         let rows = &self.rows.rows;
+        // After the first two passes the front of `fresh` holds what the bound has left, and
+        // `bounds` its bounds.
         self.keep_fresh(positions);
         let kept = self.keep_within_bound();
         let fetch = |&position: &u32| rows.row(position as usize).prefetch();
@@ -163,10 +168,14 @@ impl Comparison<'_> {
             if self.bounds[i] > self.radius.reduced {
                 continue;
             }
+            // The distance itself. Between floats it is left out where f32 arithmetic shows that it
+            // is above the limit.
             self.visits.distances += 1;
             let position = self.fresh[i];
             if let Some(reduced) = self.ranker.reduced_within(position as usize, self.limit) {
                 let limit = offer(position, reduced);
+                // The radius takes a root and rounds up, so it is computed only when the limit has
+                // changed.
                 if limit < self.limit {
                     self.limit = limit;
                     self.radius = self.query.radius(limit);
@@ -196,12 +205,15 @@ impl Comparison<'_> {
     fn keep_within_bound(&mut self) -> usize {
         let sketches = &self.rows.sketches;
         let width = self.lines.len();
+        // All sketches are asked for before the first is read. The memory brings many at once.
         for &position in &self.fresh {
             simd::prefetch(&sketches[position as usize * width..][..width]);
         }
         kernels::bounds(&self.lines, sketches, &self.fresh, &mut self.bounds);
         let count = self.fresh.len();
         self.visits.bounds += count;
+        // In place and without a branch: the entry is written in any case and kept if `kept` goes
+        // on. `kept` is never more than i, so nothing is overwritten that is still to be read.
         let mut kept = 0;
         for i in 0..count {
             (self.fresh[kept], self.bounds[kept]) = (self.fresh[i], self.bounds[i]);

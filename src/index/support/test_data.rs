@@ -13,6 +13,8 @@ use crate::vectors::Vectors;
 /// `n` rows of `dim` values in 0..=255 around ten centres, spread along eight directions. Another
 /// `seed` gives other rows of the same distribution.
 pub fn clustered(n: usize, dim: usize, seed: u64) -> Vectors {
+    // Centres and directions come from a seed of their own: bases and queries then have the same
+    // distribution, whatever their seed.
     let mut fixed = ChaCha8Rng::seed_from_u64(99);
     let centres: Vec<f32> = (0..10 * dim)
         .map(|_| fixed.random_range(40.0..200.0))
@@ -70,6 +72,7 @@ pub fn recall(index: &dyn Index, base: &Arc<Vectors>, queries: &Vectors, k: usiz
                 .sqrt();
             assert_eq!(neighbor.distance, exact, "true distances");
         }
+        // By distance and not by id: of rows at equal distances any may be returned.
         let farthest = truth.last().unwrap().distance;
         hits += found
             .iter()

@@ -34,7 +34,10 @@ impl Exported {
         let written = graph.serialize(&mut collector);
         written.expect("the graph has no other values than those that are collected");
         let mut reader = Reader(&collector.numbers);
+        // In the order of the fields: `points`, `zero`, `layers`. A layer of the latter has the
+        // same form as `zero`.
         let ids = reader.list().to_vec();
+        // The lowest layer is `zero`. Those of `layers` follow from below.
         let mut layers = vec![reader.links()];
         for _ in 0..reader.number() {
             layers.push(reader.links());
@@ -61,6 +64,7 @@ impl<'a> Reader<'a> {
     }
 
     fn links(&mut self) -> Links {
+        // Each row has a list with all its places. The links come first, then the places left.
         let rows = self.number();
         Links::new((0..rows).map(|_| {
             let places = self.list().iter().copied();
@@ -108,6 +112,7 @@ impl Serializer for &mut Collector {
     }
 
     fn serialize_seq(self, len: Option<usize>) -> Result<Self, Error> {
+        // A sequence is read by its length, so one of unknown length cannot be written.
         self.serialize_tuple(len.ok_or_else(refused)?)
     }
 

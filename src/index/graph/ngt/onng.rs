@@ -27,6 +27,7 @@ const NONE: u32 = u32::MAX;
 /// the paper); then paths are adjusted. Edges are sorted, shortest first.
 pub fn link(rows: &PrunedRows, near: &[Vec<u32>], outgoing: usize, incoming: usize) -> Links {
     let ids = rows.ids();
+    // `near` comes by id, and the graph is made by position. This table turns ids into positions.
     let mut positions = vec![0u32; ids.len()];
     for (position, &id) in ids.iter().enumerate() {
         positions[id as usize] = position as u32;
@@ -36,10 +37,13 @@ pub fn link(rows: &PrunedRows, near: &[Vec<u32>], outgoing: usize, incoming: usi
     };
     let near: Vec<Vec<Edge>> = ids.par_iter().enumerate().map(measure).collect();
 
+    // Out of each node: its nearest.
     let mut graph: Vec<Vec<Edge>> = near
         .iter()
         .map(|edges| edges[..outgoing.min(edges.len())].to_vec())
         .collect();
+    // Into each node: from its nearest. The edge is entered at its other end, which may get very
+    // many in this way; the paths are adjusted after.
     for (position, edges) in near.iter().enumerate() {
         for &(length, other) in edges.iter().take(incoming) {
             graph[other as usize].push((length, position as u32));
@@ -47,6 +51,8 @@ pub fn link(rows: &PrunedRows, near: &[Vec<u32>], outgoing: usize, incoming: usi
     }
     graph.par_iter_mut().for_each(|edges| {
         edges.sort_unstable();
+        // Two rows may be among each other's nearest. Both copies have the same length and end, so
+        // they stand side by side.
         edges.dedup();
     });
     adjust_paths(&graph)
@@ -54,6 +60,8 @@ pub fn link(rows: &PrunedRows, near: &[Vec<u32>], outgoing: usize, incoming: usi
 
 /// The edges from `position` to the rows `near`, shortest first.
 fn edges(rows: &Vectors, position: usize, near: &[u32], positions: &[u32]) -> Vec<Edge> {
+    // The near rows were chosen by code. Lengths are the true ones, since the order of the edges
+    // decides which of them go.
     let ranker = Ranker::new(rows, Metric::Euclidean, rows.row(position));
     let mut edges = Vec::with_capacity(near.len());
     for &id in near {
@@ -83,18 +91,24 @@ fn adjust_paths(graph: &[Vec<Edge>]) -> Links {
 ///
 /// `place` has a number for each node, all [`NONE`] before and after.
 fn without_detours(graph: &[Vec<Edge>], edges: &[Edge], place: &mut [u32]) -> Vec<u32> {
+    // No path can replace an edge unless both its edges are shorter than the longest.
     let Some(&(longest, _)) = edges.last() else {
         return Vec::new();
     };
+    // `place` answers in one step whether this node has an edge to `to`. It is as long as the
+    // graph, so it belongs to the thread and is only cleared where it was written.
     for (at, &(_, to)) in edges.iter().enumerate() {
         place[to as usize] = at as u32;
     }
+    // Shortest first: whether the first edge of a path is kept is settled when its turn comes, for
+    // only paths of shorter edges could have removed it.
     let mut is_kept = vec![true; edges.len()];
     for (at, &(first_length, middle)) in edges.iter().enumerate() {
         if !is_kept[at] {
             continue;
         }
         for &(second_length, to) in &graph[middle as usize] {
+            // Edges ascend by length: no later one belongs to a path that replaces anything.
             if second_length >= longest {
                 break;
             }

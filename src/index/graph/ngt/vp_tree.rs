@@ -74,7 +74,11 @@ impl VpTree {
     /// Adds a node that parts `ids`: those in its ball come first. Returns how many they are.
     fn part(&mut self, ids: &mut [u32], sketches: &[f32], rng: &mut ChaCha8Rng) -> usize {
         let sketch_of = |id: u32| &sketches[id as usize * self.width..][..self.width];
+        // Spans are halved, the inner half the larger. All spans of a level then differ by one row
+        // at most, and the tree is complete, as heap order needs it.
         let inside = ids.len().div_ceil(2);
+        // Any row may be the centre of the ball. The radius is the distance of the farthest row
+        // inside: no row outside is nearer to the centre.
         let vantage = sketch_of(ids[rng.random_range(0..ids.len())]);
         let mut by_distance: Vec<(f32, u32)> = ids
             .iter()
@@ -99,11 +103,14 @@ impl VpTree {
         std::iter::from_fn(move || {
             loop {
                 let Reverse((bound, node)) = pending.pop()?;
+                // Inner nodes are numbered before all leaves. A number with no radius is a leaf.
                 let Some(&radius) = self.radii.get(node) else {
                     let leaf = node - self.radii.len();
                     return Some(self.starts[leaf]..self.starts[leaf + 1]);
                 };
                 let vantage = &self.vantages[node * self.width..][..self.width];
+                // Positive if the query is outside of the ball: no row inside is nearer than that.
+                // Negative if it is inside: then −beyond is the least distance of a row outside.
                 let beyond = distance(query, vantage) - radius;
                 // What holds for a node holds for its children.
                 let bound = f32::from_bits(bound);

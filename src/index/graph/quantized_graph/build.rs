@@ -84,13 +84,19 @@ pub fn build<const LINES: usize>(base: &Vectors, params: &QuantizedGraphParams) 
         starts,
         coordinates,
     } = Neighborhoods::find::<LINES>(base, params.candidates, params.seed);
+    // `codes` is flat, so that the type of the graph does not depend on LINES. This is the same
+    // memory, one array a vector.
     let code_of = codes.as_chunks::<LINES>().0;
     let mut edges = link(code_of, &near, params.alpha as f32);
 
+    // The coordinates come by row of the base. `central` reads them cluster after cluster, so they
+    // are put in the order of positions.
     let order: Vec<usize> = ids.iter().map(|&id| id as usize).collect();
     let coordinates = coordinates.select(&order).expect("ids are rows");
     let mut seeds = central(&coordinates, &starts, &clusters);
     bring_within_reach(&mut edges, &mut seeds, &near);
+    // Every walk compares all seeds. Their codes are copied into one run of memory, so that this is
+    // a scan and not √n reads here and there.
     let mut seed_codes = Vec::with_capacity(seeds.len() * LINES);
     for &seed in &seeds {
         seed_codes.extend(code_of[seed as usize]);
@@ -117,6 +123,8 @@ fn link<const LINES: usize>(
         .par_iter()
         .map(|near| thin(codes, near, alpha))
         .collect();
+    // The reverse edges. A list may get very long here: a vector in the middle of the data is near
+    // to many. `choose_edges` brings it down to DEGREE.
     let mut both = out.clone();
     for (position, edges) in out.iter().enumerate() {
         for &(distance, other) in edges {
@@ -135,14 +143,20 @@ fn choose_edges<const LINES: usize>(
     mut candidates: Vec<Near>,
     alpha: f32,
 ) -> Edges {
+    // An edge may be there twice, once of the node itself and once as a reverse. Distances of codes
+    // are whole numbers and the same in both directions, so the two are equal, and they stand side
+    // by side after sorting.
     candidates.sort_unstable();
     candidates.dedup();
+    // `thin` may keep fewer than DEGREE. A list takes two cache lines whatever it holds, so the
+    // places left are given to the nearest of the others.
     if candidates.len() > DEGREE {
         let mut kept = thin(codes, &candidates, alpha);
         candidates.retain(|candidate| !kept.contains(candidate));
         kept.extend(candidates.into_iter().take(DEGREE - kept.len()));
         candidates = kept;
     }
+    // Places without a candidate keep the node itself.
     let mut edges = Edges::none(node);
     for (edge, (_, other)) in edges.0.iter_mut().zip(candidates) {
         *edge = other;
@@ -150,8 +164,8 @@ fn choose_edges<const LINES: usize>(
     edges
 }
 
-/// Up to [`DEGREE`] of the candidates, which ascend by distance: each to which no kept one is
-/// nearer by a factor of `alpha` of squared distances.
+/// Keeps up to [`DEGREE`] of the candidates, which ascend by distance. A candidate is left out if a
+/// kept one is nearer to it than the node is, by a factor of `alpha` of squared distances.
 ///
 /// ```text
 ///   node @-----------o kept      x is nearer to the kept vector than to the node. A walk that
@@ -166,12 +180,16 @@ fn thin<const LINES: usize>(
     alpha: f32,
 ) -> Vec<Near> {
     let mut kept = Vec::with_capacity(DEGREE);
+    // The codes of what is kept lie together, so that a candidate is compared with all of them in
+    // one scan.
     let mut kept_codes = Vec::with_capacity(DEGREE);
     let mut to_kept = Vec::with_capacity(DEGREE);
     for &(distance, candidate) in candidates {
         let code = &codes[candidate as usize];
         to_kept.clear();
         graph_codes::scan(&Query::new(code), &kept_codes, &mut to_kept);
+        // Candidates ascend by distance, so all in `kept` are nearer to the node than this one.
+        // Both numbers are squared distances: an alpha of 1.2 is a factor of 1.1 in length.
         let is_detour = |&to_kept: &u32| alpha * to_kept as f32 <= distance as f32;
         if to_kept.iter().any(is_detour) {
             continue;
@@ -192,6 +210,8 @@ fn central(coordinates: &Vectors, starts: &[usize], clusters: &KMeans) -> Vec<u3
     let mut central = Vec::new();
     for (cluster, centroid) in clusters.centroids().rows().into_iter().enumerate() {
         let centroid = centroid.to_vec();
+        // A centroid is no vector, and a walk can only begin at a vector. A cluster may have lost
+        // all its members; it gets no seed. Of equal distances the lower position is kept.
         let mut nearest = None;
         for position in starts[cluster]..starts[cluster + 1] {
             let distance = squared_euclidean_f32(&centroid, &rows[position * dim..][..dim]);
@@ -208,23 +228,29 @@ fn central(coordinates: &Vectors, starts: &[usize], clusters: &KMeans) -> Vec<u3
 /// in units of the code.
 fn code_error(base: &Vectors, ids: &[u32], near: &[Vec<Near>], scale: f64) -> f32 {
     let mut errors = Vec::with_capacity(ERROR_SAMPLE);
+    // At even steps through the positions, so that all parts of the data are in the sample: 500 to
+    // 1,000 vectors of a base that has more.
     for position in (0..ids.len()).step_by(ids.len().div_ceil(ERROR_SAMPLE)) {
+        // The tenth nearest, or the last where there are fewer. A base of one vector has none.
         let Some(&(estimate, other)) = near[position].iter().take(ERROR_NEIGHBOR).next_back()
         else {
             continue;
         };
         let ranker = Ranker::new(base, Metric::Euclidean, base.row(ids[position] as usize));
         let distance = ranker.reduced(ids[other as usize] as usize).sqrt();
+        // Lengths, not squares, and both in units of the code: what the walk adds to its radius.
         errors.push(f64::from(estimate).sqrt() - distance * scale);
     }
     let count = errors.len().max(1) as f64;
+    // The mean is taken off: what all codes are off by alike leaves the order as it is.
     let mean = errors.iter().sum::<f64>() / count;
     let squares = errors.iter().map(|error| (error - mean).powi(2));
     (squares.sum::<f64>() / count).sqrt() as f32
 }
 
-/// Links what cannot be reached from the seeds from a near neighbour that can and has room. Where
-/// there is none, it becomes a seed.
+/// Makes every vector reachable from the seeds. One that is not gets an edge from the nearest of
+/// its near vectors that is reachable and has room for an edge. Where there is none, it becomes a
+/// seed.
 fn bring_within_reach(edges: &mut [Edges], seeds: &mut Vec<u32>, near: &[Vec<Near>]) {
     let mut reached = vec![false; edges.len()];
     for &seed in &*seeds {
@@ -234,6 +260,8 @@ fn bring_within_reach(edges: &mut [Edges], seeds: &mut Vec<u32>, near: &[Vec<Nea
         if reached[position as usize] {
             continue;
         }
+        // A place that holds an edge is not taken: whatever is reached by that edge alone would be
+        // lost. The nearest with room is the first.
         let with_room = near[position as usize].iter().find_map(|&(_, other)| {
             let room = edges[other as usize].room(other)?;
             reached[other as usize].then_some((other, room))
@@ -242,12 +270,16 @@ fn bring_within_reach(edges: &mut [Edges], seeds: &mut Vec<u32>, near: &[Vec<Nea
             Some((other, room)) => edges[other as usize].0[room] = position,
             None => seeds.push(position),
         }
+        // Either way it can now be reached, and so can all that it leads to. Each vector is
+        // expanded once over all calls, so this is O(n · DEGREE) in total.
         explore(position, edges, &mut reached);
     }
 }
 
 /// Marks all that can be reached from `start`.
 fn explore(start: u32, edges: &[Edges], reached: &mut [bool]) {
+    // A list of our own instead of recursion: a path may be as long as there are vectors. Padding
+    // leads to the node itself, which is marked by then.
     let mut pending = vec![start];
     while let Some(position) = pending.pop() {
         if !std::mem::replace(&mut reached[position as usize], true) {

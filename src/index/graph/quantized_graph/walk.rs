@@ -16,7 +16,8 @@ use crate::index::graph::codes::EncodedQuery;
 use crate::simd;
 use crate::simd::graph_codes::{self, CodeLine, Query};
 
-/// Seeds that a walk begins with.
+/// Seeds that a walk begins with. A single one may lie in a part of the graph from which the way is
+/// long.
 const STARTS: usize = 4;
 /// Vectors that are expanded at once: while the memory brings the codes of one's neighbours, it is
 /// asked for those of the next. More would expand vectors that the first's neighbours make
@@ -25,7 +26,8 @@ const TOGETHER: usize = 3;
 /// Vectors that are expanded one by one at the beginning. There, nearly each expansion finds
 /// something nearer, and the second best of the pool is a bad choice a moment later.
 const ALONE: usize = 4;
-/// Entries of the pool among which those are looked for that will probably be expanded next.
+/// The vectors that will probably be expanded next are looked for among so many entries of the
+/// pool.
 const LOOK_AHEAD: usize = 8;
 
 /// How far a walk goes.
@@ -76,7 +78,11 @@ impl Entry {
 
     /// The last entry at `reach` times this one's distance and `margin` units of the code more.
     fn beyond(self, reach: f32, margin: f32) -> Self {
+        // `reach` and `margin` belong to lengths, and an entry has a square. The root is taken, and
+        // the result squared again. A square beyond 32 bits becomes the largest number: nothing is
+        // out of reach then.
         let radius = reach * (self.distance() as f32).sqrt() + margin;
+        // The largest position: all vectors at just this distance come before the limit.
         Self::new((radius * radius) as u32, u32::MAX >> 1)
     }
 
@@ -102,6 +108,8 @@ struct Visited {
 impl Visited {
     /// Begins another walk over `len` positions. Every 255 walks the bytes are set back to zero.
     fn begin(&mut self, len: usize) {
+        // The thread may have searched another graph before. If that had as many vectors, its marks
+        // do no harm: they are numbers of earlier walks. Zero is the number of no walk.
         if self.last_walk.len() != len || self.this_walk == u8::MAX {
             self.last_walk.clear();
             self.last_walk.resize(len, 0);
@@ -146,7 +154,8 @@ pub struct Walk<'a, const LINES: usize> {
     query: Query<LINES>,
     limits: Limits,
     visited: &'a mut Visited,
-    /// What was found so far, nearest first; never more than `limits.ef` entries, but for seeds.
+    /// What was found so far, nearest first. At most `limits.ef` entries, unless seeds have made it
+    /// longer: then only `last_kept` limits it.
     pool: &'a mut Vec<Entry>,
     seed_distances: &'a mut Vec<u32>,
     distances: &'a mut Vec<u32>,
@@ -177,6 +186,8 @@ impl<'a, const LINES: usize> Walk<'a, LINES> {
     /// A walk with the nearest seeds in its pool.
     #[inline(always)]
     fn begin(graph: &'a Graph, limits: Limits, scratch: &'a mut Scratch) -> Self {
+        // The query is encoded by the graph's encoder, which writes as many lines as the graph's
+        // codes have.
         let code = scratch.query.code.first_chunk::<LINES>();
         let mut walk = Self {
             graph,
@@ -202,10 +213,13 @@ impl<'a, const LINES: usize> Walk<'a, LINES> {
     fn start_from_nearest_seeds(&mut self) {
         self.pool.clear();
         self.seed_distances.clear();
+        // The distances are kept, for `start_from_all_seeds` may need them later.
         let seed_codes = self.graph.seed_codes.as_chunks().0;
         graph_codes::scan(&self.query, seed_codes, self.seed_distances);
         for (&seed, &distance) in self.graph.seeds.iter().zip(&*self.seed_distances) {
             let entry = Entry::new(distance, seed);
+            // Insertion into a sorted list of four: cheaper than sorting √n entries. Where the
+            // list is full, `truncate` drops its last; otherwise it changes nothing.
             if self.pool.len() < STARTS || entry < self.pool[STARTS - 1] {
                 self.pool.truncate(STARTS - 1);
                 let nearer = self
@@ -216,6 +230,8 @@ impl<'a, const LINES: usize> Walk<'a, LINES> {
                 self.pool.insert(nearer, entry);
             }
         }
+        // Only what is in the pool counts as met. A seed that is left out may still turn up as a
+        // neighbour.
         for entry in &*self.pool {
             self.visited.meet(entry.position() as u32);
         }
@@ -231,6 +247,7 @@ impl<'a, const LINES: usize> Walk<'a, LINES> {
             }
         }
         self.pool.sort_unstable();
+        // The new entries stand anywhere among the old, which are all expanded.
         self.next = 0;
         self.skip_expanded();
     }
@@ -247,11 +264,15 @@ impl<'a, const LINES: usize> Walk<'a, LINES> {
             }
             self.start_from_all_seeds();
         }
+        // Both limits depend on the k-th nearest, which may have changed with the last batch. They
+        // are computed once for a batch and not for each vector.
         let last_expanded = self.last_to_expand();
         self.drop_the_farthest();
 
         let most = if self.expanded < ALONE { 1 } else { TOGETHER };
         let mut batch = Few::new();
+        // `next` passes over what was expanded before something nearer turned up. The pool ascends,
+        // so the first entry out of reach ends the batch; an empty batch ends the walk.
         while batch.len < most {
             match self.pool.get_mut(self.next) {
                 Some(entry) if *entry <= last_expanded => {
@@ -279,14 +300,19 @@ impl<'a, const LINES: usize> Walk<'a, LINES> {
         }
     }
 
-    /// Drops entries that are neither within reach nor, but for the error of the codes, among the k
-    /// nearest, and sets the same limit for those to come.
+    /// Drops entries that are too far to be expanded and, allowing for the error of the codes, too
+    /// far to be among the k nearest. Sets the same limit for those to come.
     #[inline(always)]
     fn drop_the_farthest(&mut self) {
+        // A negative epsilon stops the walk before the k-th nearest. It must not drop any of the k
+        // nearest from the answer, so the factor is at least 1 here. The margin is one standard
+        // deviation of a code's error, and one unit for rounding.
         self.last_kept = match self.pool.get(self.limits.k - 1) {
             Some(kth) => kth.beyond(self.limits.reach.max(1.0), 1.0 + self.graph.error),
             None => Entry::LAST,
         };
+        // The pool ascends, so what is too far is at its end. The k-th itself is always within the
+        // limit.
         while self.pool.last().is_some_and(|&last| last > self.last_kept) {
             self.pool.pop();
         }
@@ -296,6 +322,9 @@ impl<'a, const LINES: usize> Walk<'a, LINES> {
     /// memory when it returns.
     #[inline(always)]
     fn neighbors_not_met(&mut self, batch: &Few<TOGETHER>) -> Few<{ TOGETHER * DEGREE }> {
+        // There is room for all neighbours of a full batch, so a write below never leaves the
+        // array. A short list is filled up with the node itself, which was met when it came into
+        // the pool.
         let mut new = Few::new();
         for &position in batch.as_slice() {
             let start = new.len;
@@ -305,6 +334,8 @@ impl<'a, const LINES: usize> Walk<'a, LINES> {
                 new.positions[new.len] = neighbor;
                 new.len += usize::from(self.visited.meet(neighbor));
             }
+            // The codes of this node's neighbours are asked for before those of the next node are
+            // looked at. They arrive while the next list is read.
             for &neighbor in &new.positions[start..new.len] {
                 simd::prefetch(&self.codes[neighbor as usize]);
             }
@@ -316,6 +347,8 @@ impl<'a, const LINES: usize> Walk<'a, LINES> {
     #[inline(always)]
     fn score_and_keep(&mut self, new: &Few<{ TOGETHER * DEGREE }>) {
         let new = new.as_slice();
+        // First the edges for the next batch, then the scores of this one: the edges arrive
+        // meanwhile.
         self.prefetch_likely_next();
         graph_codes::score(&self.query, self.codes, new, self.distances);
         for (i, &position) in new.iter().enumerate() {
@@ -323,14 +356,19 @@ impl<'a, const LINES: usize> Walk<'a, LINES> {
             if entry > self.last_kept {
                 continue;
             }
+            // A full pool: the new entry takes the place of the last, or is farther than that.
             if self.pool.len() == self.limits.ef {
                 if entry > self.pool[self.limits.ef - 1] {
                     continue;
                 }
                 self.pool.pop();
             }
+            // Binary search and a shift of what follows. A heap would not keep the order by which
+            // the k-th is read at each batch.
             let at = self.pool.partition_point(|&other| other < entry);
             self.pool.insert(at, entry);
+            // Something nearer than all that is left to expand: the walk goes back to it. Its edges
+            // were not foreseen, so they are asked for now.
             if at < self.next {
                 self.next = at;
                 simd::prefetch(&self.graph.edges[position as usize].0);
@@ -343,6 +381,8 @@ impl<'a, const LINES: usize> Walk<'a, LINES> {
     /// turns up.
     #[inline(always)]
     fn prefetch_likely_next(&self) {
+        // After a step back, expanded entries stand among the first. So a few more entries are
+        // looked at than will be expanded.
         let ahead = self.pool[self.next..].iter().take(LOOK_AHEAD);
         for entry in ahead.filter(|entry| !entry.is_expanded()).take(TOGETHER) {
             simd::prefetch(&self.graph.edges[entry.position()].0);
@@ -362,6 +402,8 @@ impl<'a, const LINES: usize> Walk<'a, LINES> {
 
     #[inline(always)]
     fn into_pool(mut self) -> &'a [Entry] {
+        // The last batch may have brought the k-th nearer. What is dropped here need not be
+        // compared exactly.
         self.drop_the_farthest();
         self.pool
     }

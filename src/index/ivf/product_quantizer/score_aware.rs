@@ -67,6 +67,8 @@ impl Loss {
     /// equation 5 of the paper. What asks for less than the plain loss is given that.
     pub fn score_aware(threshold: f64, dim: usize) -> Self {
         let square = threshold * threshold;
+        // For a dimension of 1 or a threshold near 0 the formula gives less than 1: an error along
+        // the vector would count less than one across it.
         let parallel = dim.saturating_sub(1) as f64 * square / (1.0 - square);
         Self {
             parallel: parallel.max(1.0) as f32,
@@ -93,6 +95,8 @@ pub(super) fn improve(quantizer: &mut ProductQuantizer, rows: &[&[f32]], loss: L
     let mut round = Round::begin(quantizer, rows, loss);
     let m = quantizer.m();
     for j in 0..m {
+        // The codes stay as they were at the start of the round, while centroids move. Codes are n
+        // × m, so those of one subspace stand m apart.
         let codes_of_subspace = round.codes.iter().skip(j).step_by(m);
         let labels: Vec<u32> = codes_of_subspace.map(|&c| c.into()).collect();
         let (starts, members) = group(&labels, quantizer.ksub());
@@ -120,6 +124,7 @@ impl<'a> Round<'a> {
             parallel_errors: Vec::new(),
             weight: f64::from(loss.parallel) - 1.0,
         };
+        // From all subspaces once. Later only the part of the subspace at hand is exchanged.
         round.parallel_errors = (0..rows.len())
             .map(|row| round.parallel_error(quantizer, row))
             .collect();
@@ -138,6 +143,8 @@ impl<'a> Round<'a> {
         let mut equation = NormalEquation::new(span.len(), members.len());
         for &row in members {
             let row = row as usize;
+            // Less the part of this centroid, what remains is P, the error of the other subspaces.
+            // The part of the moved centroid is added below.
             self.parallel_errors[row] -= self.parallel_error_in(quantizer, row, j, c);
             let part = self.rows[row][span.clone()].iter().map(|&v| f64::from(v));
             equation.accumulate(
@@ -147,6 +154,7 @@ impl<'a> Round<'a> {
                 self.weight,
             );
         }
+        // A centroid without rows stays where it is.
         if let Some(centroid) = equation.solve() {
             quantizer.set_centroid(j, c, centroid.as_slice());
         }
@@ -190,6 +198,7 @@ impl<'a> Round<'a> {
         i: usize,
         c: usize,
     ) -> f64 {
+        // In f64: errors are updated by differences again and again, and f32 would drift.
         let error = f64::from(self.rows[row][i]) - f64::from(quantizer.value(i, c));
         error * self.directions[row][i]
     }
@@ -217,6 +226,7 @@ impl NormalEquation {
     /// Of `rows` rows, which are then to be accumulated.
     fn new(dim: usize, rows: usize) -> Self {
         Self {
+            // The sum of I over all rows, at once.
             matrix: DMatrix::identity(dim, dim) * rows as f64,
             right_side: DVector::zeros(dim),
         }
@@ -231,6 +241,7 @@ impl NormalEquation {
         other_errors: f64,
         weight: f64,
     ) {
+        // ger adds weight · u·uᵀ.
         self.matrix.ger(weight, direction, direction, 1.0);
         let along = weight * (other_errors + part.dot(direction));
         self.right_side += part + direction * along;
@@ -238,6 +249,8 @@ impl NormalEquation {
 
     /// The centroid, or nothing where there were no rows.
     fn solve(self) -> Option<DVector<f64>> {
+        // The matrix is positive definite where there are rows, since η − 1 is not negative: the
+        // identity alone is there once a row. Without rows it is zero, and has no Cholesky factors.
         let factors = self.matrix.cholesky()?;
         Some(factors.solve(&self.right_side))
     }
