@@ -325,7 +325,7 @@ impl<'a> Training<'a> {
         let output = self.model.forward(&inputs, Some(rng))?;
         let loss = self.model.loss(&output.scores, &labels)?;
         // The loss is checked before the backward pass. A loss that is not finite has a gradient
-        // that is not, and the step would spoil every parameter.
+        // that is not, and the step would spoil the parameters.
         let mean_loss = f64::from(loss.to_scalar::<f32>()?);
         if !mean_loss.is_finite() {
             return Err(batch.diverged(format!("the loss ({mean_loss})")));
