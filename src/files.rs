@@ -61,7 +61,7 @@ fn checkout_data(folder: &Path) -> Option<PathBuf> {
 /// The folder that an environment variable names, unless it is unset or empty.
 fn variable(name: &str) -> Option<PathBuf> {
     env::var_os(name)
-        // An empty path would be the current folder, which no one who clears a variable means.
+        // An empty path would be the current folder, which nobody means who clears a variable.
         .filter(|value| !value.is_empty())
         .map(PathBuf::from)
 }

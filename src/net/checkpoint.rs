@@ -79,9 +79,9 @@ impl Config {
     /// have different files.
     #[must_use]
     pub fn checkpoint_in(&self, folder: &Path, train: Labelled<'_>, test: Labelled<'_>) -> PathBuf {
-        // The whole configuration is in the key, also fields that are added later: a file of before
-        // is then not found, rather than refused. Eight digits of the hash are 32 bits. Should two
-        // trainings meet in one name all the same, `load` says so.
+        // The whole configuration is in the key, also fields that are added later: files from
+        // before the change are then not found, rather than refused. Eight digits of the hash are
+        // 32 bits. If two trainings get the same name all the same, `load` reports the difference.
         let key = format!("{self:?} {}", hash_of_data(train, test));
         let hash = format!("{:x}", Sha256::digest(key));
         let (name, width) = (self.model.name(), self.model.feature_width());
@@ -234,8 +234,8 @@ impl Checkpoint {
 fn hash(json: &str, tensors: &Tensors) -> candle_core::Result<String> {
     let mut hash = Sha256::new();
     hash.update(json);
-    // safetensors sorts the tensors when it writes. The order of ours before writing is another
-    // than after reading, so neither may count.
+    // safetensors sorts the tensors when it writes. So they come back in another order than they
+    // were written in, and the hash must not depend on it.
     let mut sorted: Vec<&(String, Tensor)> = tensors.iter().collect();
     sorted.sort_by(|a, b| a.0.cmp(&b.0));
     for (name, tensor) in sorted {

@@ -221,8 +221,8 @@ impl Change {
             let to = &mut input[y as usize * SIDE..][..SIDE];
             for x in 0.max(self.right)..side.min(side + self.right) {
                 let unmoved = x - self.right;
-                // Mirrored first, then moved: so the pixel is mirrored within the image, not within
-                // the window. The last column, 27, becomes the first.
+                // The image is mirrored first, then moved. So the column is mirrored within the
+                // unmoved image: 27 becomes 0.
                 let source = if self.flip {
                     side - 1 - unmoved
                 } else {

@@ -149,8 +149,9 @@ impl Model {
     /// The layers' parameters for one forward pass. Detached from the variables, candle records
     /// nothing for a backward pass.
     fn weights(&self, with_gradients: bool) -> Vec<Weights> {
-        // Both kinds share the variable's memory. What differs is whether candle sees a variable
-        // behind it: if so, it keeps every activation until the backward pass.
+        // Both kinds share the variable's memory. What differs is whether candle knows it as a
+        // variable. If so, it records each operation on it, and the activations stay in memory
+        // until the backward pass.
         let tensor = |var: &Var| {
             if with_gradients {
                 var.as_tensor().clone()

@@ -266,7 +266,7 @@ struct Work<'a> {
     finite: bool,
 }
 
-/// Values that a thread moves at a time: 64 kB of each slice, 256 kB for AdamW's four. Smaller
+/// Values that a thread moves at a time: 64 KiB of each slice, 256 KiB for AdamW's four. Smaller
 /// chunks cost more scheduling; larger ones leave threads idle at the end of a layer. The largest
 /// layer, fc1 of the CNN with 401,408 weights, is 25 chunks.
 const CHUNK: usize = 1 << 14;

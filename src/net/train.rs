@@ -253,7 +253,8 @@ impl<'a> Training<'a> {
         let start = Instant::now();
         let number = self.history.len() + 1;
         let (learned, learning_rate) = self.learn(train, number)?;
-        // The rate is taken before the validation, which is a forward pass only and would raise it.
+        // The rate is of learning alone. It is taken before the validation, whose seconds would
+        // lower it.
         let images_per_s = learned.images as f64 / start.elapsed().as_secs_f64();
         let validation = score(&self.model, train, &self.held_out)?;
         let epoch = Epoch {
@@ -318,8 +319,8 @@ impl<'a> Training<'a> {
         score: &mut Score,
     ) -> Result<(), NetError> {
         let augmentation = self.config.augmentation;
-        // One generator serves both kinds of chance, in this order: the changes of the images, then
-        // the dropout. Without augmentation nothing is drawn for the images.
+        // One generator serves both random parts of a step, in this order: the changes of the
+        // images, then the dropout. Without augmentation nothing is drawn for the images.
         let augment = (augmentation != Augmentation::NONE).then_some((augmentation, &mut *rng));
         let (inputs, labels) = train.batch(batch.rows, self.model.scaling(), augment)?;
         let output = self.model.forward(&inputs, Some(rng))?;

@@ -186,8 +186,8 @@ fn records(file: &[u8], size: usize) -> Result<(usize, Vec<u8>), Fault> {
             "{length} bytes are not whole vectors of the first one's {dim} dimensions"
         )));
     }
-    // Below the length of the file, whatever the header says: a file that lies about its dimension
-    // has been refused above, before memory is asked for.
+    // At most the length of the file. A dimension that does not fit the length has been refused
+    // above, so that a false header cannot ask for too much memory.
     let mut values = Vec::with_capacity(length / record_len * dim * size);
     for (row, record) in file.chunks_exact(record_len).enumerate() {
         // The length can be right by chance while the records are not: 2, 1 and 3 dimensions are as
