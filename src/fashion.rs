@@ -239,6 +239,8 @@ impl Fashion {
     /// Holds out `count` random training images, or all if there are fewer.
     #[must_use]
     pub fn hold_out(&self, count: usize, seed: u64) -> Split {
+        // A random sample, not the first rows, and the same for the same seed. The first `count` of
+        // the shuffled rows are held out; at most all of them.
         let mut order: Vec<usize> = (0..self.train.len()).collect();
         order.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
         let (held_out, base) = order.split_at(count.min(order.len()));
@@ -254,7 +256,8 @@ impl Fashion {
         let images = |rows: &[usize]| self.train.select(rows).map(Arc::new);
         let labels = |rows: &[usize]| rows.iter().map(|&row| self.train_labels[row]).collect();
         Ok(Split {
-            // The images first: a row that does not exist is an error there.
+            // The images first: a row that does not exist is an error there. `labels` would panic
+            // at it.
             base: images(base)?,
             held_out: images(held_out)?,
             base_labels: labels(base),
@@ -311,6 +314,8 @@ pub fn fashion_dir() -> PathBuf {
 /// not passed over. `FASHION_MNIST_DIR` is taken as soon as it is set.
 #[must_use]
 pub fn find() -> Option<PathBuf> {
+    // A folder that was named is not looked into here. If it lacks a file, the user should read
+    // that, and not get other data from elsewhere. An empty variable counts as unset.
     if let Some(named) = std::env::var_os("FASHION_MNIST_DIR").filter(|named| !named.is_empty()) {
         return Some(named.into());
     }
@@ -322,6 +327,7 @@ pub fn find() -> Option<PathBuf> {
 impl File {
     /// Where the file is in `folder`, plain or gzipped.
     fn path(&self, folder: &Path) -> Option<PathBuf> {
+        // The plain file first: if both are there, it need not be unpacked.
         [
             folder.join(self.name),
             folder.join(format!("{}.gz", self.name)),
@@ -348,6 +354,8 @@ impl File {
     /// The IDX header that the file should have.
     fn header(&self) -> Vec<u8> {
         let (items, side) = (self.items as u32, SIDE as u32);
+        // The first word is two zeros, the type of the values (08 is u8) and the number of
+        // dimensions (3 for images, 1 for labels). The sizes of the dimensions follow.
         let words = if self.has_images() {
             vec![0x0803, items, side, side]
         } else {
@@ -373,6 +381,8 @@ impl File {
         let mut bytes = unpack(stored).map_err(at(path))?;
         let header = self.header();
         if !bytes.starts_with(&header) {
+            // The file may be shorter than a header, or be another thing altogether, such as the
+            // page of a server that says "not found".
             let begins = &bytes[..header.len().min(bytes.len())];
             return Err(FashionError::Header {
                 path: path.to_owned(),
@@ -388,6 +398,7 @@ impl File {
                 received: body.len(),
             });
         }
+        // This comes before the hash, which would say only that something differs.
         let is_foreign = |&label: &u8| usize::from(label) >= CLASSES.len();
         if !self.has_images()
             && let Some(position) = body.iter().position(is_foreign)
@@ -398,6 +409,8 @@ impl File {
                 label: body[position],
             });
         }
+        // Over header and body. From here on the bytes are the published ones, and callers rely on
+        // it: the images are whole, the labels below 10.
         let hash = format!("{:x}", Sha256::digest(&bytes));
         if hash != self.sha256 {
             return Err(FashionError::Hash {
@@ -412,6 +425,8 @@ impl File {
 
 /// The bytes, decompressed if they are gzip's.
 fn unpack(stored: &[u8]) -> io::Result<Vec<u8>> {
+    // Every gzip file begins with these two bytes (RFC 1952), and an IDX file with two zeros: the
+    // contents decide, not the name.
     if !stored.starts_with(&[0x1f, 0x8b]) {
         return Ok(stored.to_vec());
     }

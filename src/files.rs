@@ -26,6 +26,7 @@ pub fn data_dir() -> PathBuf {
     if let Some(named) = variable("FASHION_KNN_DATA") {
         return named;
     }
+    // The current folder cannot be told if it was removed, for instance. Then there is no checkout.
     if let Ok(current) = env::current_dir()
         && let Some(data) = checkout_data(&current)
     {
@@ -49,6 +50,8 @@ pub fn cache_dir() -> PathBuf {
 
 /// `data` of the checkout that `folder` is in, if it is in one.
 fn checkout_data(folder: &Path) -> Option<PathBuf> {
+    // `ancestors` begins with the folder itself. Both signs are asked for: a `Cargo.toml` alone
+    // could be any crate's, and a `data` folder anyone's.
     let root = folder
         .ancestors()
         .find(|at| at.join("Cargo.toml").is_file() && at.join("data").is_dir())?;
@@ -58,6 +61,7 @@ fn checkout_data(folder: &Path) -> Option<PathBuf> {
 /// The folder that an environment variable names, unless it is unset or empty.
 fn variable(name: &str) -> Option<PathBuf> {
     env::var_os(name)
+        // An empty path would be the current folder, which nobody means who clears a variable.
         .filter(|value| !value.is_empty())
         .map(PathBuf::from)
 }
@@ -69,11 +73,15 @@ pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::create_dir_all(folder)?;
     let mut builder = tempfile::Builder::new();
     // Temporary files can be read by their owner only. The file that this one becomes should have
-    // the permissions of any other.
+    // the permissions of any other: to be read by all, and written by its owner.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
+    // In the same folder, because a rename is one step only within a file system. If anything below
+    // fails, the temporary file is removed when it is dropped.
     let mut file = builder.tempfile_in(folder)?;
     file.write_all(bytes)?;
+    // The bytes must be on the disk before the name is. Otherwise a crash of the machine could
+    // leave the new name with an empty file.
     file.as_file().sync_all()?;
     file.persist(path)?;
     Ok(())

@@ -25,6 +25,8 @@ fn main() -> ExitCode {
 
 fn run() -> Result<(PathBuf, Fashion), FashionError> {
     let folder = fashion::fetch()?;
+    // `fetch` may have found files that were there before. Loading them verifies them, whoever put
+    // them there.
     let data = fashion::load_from(&folder)?;
     Ok((folder, data))
 }

@@ -99,6 +99,8 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         plans.push(plan(entry, &arguments.sweep)?);
     }
     let data = data(arguments)?;
+    // With the true distances of the whole base: another program's recall is then counted as ours
+    // is.
     if let Some(folder) = &arguments.export {
         task(arguments, &data, data.base.len())?.export(folder)?;
         let folder = folder.display();
@@ -111,6 +113,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         arguments.n_base.clone()
     };
     let mut rows = 0;
+    // One task for each size: a smaller base has other true neighbours.
     for size in sizes {
         let task = task(arguments, &data, size)?;
         rows += if arguments.recall.is_empty() {
@@ -125,6 +128,8 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
 
 /// Puts the rows of `from` into `out`, in place of all of the same indexes.
 fn replace(from: &Path, out: &Path) -> Result<(), Box<dyn Error>> {
+    // JSON lines have no column for the machine. Their rows get the present one's, so they must
+    // have been measured here.
     let rows = if from
         .extension()
         .is_some_and(|extension| extension == "jsonl")
@@ -161,6 +166,7 @@ fn task(arguments: &Arguments, data: &Data, size: usize) -> Result<Task, Box<dyn
     let (name, k) = (&data.name, &arguments.k);
     let (n, d, queries) = (base.len(), base.dim(), data.queries.len());
     println!("{name}: {n} × {d}, {queries} queries, k = {k:?}");
+    // The true neighbours come out of the cache, or are computed and put there.
     let (queries, cache) = (data.queries.clone(), files::cache_dir());
     Ok(Task::new(
         name,
@@ -179,6 +185,7 @@ fn bar(runs: usize) -> Result<ProgressBar, Box<dyn Error>> {
 
 /// Measures every setting of the plans; how many rows that gave.
 fn sweep(task: &Task, plans: &[Plan], out: &Path) -> Result<usize, Box<dyn Error>> {
+    // A run for each build, each setting of the queries and each k.
     let settings = plans
         .iter()
         .map(|plan| plan.builds.len() * plan.queries.len());
@@ -194,6 +201,7 @@ fn sweep(task: &Task, plans: &[Plan], out: &Path) -> Result<usize, Box<dyn Error
             bar.set_message(format!("{}: building", entry.key));
             let mut rows = Vec::new();
             task.run(entry, build, queries, |row| {
+                // The bar is taken away while a line is printed, or the two would mix.
                 bar.suspend(|| print(&row));
                 bar.inc(1);
                 rows.push(row);
@@ -221,9 +229,12 @@ fn tuned(
             k: task.ks[0],
             ..Target::default()
         };
+        // The tuner holds rows out of the base and never sees the queries: parameters chosen on the
+        // queries themselves would look better than they are.
         let tuner = Tuner::new(entry, &task.base, &Settings::default(), &target)?;
         let mut rows = Vec::new();
-        // In one run, so that all settings share a build; a row for each setting and k.
+        // In one run, so that all settings share a build. It gives the rows setting after setting,
+        // and for each a row for every k. So each recall is repeated as often as there are ks.
         let (wanted, settings) = reached(&tuner, recalls, &bar)?;
         let mut wanted = wanted
             .iter()
@@ -231,6 +242,8 @@ fn tuned(
         task.run(entry, &Settings::default(), &settings, |mut row| {
             bar.suspend(|| print(&row));
             if let Some(recall) = wanted.next() {
+                // The recall that was asked for stands with the parameters, to tell it from the
+                // recall that came of them.
                 row.params = row.params.with_first("target_recall", recall);
             }
             rows.push(row);
@@ -258,6 +271,8 @@ fn reached(
                 wanted.push(recall);
                 settings.push(found);
             }
+            // An index can be unable to reach a recall with any setting. That is a result, not a
+            // failure: the other recalls are measured all the same.
             Err(error @ TuneError::Unreachable { .. }) => bar.suspend(|| println!("{error}")),
             Err(error) => return Err(error),
         }
@@ -321,6 +336,7 @@ fn plan(entry: &'static Entry, sweep: &str) -> Result<Plan, String> {
         builds: vec![Settings::default()],
         queries: vec![Settings::default()],
     };
+    // "query" leaves the one default build.
     if sweep == "default" || sweep == "query" {
         plan.queries = entry.query_sweep();
         if sweep == "default" {
@@ -341,6 +357,8 @@ fn plan(entry: &'static Entry, sweep: &str) -> Result<Plan, String> {
         } else {
             &mut plan.queries
         };
+        // Each setting so far is combined with each value of this parameter: after the last part
+        // there is one setting for every combination.
         let with_each = |known: &Settings| -> Vec<Settings> {
             values
                 .iter()
@@ -367,6 +385,8 @@ fn parameter_values(part: &str) -> Result<(&str, Vec<f64>), String> {
 }
 
 fn data(arguments: &Arguments) -> Result<Data, Box<dyn Error>> {
+    // Read first: a wrong path should not be found out only after a net was trained for the
+    // features.
     let own_queries = arguments.queries.as_ref().map(Vectors::read).transpose()?;
     let given = arguments.data.as_str();
     // The name, the base, and the queries that the data bring along.
@@ -380,10 +400,12 @@ fn data(arguments: &Arguments) -> Result<Data, Box<dyn Error>> {
         let features = features(width)?;
         (given.to_owned(), features.train, Some(features.test))
     } else {
+        // Any other word is a path. The file has no queries of its own.
         let stem = Path::new(given).file_stem();
         let name = stem.map_or(given.into(), |stem| stem.to_string_lossy());
         (name.into_owned(), Arc::new(Vectors::read(given)?), None)
     };
+    // A file that was named goes before the queries that the data bring along.
     let queries = own_queries
         .or_else(|| queries.map(|queries| queries.as_ref().clone()))
         .ok_or("--queries: expected a file of queries to go with --data")?;

@@ -153,6 +153,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     if let Some(threads) = arguments.threads {
+        // The global pool can be set up once, before its first use. All of the training runs on it.
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
         pool.build_global()?;
     }
@@ -163,8 +164,11 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         if name.has_features() {
             extract(&trained, &data, &arguments.cache)?;
         }
+        // A model that was loaded has the seconds of its own training in its history. The machine
+        // and the date in the row are those of today.
         rows.push(Row::new(&config, &trained, Machine::here()));
     }
+    // Nets of other widths are not in the results. The report wants only their features.
     for &fc2 in &arguments.widths {
         let (_, trained) = learn(Config::short_cnn(fc2), &data, arguments)?;
         extract(&trained, &data, &arguments.cache)?;
@@ -185,6 +189,8 @@ fn learn(
     arguments: &Arguments,
 ) -> Result<(Config, Trained), Box<dyn Error>> {
     let all = Labelled::new(&data.train, &data.train_labels)?;
+    // Only the training set is cut. The test images stay all 10,000, so that accuracies can be
+    // compared.
     let images = all.head(arguments.images.unwrap_or(all.len()));
     let test = Labelled::new(&data.test, &data.test_labels)?;
     let mut config = Config {
@@ -192,6 +198,8 @@ fn learn(
         ..config
     };
     config.epochs = arguments.epochs.unwrap_or(config.epochs);
+    // The number of epochs stays as it is; only the images held out become a twelfth, if fewer are
+    // there.
     let config = config.limited(usize::MAX, images.len());
     let (name, width) = (config.model.name(), config.model.feature_width());
     let parameters = config.model.parameters();
@@ -201,6 +209,8 @@ fn learn(
         again: arguments.again,
     };
     let tell = |epoch: &Epoch| println!("  {epoch}");
+    // The name of the checkpoint has a hash of configuration and data, so that a quick look does
+    // not overwrite a whole training.
     let trained = train(&config, images, test, &options, tell)?;
     println!(
         "  test {:.4}, validation {:.4}, {:.1} s, {:.0} images/s{}",
@@ -229,6 +239,7 @@ fn extract(trained: &Trained, data: &Fashion, cache: &Path) -> Result<(), Box<dy
 
 /// The file that the rows go to: the one that is named, or the report's if they are its figures.
 fn results_file(arguments: &Arguments) -> Option<PathBuf> {
+    // Other settings give other figures. They go to a file only if one was named.
     let as_in_report =
         arguments.epochs.is_none() && arguments.images.is_none() && arguments.seed == 0;
     let report = || as_in_report.then(|| files::data_dir().join("results/models.csv"));
@@ -242,6 +253,7 @@ fn write(out: &Path, rows: Vec<Row>) -> Result<(), RecordError> {
     } else {
         Vec::new()
     };
+    // One row a model: the new ones take the place of the old.
     all.retain(|old| rows.iter().all(|row| row.model != old.model));
     all.extend(rows);
     write_table(out, &COLUMNS, &all)

@@ -35,13 +35,16 @@ pub fn fetch() -> Result<PathBuf, FashionError> {
 
 /// Downloads from `url` or, failing that and if asked to, unpacks Debian's package, into `folder`.
 fn fetch_into(folder: &Path, url: &str, debian: bool) -> Result<PathBuf, FashionError> {
-    // The folder first: whoever cannot write to it should learn so before a download of 30 MB.
+    // The folder first: whoever cannot write to it should learn so before a download of 30 MB. A
+    // temporary file is the test; it is gone as soon as it is dropped, here at once.
     fs::create_dir_all(folder).map_err(at(folder))?;
     tempfile::tempfile_in(folder).map_err(at(folder))?;
     let unreachable = |why: String| FashionError::Unreachable {
         folder: folder.to_owned(),
         why,
     };
+    // The reason is kept for the last error: if Debian's package cannot be had either, the user
+    // needs both.
     let over_http = match all(|file| download(url, file)) {
         Ok(files) => return store(folder, files),
         Err(why) => why,
@@ -60,6 +63,8 @@ fn all(get: impl Fn(&File) -> Result<Vec<u8>, String>) -> Result<Vec<Vec<u8>>, S
     let mut files = Vec::new();
     for file in FILES {
         let stored = get(file)?;
+        // `verify` names this file in its errors. What it unpacks is dropped: the file is stored as
+        // it came.
         let name = format!("{}.gz", file.name);
         file.verify(Path::new(&name), &stored)
             .map_err(|error| error.to_string())?;
@@ -70,6 +75,8 @@ fn all(get: impl Fn(&File) -> Result<Vec<u8>, String>) -> Result<Vec<Vec<u8>>, S
 
 /// Writes the four files into `folder`, which is returned.
 fn store(folder: &Path, files: Vec<Vec<u8>>) -> Result<PathBuf, FashionError> {
+    // `all` has gone through `FILES` in the same order. The name says gzip, but a plain file out of
+    // Debian's package would be read under it as well, because `unpack` looks at the bytes.
     for (file, bytes) in FILES.into_iter().zip(files) {
         let path = folder.join(format!("{}.gz", file.name));
         write_atomically(&path, &bytes).map_err(at(&path))?;
@@ -80,6 +87,8 @@ fn store(folder: &Path, files: Vec<Vec<u8>>) -> Result<PathBuf, FashionError> {
 /// One file over HTTP, into memory (26 MB at most), with a progress bar.
 fn download(url: &str, file: &File) -> Result<Vec<u8>, String> {
     let address = format!("{url}/{}.gz", file.name);
+    // To connect, to begin to answer, to send the body. A connection of 30 kB a second still gets
+    // the 26 MB of the largest file in 900 s. No limit would let a dead server hang the program.
     let agent: ureq::Agent = ureq::Agent::config_builder()
         .timeout_connect(Some(Duration::from_secs(10)))
         .timeout_recv_response(Some(Duration::from_secs(30)))
@@ -94,6 +103,8 @@ fn download(url: &str, file: &File) -> Result<Vec<u8>, String> {
     let length = body.content_length();
     let style = ProgressStyle::with_template("{msg} {bar:30} {bytes}/{total_bytes} {eta}")
         .expect("the template is a constant, and every download uses it");
+    // A server need not say how long the file is. The bar is then without an end, and the hash
+    // alone tells whether all has come.
     let bar = ProgressBar::new(length.unwrap_or(0)).with_style(style);
     bar.set_message(file.name);
     let mut bytes = Vec::new();
@@ -102,6 +113,8 @@ fn download(url: &str, file: &File) -> Result<Vec<u8>, String> {
         .map_err(|error| format!("{address}: {error}"))?;
     bar.finish();
     match length {
+        // If the server hung up early, this says so in plain words; the hash would only say that
+        // the file is another one.
         Some(length) if length != bytes.len() as u64 => {
             Err(format!("{address}: {} bytes of {length} came", bytes.len()))
         }
@@ -116,12 +129,16 @@ fn download(url: &str, file: &File) -> Result<Vec<u8>, String> {
 fn from_debian() -> Result<Vec<Vec<u8>>, String> {
     let scratch = tempfile::tempdir().map_err(|error| error.to_string())?;
     let (state, cache) = (scratch.path().join("state"), scratch.path().join("cache"));
+    // apt keeps unfinished downloads in these folders. They are made here, so that nothing depends
+    // on whether apt makes them.
     for folder in [state.join("lists/partial"), cache.join("archives/partial")] {
         fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
     }
     let apt = |arguments: &[&str]| {
         run(Command::new("apt-get")
             .current_dir(scratch.path())
+            // Quiet: only errors. The two folders replace /var/lib/apt and /var/cache/apt, which
+            // only root may write to. Where packages come from is still read from /etc/apt.
             .arg("-qq")
             .args(["-o", &format!("Dir::State={}", state.display())])
             .args(["-o", &format!("Dir::Cache={}", cache.display())])
@@ -131,6 +148,7 @@ fn from_debian() -> Result<Vec<Vec<u8>>, String> {
     };
     apt(&["update"])?;
     apt(&["download", PACKAGE])?;
+    // `apt-get download` puts the package into the current folder, under a name with its version.
     let package = fs::read_dir(scratch.path())
         .map_err(|error| error.to_string())?
         .filter_map(|entry| Some(entry.ok()?.path()))
@@ -141,6 +159,8 @@ fn from_debian() -> Result<Vec<Vec<u8>>, String> {
         .arg("-x")
         .arg(&package)
         .arg(&unpacked))?;
+    // Without the leading slash: `join` with an absolute path would give that path, outside of the
+    // folder that was unpacked.
     let folder = unpacked.join(super::DEBIAN.trim_start_matches('/'));
     all(|file| {
         let path = file

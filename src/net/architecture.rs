@@ -106,6 +106,7 @@ impl ModelConfig {
     pub fn feature_width(&self) -> usize {
         match self {
             Self::Logistic | Self::Svm => PIXELS,
+            // Without a hidden layer it is a linear model, and the features are the pixels.
             Self::Mlp(mlp) => mlp.hidden.last().copied().unwrap_or(PIXELS),
             Self::Cnn(cnn) => cnn.fc2,
         }
@@ -140,6 +141,7 @@ impl ModelConfig {
 impl MlpConfig {
     fn layers(&self) -> Vec<Layer> {
         let mut layers = Vec::new();
+        // Each layer's inputs are the outputs of the one before; the first one's are the pixels.
         let mut width = PIXELS;
         for (i, &hidden) in self.hidden.iter().enumerate() {
             layers.push(Layer::linear(&format!("fc{}", i + 1), width, hidden));
@@ -160,7 +162,8 @@ impl MlpConfig {
 impl CnnConfig {
     fn layers(&self) -> Vec<Layer> {
         let [first, second] = self.channels;
-        // Each of the two blocks halves height and width.
+        // Each of the two blocks halves height and width: 28, 14, 7. The inputs of fc1 are all that
+        // is left of an image, 7 · 7 values of each channel.
         let pooled = SIDE / 4;
         vec![
             Layer::conv("conv1", SIDE, 1, first, self.kernel),
@@ -177,6 +180,7 @@ impl CnnConfig {
         }
         check_width("fc1", self.fc1)?;
         check_width("fc2", self.fc2)?;
+        // Only an odd kernel has a middle, around which the zero padding keeps the size.
         let odd = self.kernel % 2 == 1 && self.kernel < SIDE;
         check("kernel", odd, "an odd number below 28", self.kernel)?;
         check_dropout(self.dropout)
@@ -221,6 +225,7 @@ impl Layer {
         Self {
             name: name.to_owned(),
             input: vec![side, side, c_in],
+            // The padding keeps the size, the pooling halves it.
             output: vec![side / 2, side / 2, c_out],
             weight: vec![c_out, kernel, kernel, c_in],
         }
@@ -234,11 +239,14 @@ impl Layer {
 
     /// Number of biases: one for each output unit or channel.
     pub(super) fn biases(&self) -> usize {
+        // A linear layer's output is [units], a convolution's [rows, columns, channels].
         *self.output.last().expect("both constructors give a shape")
     }
 
     /// Number of inputs that are summed into one output.
     pub(super) fn fan_in(&self) -> usize {
+        // The weights are shared evenly by the outputs: in · out / out for a linear layer, and out
+        // · k · k · in / out = k · k · in for a convolution.
         self.weight.iter().product::<usize>() / self.biases()
     }
 }

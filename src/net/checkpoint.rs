@@ -79,6 +79,9 @@ impl Config {
     /// have different files.
     #[must_use]
     pub fn checkpoint_in(&self, folder: &Path, train: Labelled<'_>, test: Labelled<'_>) -> PathBuf {
+        // The whole configuration is in the key, also fields that are added later: files from
+        // before the change are then not found, rather than refused. Eight digits of the hash are
+        // 32 bits. If two trainings get the same name all the same, `load` reports the difference.
         let key = format!("{self:?} {}", hash_of_data(train, test));
         let hash = format!("{:x}", Sha256::digest(key));
         let (name, width) = (self.model.name(), self.model.feature_width());
@@ -93,6 +96,8 @@ pub(super) fn hash_of_data(train: Labelled<'_>, test: Labelled<'_>) -> String {
 
 /// Writes a checkpoint in place of the one before.
 pub(super) fn save(path: &Path, record: &Record, tensors: &Tensors) -> Result<(), NetError> {
+    // The record is hashed as the text that is written. `parse` hashes the same text, so that the
+    // hash does not depend on how JSON is read and written again.
     let json = serde_json::to_string(record).map_err(|error| at(path)(io::Error::other(error)))?;
     let metadata = HashMap::from([
         (HASH.to_owned(), hash(&json, tensors)?),
@@ -100,6 +105,8 @@ pub(super) fn save(path: &Path, record: &Record, tensors: &Tensors) -> Result<()
     ]);
     let tensors = tensors.iter().map(|(name, tensor)| (name, tensor));
     let file = safetensors::serialize(tensors, Some(metadata)).map_err(candle_core::Error::from)?;
+    // A training can be killed at any time. The file of the epoch before stays until this one is
+    // whole.
     write_atomically(path, &file).map_err(at(path))
 }
 
@@ -107,6 +114,8 @@ pub(super) fn save(path: &Path, record: &Record, tensors: &Tensors) -> Result<()
 pub(super) fn load(path: &Path, expected: &Expected<'_>) -> Result<Option<Checkpoint>, NetError> {
     let file = match fs::read(path) {
         Ok(file) => file,
+        // No file is the usual beginning of a training. A file that cannot be read is an error: to
+        // begin again would overwrite it at the end of the first epoch.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(at(path)(error)),
     };
@@ -114,6 +123,8 @@ pub(super) fn load(path: &Path, expected: &Expected<'_>) -> Result<Option<Checkp
         path: path.to_owned(),
         why,
     })?;
+    // The file is whole. What remains to ask is whether it is of this training: to continue
+    // another's parameters would give figures that no one could repeat.
     if let Some(difference) = checkpoint.difference_from(expected) {
         return Err(NetError::Mismatch {
             path: path.to_owned(),
@@ -136,6 +147,8 @@ impl Checkpoint {
     /// Reads a file and verifies its hash; or says what is wrong with it.
     fn parse(file: &[u8]) -> Result<Self, String> {
         let text = |error: safetensors::SafeTensorError| error.to_string();
+        // safetensors checks the form: that the header is JSON, and that the tensors' places lie
+        // within the file and do not overlap. It does not check the values; the hash does.
         let (_, header) = SafeTensors::read_metadata(file).map_err(text)?;
         let archive = SafeTensors::deserialize(file).map_err(text)?;
         let metadata = header.metadata().as_ref();
@@ -148,6 +161,7 @@ impl Checkpoint {
             if view.dtype() != Dtype::F32 {
                 return Err(format!("{name} is {:?}, expected F32", view.dtype()));
             }
+            // A copy: the bytes in the file need not be aligned for f32.
             let values = floats(view.data());
             let tensor = Tensor::from_vec(values, view.shape(), &Device::Cpu)
                 .map_err(|error| format!("{name}: {error}"))?;
@@ -157,6 +171,8 @@ impl Checkpoint {
         if &found_hash != expected_hash {
             return Err("its contents do not have the hash that they were written with".to_owned());
         }
+        // The record is read after its text has been verified. If it cannot be read, it was written
+        // by another version of this crate.
         let record = serde_json::from_str(json).map_err(|error| error.to_string())?;
         let tensors = tensors.into_iter().collect();
         Ok(Self { record, tensors })
@@ -164,7 +180,9 @@ impl Checkpoint {
 
     /// The first difference from the training that this should be of, if there is any.
     fn difference_from(&self, expected: &Expected<'_>) -> Option<Difference> {
-        // The shapes first: they say what differs more plainly than the whole configuration.
+        // The shapes first: they say what differs more plainly than the whole configuration. "best"
+        // stands for all: every checkpoint has these tensors, and `tensor` checks the shapes of the
+        // others when they are asked for.
         for (name, shape) in expected.shapes {
             let found = self.tensors.get(&format!("best.{name}")).map(Tensor::dims);
             if found != Some(shape) {
@@ -211,10 +229,13 @@ impl Checkpoint {
 }
 
 /// SHA-256 over the record and all tensors, in the order of their names. A damaged file can keep
-/// its form and yet have other values.
+/// its form and yet have other values. The shapes are not hashed: they are compared with those of
+/// the model.
 fn hash(json: &str, tensors: &Tensors) -> candle_core::Result<String> {
     let mut hash = Sha256::new();
     hash.update(json);
+    // safetensors sorts the tensors when it writes. So they come back in another order than they
+    // were written in, and the hash must not depend on it.
     let mut sorted: Vec<&(String, Tensor)> = tensors.iter().collect();
     sorted.sort_by(|a, b| a.0.cmp(&b.0));
     for (name, tensor) in sorted {

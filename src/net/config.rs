@@ -51,6 +51,8 @@ impl Config {
     /// The defaults for a model: what the report trains it with.
     #[must_use]
     pub fn of(model: ModelConfig) -> Self {
+        // The linear models' settings, from which the nets differ below. 5,000 of 60,000 images are
+        // the twelfth that `limited` keeps to as well.
         let base = Self {
             model,
             epochs: 12,
@@ -137,6 +139,8 @@ impl Config {
     pub fn limited(self, epochs: usize, images: usize) -> Self {
         Self {
             epochs: self.epochs.min(epochs),
+            // At least one image, because the best epoch is chosen on them. `min` never raises what
+            // was asked for.
             validation: self.validation.min((images / 12).max(1)),
             ..self
         }
@@ -147,12 +151,16 @@ impl Config {
     pub fn split(&self, images: usize) -> (Vec<usize>, Vec<usize>) {
         let mut rows: Vec<usize> = (0..images).collect();
         rows.shuffle(&mut self.rng(Purpose::Split, 0));
+        // The last rows of the shuffled ones. The subtraction saturates because this function is
+        // public and may be called before `validate`: more images held out than there are means
+        // all.
         let held_out = rows.split_off(images.saturating_sub(self.validation));
         (rows, held_out)
     }
 
     /// Refuses values that no training on `images` images can have.
     pub(super) fn validate(&self, images: usize) -> Result<(), NetError> {
+        // Comparisons are written so that NaN fails them: it is not above 0 and in no range.
         self.model.validate()?;
         self.schedule.validate()?;
         self.optimizer.validate()?;
@@ -163,6 +171,8 @@ impl Config {
         let positive = rate > 0.0 && rate.is_finite();
         check("learning_rate", positive, "above 0", rate)?;
         let shift = self.augmentation.shift;
+        // A shift by the whole width would leave a black image, but still with the label of its
+        // garment.
         check("augmentation.shift", shift < SIDE, "below 28", shift)?;
         let expected = format!("1 to below {images}, the training images");
         let some_left = (1..images).contains(&self.validation);
@@ -174,6 +184,9 @@ impl Config {
     /// Each pair has a stream of its own, so that a resumed training need not store the generator.
     pub(super) fn rng(&self, purpose: Purpose, epoch: usize) -> ChaCha8Rng {
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+        // ChaCha has 2⁶⁴ streams for a seed, with independent numbers. The purpose is in the
+        // upper 32 bits and the epoch in the lower, so that no two pairs share one (no training
+        // reaches 2³² epochs).
         rng.set_stream((purpose as u64) << 32 | epoch as u64);
         rng
     }
@@ -301,12 +314,17 @@ impl Schedule {
     /// The factor of the learning rate at step `step` (from 0) of `steps`: 0 to 1.
     #[must_use]
     pub fn factor(&self, step: usize, steps: usize) -> f32 {
+        // The last step is `steps` − 1, so that progress stays below 1 and the last factor above
+        // zero. A training of no steps would divide by zero.
         let progress = step as f64 / steps.max(1) as f64;
         let factor = match *self {
             Self::Constant => 1.0,
             Self::Cosine => half_cosine(progress),
             Self::OneCycle { warmup } => {
                 let warmup = f64::from(warmup);
+                // A warm-up of 0 never comes here, so that nothing is divided by zero. The warm-up
+                // is below 1, so neither is anything in the other branch. Both give 1 where they
+                // meet.
                 if progress < warmup {
                     1.0 - (1.0 - ONE_CYCLE_START) * half_cosine(progress / warmup)
                 } else {

@@ -28,6 +28,8 @@ impl<'a> Labelled<'a> {
     /// If the images are not 784 bytes each, there are none, their number is not that of the
     /// labels, or a label is not 0 to 9.
     pub fn new(images: &'a Vectors, labels: &'a [u8]) -> Result<Self, NetError> {
+        // All is checked here, once. The methods below take rows and labels as they are: a wrong
+        // length would be a panic there, and a wrong label an error in the loss.
         let pixels = pixels(images)?;
         let count = images.len();
         check("number of images", count > 0, "at least one", count)?;
@@ -78,6 +80,8 @@ impl<'a> Labelled<'a> {
 
     /// SHA-256 over images and labels, in hexadecimal. It ties a checkpoint to its data.
     pub(super) fn fingerprint(&self) -> String {
+        // No mark between the two is needed: n images and labels are 785 · n bytes, so the same
+        // bytes are the same images and labels.
         let hash = Sha256::new()
             .chain_update(self.images)
             .chain_update(self.labels);
@@ -86,7 +90,8 @@ impl<'a> Labelled<'a> {
 
     /// Mean and standard deviation of the pixels of the given images.
     pub(super) fn scaling(&self, rows: &[usize]) -> Scaling {
-        // Whole numbers: 60,000 · 784 · 255² is below 2⁴², so that the sums are exact.
+        // Whole numbers: 60,000 · 784 · 255² is below 2⁴², so that the sums are exact. Each
+        // is below 2⁵³, so it is exact as f64 too.
         let (mut sum, mut squares) = (0u64, 0u64);
         for &row in rows {
             for &pixel in self.image(row) {
@@ -96,6 +101,8 @@ impl<'a> Labelled<'a> {
         }
         let count = (rows.len() * PIXELS) as f64;
         let mean = sum as f64 / count;
+        // The variance is the mean square less the square of the mean. Rounding can make it a
+        // little less than zero, whose root would be NaN.
         let deviation = (squares as f64 / count - mean * mean).max(0.0).sqrt();
         // Images of one colour have deviation zero. Dividing by it must not give NaN; any other
         // number will do.
@@ -116,7 +123,9 @@ impl<'a> Labelled<'a> {
         augment: Option<(Augmentation, &mut ChaCha8Rng)>,
     ) -> candle_core::Result<(Tensor, Tensor)> {
         let table = scaling.table();
-        // Black images, which an augmented image covers only in part.
+        // Black images: table[0] is the input for a black pixel, which after scaling is not zero. A
+        // shifted image does not cover the whole of its input, and what it leaves uncovered stays
+        // black.
         let mut inputs = vec![table[0]; rows.len() * PIXELS];
         let images = rows.iter().map(|&row| self.image(row));
         let pairs = inputs.chunks_exact_mut(PIXELS).zip(images);
@@ -132,6 +141,8 @@ impl<'a> Labelled<'a> {
                 }
             }
         }
+        // candle's `gather` and `scatter`, with which the losses pick the right class, take u32 as
+        // indexes.
         let labels: Vec<u32> = rows.iter().map(|&row| self.label(row).into()).collect();
         let inputs = Tensor::from_vec(inputs, (rows.len(), PIXELS), &Device::Cpu)?;
         let labels = Tensor::from_vec(labels, rows.len(), &Device::Cpu)?;
@@ -160,11 +171,13 @@ fn scale(image: &[u8], input: &mut [f32], table: &[f32; 256]) {
 impl Scaling {
     /// The input for each value of a pixel.
     fn table(self) -> [f32; 256] {
+        // Both numbers of the scaling are shares of 255, as is the pixel here.
         std::array::from_fn(|byte| (byte as f32 / 255.0 - self.mean) / self.deviation)
     }
 
     /// Whole images, one after the other, as inputs: n × 784.
     pub(super) fn inputs(self, images: &[u8]) -> candle_core::Result<Tensor> {
+        // Here the images are whole and in order, so that they are scaled in one go.
         let mut inputs = vec![0.0; images.len()];
         scale(images, &mut inputs, &self.table());
         Tensor::from_vec(inputs, (images.len() / PIXELS, PIXELS), &Device::Cpu)
@@ -174,7 +187,8 @@ impl Scaling {
 impl Augmentation {
     /// Draws the change of one image.
     fn draw(self, rng: &mut ChaCha8Rng) -> Change {
-        // `Config::validate` keeps the shift below 28.
+        // `Config::validate` keeps the shift below 28, so that a part of the image remains. The
+        // three numbers are drawn in this order; another order would be another training.
         let range = self.shift as i32;
         Change {
             down: rng.random_range(-range..=range) as isize,
@@ -199,12 +213,16 @@ impl Change {
     /// Writes the changed image over `input`, which is black.
     fn apply(self, image: &[u8], input: &mut [f32], table: &[f32; 256]) {
         let side = SIDE as isize;
-        // Only the part of the input that the moved image covers.
+        // Only the part of the input that the moved image covers: rows `down..28` if it moved down,
+        // `0..28 + down` if up, and the columns likewise. Both ranges are empty for a shift of 28
+        // or more. Within them `y - down` and `x - right` are 0 to 27.
         for y in 0.max(self.down)..side.min(side + self.down) {
             let from = &image[(y - self.down) as usize * SIDE..][..SIDE];
             let to = &mut input[y as usize * SIDE..][..SIDE];
             for x in 0.max(self.right)..side.min(side + self.right) {
                 let unmoved = x - self.right;
+                // The image is mirrored first, then moved. So the column is mirrored within the
+                // unmoved image: 27 becomes 0.
                 let source = if self.flip {
                     side - 1 - unmoved
                 } else {

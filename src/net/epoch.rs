@@ -37,6 +37,8 @@ impl Epoch {
     /// Whether this epoch's model is better than `other`'s: by accuracy on the validation images,
     /// among equals by the lower loss.
     pub(super) fn is_better_than(&self, other: &Self) -> bool {
+        // Pairs are compared by their first part, and by the second where the first is equal. The
+        // loss is negated, because less of it is better.
         let merit = |epoch: &Self| (epoch.validation_accuracy, -epoch.validation_loss);
         merit(self) > merit(other)
     }
@@ -60,12 +62,14 @@ impl fmt::Display for Epoch {
 
 /// Writes f64 as text, so that exactly the same value is read back.
 ///
-/// serde_json reads a JSON number with an error of up to one unit in the last place. That is enough
-/// for a resumed training to choose another best epoch among nearly equal ones.
+/// serde_json, as it is built here, reads a JSON number with an error of up to one unit in the last
+/// place. That is enough for a resumed training to choose another best epoch among nearly equal
+/// ones.
 mod exact {
     use serde::{Deserialize, Deserializer, Serializer, de};
 
     pub fn serialize<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+        // `Display` writes the shortest decimal number that is read back as the same f64.
         serializer.collect_str(value)
     }
 

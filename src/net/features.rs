@@ -31,8 +31,11 @@ impl Model {
         images: &[u8],
         mut each: impl FnMut(Output) -> Result<(), NetError>,
     ) -> Result<(), NetError> {
+        // The images are whole (`pixels` has checked it), so every batch is a number of whole
+        // images. The last one may be smaller.
         for batch in images.chunks(BATCH * PIXELS) {
             let inputs = self.scaling().inputs(batch)?;
+            // Without a generator: no dropout, and no activations kept.
             each(self.forward(&inputs, None)?)?;
         }
         Ok(())
@@ -45,6 +48,7 @@ impl Model {
     pub fn predict(&self, images: &Vectors) -> Result<Vec<u8>, NetError> {
         let mut classes = Vec::with_capacity(images.len());
         self.for_each_batch(pixels(images)?, |output| {
+            // There are ten classes, so that the number of the best fits in a byte.
             let best = output.scores.argmax(D::Minus1)?.to_vec1::<u32>()?;
             classes.extend(best.into_iter().map(|class| class as u8));
             Ok(())
@@ -58,6 +62,8 @@ impl Model {
     /// If candle cannot read the parameters.
     pub fn fingerprint(&self) -> Result<String, NetError> {
         let mut hash = Sha256::new();
+        // The configuration decides which operations the parameters go through, and the scaling
+        // what the pixels become. A change of either changes the features.
         hash.update(format!("{:?} {:?}", self.config(), self.scaling()));
         for (name, var) in self.parameters() {
             hash.update(name);
@@ -96,6 +102,8 @@ pub fn cached_features(
 ) -> Result<Vectors, NetError> {
     let path = cache_file(model, images, folder)?;
     let width = model.config().feature_width();
+    // A file that is missing, unreadable or damaged is all one: the features can be computed again,
+    // and the file is replaced.
     if let Ok(file) = fs::read(&path)
         && let Some(values) = read(&file, &[images.len(), width])
     {
@@ -128,6 +136,8 @@ fn cache_file(model: &Model, images: &Vectors, folder: &Path) -> Result<PathBuf,
         .chain_update(model.fingerprint()?)
         .chain_update(pixels(images)?)
         .finalize();
+    // 16 digits are 64 bits: two models and sets of images that meet in one name are not to be
+    // expected. A model that was trained again has other parameters, and so another file.
     let name = format!("{hash:x}");
     Ok(folder.join(format!("features-{name:.16}.safetensors")))
 }
@@ -136,6 +146,7 @@ fn cache_file(model: &Model, images: &Vectors, folder: &Path) -> Result<PathBuf,
 fn written(features: &Vectors) -> Result<Vec<u8>, NetError> {
     let shape = (features.len(), features.dim());
     let tensor = Tensor::from_vec(features.to_floats(), shape, &Device::Cpu)?;
+    // Over the values only. `read` compares the shape with the one it expects.
     let hash = format!("{:x}", Sha256::digest(bytes(&tensor)?));
     let metadata = Some([(HASH.to_owned(), hash)].into());
     let file = safetensors::serialize([("features", &tensor)], metadata);
@@ -144,6 +155,7 @@ fn written(features: &Vectors) -> Result<Vec<u8>, NetError> {
 
 /// The values in a file of features, if the file is whole and has this shape.
 fn read(file: &[u8], shape: &[usize]) -> Option<Vec<f32>> {
+    // Every `?` here means "not a file of these features", whatever the reason.
     let (_, metadata) = SafeTensors::read_metadata(file).ok()?;
     let tensors = SafeTensors::deserialize(file).ok()?;
     let tensor = tensors.tensor("features").ok()?;

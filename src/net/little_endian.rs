@@ -10,6 +10,8 @@ pub(super) fn bytes(tensor: &Tensor) -> candle_core::Result<Vec<u8>> {
 
 /// The reverse of [`bytes`].
 pub(super) fn floats(bytes: &[u8]) -> Vec<f32> {
+    // Whole words only. What is left over is dropped, but safetensors has checked that a tensor of
+    // f32 has four bytes for each value.
     let (words, _) = bytes.as_chunks::<4>();
     words.iter().map(|&word| f32::from_le_bytes(word)).collect()
 }

@@ -107,11 +107,14 @@ impl Model {
         inputs: &Tensor,
         mut rng: Option<&mut ChaCha8Rng>,
     ) -> Result<Output, NetError> {
+        // The scores come from the last layer alone, so `features` is whatever reaches it. Each
+        // architecture below says only how the hidden layers get there.
         let layers = self.weights(rng.is_some());
         let (output, hidden) = layers
             .split_last()
             .expect("every architecture has an output layer");
         let features = match &self.config {
+            // A linear model has no hidden layer: its features are the scaled pixels.
             ModelConfig::Logistic | ModelConfig::Svm => inputs.clone(),
             ModelConfig::Mlp(mlp) => {
                 let mut x = inputs.clone();
@@ -125,10 +128,16 @@ impl Model {
                 x
             }
             ModelConfig::Cnn(cnn) => {
+                // The four hidden layers, in the order of `CnnConfig::layers`: two convolutions,
+                // two linear layers. Images are n × height × width × channels, with one grey
+                // channel.
                 let x = inputs.reshape((inputs.dim(0)?, SIDE, SIDE, 1))?;
                 let x = conv_relu_pool(&x, &hidden[0].weight, &hidden[0].bias)?;
                 let x = conv_relu_pool(&x, &hidden[1].weight, &hidden[1].bias)?;
+                // n × 7 × 7 × c becomes n × 49 · c, channels last. The rows of the weights of
+                // fc1 are in the same order.
                 let x = hidden[2].linear(&x.flatten_from(1)?)?.relu()?;
+                // Between the linear layers only: the features themselves are never dropped.
                 let x = dropout(x, cnn.dropout, &mut rng)?;
                 hidden[3].linear(&x)?.relu()?
             }
@@ -140,6 +149,9 @@ impl Model {
     /// The layers' parameters for one forward pass. Detached from the variables, candle records
     /// nothing for a backward pass.
     fn weights(&self, with_gradients: bool) -> Vec<Weights> {
+        // Both kinds share the variable's memory. What differs is whether candle knows it as a
+        // variable. If so, it records each operation on it, and the activations stay in memory
+        // until the backward pass.
         let tensor = |var: &Var| {
             if with_gradients {
                 var.as_tensor().clone()
@@ -184,10 +196,13 @@ impl Weights {
 
 /// Random weights and zero biases for one layer.
 fn random_parameters(layer: &Layer, rng: &mut ChaCha8Rng) -> Result<(Var, Var), NetError> {
+    // A ReLU sets about half of its inputs to zero, which halves the mean square of what goes on.
+    // The factor 2 makes up for it. No ReLU follows the output layer.
     let gain = if layer.name == "out" { 1.0 } else { 2.0 };
     // Uniform numbers in −bound..bound have the variance bound² / 3, here gain / inputs.
     let bound = (3.0 * gain / layer.fan_in() as f32).sqrt();
     let count: usize = layer.weight.iter().product();
+    // One after the other on one thread: the weights depend on the seed alone.
     let values: Vec<f32> = (0..count)
         .map(|_| rng.random_range(-bound..bound))
         .collect();
@@ -200,6 +215,9 @@ fn random_parameters(layer: &Layer, rng: &mut ChaCha8Rng) -> Result<(Var, Var), 
 /// −log softmax(scores) at the right class, averaged.
 fn cross_entropy(scores: &Tensor, labels: &Tensor) -> candle_core::Result<Tensor> {
     let right = labels.unsqueeze(1)?;
+    // `gather` takes one value from each row, at the column that `right` (n × 1) names. The
+    // logarithm of the softmax is computed as a whole, score − log Σ exp: a softmax that rounds
+    // to zero would have the logarithm −∞.
     let log_shares = ops::log_softmax(scores, D::Minus1)?;
     log_shares.gather(&right, D::Minus1)?.mean_all()?.neg()
 }
@@ -208,7 +226,8 @@ fn cross_entropy(scores: &Tensor, labels: &Tensor) -> candle_core::Result<Tensor
 fn hinge_loss(scores: &Tensor, labels: &Tensor) -> candle_core::Result<Tensor> {
     let right = labels.unsqueeze(1)?;
     // Add 1 to every wrong score and 0 to the right one. The largest of these sums, less the right
-    // score, is the loss: where the right class wins by more than 1, it is 0.
+    // score, is the loss: where the right class wins by more than 1, it is 0. The right score is
+    // among the sums, so the loss is never negative: this is the max(0, …) of the formula.
     let ones = Tensor::ones_like(scores)?.detach();
     let zero = Tensor::zeros((scores.dim(0)?, 1), scores.dtype(), scores.device())?;
     let margins = ones.scatter(&right, &zero, D::Minus1)?;
@@ -224,6 +243,7 @@ fn dropout(
     rng: &mut Option<&mut ChaCha8Rng>,
 ) -> candle_core::Result<Tensor> {
     match rng {
+        // Nothing is drawn for a share of zero, and nothing outside a training pass.
         Some(rng) if share > 0.0 => x.mul(&dropout_mask(x.dims(), share, rng)?),
         _ => Ok(x),
     }
@@ -232,9 +252,13 @@ fn dropout(
 /// 0 with probability `share`, else 1 / (1 − share): sums keep their expectation (Srivastava et
 /// al. 2014, in the "inverted" form of PyTorch).
 fn dropout_mask(shape: &[usize], share: f32, rng: &mut ChaCha8Rng) -> candle_core::Result<Tensor> {
+    // The values that stay are scaled up here, in training. So the finished model has nothing to
+    // scale and no need to know the share. The configuration keeps the share below 1.
     let kept = 1.0 / (1.0 - share);
     let count: usize = shape.iter().product();
     let mut values = Vec::with_capacity(count);
+    // The numbers are drawn in the order of the values, on one thread, so that a training can be
+    // repeated.
     for _ in 0..count {
         let dropped = rng.random::<f32>() < share;
         values.push(if dropped { 0.0 } else { kept });

@@ -29,7 +29,9 @@ use super::model::Model;
 use super::optimizer::State;
 use crate::fashion::Fashion;
 
-/// Images that are scored at a time, after an epoch and at the end.
+/// Images that are scored at a time, after an epoch and at the end. More than a training batch,
+/// because no activations are kept for a backward pass. The size changes only speed, memory and the
+/// last bits of the mean loss.
 const SCORED_TOGETHER: usize = 256;
 
 /// A trained model, as it was after the epoch that did best on the validation images.
@@ -63,6 +65,8 @@ impl Trained {
     /// Training images a second over all epochs (the harmonic mean: all images by all seconds).
     #[must_use]
     pub fn images_per_s(&self) -> f64 {
+        // Every epoch has the same number of images, n. An epoch at rate r takes n / r seconds, so
+        // E epochs have E · n images in Σ n / r seconds. n cancels out: E / Σ 1/r.
         let seconds_an_image = self.history.iter().map(|epoch| epoch.images_per_s.recip());
         self.history.len() as f64 / seconds_an_image.sum::<f64>()
     }
@@ -97,6 +101,8 @@ pub fn train(
     options: &Options,
     mut each: impl FnMut(&Epoch),
 ) -> Result<Trained, NetError> {
+    // From here on every value is in range. The code below relies on that: at least one epoch, a
+    // batch that is not empty, an image to learn from and one to validate on.
     config.validate(train.len())?;
     let mut training = Training::begin(config, train, test)?;
     if let Some(path) = &options.checkpoint
@@ -105,17 +111,24 @@ pub fn train(
     {
         return Ok(training.finish(test_accuracy, true));
     }
+    // The history counts the epochs, also those that a checkpoint brought. If the training was
+    // killed after its last epoch and before the test, none is left and the test follows at once.
     while training.history.len() < config.epochs {
         let epoch = training.epoch(train)?;
         if let Some(path) = &options.checkpoint {
             checkpoint::save(path, &training.record(None), &training.all_tensors()?)?;
         }
+        // The epoch is on the disk before it is reported: if `each` panics, nothing is lost.
         each(&epoch);
     }
+    // The last epoch need not be the best. The test images had no part in the choice, so their
+    // accuracy is an unbiased estimate.
     training.restore_best()?;
     let rows: Vec<usize> = (0..test.len()).collect();
     let test_accuracy = score(&training.model, test, &rows)?.accuracy();
     if let Some(path) = &options.checkpoint {
+        // The last checkpoint: with the test accuracy, by which a finished training is known, and
+        // without what only the next step would need.
         let record = training.record(Some(test_accuracy));
         checkpoint::save(path, &record, &training.best_tensors())?;
     }
@@ -192,6 +205,7 @@ struct Score {
 impl Score {
     /// Adds a batch of `images` images, given its mean loss.
     fn add(&mut self, mean_loss: f64, right: usize, images: usize) {
+        // Batches are weighted by their size: the last of an epoch may be smaller than the others.
         self.loss += mean_loss * images as f64;
         self.right += right;
         self.images += images;
@@ -213,7 +227,11 @@ impl<'a> Training<'a> {
         test: Labelled<'_>,
     ) -> Result<Self, NetError> {
         let (rows, held_out) = config.split(train.len());
+        // Mean and deviation come from the images to learn from. Those held out stand for images
+        // that the model has never seen, so they must not influence its inputs.
         let scaling = train.scaling(&rows);
+        // The generator of the weights is not that of the split or the epochs. A resumed training
+        // draws weights here too, and overwrites them, without changing any later random number.
         let mut rng = config.rng(Purpose::Weights, 0);
         let model = Model::random(&config.model, scaling, &mut rng)?;
         let optimizer = State::new(config.optimizer, model.parameters().map(|(_, var)| var));
@@ -235,6 +253,8 @@ impl<'a> Training<'a> {
         let start = Instant::now();
         let number = self.history.len() + 1;
         let (learned, learning_rate) = self.learn(train, number)?;
+        // The rate is of learning alone. It is taken before the validation, whose seconds would
+        // lower it.
         let images_per_s = learned.images as f64 / start.elapsed().as_secs_f64();
         let validation = score(&self.model, train, &self.held_out)?;
         let epoch = Epoch {
@@ -248,7 +268,8 @@ impl<'a> Training<'a> {
             seconds: start.elapsed().as_secs_f64(),
             images_per_s,
         };
-        // In the first epoch there is no best one yet. Among equals the earlier one stays.
+        // In the first epoch there is no best one yet. Among equals the earlier one stays. The new
+        // epoch is not in the history until below, so its index there will be the present length.
         let best = self.history.get(self.best);
         if best.is_none_or(|best| epoch.is_better_than(best)) {
             self.best = self.history.len();
@@ -262,9 +283,15 @@ impl<'a> Training<'a> {
     fn learn(&mut self, train: Labelled<'_>, epoch: usize) -> Result<(Score, f32), NetError> {
         let config = self.config;
         let mut rng = config.rng(Purpose::Epoch, epoch);
+        // Each shuffle starts from the same order. So the order of an epoch depends on the seed and
+        // the epoch's number only, as a resumed training needs: it has not seen the shuffles
+        // before.
         let mut order = self.rows.clone();
         order.shuffle(&mut rng);
         let batches = order.len().div_ceil(config.batch_size);
+        // The schedule runs over all steps of the training, not of the epoch. The last batch takes
+        // what is left of the images, so every epoch has ⌈images / batch size⌉ steps. The
+        // product saturates because the number of epochs has no upper limit.
         let steps_before = (epoch - 1) * batches;
         let all_steps = config.epochs.saturating_mul(batches);
         let mut score = Score::default();
@@ -292,22 +319,30 @@ impl<'a> Training<'a> {
         score: &mut Score,
     ) -> Result<(), NetError> {
         let augmentation = self.config.augmentation;
+        // One generator serves both random parts of a step, in this order: the changes of the
+        // images, then the dropout. Without augmentation nothing is drawn for the images.
         let augment = (augmentation != Augmentation::NONE).then_some((augmentation, &mut *rng));
         let (inputs, labels) = train.batch(batch.rows, self.model.scaling(), augment)?;
         let output = self.model.forward(&inputs, Some(rng))?;
         let loss = self.model.loss(&output.scores, &labels)?;
+        // The loss is checked before the backward pass. A loss that is not finite has a gradient
+        // that is not, and the step would spoil the parameters.
         let mean_loss = f64::from(loss.to_scalar::<f32>()?);
         if !mean_loss.is_finite() {
             return Err(batch.diverged(format!("the loss ({mean_loss})")));
         }
         let gradients = loss.backward()?;
         let parameters = self.model.parameters().map(|(_, var)| var);
+        // A finite loss can still have an infinite gradient, or the step can be too long. The
+        // optimizer reports it in this step, and not as a wrong loss in the next.
         let finite = self
             .optimizer
             .step(parameters, &gradients, batch.learning_rate)?;
         if !finite {
             return Err(batch.diverged("a parameter".to_owned()));
         }
+        // The scores are those from before the step: the accuracy of training costs no pass of its
+        // own, but lags behind the model by one step.
         let right = count_right(&output.scores, train, batch.rows)?;
         score.add(mean_loss, right, batch.rows.len());
         Ok(())
@@ -316,6 +351,7 @@ impl<'a> Training<'a> {
     /// Takes over the checkpoint at `path`, if there is one. If that training was finished, returns
     /// its accuracy on the test images.
     fn resume(&mut self, path: &Path) -> Result<Option<f64>, NetError> {
+        // The model was built from the configuration, so its shapes are what the file must hold.
         let shapes: Vec<(String, Vec<usize>)> = self
             .model
             .parameters()
@@ -329,6 +365,8 @@ impl<'a> Training<'a> {
         let Some(checkpoint) = checkpoint::load(path, &expected)? else {
             return Ok(None);
         };
+        // The file's hash was right, so what `restore` still refuses was written in this form: an
+        // incomplete checkpoint, not a damaged one. It is reported in the same way.
         self.restore(&checkpoint).map_err(|why| NetError::Corrupt {
             path: path.to_owned(),
             why,
@@ -339,6 +377,8 @@ impl<'a> Training<'a> {
     /// Takes over what a checkpoint holds; or says what it lacks.
     fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), String> {
         let record = &checkpoint.record;
+        // Only a finished training has a test accuracy, and it has run all its epochs. Any other
+        // was written after an epoch, so its history is not empty and has the best one in it.
         let finished = record.test_accuracy.is_some();
         let complete = !finished || record.history.len() == self.config.epochs;
         if record.best >= record.history.len() || !complete {
@@ -349,8 +389,12 @@ impl<'a> Training<'a> {
             ));
         }
         self.best_parameters.clear();
+        // The moments are in the order of the parameters (`State::new`), so that they can be
+        // zipped.
         for ((name, var), moments) in self.model.parameters().zip(&mut self.optimizer.moments) {
             let best = checkpoint.tensor("best", &name, var.dims())?;
+            // A finished training kept nothing but the best parameters. They become the model's,
+            // and the moments stay zero: no step follows.
             let now = if finished {
                 best
             } else {
@@ -358,11 +402,15 @@ impl<'a> Training<'a> {
                     ("first", &mut moments.first),
                     ("second", &mut moments.second),
                 ] {
+                    // The shape is that of the zeros that the optimizer began with. For SGD
+                    // "second" is empty, in the file as here.
                     let stored = checkpoint.tensor(part, &name, &[values.len()])?;
                     *values = stored.to_vec1().map_err(|error| error.to_string())?;
                 }
                 checkpoint.tensor("now", &name, var.dims())?
             };
+            // `set` copies the values. So `best` keeps its own memory, and later steps do not
+            // change it.
             var.set(now).map_err(|error| error.to_string())?;
             self.best_parameters.push((name, best.clone()));
         }
@@ -397,6 +445,8 @@ impl<'a> Training<'a> {
         let mut tensors = self.best_tensors();
         let mut names = Vec::new();
         for (name, var) in self.model.parameters() {
+            // Not a copy: the tensor shares the variable's memory. It is written before the next
+            // step.
             tensors.push((format!("now.{name}"), var.as_detached_tensor()));
             names.push(name);
         }
@@ -426,6 +476,8 @@ impl<'a> Training<'a> {
 fn copies(model: &Model) -> Result<Tensors, NetError> {
     model
         .parameters()
+        // A plain clone would share the variable's memory, which the optimizer changes in place.
+        // Detached, the copy does not keep the variable as its origin in candle's graph.
         .map(|(name, var)| Ok((name, var.as_tensor().copy()?.detach())))
         .collect()
 }
@@ -434,6 +486,8 @@ fn copies(model: &Model) -> Result<Tensors, NetError> {
 fn score(model: &Model, data: Labelled<'_>, rows: &[usize]) -> Result<Score, NetError> {
     let mut score = Score::default();
     for rows in rows.chunks(SCORED_TOGETHER) {
+        // Neither augmentation nor dropout: no random number is drawn, so that scoring does not
+        // change what the next epoch does.
         let (inputs, labels) = data.batch(rows, model.scaling(), None)?;
         let output = model.forward(&inputs, None)?;
         let mean_loss = model.loss(&output.scores, &labels)?.to_scalar::<f32>()?;

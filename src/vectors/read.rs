@@ -87,6 +87,8 @@ impl Vectors {
                 });
             }
         };
+        // The name is checked before the file is read, which may have gigabytes. The parsers see
+        // the bytes only; the name joins their errors here.
         let file = fs::read(path).map_err(|source| ReadError::Io {
             path: path.to_owned(),
             source,
@@ -129,6 +131,8 @@ fn npy(file: &[u8]) -> Result<Vectors, Fault> {
         return Ok(Vectors::from_array(floats.view())?);
     }
     let doubles = Array2::<f64>::read_npy(Cursor::new(file)).map_err(malformed)?;
+    // f32 has 24 bits of f64's 53. A number too large for it becomes infinite, and `from_array`
+    // refuses the file.
     let floats = doubles.mapv(|value| value as f32);
     Ok(Vectors::from_array(floats.view())?)
 }
@@ -137,6 +141,8 @@ fn npy(file: &[u8]) -> Result<Vectors, Fault> {
 fn npy_of<T: ReadableElement>(file: &[u8]) -> Result<Option<Array2<T>>, Fault> {
     match Array2::read_npy(Cursor::new(file)) {
         Ok(array) => Ok(Some(array)),
+        // The header is sound and names another type. Any other fault is the file's, whatever type
+        // is asked for.
         Err(ReadNpyError::WrongDescriptor(_)) => Ok(None),
         Err(error) => Err(malformed(error)),
     }
@@ -155,6 +161,7 @@ fn bvecs(file: &[u8]) -> Result<Vectors, Fault> {
 
 fn fvecs(file: &[u8]) -> Result<Vectors, Fault> {
     let (dim, values) = records(file, 4)?;
+    // Nothing is left over: each record has 4 · dim bytes of values.
     let (words, _) = values.as_chunks::<4>();
     let floats: Vec<f32> = words.iter().map(|&word| f32::from_le_bytes(word)).collect();
     Ok(Vectors::from_floats(dim, floats)?)
@@ -169,16 +176,22 @@ fn records(file: &[u8], size: usize) -> Result<(usize, Vec<u8>), Fault> {
             "{length} bytes; expected a 32-bit dimension"
         )));
     };
+    // The first record says how long all must be.
     let dim = u32::from_le_bytes(*head) as usize;
     // Saturating, for machines whose `usize` has 32 bits: such a record is longer than any file.
+    // The 4 is for the dimension itself.
     let record_len = dim.saturating_mul(size).saturating_add(4);
     if dim == 0 || !length.is_multiple_of(record_len) {
         return Err(Fault::Malformed(format!(
             "{length} bytes are not whole vectors of the first one's {dim} dimensions"
         )));
     }
+    // At most the length of the file. A dimension that does not fit the length has been refused
+    // above, so that a false header cannot ask for too much memory.
     let mut values = Vec::with_capacity(length / record_len * dim * size);
     for (row, record) in file.chunks_exact(record_len).enumerate() {
+        // The length can be right by chance while the records are not: 2, 1 and 3 dimensions are as
+        // long as 2, 2 and 2.
         let (own_dim, rest) = record.split_at(4);
         if own_dim != head {
             return Err(Fault::Malformed(format!(

@@ -70,8 +70,10 @@ fn largest_difference(a: &Tensor, b: &Tensor) -> f32 {
         .unwrap()
 }
 
-/// Images, rows, columns, channels in, channels out, kernel: the net's own, and odd ones in every
-/// respect.
+/// Images, rows, columns, channels in, channels out, kernel. The first two are the net's own
+/// layers. Among the others are odd sides, whose last row or column the pooling drops; 17 and 40
+/// channels, which are no whole register tiles of 16; the smallest image and kernel; and 9 and 17
+/// images, which are no whole chunks of eight.
 const SHAPES: [[usize; 6]; 6] = [
     [3, 28, 28, 1, 32, 3],
     [9, 14, 14, 32, 64, 3],
@@ -93,6 +95,8 @@ fn values_and_gradients_are_candles_own() {
             "{shape:?}: {}",
             largest_difference(&ours, &theirs)
         );
+        // `pool_by_axes` splits rows and columns into pairs, so that an odd last one must go
+        // before. Nothing flows back to it, in ours as in candle's.
         let even = |side: usize| side / 2 * 2;
         let cropped = activations
             .narrow(2, 0, even(shape[1]))
@@ -155,8 +159,10 @@ fn gradients_are_what_finite_differences_say() {
                         .unwrap(),
                 )
             };
-            // The function is piecewise linear: a difference that crosses a kink is wrong, and says
-            // so itself, by the slopes to the left and to the right.
+            // The function is piecewise linear in each value; ReLU and maximum give it kinks. Where
+            // a kink lies within the step, the slopes to the left and to the right differ, and
+            // neither need be the gradient. Such places are skipped; at least half must remain. At
+            // most 60 places of each tensor are tried.
             let step = 1e-3;
             let mut smooth = 0;
             for i in (0..values.len()).step_by(values.len().div_ceil(60)) {
@@ -202,6 +208,7 @@ fn the_gradient_of_images_is_left_out_only_where_none_is_wanted() {
 
 #[test]
 fn results_do_not_depend_on_the_number_of_threads() {
+    // 37 images are four chunks of eight and one of five.
     let (images, weight, bias, outer) = problem(4, [37, 14, 14, 8, 20, 3]);
     let run = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new()
@@ -258,6 +265,8 @@ fn wrong_shapes_types_and_layouts_are_errors() {
     };
     assert!(of(&[1, 4, 4, 2], &[3, 3, 3, 2], &[3]).is_ok());
     for (images, weight, bias) in [
+        // In turn: other channels in, a kernel that is not square, an even kernel, too many biases,
+        // one row of pixels, no image, an image without its number.
         (vec![1, 4, 4, 2], [3, 3, 3, 1], 3),
         (vec![1, 4, 4, 2], [3, 3, 5, 2], 3),
         (vec![1, 4, 4, 2], [3, 2, 2, 2], 3),
