@@ -326,8 +326,9 @@ fn better_of_two(round: impl Fn() -> Result<Timed, QueryError>) -> Result<Timed,
 
 /// Every setting names a knob: those of `build` a knob of the build, those of `sweep` of the query.
 fn check_knobs(entry: &Entry, build: &Settings, sweep: &[Settings]) -> Result<(), MeasureError> {
-    // A knob of the build does not count as one of the query, nor the reverse. The index would
-    // refuse it too, but a knob of the query only after the build.
+    // A knob of the build does not count as one of the query, nor the reverse. The index reads only
+    // the names that it knows: a knob in the wrong place would have no effect, and the default
+    // would be measured in silence.
     let check = |knobs: &[Knob], settings: &Settings| {
         for name in settings.names() {
             if !knobs.iter().any(|knob| knob.name == name) {
