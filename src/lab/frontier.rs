@@ -92,7 +92,6 @@ pub fn pareto<'a>(
             frontier.push(row);
         }
     }
-    // Collected by descending recall, promised by ascending.
     frontier.reverse();
     frontier
 }
@@ -114,10 +113,10 @@ pub fn qps_at<'a>(rows: impl IntoIterator<Item = &'a Measurement>, recall: f64) 
         return Some(high.qps);
     }
     let low = front[above - 1];
-    // The line is straight in the share missed, not in the recall: from .9 to .99 is as far as
-    // from .99 to .999: a tenth of the misses each. At recall 1 the logarithm has no value. It is
-    // taken at 10⁻⁵, one neighbour missed in 100,000, which is what 10,000 queries of 10
-    // neighbours can just tell from none.
+    // The line is straight in the logarithm of the share missed: from .9 to .99 is as far as from
+    // .99 to .999, since both leave a tenth of the misses. At recall 1 the logarithm has no value.
+    // It is taken at 10⁻⁵, one neighbour missed in 100,000: the least that 10,000 queries of 10
+    // neighbours can tell from none.
     let missed = |recall: f64| (1.0 - recall).max(1e-5).ln();
     let share = (missed(recall) - missed(high.recall)) / (missed(low.recall) - missed(high.recall));
     // `share` is how far the recall lies from `high` towards `low`: 0 at `high`, 1 at `low`.

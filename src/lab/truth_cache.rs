@@ -85,7 +85,6 @@ fn decode(bytes: &[u8], rows: usize, k: usize) -> Option<Neighbors> {
             distance: f64::from_le_bytes(distance.try_into().ok()?),
         })
     };
-    // The first `collect` gives `None` if one record does; the second makes the table of the rows.
     body.chunks_exact(k * RECORD)
         .map(|row| row.chunks_exact(RECORD).map(neighbor).collect())
         .collect::<Option<Vec<Vec<Neighbor>>>>()

@@ -118,7 +118,6 @@ impl BarChart {
             });
         }
         for bar in &self.bars {
-            // A length cannot be negative, and 0 has no logarithm.
             let too_small = bar.value < 0.0 || (self.log && bar.value == 0.0);
             if !bar.value.is_finite() || too_small {
                 return Err(ChartError::Value {

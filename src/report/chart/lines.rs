@@ -233,7 +233,6 @@ impl LineChart {
 /// A tick's label, as short as it can be.
 fn tick(value: f64) -> String {
     if value.abs() >= 1_000.0 {
-        // Decimals of a number that large are less than the axis shows.
         integer(value.round() as i64)
     } else {
         short_decimal(value, 4)
@@ -343,7 +342,6 @@ impl Ranged for Axis {
     }
 
     fn key_points<Hint: KeyPointHint>(&self, hint: Hint) -> Vec<f64> {
-        // A linear axis has plotters' own ticks.
         if !self.log {
             return RangedCoordf64::from(self.range.clone()).key_points(hint);
         }

@@ -136,7 +136,6 @@ impl Plane {
             (body, legend) = body.split_horizontally(width - legend_width);
             self.draw_legend(&legend)?;
         }
-        // Only now: the legend has taken its part of the width.
         let view = self.view(body.dim_in_pixel());
         // From back to front, since SVG paints in this order: the query is above all else, and the
         // segments are below the points that they join.

@@ -182,8 +182,6 @@ fn speed_rows(rows: &[Measurement], view: &SpeedView<'_>, ks: &[usize]) -> Vec<V
                         "data": data.key,
                         "k": k,
                         "recall": row.recall,
-                        // Whole numbers: fractions of a query a second would only lengthen the
-                        // page.
                         "queries_per_second": row.qps.round(),
                         "build_seconds": row.build_s,
                         "megabytes": row.memory_bytes as f64 / 1e6,
