@@ -20,14 +20,19 @@ pub fn intrinsic_dimension(neighbors: &Neighbors) -> Option<f64> {
     let mut sum = 0.0;
     let mut count = 0usize;
     for row in neighbors.iter() {
+        // `last` is Tₖ, `nearer` are the Tⱼ. A row without neighbours has neither.
         let Some((last, nearer)) = row.split_last() else {
             continue;
         };
         for neighbor in nearer.iter().filter(|neighbor| neighbor.distance > 0.0) {
+            // At least 0, since rows ascend. One sum over all queries, divided once at the end: the
+            // mean of the inverse dimensions, which is the correction, rather than the mean of the
+            // dimensions.
             sum += (last.distance / neighbor.distance).ln();
             count += 1;
         }
     }
+    // 1 / (sum / count). A sum of 0 means that all neighbours of each row are equally far.
     (sum > 0.0).then(|| count as f64 / sum)
 }
 
@@ -40,6 +45,8 @@ pub fn intrinsic_dimension(neighbors: &Neighbors) -> Option<f64> {
 /// if there are none, or all nearest neighbours are at distance zero.
 #[must_use]
 pub fn relative_contrast(neighbors: &Neighbors, distances: &[f64]) -> Option<f64> {
+    // The mean of no values is 0 / 0, NaN, and a mean of 0 below makes an infinite contrast: the
+    // check at the end turns both into `None`.
     let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
     let mut nearest = Vec::new();
     for row in neighbors.iter() {

@@ -8,8 +8,13 @@ use crate::index::{Index, Query, QueryError};
 use crate::neighbor::Neighbors;
 use crate::vectors::Vectors;
 
-/// How much farther than the true k-th neighbour a hit may be: the value of ann-benchmarks
-/// (`metrics.py`, `knn`).
+/// How much farther than the true k-th neighbour a hit may be, in the unit of the distances: the
+/// value of ann-benchmarks (`metrics.py`, `knn`).
+///
+/// It allows for rounding: computed in floats of 32 bits, the distance of the same vector differs a
+/// little from ours. It is not always less than the step to the next distance. Squared distances
+/// between images are whole numbers, and from D to D + 1 the distance grows by about 1 / (2√D),
+/// which is less than .001 for distances above 500.
 const TOLERANCE: f64 = 1e-3;
 
 /// recall@k: of the true `k` nearest, the share found, from 0 to 1 over all queries.
@@ -40,8 +45,13 @@ pub fn recall(found: &Neighbors, truth: &Neighbors, k: usize) -> f64 {
     assert_eq!(found.len(), truth.len(), "one row a query in both");
     let (mut hits, mut wanted) = (0, 0);
     for (found, truth) in found.iter().zip(truth.iter()) {
+        // `truth` may have been computed for a greater k: its first k count. A base of fewer than k
+        // rows has less, and then no more are wanted. Without any, nothing can be found or missed.
         let truth = &truth[..k.min(truth.len())];
         let Some(last) = truth.last() else { continue };
+        // Only the k-th distance matters. Whatever is as near as that belongs to some set of k
+        // nearest, whether or not it is in this row of `truth`. `take(k)` keeps the hits of a row
+        // at k.
         let limit = last.distance + TOLERANCE;
         let returned = found.iter().take(k);
         hits += returned.filter(|found| found.distance <= limit).count();
@@ -63,6 +73,7 @@ pub fn accuracy(predicted: &[Option<u8>], labels: &[u8]) -> f64 {
     assert_eq!(predicted.len(), labels.len(), "one prediction a label");
     let pairs = predicted.iter().zip(labels);
     let right = pairs.filter(|&(&predicted, &label)| predicted == Some(label));
+    // Of no labels the accuracy is 0, not NaN.
     right.count() as f64 / labels.len().max(1) as f64
 }
 
@@ -137,10 +148,13 @@ impl ConfusionMatrix {
     }
 
     fn scores_of(&self, class: usize) -> ClassScores {
+        // A row sums what is of the class, a column what was predicted as it; the diagonal is in
+        // both.
         let right = self.0[(class, class)];
         let support = self.0.row(class).sum();
         let precision = share(right, self.0.column(class).sum());
         let recall = share(right, support);
+        // Nothing of the class was predicted rightly: the harmonic mean would be 0 / 0.
         let f1 = if precision + recall == 0.0 {
             0.0
         } else {
@@ -158,6 +172,7 @@ impl ConfusionMatrix {
     #[must_use]
     pub fn most_confused(&self, pairs: usize) -> Vec<Confusion> {
         let mut all = Vec::new();
+        // Pairs that were never confused are in the list too, with count 0, after all others.
         for ((label, predicted), &count) in self.0.indexed_iter() {
             if label != predicted {
                 all.push(Confusion {
@@ -167,7 +182,8 @@ impl ConfusionMatrix {
                 });
             }
         }
-        // The entries come by class, and the sort is stable.
+        // The entries come by true class, then by predicted one, and the sort is stable: pairs of
+        // the same count stay in that order.
         all.sort_by_key(|pair| std::cmp::Reverse(pair.count));
         all.truncate(pairs);
         all
@@ -202,6 +218,9 @@ impl Timed {
     /// the nearest-rank percentile, which is always one that was measured.
     #[must_use]
     pub fn latency_us(&self, quantile: f64) -> f64 {
+        // The nearest rank: of n calls in ascending order, the one at place ⌈quantile · n⌉,
+        // counted from 1. For quantile 0 that is place 0, which does not exist, so the first is
+        // taken. Nothing is interpolated. Without calls the latency is 0.
         let place = (quantile * self.seconds.len() as f64).ceil() as usize;
         let seconds = self.seconds.get(place.max(1) - 1);
         seconds.map_or(0.0, |seconds| seconds * 1e6)
@@ -217,6 +236,8 @@ pub fn on_threads<T: Send>(
     threads: usize,
     work: impl FnOnce() -> T + Send,
 ) -> Result<T, rayon::ThreadPoolBuildError> {
+    // `install` runs `work` on a thread of the new pool, and all parallel loops within it use that
+    // pool instead of the global one. The pool ends with this call.
     Ok(rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
         .build()?
@@ -228,7 +249,8 @@ pub fn on_threads<T: Send>(
 /// # Errors
 /// As [`Query::query`].
 pub fn time_queries(index: &dyn Index, queries: &Vectors, k: usize) -> Result<Timed, QueryError> {
-    // Before the clock starts: that a query is read from a table is no part of its search.
+    // Each query is copied to floats before the clock starts: reading it from a table is no part of
+    // the search. A single query is asked in floats, whatever the base holds.
     let rows: Vec<Vec<f32>> = (0..queries.len())
         .map(|row| queries.row_to_floats(row))
         .collect();
@@ -237,9 +259,13 @@ pub fn time_queries(index: &dyn Index, queries: &Vectors, k: usize) -> Result<Ti
     for row in &rows {
         let start = Instant::now();
         let found = index.query(row, k)?;
+        // The time includes the check of the query and the result's allocation, as a caller pays
+        // for them.
         seconds.push(start.elapsed().as_secs_f64());
         neighbors.push(found);
     }
+    // Ascending, as `Timed` promises for the percentiles. The times no longer stand beside their
+    // queries; the neighbours keep the queries' order.
     seconds.sort_by(f64::total_cmp);
     Ok(Timed {
         neighbors: neighbors.into_iter().collect(),

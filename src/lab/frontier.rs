@@ -16,7 +16,8 @@
 use crate::index::registry;
 use crate::lab::record::Measurement;
 
-/// The names of the real libraries' indexes, as `benches/peers.py` writes them and for a reader.
+/// The names of the real libraries' indexes, as `benches/peers.py` writes them and for a reader. A
+/// library that is not here, such as hnswlib, has a name that reads well as it is.
 const LIBRARIES: [(&str, &str); 13] = [
     ("annoy_spotify", "Annoy (Spotify)"),
     ("faiss_flat", "FAISS Flat"),
@@ -54,6 +55,8 @@ pub fn is_ours(index: &str) -> bool {
 /// come.
 #[must_use]
 pub fn indexes(rows: &[Measurement]) -> Vec<&str> {
+    // The registry's order is that of the report's tables, whichever order the rows were measured
+    // in. The loop then adds what the registry does not know: ours are in `names` already.
     let ours = registry::REGISTRY.iter().map(|entry| entry.key);
     let is_there = |key: &&str| rows.iter().any(|row| row.index == *key);
     let mut names: Vec<&str> = ours.filter(is_there).collect();
@@ -72,8 +75,10 @@ pub fn pareto<'a>(
     rows: impl IntoIterator<Item = &'a Measurement>,
     cost: impl Fn(&Measurement) -> f64,
 ) -> Vec<&'a Measurement> {
-    // From the greatest recall down, and within a recall from the cheapest up: a row is on the
-    // frontier if it is cheaper than all before it.
+    // From the greatest recall down, and within a recall from the cheapest up. All rows before a
+    // row then find as much as it does or more, so it is on the frontier exactly if it is cheaper
+    // than all of them. Of rows alike in both, the first stays: the others are not cheaper. The
+    // sort makes this n log n, where comparing all pairs would be n².
     let mut rows: Vec<_> = rows.into_iter().collect();
     rows.sort_by(|a, b| {
         let by_recall = b.recall.total_cmp(&a.recall);
@@ -100,15 +105,21 @@ pub fn pareto<'a>(
 #[must_use]
 pub fn qps_at<'a>(rows: impl IntoIterator<Item = &'a Measurement>, recall: f64) -> Option<f64> {
     let front = pareto(rows, |row| -row.qps);
+    // The frontier ascends in recall, so the first setting that reaches it is the fastest that
+    // does, and the one before it, if there is one, falls short.
     let above = front.iter().position(|row| row.recall >= recall)?;
     let high = front[above];
     if above == 0 || high.recall == recall {
         return Some(high.qps);
     }
     let low = front[above - 1];
-    // At recall 1 the logarithm has no value: 10⁻⁵ is one neighbour missed in 100,000.
+    // The line is straight in the logarithm of the share missed: from .9 to .99 is as far as from
+    // .99 to .999, since both leave a tenth of the misses. At recall 1 the logarithm has no value.
+    // It is taken at 10⁻⁵, one neighbour missed in 100,000: the least that 10,000 queries of 10
+    // neighbours can tell from none.
     let missed = |recall: f64| (1.0 - recall).max(1e-5).ln();
     let share = (missed(recall) - missed(high.recall)) / (missed(low.recall) - missed(high.recall));
+    // `share` is how far the recall lies from `high` towards `low`: 0 at `high`, 1 at `low`.
     Some((high.qps.ln() + share * (low.qps.ln() - high.qps.ln())).exp())
 }
 
@@ -116,6 +127,9 @@ pub fn qps_at<'a>(rows: impl IntoIterator<Item = &'a Measurement>, recall: f64) 
 /// for fewer than two different x.
 #[must_use]
 pub fn exponent(points: &[(f64, f64)]) -> Option<f64> {
+    // y = c·xᵉ is ln y = ln c + e·ln x: e is the slope of a straight line, which is the
+    // covariance of ln x and ln y over the variance of ln x. Both sums lack the division by the
+    // count, which cancels. Without points the means are NaN, which nothing reads.
     let logarithms: Vec<(f64, f64)> = points.iter().map(|(x, y)| (x.ln(), y.ln())).collect();
     let count = points.len() as f64;
     let mean_x = logarithms.iter().map(|(x, _)| x).sum::<f64>() / count;
@@ -126,6 +140,7 @@ pub fn exponent(points: &[(f64, f64)]) -> Option<f64> {
         variance += (x - mean_x).powi(2);
         covariance += (x - mean_x) * (y - mean_y);
     }
+    // Without two different x there is no slope.
     (variance > 0.0).then(|| covariance / variance)
 }
 

@@ -33,6 +33,8 @@ impl Machine {
     /// This machine. The memory is measured by the first call (about 0.3 s); later calls are free.
     #[must_use]
     pub fn here() -> &'static Self {
+        // Filled once a process: what it says cannot change while the program runs, and the
+        // measurement of the memory takes time and empties the caches.
         static HERE: OnceLock<Machine> = OnceLock::new();
         HERE.get_or_init(|| Self {
             cpu: cpu(),
@@ -62,6 +64,8 @@ pub fn today() -> String {
 /// was changed since. "unknown" outside a checkout of this project, or without git.
 #[must_use]
 pub fn commit() -> String {
+    // `-C` runs git in the root, so the paths below are the project's, wherever in the checkout the
+    // program was started.
     let Some(root) = checkout() else {
         return "unknown".to_owned();
     };
@@ -79,6 +83,8 @@ pub fn commit() -> String {
     // Only what is compiled counts: a changed notebook does not change what was measured.
     let source = ["src", "Cargo.toml", "Cargo.lock"];
     let changes = git(&[&["status", "--porcelain", "--"], &source[..]].concat());
+    // Each changed or new file is a line of `status --porcelain`. If git cannot tell, the "+" is
+    // set: rather that than a commit that may not be what was measured.
     if changes.is_some_and(|changes| changes.is_empty()) {
         commit
     } else {
@@ -90,6 +96,8 @@ pub fn commit() -> String {
 fn checkout() -> Option<PathBuf> {
     let manifest_line = format!("name = \"{}\"", env!("CARGO_PKG_NAME"));
     let current = env::current_dir().ok()?;
+    // Another project's checkout must not lend its commit to this one's rows, so the manifest has
+    // to name this package.
     let is_root = |folder: &&std::path::Path| {
         fs::read_to_string(folder.join("Cargo.toml"))
             .is_ok_and(|manifest| manifest.lines().any(|line| line == manifest_line))
@@ -99,6 +107,7 @@ fn checkout() -> Option<PathBuf> {
 
 /// The processor's name, as the system gives it; the architecture where it gives none.
 fn cpu() -> String {
+    // Linux first, from a file. macOS has no such file, but a program that prints the name.
     let mac = || {
         output(process::Command::new("sysctl").args(["-n", "machdep.cpu.brand_string"]))
             .filter(|name| !name.is_empty())
@@ -120,6 +129,8 @@ fn cpu_info(name: &str) -> Option<String> {
 /// The value of the first line "name : value". The whole name counts: "model" is not "model name".
 fn value_in(info: &str, name: &str) -> Option<String> {
     for line in info.lines() {
+        // The names stand before tabs and a colon. The list repeats itself for each processor; they
+        // are alike, and the first is taken.
         if let Some((known, value)) = line.split_once(':')
             && known.trim() == name
         {
@@ -146,11 +157,17 @@ pub fn memory_bandwidth() -> f64 {
     // 256 MiB of words: more than the last cache of a core holds on any common processor.
     const WORDS: usize = 1 << 25;
     const PASSES: usize = 4;
+    // Ones rather than zeros: zeroed memory comes from the system without being written, and pages
+    // that were never written may all be read from one page, which stays in the cache.
     let words = vec![1u64; WORDS];
-    // As the bases of the indexes are: else address translation is what is measured.
+    // The bases of the indexes lie in huge pages too. In small ones, part of the time would go into
+    // address translation, and the bound would not be theirs.
     simd::in_huge_pages(&words);
     let mut best = 0.0f64;
     for _ in 0..PASSES {
+        // `black_box` twice: the compiler must not compute the sum beforehand, nor leave it out
+        // because nothing uses it. The best pass counts, since whatever disturbs one makes it
+        // slower.
         let start = Instant::now();
         black_box(sum_in_four_streams(black_box(&words)));
         let bytes = size_of_val(&words[..]) as f64;
@@ -164,6 +181,9 @@ pub fn memory_bandwidth() -> f64 {
 fn sum_in_four_streams(words: &[u64]) -> u64 {
     // The words of a cache line.
     const LINE: usize = 8;
+    // The four streams are the quarters of the memory, read side by side, a cache line of each at a
+    // time. A quarter is whole lines because the number of words is a multiple of 4 · 8 = 32;
+    // otherwise the slice below would reach beyond its end.
     let quarter = words.len() / 4;
     let (first, second) = words.split_at(2 * quarter);
     let streams = [
@@ -176,6 +196,7 @@ fn sum_in_four_streams(words: &[u64]) -> u64 {
     for at in (0..quarter).step_by(LINE) {
         for stream in streams {
             for &word in &stream[at..at + LINE] {
+                // Wrapping: the sum may be anything, but debug builds must not panic on it.
                 sum = sum.wrapping_add(word);
             }
         }

@@ -19,10 +19,14 @@ impl Task {
     /// # Errors
     /// If a file cannot be written.
     pub fn export(&self, folder: &Path) -> Result<(), MeasureError> {
+        // Only the distances: recall is counted by them, so that ties are hits in every language.
+        // The ids are not needed.
         let mut distances = Vec::new();
         for neighbor in self.truth().iter().flatten() {
             distances.push(neighbor.distance);
         }
+        // All rows of the truth are equally long: the largest k, or the number of base rows if
+        // those are fewer.
         let width = distances.len() / self.truth().len().max(1);
         let write = |name: &str, bytes: Result<Vec<u8>, Box<dyn Error>>| {
             let path = folder.join(name);
@@ -44,6 +48,7 @@ fn npy_of(vectors: &Vectors) -> Result<Vec<u8>, Box<dyn Error>> {
 
 /// Rows of `width` values in numpy's format.
 fn npy<T: WritableElement>(values: &[T], width: usize) -> Result<Vec<u8>, Box<dyn Error>> {
+    // Without columns there are no values, and the table is 0 × 0.
     let rows = values.len() / width.max(1);
     let mut bytes = Vec::new();
     ArrayView2::from_shape((rows, width), values)?.write_npy(&mut bytes)?;

@@ -33,7 +33,8 @@ use crate::files::write_atomically;
 use crate::index::registry::{Knob, REGISTRY};
 use crate::lab::machine::{Machine, today};
 
-/// The columns that every row has, in the order of [`Measurement`]'s fields.
+/// The columns that every row has, in the order of [`Measurement`]'s fields: a row is written field
+/// by field under this header, so a field that is moved or added has to be moved or added here too.
 pub const COLUMNS: [&str; 21] = [
     "index",
     "data",
@@ -90,10 +91,15 @@ const OTHER_PARAMETERS: [&str; 5] = ["target_recall", "head", "segments", "degre
 /// label reads the same before a row is written and after it was read.
 #[must_use]
 pub fn parameter_columns() -> Vec<&'static str> {
+    // `OTHER_PARAMETERS` come first, so that a knob that is added to an index leaves their places
+    // as they are.
     let mut columns = OTHER_PARAMETERS.to_vec();
     for entry in REGISTRY {
         let knobs: Vec<&Knob> = entry.build_knobs.iter().chain(entry.query_knobs).collect();
-        // From the last knob to the first: a new name goes before the one that follows it.
+        // `next` is the column of the knob that follows in this index's order, or the end. A new
+        // name goes in at that place and pushes the following one to the right. So each index finds
+        // its own order in the list, as long as no two indexes share two names in opposite orders
+        // (a test checks that).
         let mut next = columns.len();
         for knob in knobs.into_iter().rev() {
             match columns.iter().position(|&known| known == knob.name) {
@@ -206,6 +212,7 @@ impl ParameterList {
     fn from_label(text: &str) -> Result<Self, String> {
         let mut parameters = Vec::new();
         for part in text.split_whitespace() {
+            // A part is a pair only if it has a "=" and what stands behind it is a number.
             let number = |value: &str| value.parse::<f64>().ok();
             let pair = part.split_once('=');
             let Some((name, value)) = pair.and_then(|(name, value)| Some((name, number(value)?)))
@@ -360,9 +367,13 @@ impl Measurement {
         };
         let mut object: serde_json::Map<String, serde_json::Value> =
             serde_json::from_str(text).map_err(foreign)?;
+        // The parameters are no field that serde reads (each is a column of the file), so they are
+        // taken out and read apart. Missing ones become a null, which is no map, and are refused.
         let params = object.remove("params").unwrap_or_default();
         let params: std::collections::BTreeMap<String, f64> =
             serde_json::from_value(params).map_err(foreign)?;
+        // The other program knows nothing of the machine. What it may have said under these names
+        // is replaced. `simd` is not filled in: it is the level of our kernels, not of theirs.
         object.insert("cpu".to_owned(), machine.cpu.clone().into());
         object.insert("cpu_family".to_owned(), machine.cpu_family.into());
         object.insert("cpu_model".to_owned(), machine.cpu_model.into());
@@ -370,6 +381,8 @@ impl Measurement {
         object.insert("bandwidth_gb_s".to_owned(), machine.bandwidth_gb_s.into());
         object.insert("date".to_owned(), today().into());
         let mut row: Self = serde_json::from_value(object.into()).map_err(foreign)?;
+        // The map has sorted the parameters by name. The file puts them into the order of its
+        // columns.
         row.params = params.into_iter().collect();
         Ok(row)
     }
@@ -393,6 +406,8 @@ pub fn append_csv(path: &Path, rows: &[Measurement]) -> Result<(), RecordError> 
 /// As [`append_csv`].
 pub fn replace_csv(path: &Path, rows: &[Measurement]) -> Result<(), RecordError> {
     let mut all = read_if_there(path)?;
+    // An old row stays if none of the new rows is of its index. Its data, k and settings do not
+    // count: a run replaces all that was known of an index.
     all.retain(|old| rows.iter().all(|new| new.index != old.index));
     all.extend_from_slice(rows);
     write_csv(path, &all)
@@ -423,15 +438,20 @@ fn read_if_there(path: &Path) -> Result<Vec<Measurement>, RecordError> {
 pub fn read_csv(path: &Path) -> Result<Vec<Measurement>, RecordError> {
     let mut table = Table::open(path)?;
     if table.header == OLDER_HEADER[..] {
+        // The older header begins as today's does (`index`), but its second column is `params`. It
+        // is told apart by the whole header, before the checks below refuse it.
         return table.older_rows();
     }
     table.expect_first_columns(&COLUMNS)?;
     table.expect_parameters(COLUMNS.len())?;
     let mut rows = Vec::new();
     for (line, fields) in table.lines()? {
+        // The columns that every row has go to the fields of their names. The parameters behind
+        // them are unknown to serde, which leaves them out, and are read below.
         let mut row: Measurement = table.parse(line, &fields)?;
         let mut parameters = Vec::new();
         for (name, field) in table.header.iter().zip(&fields).skip(COLUMNS.len()) {
+            // An empty field is a parameter that this index does not have; 0 would be a value.
             if !field.is_empty() {
                 let value: f64 = field.parse().map_err(|error| {
                     table.value_error(line, name, format!("{field:?}: {error}"))
@@ -450,6 +470,8 @@ fn write_csv(path: &Path, rows: &[Measurement]) -> Result<(), RecordError> {
     let parameters = parameter_columns();
     let mut lines = Vec::new();
     for row in rows {
+        // The row and its fields make one line: the CSV writer writes the parts of a pair one after
+        // the other. A parameter without a column ends the loop before the file is touched.
         lines.push((row, parameter_fields(row, &parameters)?));
     }
     write_table(path, &[&COLUMNS[..], &parameters].concat(), &lines)
@@ -466,7 +488,8 @@ fn parameter_fields(row: &Measurement, columns: &[&str]) -> Result<Vec<String>, 
                 known: columns.join(", "),
             });
         };
-        // "50" rather than "50.0", as in a label.
+        // Rust writes a whole `f64` as "50", as in a label, and any other with the fewest digits
+        // that read back as the same number.
         fields[at] = value.to_string();
     }
     Ok(fields)
@@ -482,9 +505,12 @@ pub fn read_table<T: DeserializeOwned>(
 ) -> Result<Vec<T>, RecordError> {
     let mut table = Table::open(path)?;
     table.expect_first_columns(columns)?;
+    // The first columns are right; one more would be left out in silence.
     if let Some(extra) = table.header.get(columns.len()) {
         return Err(table.column_error(columns.len(), Some(extra), "no more columns"));
     }
+    // All lines are read before the first is parsed: reading changes the table, and parsing looks
+    // into its header.
     let lines = table.lines()?;
     let row = |(line, fields): &(u64, StringRecord)| table.parse(*line, fields);
     lines.iter().map(row).collect()
@@ -500,6 +526,9 @@ pub fn write_table<T: Serialize>(
     rows: &[T],
 ) -> Result<(), RecordError> {
     let write = || -> Result<Vec<u8>, Box<dyn std::error::Error>> {
+        // The header is written from `columns`. The writer could take it from the names of the
+        // fields, but would not know the parameters, which are no fields. Afterwards it refuses a
+        // row that is longer or shorter than the header.
         let mut writer = csv::WriterBuilder::new()
             .has_headers(false)
             .from_writer(Vec::new());
@@ -509,6 +538,8 @@ pub fn write_table<T: Serialize>(
         }
         Ok(writer.into_inner()?)
     };
+    // The whole text is in memory before the file is touched: an error leaves the old file as it
+    // is.
     let bytes = write().map_err(|error| file_error(path, error.as_ref()))?;
     write_atomically(path, &bytes).map_err(|error| file_error(path, &error))
 }
@@ -534,6 +565,7 @@ impl Table {
     /// The table begins with these columns, or an error names the first that differs.
     fn expect_first_columns(&self, columns: &[&str]) -> Result<(), RecordError> {
         for (at, &expected) in columns.iter().enumerate() {
+            // A header that ends too early gives `None`, which the error calls "missing".
             let received = self.header.get(at);
             if received != Some(expected) {
                 return Err(self.column_error(at, received, &format!("{expected:?}")));
@@ -546,6 +578,8 @@ impl Table {
     fn expect_parameters(&self, first: usize) -> Result<(), RecordError> {
         let known = parameter_columns();
         for (at, name) in self.header.iter().enumerate().skip(first) {
+            // A column that stands twice would give a row two values of one parameter. The few
+            // columns are compared pair by pair.
             let earlier = self.header.iter().take(at).any(|other| other == name);
             if earlier || !known.contains(&name) {
                 let expected = format!("a parameter, each once, of {}", known.join(", "));
@@ -560,6 +594,8 @@ impl Table {
         let mut lines = Vec::new();
         for fields in self.reader.records() {
             let fields = fields.map_err(|error| file_error(&self.path, &error))?;
+            // The line on which the row begins, from 1, the header being the first: a quoted field
+            // may hold line breaks, so it is not the number of the row.
             let line = fields.position().map_or(0, csv::Position::line);
             lines.push((line, fields));
         }
@@ -571,6 +607,8 @@ impl Table {
         let mut rows = Vec::new();
         for (line, fields) in self.lines()? {
             let mut row: Measurement = self.parse(line, &fields)?;
+            // `parse` has filled the fields that the older header has and set the newer ones to
+            // `None`. It left out `params`, the second column, which is taken apart here.
             let label = &fields[1];
             row.params = ParameterList::from_label(label)
                 .map_err(|why| self.value_error(line, OLDER_HEADER[1], why))?;
@@ -586,6 +624,9 @@ impl Table {
         fields: &StringRecord,
     ) -> Result<T, RecordError> {
         fields.deserialize(Some(&self.header)).map_err(|error| {
+            // Only a value of the wrong kind has a column to be named. Any other error is one of
+            // the file. (The column stays empty if serde names none, as for a line that lacks a
+            // field.)
             let csv::ErrorKind::Deserialize { err, .. } = error.kind() else {
                 return file_error(&self.path, &error);
             };

@@ -73,11 +73,14 @@ pub(super) fn file_error(path: &Path, error: &dyn std::error::Error) -> MeasureE
     }
 }
 
-/// How many queries are asked before the clock starts: caches, page tables and the processor's
-/// clock need a few to settle.
+/// How many queries are asked before the clock starts. The first ones are slower than those that
+/// follow: caches are cold, pages are touched for the first time, and the processor's clock has not
+/// yet risen. If the task has fewer queries, all of them are asked.
 const WARM_UP: usize = 50;
 
-/// A round that took so many seconds is not repeated: what disturbs it is a small part of it.
+/// A round that took more than so many seconds is not repeated. Another program may take the
+/// processor away for a few milliseconds: that spoils a round of 20 ms, but is a small part of a
+/// long one. It also keeps a slow exact index from being measured twice as long.
 const LONG_ROUND_S: f64 = 0.5;
 
 /// What is measured on: a base, queries that no index has seen, and their true neighbours.
@@ -136,6 +139,8 @@ impl Task {
         if ks.contains(&0) {
             return Err(QueryError::ZeroK.into());
         }
+        // One table of true neighbours serves all counts: the k nearest are the first k of the
+        // largest count's.
         let largest = ks.iter().copied().max().ok_or(QueryError::ZeroK)?;
         Ok(Self {
             name: name.to_owned(),
@@ -160,16 +165,21 @@ impl Task {
         sweep: &[Settings],
         mut each: impl FnMut(Measurement),
     ) -> Result<(), MeasureError> {
+        // A misspelt parameter is told at once, not after a build of minutes.
         check_knobs(entry, build, sweep)?;
         let refused = |source| MeasureError::Build {
             index: entry.key,
             source,
         };
+        // The build runs in a pool of the task's threads. Starting the pool is within the time, as
+        // it is for a program that builds.
         let start = Instant::now();
         let built = on_threads(self.threads, || (entry.build)(self.base.clone(), build))?
             .map_err(refused)?;
         let build_s = start.elapsed().as_secs_f64();
         for settings in sweep {
+            // Another index over the same structure: nothing is built again, so `build_s` holds for
+            // each row.
             let index = built(settings).map_err(refused)?;
             for &k in &self.ks {
                 each(self.measure(entry, index.as_ref(), k, build_s)?);
@@ -190,16 +200,20 @@ impl Task {
         k: usize,
         build_s: f64,
     ) -> Result<Measurement, MeasureError> {
+        // The warm-up: its answers and times are dropped.
         time_queries(
             index,
             &self.queries.head(self.queries.len().min(WARM_UP)),
             k,
         )?;
+        // Single queries run on this thread. The batch runs in a pool of the task's threads; the
+        // pool is started before its clock.
         let single = better_of_two(|| time_queries(index, &self.queries, k))?;
         let batch = on_threads(self.threads, || {
             better_of_two(|| time_batch(index, &self.queries, k))
         })??;
-        // After the timing: the first call measures the memory, which empties the caches.
+        // Only after the timing: the first call ever measures the memory's speed by reading 256
+        // MiB, which leaves the caches without the index.
         let machine = Machine::here();
         Ok(Measurement {
             index: entry.key.to_owned(),
@@ -208,11 +222,14 @@ impl Task {
             n: self.base.len(),
             d: self.base.dim(),
             k,
+            // 0 means one a core, and the record says how many that were: the current pool has the
+            // number that `on_threads` takes for 0, unless the caller is in a pool of another size.
             threads: if self.threads == 0 {
                 rayon::current_num_threads()
             } else {
                 self.threads
             },
+            // The single queries are judged. The batch answers the same queries, and is only timed.
             recall: self.recall(&single.neighbors, k),
             qps: single.queries_per_second(),
             qps_batch: batch.queries_per_second(),
@@ -238,6 +255,9 @@ impl Task {
     /// If there is not a row for each query, or an id is none of the base.
     #[must_use]
     pub fn recall(&self, found: &Neighbors, k: usize) -> f64 {
+        // Each row returned is given its true distance, from the base itself. `take(k)` stands
+        // before the distances are replaced: which k rows count is the index's own choice, by its
+        // own order.
         let mut judged: Vec<Vec<Neighbor>> = Vec::with_capacity(found.len());
         for (query, row) in found.iter().enumerate() {
             let ranker = Ranker::new(&self.base, Metric::Euclidean, self.queries.row(query));
@@ -265,12 +285,15 @@ fn true_neighbors(
     k: usize,
     cache: Option<&Path>,
 ) -> Result<Neighbors, MeasureError> {
+    // The name is a hash of the data and k, so a file that is there is of this task or damaged.
+    // `read` refuses a damaged one. A base of fewer than k rows has as many neighbours as rows.
     let path = cache.map(|folder| truth_cache::path(folder, base, queries, k));
     if let Some(path) = &path
         && let Some(truth) = truth_cache::read(path, queries.len(), k.min(base.len()))
     {
         return Ok(truth);
     }
+    // The default distance is the Euclidean one, by which `recall` judges too.
     let exact = BruteForce::build(base.clone(), BruteForceParams::default()).map_err(|source| {
         MeasureError::Build {
             index: "brute_force",
@@ -291,6 +314,8 @@ fn better_of_two(round: impl Fn() -> Result<Timed, QueryError>) -> Result<Timed,
     if first.seconds.iter().sum::<f64>() > LONG_ROUND_S {
         return Ok(first);
     }
+    // Both rounds give the same neighbours, so the whole result of the faster one is kept, its
+    // latencies included.
     let second = round()?;
     if second.queries_per_second() > first.queries_per_second() {
         Ok(second)
@@ -301,6 +326,9 @@ fn better_of_two(round: impl Fn() -> Result<Timed, QueryError>) -> Result<Timed,
 
 /// Every setting names a knob: those of `build` a knob of the build, those of `sweep` of the query.
 fn check_knobs(entry: &Entry, build: &Settings, sweep: &[Settings]) -> Result<(), MeasureError> {
+    // A knob of the build does not count as one of the query, nor the reverse. The index reads only
+    // the names that it knows: a knob in the wrong place would have no effect, and the default
+    // would be measured in silence.
     let check = |knobs: &[Knob], settings: &Settings| {
         for name in settings.names() {
             if !knobs.iter().any(|knob| knob.name == name) {
@@ -318,6 +346,8 @@ fn check_knobs(entry: &Entry, build: &Settings, sweep: &[Settings]) -> Result<()
 
 fn unknown_knob(entry: &Entry, name: &str) -> MeasureError {
     let knobs = entry.build_knobs.iter().chain(entry.query_knobs);
+    // The error lists all knobs, those of the build first: who mistook the one kind for the other
+    // then sees the name.
     let names: Vec<&str> = knobs.map(|knob| knob.name).collect();
     let expected = if names.is_empty() {
         "none".to_owned()

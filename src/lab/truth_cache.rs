@@ -41,6 +41,9 @@ pub fn write(path: &Path, truth: &Neighbors) -> io::Result<()> {
 
 /// A name for the true neighbours of these data: 24 hexadecimal digits.
 fn key(base: &Vectors, queries: &Vectors, k: usize) -> String {
+    // The dimension goes in before the values: the same values in rows of another length are other
+    // data. Floats are hashed as little-endian bytes, so that the name is the same on every
+    // machine.
     let mut hash = Sha256::new();
     for vectors in [base, queries] {
         hash.update((vectors.dim() as u64).to_le_bytes());
@@ -51,6 +54,8 @@ fn key(base: &Vectors, queries: &Vectors, k: usize) -> String {
             hash.update(value.to_le_bytes());
         }
     }
+    // 24 digits are 96 bits of the hash: it is practically impossible that two data sets share a
+    // name.
     hash.update((k as u64).to_le_bytes());
     format!("{:x}", hash.finalize())[..24].to_owned()
 }
@@ -67,6 +72,8 @@ fn encode(truth: &Neighbors) -> Vec<u8> {
 
 /// What [`encode`] wrote, if it is whole and of `rows` × `k`.
 fn decode(bytes: &[u8], rows: usize, k: usize) -> Option<Neighbors> {
+    // Length and checksum are tested before anything is read, so the records below are whole: each
+    // `?` in them is for the types only.
     let (sum, body) = bytes.split_at_checked(SUM)?;
     if body.len() != rows * k * RECORD || Sha256::digest(body)[..] != *sum {
         return None;

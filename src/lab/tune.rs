@@ -30,13 +30,17 @@ use crate::lab::evaluate::{recall, time_queries};
 use crate::neighbor::Neighbors;
 use crate::vectors::{Vectors, VectorsError};
 
-/// How often the interval between a setting that fails and one that suffices is halved: an eighth
-/// of the interval is finer than the recall of 1,000 queries is known.
+/// How often the interval between a setting that fails and one that suffices is halved. Each
+/// halving costs a run over the held-out rows, and three leave an eighth of the interval. More
+/// would follow chance: of the 10,000 neighbours that 1,000 rows ask for, a recall of .95 is known
+/// to about √(.95 · .05 / 10,000) = .002 if they are independent, and less well if they are not.
 const HALVINGS: usize = 3;
-/// How often the main knob is doubled beyond its sweep before giving up: to 64 times the value that
-/// its index thinks large.
+/// How often the main knob is doubled beyond its sweep before giving up. Six doublings reach 2⁶ =
+/// 64 times the largest value swept. An index that still finds too little is most likely limited by
+/// its build or its codes, and each doubling makes the next run slower.
 const DOUBLINGS: usize = 6;
-/// Digits after the point of a value that bisection tries: more say nothing to a reader.
+/// Digits after the point of a value that bisection tries, if the knob is no count. The values
+/// stand in tables and labels, where more digits would say nothing.
 const DIGITS: i32 = 4;
 
 /// What a tuning aims at.
@@ -167,6 +171,8 @@ impl<'a> Tuner<'a> {
         build: &Settings,
         target: &Target,
     ) -> Result<Self, TuneError> {
+        // Both indexes see `rest` alone. Were the held-out rows in them, each would find itself at
+        // distance 0, and the recall would come out too high.
         let Parts { queries, rest } = hold_out(base, target)?;
         let exact = BruteForce::build(rest.clone(), BruteForceParams::default())?;
         let mut tuner = Self {
@@ -177,6 +183,8 @@ impl<'a> Tuner<'a> {
             k: target.k,
             swept: Vec::new(),
         };
+        // The sweep is run once, here. `reach` starts from its results, whatever recall is asked
+        // for. Without knobs the sweep is one empty setting.
         for settings in entry.query_sweep() {
             let tuned = tuner.run(settings)?;
             tuner.swept.push(tuned);
@@ -190,6 +198,7 @@ impl<'a> Tuner<'a> {
     /// # Errors
     /// If `recall` is not a share from 0 to 1, or no setting reaches it.
     pub fn reach(&self, recall: f64) -> Result<Tuned, TuneError> {
+        // NaN is in no range, so it is refused too.
         if !(0.0..=1.0).contains(&recall) {
             return Err(TuneError::Target {
                 what: "the recall",
@@ -197,16 +206,22 @@ impl<'a> Tuner<'a> {
                 expected: "a share from 0 to 1",
             });
         }
+        // All that is tried is collected here, and the best is taken at the end. The sweep itself
+        // stays as it is, for the next recall.
         let mut tried = self.swept.clone();
         let knobs = self.entry.query_knobs.iter();
         let Some(main) = knobs.max_by_key(|knob| knob.sweep.len()) else {
-            // Nothing to move: an exact index, as a rule.
+            // Nothing to move, as with most exact indexes: the one setting suffices or none does.
             return self.fastest(&tried, recall);
         };
+        // First make one setting suffice. If doubling does not get there, `fastest` gives the
+        // error, with the best recall that was seen.
         if !tried.iter().any(|tuned| tuned.recall >= recall) {
             self.double(main, recall, &mut tried);
         }
         let best = self.fastest(&tried, recall)?;
+        // Then look for a cheaper one just below it. Of all that suffice the fastest is returned,
+        // which need not be the last one tried.
         self.bisect(main, recall, &best, &mut tried)?;
         self.fastest(&tried, recall)
     }
@@ -214,12 +229,16 @@ impl<'a> Tuner<'a> {
     /// Doubles the main knob of the setting with the best recall until it suffices, or the index
     /// refuses the value.
     fn double(&self, main: &Knob, recall: f64, tried: &mut Vec<Tuned>) {
+        // The setting with the best recall has the other knobs where they help most. Doubling
+        // raises its main knob only if that is above 0, as the greatest value of each sweep is.
         let by_recall = |a: &&Tuned, b: &&Tuned| a.recall.total_cmp(&b.recall);
         let widest = tried.iter().max_by(by_recall);
         let mut settings = widest.map_or_else(Settings::default, |best| best.settings.clone());
         for _ in 0..DOUBLINGS {
             let doubled = settings.get(main) * 2.0;
             settings = settings.with(main.name, doubled);
+            // A value that the index refuses is no error of the tuning: it is the end of what can
+            // be tried.
             let Ok(tuned) = self.run(settings.clone()) else {
                 return;
             };
@@ -239,6 +258,10 @@ impl<'a> Tuner<'a> {
         best: &Tuned,
         tried: &mut Vec<Tuned>,
     ) -> Result<(), TuneError> {
+        // `high` suffices. `low` is the greatest smaller value of the main knob that was tried with
+        // the same other knobs. As a rule it fails, since it would otherwise have been faster than
+        // `best`. If it was only measured slower by chance, the values between are tried for
+        // nothing, which does no harm.
         let mut high = best.settings.get(main);
         let mut low = f64::NEG_INFINITY;
         for other in tried.iter() {
@@ -247,18 +270,23 @@ impl<'a> Tuner<'a> {
                 low = low.max(value);
             }
         }
+        // The least value tried suffices already: there is no interval to halve.
         if low == f64::NEG_INFINITY {
             return Ok(());
         }
-        // A knob whose values are all whole numbers counts something.
+        // A knob whose swept values are all whole counts something, and can only be set to whole
+        // numbers. `scale` is 10 to the number of decimals kept: 1 for a count.
         let whole = main.sweep.iter().all(|value| value.fract() == 0.0);
         let scale = 10f64.powi(if whole { 0 } else { DIGITS });
         for _ in 0..HALVINGS {
             let middle = (f64::midpoint(low, high) * scale).round() / scale;
+            // Rounding has given back an end: no value lies between that could be tried.
             if middle <= low || middle >= high {
                 break;
             }
             let tuned = self.run(best.settings.clone().with(main.name, middle))?;
+            // Recall is taken to grow with the main knob. Where it does not, the interval is halved
+            // on the wrong side, but a setting that fails is still never returned.
             if tuned.recall >= recall {
                 high = middle;
             } else {
@@ -272,6 +300,8 @@ impl<'a> Tuner<'a> {
     /// Measures a setting on the held-out rows.
     fn run(&self, settings: Settings) -> Result<Tuned, TuneError> {
         let index = (self.built)(&settings)?;
+        // One round, without warm-up: the speed only has to order settings of one index.
+        // `lab::task` measures the one that is chosen with more care.
         let timed = time_queries(index.as_ref(), &self.queries, self.k)?;
         Ok(Tuned {
             settings,
@@ -293,6 +323,8 @@ impl<'a> Tuner<'a> {
 
     /// Whether two settings differ in the main knob at most.
     fn same_but(&self, main: &Knob, a: &Settings, b: &Settings) -> bool {
+        // `get` gives the default of a knob that is not set, so a setting that leaves it out is the
+        // same as one that spells the default.
         let mut others = self.entry.query_knobs.iter();
         others.all(|knob| knob.name == main.name || a.get(knob) == b.get(knob))
     }
@@ -308,6 +340,8 @@ struct Parts {
 
 /// Holds rows of `base` out, by chance: as many as `target` says, a tenth of them at most.
 fn hold_out(base: &Vectors, target: &Target) -> Result<Parts, TuneError> {
+    // A tenth at most, so that the index is built on nearly as many rows as the one that will use
+    // the setting: with fewer rows the same setting usually finds more.
     let held_out = target.held_out.min(base.len() / 10);
     if held_out == 0 {
         return Err(TuneError::Target {
@@ -316,6 +350,8 @@ fn hold_out(base: &Vectors, target: &Target) -> Result<Parts, TuneError> {
             expected: "at least 1, of a base of 10 or more",
         });
     }
+    // Rows are drawn without replacement, marked, and then split in the base's order: the seed
+    // alone decides the parts, and no row is in both.
     let mut rng = ChaCha8Rng::seed_from_u64(target.seed);
     let mut is_out = vec![false; base.len()];
     for row in sample(&mut rng, base.len(), held_out) {

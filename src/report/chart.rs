@@ -66,7 +66,9 @@ impl<E: std::error::Error + Send + Sync> From<DrawingAreaErrorKind<E>> for Chart
     }
 }
 
-/// Text, axes and frames.
+/// Text, axes and frames. `figure::STYLE` knows this and the next three colours by their
+/// hexadecimal digits: a colour that is changed here has to be changed there, or it stays as it is
+/// in a dark theme.
 const INK: RGBColor = RGBColor(0x11, 0x11, 0x11);
 /// Secondary text.
 const PALE_INK: RGBColor = RGBColor(0x55, 0x55, 0x55);
@@ -75,10 +77,12 @@ const GRID: RGBColor = RGBColor(0xDD, 0xDD, 0xDD);
 /// The background.
 const PAPER: RGBColor = RGBColor(0xFF, 0xFF, 0xFF);
 
-/// About the width in pixels of a character of the legends' text, for the room that it needs.
+/// About the width in pixels of a character of the legends' text (13 pixels high), for the room
+/// that it needs. The SVG is drawn with the reader's own font, so the true width is not known here.
 const CHARACTER: i32 = 7;
 
-/// The colours of the series, in their order.
+/// The colours of the series, in their order: six of Okabe and Ito's eight, and a grey. Left out
+/// are black, which would be taken for ink, and yellow, which is pale on white.
 pub const PALETTE: [RGBColor; 7] = [
     RGBColor(0x00, 0x72, 0xB2),
     RGBColor(0xD5, 0x5E, 0x00),
@@ -115,6 +119,8 @@ where
 {
     let mut text = String::new();
     {
+        // The backend borrows `text`, and writes the end of the SVG when it is presented: the block
+        // gives the borrow back before the text is read.
         let area = SVGBackend::with_string(&mut text, size).into_drawing_area();
         area.fill(&PAPER)?;
         draw(&area)?;
@@ -146,6 +152,7 @@ fn titled<DB: DrawingBackend>(
     area: &Area<DB>,
     title: &str,
 ) -> Result<Area<DB>, DrawingAreaErrorKind<DB::ErrorType>> {
+    // The title is 17 pixels high, from 10 on: the 34 leave some room below it.
     write_text(
         area,
         title,
@@ -157,12 +164,14 @@ fn titled<DB: DrawingBackend>(
 
 /// The number of characters of the longest text; 0 of none.
 fn longest<'a>(texts: impl IntoIterator<Item = &'a str>) -> i32 {
+    // Characters, not bytes: an accented letter is two bytes and as wide as another.
     let lengths = texts.into_iter().map(|text| text.chars().count());
     lengths.max().unwrap_or(0) as i32
 }
 
 /// The least and the greatest of some values; (∞, −∞) of none.
 fn extent(values: impl Iterator<Item = f64>) -> (f64, f64) {
+    // `min` and `max` pass over NaN, so the callers check for it themselves.
     let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
     for value in values {
         low = low.min(value);

@@ -6,13 +6,15 @@
 /// `text` with the characters escaped that HTML and SVG reserve.
 #[must_use]
 pub fn escape(text: &str) -> String {
+    // The ampersand first: those of the other replacements must not be escaped again.
     text.replace('&', "&amp;")
         .replace('<', "&lt;")
         .replace('>', "&gt;")
         .replace('"', "&quot;")
 }
 
-/// Prints `body` as a cell's output of the MIME type `mime`.
+/// Prints `body` as a cell's output of the MIME type `mime`. The two markers are evcxr's protocol,
+/// and have to stand on lines of their own.
 pub(crate) fn emit(mime: &str, body: &str) {
     println!("EVCXR_BEGIN_CONTENT {mime}\n{body}\nEVCXR_END_CONTENT");
 }
@@ -81,6 +83,8 @@ const STYLE: &str = "<style>\
 #[must_use]
 pub fn themed(svg: &str) -> String {
     const TAG: &str = "<svg";
+    // What stands before the element (an XML declaration) stays before it. The first ">" behind
+    // `<svg` ends the opening tag; its attributes are numbers and names, which hold no ">".
     let Some(open) = svg.find(TAG) else {
         return svg.to_owned();
     };

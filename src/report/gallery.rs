@@ -20,6 +20,7 @@ impl Tile {
     #[must_use]
     pub fn new(pixels: &[u8], caption: impl Into<String>) -> Self {
         let mut pixels = pixels.to_vec();
+        // A PNG of another length would not be whole: `png_of` relies on this one.
         pixels.resize(SIDE * SIDE, 0);
         Self {
             pixels,
@@ -65,13 +66,14 @@ struct Row {
 //   heading   [image] [image] [image]    TILE high
 //             caption caption caption    LINE - TILE high
 
-/// The side of an image: 28 pixels, enlarged.
+/// The side of an image: 28 pixels, enlarged about 2.6 times.
 const TILE: usize = 72;
-/// From one tile to the next.
+/// From one tile to the next: 14 pixels between images, into which a long caption reaches.
 const STEP: usize = TILE + 14;
-/// From one row to the next.
+/// From one row to the next: 30 pixels below an image hold its caption and a gap.
 const LINE: usize = TILE + 30;
-/// The width of the headings.
+/// The width of the headings: about 16 characters of 13-pixel bold text. A longer line runs into
+/// the first image.
 const HEADING: usize = 118;
 
 impl Gallery {
@@ -88,9 +90,12 @@ impl Gallery {
     /// The rows as a figure.
     #[must_use]
     pub fn figure(&self) -> Figure {
+        // Without rows the figure is as wide as the headings and has no images.
         let longest_row = self.rows.iter().map(|row| row.tiles.len()).max();
         let width = HEADING + longest_row.unwrap_or(0) * STEP + 6;
         let height = self.rows.len() * LINE + 8;
+        // The colours are spelled as `figure::STYLE` looks for them (#FFFFFF, #111111): only then
+        // do they follow a dark theme. The rectangle is the paper.
         let mut svg = format!(
             "<svg width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {width} {height}\" \
              xmlns=\"http://www.w3.org/2000/svg\" font-family=\"sans-serif\">\n\
@@ -113,6 +118,8 @@ impl Row {
     fn heading_svg(&self, top: usize) -> String {
         let mut svg = String::new();
         for (line, text) in self.heading.lines().enumerate() {
+            // A text's y is its baseline: the first is 26 pixels below the upper edge, the others
+            // follow by 17.
             let y = top + 26 + 17 * line;
             let weight = if line == 0 { "bold" } else { "normal" };
             svg += &format!(
@@ -128,6 +135,8 @@ impl Row {
 impl Tile {
     /// The image, its frame and its caption, with the image's upper left corner at (x, y).
     fn svg(&self, x: usize, y: usize) -> String {
+        // The image is inside the figure, as base64: a figure is one piece of text that needs no
+        // other file. `pixelated` keeps the browser from smoothing the 28 × 28 pixels.
         let image = STANDARD.encode(png_of(&self.pixels));
         let frame = self.frame_svg(x, y);
         let centre = x + TILE / 2;
@@ -167,6 +176,7 @@ fn png_of(pixels: &[u8]) -> Vec<u8> {
     let mut encoder = png::Encoder::new(&mut file, SIDE as u32, SIDE as u32);
     encoder.set_color(png::ColorType::Grayscale);
     encoder.set_depth(png::BitDepth::Eight);
+    // Writing to a vector cannot fail, and `Tile::new` made the pixels as many as the header says.
     let written = encoder
         .write_header()
         .and_then(|mut writer| writer.write_image_data(pixels));

@@ -32,6 +32,7 @@ pub struct ParameterError {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn parameter<T: FromStr<Err: Display>>(name: &str, default: T) -> Result<T, ParameterError> {
+    // A variable that is not Unicode counts as not set.
     parse(name, std::env::var(name).ok().as_deref(), default)
 }
 
@@ -40,6 +41,8 @@ fn parse<T: FromStr<Err: Display>>(
     value: Option<&str>,
     default: T,
 ) -> Result<T, ParameterError> {
+    // Blanks around a value do not count. A variable that is set to nothing means the default, so
+    // that `K= make report` runs as if K were not set.
     match value.map(str::trim) {
         None | Some("") => Ok(default),
         Some(text) => text.parse().map_err(|error: T::Err| ParameterError {

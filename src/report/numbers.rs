@@ -46,6 +46,8 @@ impl NumberFormat {
     /// `value` with `places` decimals. Its thousands are not grouped.
     #[must_use]
     pub fn decimal(&self, value: f64, places: usize) -> String {
+        // Rust writes a point and a hyphen. The text has one of each at most, so nothing else is
+        // touched.
         let mark = self.decimal_mark.to_string();
         format!("{value:.places$}")
             .replace('.', &mark)
@@ -60,6 +62,7 @@ impl NumberFormat {
         if !text.contains(self.decimal_mark) {
             return text;
         }
+        // Zeros first, then the mark if all decimals were zeros: "7,0" becomes "7".
         text.trim_end_matches('0')
             .trim_end_matches(self.decimal_mark)
             .to_owned()
@@ -69,10 +72,13 @@ impl NumberFormat {
     #[must_use]
     pub fn integer(&self, value: impl Into<i128>) -> String {
         let value: i128 = value.into();
+        // `unsigned_abs`, since the least `i128` has no positive counterpart. Digits are counted
+        // without the sign, which takes part in no group.
         let digits = value.unsigned_abs().to_string();
         let grouped = digits.len() >= self.least_grouped_digits;
         let mut text = String::from(if value < 0 { "−" } else { "" });
         for (place, digit) in digits.chars().enumerate() {
+            // A mark stands before each digit that begins a group of three, counted from the right.
             let digits_left = digits.len() - place;
             if grouped && place > 0 && digits_left.is_multiple_of(3) {
                 text.push(self.thousands_mark);

@@ -69,8 +69,12 @@ impl Table {
         for row in 0..self.frame.height() {
             html += "<tr>";
             for column in columns {
+                // `row` is below the height, so `get` does not fail and the fallback is not used. A
+                // missing value is a `Null` of the frame.
                 let value = column.get(row).unwrap_or(AnyValue::Null);
                 let text = written(&value, self.places(column.name()));
+                // Each cell by its own value: a missing number in a column of numbers is a dash on
+                // the left.
                 let side = if is_number(&value) { "right" } else { "left" };
                 html += &format!("<td style=\"text-align:{side}\">{}</td>", escape(&text));
             }
@@ -86,6 +90,7 @@ impl Table {
 
     /// The decimals of a column: the last that was said of it counts.
     fn places(&self, column: &str) -> usize {
+        // From the last to the first, so that a later call overrules an earlier one.
         let said = self
             .decimals
             .iter()
@@ -108,6 +113,8 @@ fn written(value: &AnyValue<'_>, places: usize) -> String {
         AnyValue::Int64(value) => integer(*value),
         AnyValue::String(text) => (*text).to_owned(),
         AnyValue::StringOwned(text) => text.to_string(),
+        // Any other kind (dates, lists, integers of other sizes) as polars writes it, and on the
+        // left.
         other => other.to_string(),
     }
 }
@@ -131,6 +138,8 @@ fn is_number(value: &AnyValue<'_>) -> bool {
 /// # Errors
 /// If there is not one name per class, or two names are alike.
 pub fn confusion(matrix: &ConfusionMatrix, names: &[&str]) -> PolarsResult<DataFrame> {
+    // The matrix has a row a true class and a column a predicted one. A frame is made of columns,
+    // so each predicted class gives one, named after it.
     let mut columns = vec![Column::new("class".into(), names)];
     for (&name, counts) in names.iter().zip(matrix.counts().columns()) {
         columns.push(Column::new(name.into(), counts.to_vec()));

@@ -68,6 +68,7 @@ impl BarChart {
     /// The height in pixels that suits the number of bars.
     #[must_use]
     pub fn height(&self) -> u32 {
+        // 34 pixels for the title, 16 around the bars, 30 a bar.
         50 + 30 * self.bars.len() as u32
     }
 
@@ -80,10 +81,13 @@ impl BarChart {
         self.check()?;
         let body = titled(area, &self.title)?;
         let (width, height) = (body.dim_in_pixel().0 as i32, body.dim_in_pixel().1 as i32);
-        // Names take 8 pixels a character on the left, labels the same on the right.
+        // Names take 8 pixels a character on the left, labels the same on the right of the longest
+        // bar. Between `left` and `right` are the bars; a figure that is too narrow still has a
+        // pixel for them.
         let left = 20 + 8 * longest(self.bars.iter().map(|bar| bar.name.as_str()));
         let right = width - 16 - 8 * longest(self.bars.iter().map(|bar| bar.label.as_str()));
         let scale = self.scale(f64::from((right - left).max(1)));
+        // The grid first: bars are painted over it.
         for decade in scale.decades() {
             let x = left + scale.length(decade);
             body.draw(&PathElement::new(vec![(x, 0), (x, height - 8)], GRID))?;
@@ -92,6 +96,8 @@ impl BarChart {
         let label_style = text_style(13, INK, HPos::Left, VPos::Center);
         let step = (height - 12) / self.bars.len() as i32;
         for (at, bar) in self.bars.iter().enumerate() {
+            // A bar is as thick as 70 % of its step: 7 / 20 above its middle and as much below,
+            // never less than 2 pixels each.
             let middle = 4 + step * at as i32 + step / 2;
             let half = (step * 7 / 20).max(2);
             // Even 0 is seen: its bar is a pixel long.
@@ -126,11 +132,12 @@ impl BarChart {
     /// The scale on which the longest bar is `room` pixels long.
     fn scale(&self, room: f64) -> Scale {
         let (low, high) = extent(self.bars.iter().map(|bar| bar.value));
-        // Values may all be 0.
+        // Values may all be 0: the lengths are then 0 / tiny = 0 rather than 0 / 0.
         let high = high.max(f64::MIN_POSITIVE);
         Scale {
             log: self.log,
-            // 1.5 so that a smallest value just above a decade is more than a stump.
+            // The power of ten at or below `low` / 1.5. A least value of 12 / 1.5 = 8 is measured
+            // from 1, not from 10, where it would be a stump. A linear scale does not read it.
             floor: 10f64.powf((low / 1.5).log10().floor()),
             high,
             room,
@@ -151,6 +158,8 @@ struct Scale {
 
 impl Scale {
     fn length(&self, value: f64) -> i32 {
+        // The floor is at most `low` / 1.5, so `high` / `floor` is above 1 and its logarithm is not
+        // 0.
         let share = if self.log {
             (value / self.floor).ln() / (self.high / self.floor).ln()
         } else {
@@ -164,6 +173,8 @@ impl Scale {
         if !self.log {
             return Vec::new();
         }
+        // The floor is a power of ten up to rounding errors: `round` gives its exponent, where
+        // `floor` could give the one below.
         let first = self.floor.log10().round() as i32;
         let last = self.high.log10().floor() as i32;
         (first..=last).map(|decade| 10f64.powi(decade)).collect()

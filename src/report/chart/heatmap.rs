@@ -87,9 +87,12 @@ impl Heatmap {
         }
         let body = titled(area, &self.title)?;
         let (width, height) = body.dim_in_pixel();
-        // The names of the rows stand on the left, those of the columns above.
+        // The names of the rows stand on the left, 8 pixels a character. Above are 44 pixels: a
+        // line for what the columns are, and one for their names.
         let left = 18 + 8 * longest(self.names.iter().map(String::as_str));
         let top = 44;
+        // Whole pixels a cell, so that all cells are alike. What the division leaves, less than a
+        // pixel a cell, stays free at the right and below.
         let grid = Grid {
             left,
             top,
@@ -120,7 +123,8 @@ impl Heatmap {
         body: &Area<DB>,
         grid: Grid,
     ) -> Result<(), ChartError> {
-        // At least 1, which divides.
+        // The largest count of each kind. It begins at 1, so that a matrix without errors divides
+        // by 1 and not by 0.
         let (mut most_right, mut most_wrong) = (1, 1);
         for ((row, column), &count) in self.counts.indexed_iter() {
             let most = if row == column {
@@ -139,7 +143,9 @@ impl Heatmap {
                 (most_wrong, PALETTE[1])
             };
             let share = f64::from(count) / f64::from(most);
-            // One pixel of paper around each cell. Never darker than text can be read on.
+            // One pixel of paper around each cell. The colour covers the paper to 5 % for a count
+            // of 0, so that every cell is seen, and to 65 % for the largest, so that the dark text
+            // can be read.
             let corners = [(x + 1, y + 1), (x + grid.width - 1, y + grid.height - 1)];
             let shade = color.mix(0.05 + 0.6 * share).filled();
             body.draw(&Rectangle::new(corners, shade))?;
@@ -160,7 +166,8 @@ impl Heatmap {
         for (at, name) in self.names.iter().enumerate() {
             let row = (grid.left - 8, grid.y(at) + grid.height / 2);
             write_text(body, name, row, &row_style)?;
-            // Columns are narrow: the first word is enough beside the rows' full names.
+            // Columns are narrow: the first word, 8 characters of it at most. The same name stands
+            // in full beside its row. ("T-shirt/top" becomes "T-shirt".)
             let first_word = name.split(['/', ' ']).next().unwrap_or(name);
             let short: String = first_word.chars().take(8).collect();
             let column = (grid.x(at) + grid.width / 2, grid.top - 12);

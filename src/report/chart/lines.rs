@@ -107,11 +107,14 @@ impl LineChart {
     /// # Errors
     /// If there is no point, a value that its axis cannot hold, or the backend fails.
     pub fn draw<DB: DrawingBackend>(&self, area: &Area<DB>) -> Result<(), ChartError> {
+        // Both axes are made before anything is drawn, so that a chart with a bad value draws
+        // nothing.
         let points = || self.series.iter().flat_map(|series| &series.points);
         let x = self.axis(points().map(|point| point.0), self.log_x)?;
         let y = self.axis(points().map(|point| point.1), self.log_y)?;
         let body = titled(area, &self.title)?;
         let names = self.series.iter().map(|series| series.name.as_str());
+        // A line of the legend has its name from pixel 34 on (`draw_legend`): 40 leave 6 behind it.
         let legend_width = 40 + CHARACTER * longest(names);
         let (plot, legend) = body.split_horizontally(body.dim_in_pixel().0 as i32 - legend_width);
         self.draw_plot(&plot, x, y)?;
@@ -125,6 +128,8 @@ impl LineChart {
         log: bool,
     ) -> Result<Axis, ChartError> {
         for value in values.clone() {
+            // The mapping would make infinity or NaN of these, and the cast to a pixel would place
+            // them somewhere, in silence.
             if !value.is_finite() || (log && value <= 0.0) {
                 return Err(ChartError::Value {
                     title: self.title.clone(),
@@ -133,16 +138,20 @@ impl LineChart {
             }
         }
         let (low, high) = extent(values);
+        // `extent` gives (∞, −∞) of no values.
         if low > high {
             return Err(ChartError::Empty {
                 title: self.title.clone(),
             });
         }
         if log {
+            // On a logarithmic axis equal lengths are equal ratios: the margin is a factor of 1.15
+            // at each end, and keeps `low` above 0. It also gives a single value a length.
             let range = low / 1.15..high * 1.15;
             return Ok(Axis { range, log });
         }
-        // A single value would make an axis without length.
+        // 5 % of the range at each end, so that no marker lies on the frame. A single value has no
+        // range: without a margin of its own the mapping would divide by 0.
         let margin = if high > low {
             0.05 * (high - low)
         } else {
@@ -159,12 +168,17 @@ impl LineChart {
         x: Axis,
         y: Axis,
     ) -> Result<(), ChartError> {
+        // Pixels: 42 below hold the ticks' labels and the axis' name, 66 on the left hold the
+        // longer labels of the y axis and its name. 14 on the right leave room for the last label
+        // of the x axis, which is centred on its tick.
         let mut chart = ChartBuilder::on(area)
             .margin(6)
             .margin_right(14)
             .x_label_area_size(42)
             .y_label_area_size(66)
             .build_cartesian_2d(x, y)?;
+        // Grid lines stand at the labelled ticks (bold) alone; the light ones between are not
+        // drawn.
         chart
             .configure_mesh()
             .light_line_style(TRANSPARENT)
@@ -180,7 +194,9 @@ impl LineChart {
             .y_labels(8)
             .draw()?;
         let plane = chart.plotting_area();
-        // The plane maps to pixels of the whole figure; the area draws in pixels of its own.
+        // The curves are drawn in pixels, not by plotters' series: the markers have one size at any
+        // scale, and the legend draws them by the same functions. The plane maps to pixels of the
+        // whole figure, but the area draws in pixels of its own, which begin at its corner.
         let origin = area.get_base_pixel();
         for (at, series) in self.series.iter().enumerate() {
             let mut pixels = Vec::with_capacity(series.points.len());
@@ -199,10 +215,12 @@ impl LineChart {
     /// A line with its marker and its name for each series.
     fn draw_legend<DB: DrawingBackend>(&self, legend: &Area<DB>) -> Result<(), ChartError> {
         let style = text_style(13, INK, HPos::Left, VPos::Center);
-        // Closer where the chart is too low for all of them.
+        // 22 pixels a line, closer where the chart is too low for all of them: n lines and the
+        // space below the last divide the height into n + 1.
         let height = legend.dim_in_pixel().1 as i32;
         let step = (height / (self.series.len() as i32 + 1)).min(22);
         for (at, series) in self.series.iter().enumerate() {
+            // The line goes from 4 to 28 with the marker in its middle; the name follows.
             let y = step * (at as i32 + 1);
             draw_line(legend, &[(4, y), (28, y)], at, series.dashed)?;
             draw_marker(legend, at, (16, y))?;
@@ -230,6 +248,7 @@ fn draw_line<DB: DrawingBackend>(
 ) -> Result<(), ChartError> {
     let style = PALETTE[at % PALETTE.len()].stroke_width(2);
     if dashed {
+        // 6 pixels of dash and 4 of gap, as in the interactive charts.
         area.draw(&DashedPathElement::new(pixels.iter().copied(), 6, 4, style))?;
     } else {
         area.draw(&PathElement::new(pixels, style))?;
@@ -237,7 +256,9 @@ fn draw_line<DB: DrawingBackend>(
     Ok(())
 }
 
-/// The outlines of the markers, within ±5 pixels; the first is a circle.
+/// The outlines of the markers, corners within about 5 pixels of the centre: circle, square,
+/// triangle up, diamond, triangle down, cross, hourglass, bow tie. The circle has no corners, and
+/// `draw_marker` draws it. The interactive charts have the same in the same order (`SHAPES`).
 const MARKERS: [&[(i32, i32)]; 8] = [
     &[],
     &[(-4, -4), (4, -4), (4, 4), (-4, 4)],
@@ -270,6 +291,8 @@ fn draw_marker<DB: DrawingBackend>(
     (x, y): (i32, i32),
 ) -> Result<(), ChartError> {
     let color = PALETTE[at % PALETTE.len()];
+    // 8 markers and 7 colours have no common divisor, so a pair of both comes back only after 56
+    // series; hollow markers help those who do not see the colours.
     let hollow = at / MARKERS.len() % 2 == 1;
     let corners = MARKERS[at % MARKERS.len()];
     let Some(first) = corners.first() else {
@@ -281,7 +304,8 @@ fn draw_marker<DB: DrawingBackend>(
         area.draw(&Circle::new((x, y), 4, style))?;
         return Ok(());
     };
-    // The outline comes back to its first corner.
+    // The outline comes back to its first corner: a path, which draws the hollow ones, is not
+    // closed by itself.
     let closed = corners.iter().chain([first]);
     let outline: Vec<_> = closed.map(|corner| (x + corner.0, y + corner.1)).collect();
     if hollow {
@@ -305,6 +329,9 @@ impl Ranged for Axis {
     type ValueType = f64;
 
     fn map(&self, value: &f64, limit: (i32, i32)) -> i32 {
+        // `share` is how far along the axis the value lies, from 0 to 1. `limit` holds the pixels
+        // of the two ends. Pixels count downwards, so on the y axis the first of them is the
+        // greater one, and the same formula turns the axis round.
         let Range { start, end } = self.range;
         let share = if self.log {
             (value / start).ln() / (end / start).ln()
@@ -318,6 +345,8 @@ impl Ranged for Axis {
         if !self.log {
             return RangedCoordf64::from(self.range.clone()).key_points(hint);
         }
+        // The decades that the range touches: from the power of ten at or below its start to the
+        // one at or above its end. Of more than 4, each has one tick, or the labels would overlap.
         let low = self.range.start.log10().floor() as i32;
         let high = self.range.end.log10().ceil() as i32;
         let steps: &[f64] = if high - low > 4 {
@@ -331,6 +360,7 @@ impl Ranged for Axis {
                 ticks.push(step * 10f64.powi(decade));
             }
         }
+        // The first and the last decade reach beyond the range.
         ticks.retain(|tick| self.range.contains(tick));
         ticks
     }

@@ -123,9 +123,13 @@ impl Plane {
     /// # Errors
     /// If there is no point, one is not finite, or the backend fails.
     pub fn draw<DB: DrawingBackend>(&self, area: &Area<DB>) -> Result<(), ChartError> {
+        // Only the points and the query are checked: they alone decide the scale. What is drawn
+        // around them may lie anywhere, and the border of the figure cuts it off.
         self.check()?;
         let mut body = titled(area, &self.title)?;
         if self.groups.iter().any(|group| group.name.is_some()) {
+            // The text begins at pixel 20 (`draw_legend`); the other 24 hold the class's number and
+            // a blank before the name.
             let legend_width = 44 + CHARACTER * longest(self.groups.iter().filter_map(Group::name));
             let width = body.dim_in_pixel().0 as i32;
             let legend;
@@ -133,7 +137,8 @@ impl Plane {
             self.draw_legend(&legend)?;
         }
         let view = self.view(body.dim_in_pixel());
-        // From back to front.
+        // From back to front, since SVG paints in this order: the query is above all else, and the
+        // segments are below the points that they join.
         for segment in &self.segments {
             let ends = segment.map(|point| view.place(point));
             body.draw(&PathElement::new(ends, PALE_INK.stroke_width(1)))?;
@@ -145,11 +150,13 @@ impl Plane {
         }
         self.draw_numbers(&body, view)?;
         for hull in &self.hulls {
+            // The outline comes back to its first corner.
             let closed = hull.iter().chain(hull.first());
             let outline: Vec<_> = closed.map(|&corner| view.place(corner)).collect();
             body.draw(&PathElement::new(outline, PALE_INK.stroke_width(1)))?;
         }
         for ring in &self.circles {
+            // The scale is the same on both axes, so a circle stays a circle.
             let radius = (ring.radius * view.scale).round() as i32;
             let centre = view.place(ring.centre);
             body.draw(&Circle::new(centre, radius, PALE_INK.stroke_width(1)))?;
@@ -162,6 +169,8 @@ impl Plane {
 
     /// All points, the query among them.
     fn points(&self) -> impl Iterator<Item = Point> {
+        // Only these set the view. A hull is, as a rule, of points among them; circles may reach
+        // out of it.
         let of_groups = self.groups.iter().flat_map(|group| &group.points);
         of_groups.chain(&self.query).copied()
     }
@@ -189,6 +198,8 @@ impl Plane {
         let style = text_style(13, INK, HPos::Left, VPos::Center);
         for (at, group) in self.groups.iter().enumerate() {
             if let Some(name) = group.name() {
+                // A line has 20 pixels. The colour and the number are those that stand in the
+                // picture.
                 let y = 12 + 20 * at as i32;
                 legend.draw(&dot(at, (10, y), 4))?;
                 write_text(legend, &format!("{at} {name}"), (20, y), &style)?;
@@ -208,10 +219,12 @@ impl Plane {
             if group.name().is_none() || group.points.is_empty() {
                 continue;
             }
+            // The median of each coordinate by itself: the place need not be a point of the class.
             let x = median(&group.points, |point| point.0);
             let y = median(&group.points, |point| point.1);
             let amid = view.place((x, y));
-            // Paper below the number, or the points would hide it.
+            // A disc of paper, 9 pixels around, below the number: it could not be read among the
+            // points.
             body.draw(&Circle::new(amid, 9, PAPER.filled()))?;
             write_text(body, &at.to_string(), amid, &style)?;
         }
@@ -224,8 +237,10 @@ impl Plane {
         let (left, right) = extent(self.points().map(|point| point.0));
         let (bottom, top) = extent(self.points().map(|point| point.1));
         let (width, height) = (f64::from(size.0), f64::from(size.1));
-        // Pixels a unit, as the width and as the height allow: the smaller serves for both. A
-        // single point has no extent, so both are bounded.
+        // Pixels a unit, as the width and as the height allow. The smaller one serves for both
+        // axes, or distances in the picture would not be those of the plane. The 24 are both
+        // margins. A single point has no extent: the division by the least positive number gives
+        // infinity, and the bound of 10⁶ makes a scale of it.
         let scale_of = |pixels: f64, units: f64| (pixels - 24.0) / units.max(f64::MIN_POSITIVE);
         let by_width = scale_of(width, right - left);
         let by_height = scale_of(height, top - bottom);
@@ -267,6 +282,8 @@ impl View {
 /// A point of group `at`; hollow when the colours are used up.
 fn dot(at: usize, place: (i32, i32), radius: i32) -> Circle<(i32, i32), i32> {
     let color = PALETTE[at % PALETTE.len()];
+    // Seven colours filled, then the same seven hollow. After 14 groups the hollow ones begin
+    // again.
     let style = if at < PALETTE.len() {
         color.filled()
     } else {
@@ -278,6 +295,7 @@ fn dot(at: usize, place: (i32, i32), radius: i32) -> Circle<(i32, i32), i32> {
 /// The (upper) median of a coordinate of points, of which there is at least one.
 fn median(points: &[Point], coordinate: fn(&Point) -> f64) -> f64 {
     let mut values: Vec<f64> = points.iter().map(coordinate).collect();
+    // Selection, not a sort: linear in the number of points.
     let middle = values.len() / 2;
     *values.select_nth_unstable_by(middle, f64::total_cmp).1
 }
@@ -285,11 +303,15 @@ fn median(points: &[Point], coordinate: fn(&Point) -> f64) -> f64 {
 /// The corners of the convex hull, anticlockwise (Andrew's monotone chain, 1979): the lower chain
 /// from left to right, then the upper one from right to left.
 fn convex_hull(mut points: Vec<Point>) -> Vec<Point> {
+    // From left to right, and upwards where x is the same. Equal points stand side by side and
+    // become one; the turn at a point that stands twice would be 0.
     points.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
     points.dedup();
     if points.len() < 3 {
         return points;
     }
+    // Each chain begins at the end of the other and leaves its own end out, so no corner stands
+    // twice.
     let mut hull = chain(points.iter().copied());
     hull.extend(chain(points.iter().rev().copied()));
     hull
@@ -299,7 +321,9 @@ fn convex_hull(mut points: Vec<Point>) -> Vec<Point> {
 fn chain(points: impl Iterator<Item = Point>) -> Vec<Point> {
     let mut chain: Vec<Point> = Vec::new();
     for point in points {
-        // A corner stays only if the way to the new point turns left there.
+        // A corner stays only if the way to the new point turns left there. Otherwise it lies
+        // inside the hull, or on the line between its neighbours, and is taken back. Each point is
+        // pushed once and popped once at most, so a chain is linear in the points.
         while let [.., before, corner] = chain[..]
             && !turns_left(before, corner, point)
         {
@@ -311,7 +335,8 @@ fn chain(points: impl Iterator<Item = Point>) -> Vec<Point> {
     chain
 }
 
-/// Whether the way from `a` over `b` to `c` turns left at `b`: the cross product of its two parts.
+/// Whether the way from `a` over `b` to `c` turns left at `b`: whether the cross product of b − a
+/// and c − a, twice the signed area of the triangle, is positive. A straight way does not turn.
 fn turns_left(a: Point, b: Point, c: Point) -> bool {
     (b.0 - a.0) * (c.1 - a.1) - (b.1 - a.1) * (c.0 - a.0) > 0.0
 }

@@ -23,8 +23,9 @@ const MIME: &str = "application/vnd.vegalite.v5+json";
 const RECALL_AND_SPEED: &str = include_str!("recall_and_speed.vl.json");
 const ACCURACY_BY_K: &str = include_str!("accuracy_by_k.vl.json");
 
-/// Settings below this recall are left out. It is the least that the reader can choose (in the
-/// template).
+/// Settings below this recall are left out, as each row makes the page longer. It is the least of
+/// the recalls that the reader can choose in the template (`least_recall`); with a greater value
+/// here, the lowest choice would show a curve that is cut off.
 const LEAST_RECALL: f64 = 0.5;
 
 /// A figure, and its interactive form.
@@ -43,6 +44,8 @@ impl Interactive {
 
     /// Shows both as one output of the cell: whoever shows it takes the form that it can draw.
     pub fn evcxr_display(&self) {
+        // Two pieces of content, of two MIME types, that one call prints: evcxr makes one output of
+        // them.
         self.still.evcxr_display();
         emit(MIME, &self.spec.to_string());
     }
@@ -114,10 +117,12 @@ pub fn recall_and_speed(
     labels: &SpeedLabels<'_>,
     still: Figure,
 ) -> Interactive {
+    // The counts of neighbours that the reader can choose: every one measured, ascending.
     let mut ks: Vec<usize> = rows.iter().map(|row| row.k).collect();
     ks.sort_unstable();
     ks.dedup();
-    // Nearest by ratio: to 30, 10 is as near as 90.
+    // The count shown at first is the nearest by ratio, as counts are measured in steps of a
+    // factor: to 30, 10 is as near as 90. Without rows there is none, and the hole becomes a null.
     let away = |measured: usize| (measured as f64 / view.k as f64).ln().abs();
     let nearest_k = ks.iter().min_by(|&&a, &&b| away(a).total_cmp(&away(b)));
 
@@ -125,6 +130,8 @@ pub fn recall_and_speed(
     let dashed: Vec<bool> = view.indexes.iter().map(|style| style.dashed).collect();
     let data_keys: Vec<&str> = view.data.iter().map(|data| data.key).collect();
     let data_names: Vec<&str> = view.data.iter().map(|data| data.name).collect();
+    // Scales of colour, shape and dash are lists beside the list of names: place by place, in the
+    // order of the legend. So an index keeps its look whichever data and k are chosen.
     let spec = filled(
         RECALL_AND_SPEED,
         &json!({
@@ -157,6 +164,8 @@ pub fn recall_and_speed(
 /// The rows of the chart: of each data, k and index the settings that are not beaten.
 fn speed_rows(rows: &[Measurement], view: &SpeedView<'_>, ks: &[usize]) -> Vec<Value> {
     let mut values = Vec::new();
+    // The frontier is taken within each data, k and index, since the reader sees one data and one k
+    // at a time. A frontier over all of them would leave out most of what he chooses.
     for data in view.data {
         for &k in ks {
             for style in view.indexes {
@@ -187,10 +196,14 @@ fn speed_rows(rows: &[Measurement], view: &SpeedView<'_>, ks: &[usize]) -> Vec<V
 /// The legend of all channels: Vega-Lite makes one legend of equal ones. A legend's symbol shows no
 /// dash, so a full or a broken line stands before the name.
 fn speed_legend(indexes: &[IndexStyle<'_>]) -> Value {
+    // `labelExpr` is an expression of Vega, run for each label in the reader's browser: it looks
+    // the name up in the list of dashed ones, which is written into it.
     let dashed = indexes.iter().filter(|style| style.dashed);
     let names: Vec<&str> = dashed.map(|style| style.name).collect();
-    // JSON is also JavaScript: a list of strings.
+    // A list of strings is written the same in JSON and in Vega's expressions, quotes escaped.
     let names = json!(names);
+    // No title: the names speak for themselves. `symbolLimit` 0 lets Vega leave no index out, and
+    // names may be 220 pixels long before they are cut.
     json!({
         "title": null,
         "symbolLimit": 0,
@@ -232,6 +245,7 @@ pub fn accuracy_by_k(
     still: Figure,
 ) -> Interactive {
     let mut rows = Vec::new();
+    // The range of the control is that of the k measured, over all curves.
     let (mut least, mut greatest) = (usize::MAX, 1);
     for curve in curves {
         for &(k, accuracy) in &curve.points {
@@ -240,9 +254,12 @@ pub fn accuracy_by_k(
             greatest = greatest.max(k);
         }
     }
-    // Without points, a control of one value.
+    // Without points `least` is still the greatest of all numbers. The control then has one value,
+    // and `clamp` below, which panics on an empty range, has a range.
     let least = least.min(greatest);
     let names: Vec<&str> = curves.iter().map(|curve| curve.name.as_str()).collect();
+    // Curves with neighbouring colours differ in dash too, for readers who do not tell the colours
+    // apart.
     let dashed: Vec<bool> = (0..names.len()).map(|at| at % 2 == 1).collect();
     let spec = filled(
         ACCURACY_BY_K,
@@ -255,8 +272,8 @@ pub fn accuracy_by_k(
             "names": &names,
             "colors": colors(names.len()),
             "dashes": dashes(&dashed),
-            // A line of text for each curve, 20 pixels high. They stand at the upper right, where
-            // curves that fall with k leave room.
+            // The range in pixels, from the top, of the lines of text: one for each curve, 20 high.
+            // They stand at the upper right, where curves that fall with k leave room.
             "words_range": [0, 20 * names.len()],
             "curve_label": labels.curve,
             "accuracy_label": labels.accuracy,
@@ -276,7 +293,10 @@ fn number_format() -> Value {
     })
 }
 
-/// The shapes of the markers, in the order of the still charts' (names and paths of Vega).
+/// The shapes of the markers, in the order of the still charts' `MARKERS`: names that Vega knows,
+/// then two paths (an hourglass and a bow tie) in the square from −1 to 1 that Vega scales. There
+/// are 8 shapes and 7 colours, and the two have no common divisor: a pair of shape and colour comes
+/// back only after 56 series.
 const SHAPES: [&str; 8] = [
     "circle",
     "square",
@@ -306,6 +326,7 @@ fn shapes(series: usize) -> Vec<&'static str> {
 fn fills(series: usize) -> Vec<String> {
     let mut fills = colors(series);
     for (at, fill) in fills.iter_mut().enumerate() {
+        // The second time through the shapes they are hollow, the third time filled again.
         if at / SHAPES.len() % 2 == 1 {
             "transparent".clone_into(fill);
         }
@@ -313,7 +334,7 @@ fn fills(series: usize) -> Vec<String> {
     fills
 }
 
-/// Their lines, as lengths of dash and gap.
+/// Their lines, as lengths of dash and gap in pixels. A gap of 0 is a full line.
 fn dashes(dashed: &[bool]) -> Vec<[u32; 2]> {
     let dash = |&dashed: &bool| if dashed { [6, 4] } else { [1, 0] };
     dashed.iter().map(dash).collect()
@@ -333,6 +354,9 @@ fn filled(template: &str, parts: &Value) -> Value {
 fn fill(value: &mut Value, parts: &Value) {
     match value {
         Value::String(text) => {
+            // A hole is a whole string. The part takes its place as a value, so a list stays a list
+            // and a number a number, and quotes need no escaping. What was filled in is not
+            // searched again: a name in the data that looks like a hole stays a name.
             let inside = text.strip_prefix("{{");
             if let Some(name) = inside.and_then(|text| text.strip_suffix("}}")) {
                 let part = parts.get(name).expect("a hole of a template has a part");
