@@ -118,7 +118,12 @@ pub fn qps_at<'a>(rows: impl IntoIterator<Item = &'a Measurement>, recall: f64) 
     // It is taken at 10⁻⁵, one neighbour missed in 100,000: the least that 10,000 queries of 10
     // neighbours can tell from none.
     let missed = |recall: f64| (1.0 - recall).max(1e-5).ln();
-    let share = (missed(recall) - missed(high.recall)) / (missed(low.recall) - missed(high.recall));
+    let span = missed(low.recall) - missed(high.recall);
+    // Both miss less than can be told: there is no line between them.
+    if span == 0.0 {
+        return Some(high.qps);
+    }
+    let share = (missed(recall) - missed(high.recall)) / span;
     // `share` is how far the recall lies from `high` towards `low`: 0 at `high`, 1 at `low`.
     Some((high.qps.ln() + share * (low.qps.ln() - high.qps.ln())).exp())
 }
@@ -180,6 +185,12 @@ mod tests {
             qps_at(&[Measurement::toy("exact", 1.0, 5.0)], 0.99),
             Some(5.0)
         );
+        // Both miss less than can be told.
+        let close = [
+            Measurement::toy("a", 0.999_991, 20.0),
+            Measurement::toy("a", 1.0, 10.0),
+        ];
+        assert_eq!(qps_at(&close, 0.999_995), Some(10.0));
     }
 
     #[test]

@@ -32,8 +32,9 @@ pub(super) const RADIUS: f64 = 16_000.0;
 /// error is 2 % of [`RADIUS`]. It is also a part of the sum that must stay below 2³¹.
 pub(super) const COARSEST: f64 = 300.0;
 /// The rotation is no farther than this from orthonormal, or there is no file. Eigenvectors in f64
-/// are nearer by many powers of ten. So this only refuses a decomposition that has failed.
-const MOST_SKEWED: f64 = 0.1;
+/// are nearer by several powers of ten, so this only refuses a decomposition that has failed. It is
+/// small enough that lengths stay what the bounds on codes take them for.
+const MOST_SKEWED: f64 = 1e-6;
 /// The id at positions where the last block is filled up.
 const NO_ROW: u32 = u32::MAX;
 
