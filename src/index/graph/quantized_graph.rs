@@ -109,7 +109,7 @@ parameters! {
     pub struct QuantizedGraphSearch {
         /// Candidates kept while searching, at most; at least k.
         ef: usize = 400;
-        /// How far beyond the k-th nearest, or less than to it, is searched.
+        /// How far beyond the k-th nearest is searched; below 0 the search stops short of it.
         /// Out to 1 + `epsilon` times the estimated distance of the k-th, and what a code rounds
         /// off. A negative `epsilon` leaves the farthest of the k unexpanded.
         epsilon: f64 = 0.05,

@@ -176,8 +176,10 @@ impl<'a, const LINES: usize> Walk<'a, LINES> {
     /// The parts below are inlined into this one: they pass the state of the walk in registers.
     pub fn run(graph: &'a Graph, limits: Limits, scratch: &'a mut Scratch) -> &'a [Entry] {
         let mut walk = Self::begin(graph, limits, scratch);
+        // One buffer for all batches: a new one each time would be filled with zeros each time.
+        let mut new = Few::new();
         while let Some(batch) = walk.nearest_to_expand() {
-            let new = walk.neighbors_not_met(&batch);
+            walk.neighbors_not_met(&batch, &mut new);
             walk.score_and_keep(&new);
         }
         walk.into_pool()
@@ -318,29 +320,29 @@ impl<'a, const LINES: usize> Walk<'a, LINES> {
         }
     }
 
-    /// The neighbours of `batch` that this walk has not met before. Their codes are on the way from
-    /// memory when it returns.
+    /// Writes to `new` the neighbours of `batch` that this walk has not met before. Their codes are
+    /// on the way from memory when it returns.
     #[inline(always)]
-    fn neighbors_not_met(&mut self, batch: &Few<TOGETHER>) -> Few<{ TOGETHER * DEGREE }> {
+    fn neighbors_not_met(&mut self, batch: &Few<TOGETHER>, new: &mut Few<{ TOGETHER * DEGREE }>) {
         // There is room for all neighbours of a full batch, so a write below never leaves the
         // array. A short list is filled up with the node itself, which was met when it came into
         // the pool.
-        let mut new = Few::new();
+        let mut len = 0;
         for &position in batch.as_slice() {
-            let start = new.len;
+            let start = len;
             for &neighbor in &self.graph.edges[position as usize].0 {
                 // Without a branch on what was met, which the processor would guess wrong half the
                 // time: the place is written in any case, and kept if the neighbour is new.
-                new.positions[new.len] = neighbor;
-                new.len += usize::from(self.visited.meet(neighbor));
+                new.positions[len] = neighbor;
+                len += usize::from(self.visited.meet(neighbor));
             }
             // The codes of this node's neighbours are asked for before those of the next node are
             // looked at. They arrive while the next list is read.
-            for &neighbor in &new.positions[start..new.len] {
+            for &neighbor in &new.positions[start..len] {
                 simd::prefetch(&self.codes[neighbor as usize]);
             }
         }
-        new
+        new.len = len;
     }
 
     /// Scores `new` and puts into the pool what is near enough.
