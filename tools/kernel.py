@@ -146,6 +146,8 @@ def launch(evcxr: str, connection_file: str) -> None:
     lay_out_crate()
     cells = lay_out(free_workspace())
     share_compiled(cells / "target")
+    # A copy of a notebook in another folder finds the data of this checkout all the same.
+    os.environ.setdefault("FASHION_KNN_DATA", str(ROOT / "data"))
     os.environ.update(
         EVCXR_TMPDIR=str(cells),
         EVCXR_CONFIG_DIR=str(ROOT / "tools/evcxr"),
