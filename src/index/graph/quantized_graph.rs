@@ -72,14 +72,14 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use self::build::Graph;
-use self::walk::{Entry, Limits, Scratch, Walk};
-use super::codes::MOST_LINES;
+use self::walk::{Entry, Limits, Scratch};
+use super::code_plan::Plan;
 use crate::distance::{Metric, Ranker};
 use crate::index::parameters::{parameters, positive};
 use crate::index::{Build, BuildError, Found, Index, Parameters, Visits, check_base};
 use crate::neighbor::{Candidate, TopK};
 use crate::simd;
-use crate::simd::graph_codes;
+use crate::simd::graph_codes::MOST_LINES;
 use crate::vectors::{Row, Vectors};
 
 /// Rows of the pool that are asked for from memory while one is compared. Fewer would not be there
@@ -149,8 +149,6 @@ struct Built {
     /// The vectors in the order of the graph's positions.
     rows: Vectors,
     graph: Graph,
-    /// The length of the codes, in cache lines.
-    lines: usize,
     params: QuantizedGraphParams,
 }
 
@@ -195,17 +193,12 @@ impl Build for QuantizedGraph {
     fn build(base: Arc<Vectors>, params: QuantizedGraphParams) -> Result<Self, BuildError> {
         check_base(&base)?;
         check(&params)?;
-        // A vector of d values fills d bytes of a code, and the tail four more. Lines after that
-        // would hold only zeros, and still be fetched for each comparison.
-        let most_useful = (base.dim() + graph_codes::TAIL).div_ceil(64);
-        let lines = (params.code_bytes / 64).min(most_useful);
+        let lines = std::env::var("QG_LINES").ok().and_then(|v| v.parse().ok());
         // The kernels are compiled once for each length: a comparison has no loop over lines.
-        let graph = match lines {
-            1 => build::build::<1>(&base, &params),
-            2 => build::build::<2>(&base, &params),
-            3 => build::build::<3>(&base, &params),
-            _ => build::build::<MOST_LINES>(&base, &params),
-        };
+        let plan = Plan::choose(&base, lines, params.seed);
+        let graph = with_lines!(plan.shape.lines, LINES => {
+            build::build::<LINES>(&base, &plan, &params)
+        });
         // A copy of the vectors in the order of positions: neighbours lie side by side, and an
         // entry of the pool needs no look-up of its id before its vector is read.
         let order: Vec<usize> = graph.ids.iter().map(|&id| id as usize).collect();
@@ -217,7 +210,6 @@ impl Build for QuantizedGraph {
         let built = Built {
             rows,
             graph,
-            lines,
             params,
         };
         Ok(Self {
@@ -252,14 +244,10 @@ thread_local! {
 
 impl Built {
     /// The entries of the pool that a walk by codes ends with.
-    fn walk<'a>(&'a self, limits: Limits, scratch: &'a mut Scratch) -> &'a [Entry] {
+    fn walk<'a>(&'a self, query: &[f32], limits: Limits, scratch: &'a mut Scratch) -> &'a [Entry] {
         let graph = &self.graph;
-        match self.lines {
-            1 => Walk::<1>::run(graph, limits, scratch),
-            2 => Walk::<2>::run(graph, limits, scratch),
-            3 => Walk::<3>::run(graph, limits, scratch),
-            _ => Walk::<MOST_LINES>::run(graph, limits, scratch),
-        }
+        let lines = graph.encoder.format().lines;
+        with_lines!(lines, LINES => walk::run::<LINES>(graph, &self.rows, query, limits, scratch))
     }
 
     /// The `k` best of the pool by exact distance.
@@ -319,10 +307,8 @@ impl Index for QuantizedGraph {
             reach: (1.0 + self.search.epsilon) as f32,
         };
         SCRATCH.with_borrow_mut(|scratch| {
-            let encoder = &self.built.graph.encoder;
             // A byte query becomes floats for the code alone. `best_of` compares it as it is.
-            encoder.encode(&query.to_floats(), &mut scratch.query);
-            let pool = self.built.walk(limits, scratch);
+            let pool = self.built.walk(&query.to_floats(), limits, scratch);
             Found {
                 candidates: self.built.best_of(pool, query, k),
                 visits: Visits {

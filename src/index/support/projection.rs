@@ -104,12 +104,26 @@ impl Projection {
         seed: u64,
         map: impl FnOnce(ArrayView2<'_, f64>) -> Array2<f64>,
     ) -> (Self, Projected) {
+        Self::of(&Self::components(base, seed), base, map)
+    }
+
+    /// The principal components of the base, which is not empty.
+    pub fn components(base: &Vectors, seed: u64) -> Pca {
         let options = PcaOptions {
             seed,
             ..Default::default()
         };
+        Pca::fit(base, &options).expect("the base is not empty")
+    }
+
+    /// As [`Self::fit`], from components that are known. The base may be a part of the vectors that
+    /// they were found for.
+    pub fn of(
+        pca: &Pca,
+        base: &Vectors,
+        map: impl FnOnce(ArrayView2<'_, f64>) -> Array2<f64>,
+    ) -> (Self, Projected) {
         // `map` is given all d components: it may choose others than the first, or mix them.
-        let pca = Pca::fit(base, &options).expect("the base is not empty");
         let map = map(pca.rotation());
         // One rounded mean for rows and queries: far from the origin, a difference between two
         // means would be all there is.

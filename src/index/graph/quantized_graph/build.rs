@@ -12,10 +12,11 @@ use rayon::prelude::*;
 
 use super::QuantizedGraphParams;
 use crate::distance::{Metric, Ranker};
+use crate::index::graph::code_plan::Plan;
 use crate::index::graph::codes::Encoder;
 use crate::index::graph::near_rows::{Near, Neighborhoods};
 use crate::math::kmeans::KMeans;
-use crate::simd::graph_codes::{self, CodeLine, Query};
+use crate::simd::graph_codes::{self, CodeLine, Format, Query};
 use crate::simd::pairwise::squared_euclidean_f32;
 use crate::vectors::Vectors;
 
@@ -74,7 +75,11 @@ impl Graph {
 }
 
 /// Builds the graph over codes of `LINES` cache lines, the same on any number of threads.
-pub fn build<const LINES: usize>(base: &Vectors, params: &QuantizedGraphParams) -> Graph {
+pub fn build<const LINES: usize>(
+    base: &Vectors,
+    plan: &Plan,
+    params: &QuantizedGraphParams,
+) -> Graph {
     let Neighborhoods {
         encoder,
         ids,
@@ -83,11 +88,15 @@ pub fn build<const LINES: usize>(base: &Vectors, params: &QuantizedGraphParams) 
         clusters,
         starts,
         coordinates,
-    } = Neighborhoods::find::<LINES>(base, params.candidates, params.seed);
+    } = Neighborhoods::find::<LINES>(base, plan, params.candidates, params.seed);
     // `codes` is flat, so that the type of the graph does not depend on LINES. This is the same
     // memory, one array a vector.
     let code_of = codes.as_chunks::<LINES>().0;
-    let mut edges = link(code_of, &near, params.alpha as f32);
+    let codes_of = Codes {
+        codes: code_of,
+        format: encoder.format(),
+    };
+    let mut edges = link(&codes_of, &near, params.alpha as f32);
 
     // The coordinates come by row of the base. `central` reads them cluster after cluster, so they
     // are put in the order of positions.
@@ -113,9 +122,15 @@ pub fn build<const LINES: usize>(base: &Vectors, params: &QuantizedGraphParams) 
     }
 }
 
+/// The codes of all positions, and what they hold.
+struct Codes<'a, const LINES: usize> {
+    codes: &'a [[CodeLine; LINES]],
+    format: Format,
+}
+
 /// Thins the near neighbours, adds each edge's reverse, and thins again.
 fn link<const LINES: usize>(
-    codes: &[[CodeLine; LINES]],
+    codes: &Codes<'_, LINES>,
     near: &[Vec<Near>],
     alpha: f32,
 ) -> Vec<Edges> {
@@ -138,7 +153,7 @@ fn link<const LINES: usize>(
 /// The edges of `node`: all candidates if there is room, otherwise those that [`thin`] keeps and,
 /// where room is left, the nearest of the others.
 fn choose_edges<const LINES: usize>(
-    codes: &[[CodeLine; LINES]],
+    codes: &Codes<'_, LINES>,
     node: u32,
     mut candidates: Vec<Near>,
     alpha: f32,
@@ -175,7 +190,7 @@ fn choose_edges<const LINES: usize>(
 ///
 /// This is Vamana's RobustPrune. With alpha = 1 it is the rule of HNSW's heuristic and of NSG.
 fn thin<const LINES: usize>(
-    codes: &[[CodeLine; LINES]],
+    codes: &Codes<'_, LINES>,
     candidates: &[Near],
     alpha: f32,
 ) -> Vec<Near> {
@@ -185,9 +200,10 @@ fn thin<const LINES: usize>(
     let mut kept_codes = Vec::with_capacity(DEGREE);
     let mut to_kept = Vec::with_capacity(DEGREE);
     for &(distance, candidate) in candidates {
-        let code = &codes[candidate as usize];
+        let code = &codes.codes[candidate as usize];
         to_kept.clear();
-        graph_codes::scan(&Query::new(code), &kept_codes, &mut to_kept);
+        let query = Query::of_code(codes.format, code);
+        graph_codes::scan(&query, &kept_codes, &mut to_kept);
         // Candidates ascend by distance, so all in `kept` are nearer to the node than this one.
         // Both numbers are squared distances: an alpha of 1.2 is a factor of 1.1 in length.
         let is_detour = |&to_kept: &u32| alpha * to_kept as f32 <= distance as f32;

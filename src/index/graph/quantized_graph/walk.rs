@@ -12,7 +12,7 @@
 //! vector was met is no branch, for it is a coin toss that the processor cannot foresee.
 
 use super::build::{DEGREE, Graph};
-use crate::index::graph::codes::EncodedQuery;
+use crate::index::support::projection::ProjectedQuery;
 use crate::simd;
 use crate::simd::graph_codes::{self, CodeLine, Query};
 
@@ -44,8 +44,7 @@ pub struct Limits {
 /// What a walk works with. A thread keeps it, so that a query allocates nothing.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    /// The query; the caller writes it before the walk.
-    pub query: EncodedQuery,
+    projected: ProjectedQuery,
     visited: Visited,
     pool: Vec<Entry>,
     seed_distances: Vec<u32>,
@@ -147,11 +146,30 @@ impl<const N: usize> Few<N> {
     }
 }
 
+/// Walks until nothing within reach is left to expand. Returns what was found near the query,
+/// nearest first. `LINES` is the length of the graph's codes in cache lines.
+pub fn run<'a, const LINES: usize>(
+    graph: &'a Graph,
+    rows: &'a crate::vectors::Vectors,
+    query: &[f32],
+    limits: Limits,
+    scratch: &'a mut Scratch,
+) -> &'a [Entry] {
+    let query = graph.encoder.query(query, &mut scratch.projected);
+    Walk::<LINES>::run(graph, rows, query, limits, scratch)
+}
+
+static AHEAD_ENV: std::sync::LazyLock<bool> =
+    std::sync::LazyLock::new(|| std::env::var("QG_AHEAD").is_ok());
+static COUNTS: [std::sync::atomic::AtomicUsize; 4] =
+    [const { std::sync::atomic::AtomicUsize::new(0) }; 4];
 /// One query on its way through the graph; `LINES` is the length of its codes in cache lines.
 pub struct Walk<'a, const LINES: usize> {
     graph: &'a Graph,
     codes: &'a [[CodeLine; LINES]],
     query: Query<LINES>,
+    rows: &'a crate::vectors::Vectors,
+    ahead: bool,
     limits: Limits,
     visited: &'a mut Visited,
     /// What was found so far, nearest first. At most `limits.ef` entries, unless seeds have made it
@@ -174,8 +192,14 @@ impl<'a, const LINES: usize> Walk<'a, LINES> {
     /// nearest first.
     ///
     /// The parts below are inlined into this one: they pass the state of the walk in registers.
-    pub fn run(graph: &'a Graph, limits: Limits, scratch: &'a mut Scratch) -> &'a [Entry] {
-        let mut walk = Self::begin(graph, limits, scratch);
+    pub fn run(
+        graph: &'a Graph,
+        rows: &'a crate::vectors::Vectors,
+        query: Query<LINES>,
+        limits: Limits,
+        scratch: &'a mut Scratch,
+    ) -> &'a [Entry] {
+        let mut walk = Self::begin(graph, rows, query, limits, scratch);
         // One buffer for all batches: a new one each time would be filled with zeros each time.
         let mut new = Few::new();
         while let Some(batch) = walk.nearest_to_expand() {
@@ -187,14 +211,19 @@ impl<'a, const LINES: usize> Walk<'a, LINES> {
 
     /// A walk with the nearest seeds in its pool.
     #[inline(always)]
-    fn begin(graph: &'a Graph, limits: Limits, scratch: &'a mut Scratch) -> Self {
-        // The query is encoded by the graph's encoder, which writes as many lines as the graph's
-        // codes have.
-        let code = scratch.query.code.first_chunk::<LINES>();
+    fn begin(
+        graph: &'a Graph,
+        rows: &'a crate::vectors::Vectors,
+        query: Query<LINES>,
+        limits: Limits,
+        scratch: &'a mut Scratch,
+    ) -> Self {
         let mut walk = Self {
             graph,
             codes: graph.codes.as_chunks::<LINES>().0,
-            query: Query::new(code.expect("a code as long as the graph's")),
+            query,
+            rows,
+            ahead: *AHEAD_ENV,
             limits,
             visited: &mut scratch.visited,
             pool: &mut scratch.pool,
@@ -297,7 +326,7 @@ impl<'a, const LINES: usize> Walk<'a, LINES> {
     fn last_to_expand(&self) -> Entry {
         match self.pool.get(self.limits.k - 1) {
             // One unit of the code more: so much can rounding hide.
-            Some(kth) => kth.beyond(self.limits.reach, 1.0),
+            Some(kth) => kth.beyond(self.limits.reach, 8.0),
             None => Entry::LAST,
         }
     }
@@ -310,7 +339,7 @@ impl<'a, const LINES: usize> Walk<'a, LINES> {
         // nearest from the answer, so the factor is at least 1 here. The margin is one standard
         // deviation of a code's error, and one unit for rounding.
         self.last_kept = match self.pool.get(self.limits.k - 1) {
-            Some(kth) => kth.beyond(self.limits.reach.max(1.0), 1.0 + self.graph.error),
+            Some(kth) => kth.beyond(self.limits.reach.max(1.0), 8.0 + self.graph.error),
             None => Entry::LAST,
         };
         // The pool ascends, so what is too far is at its end. The k-th itself is always within the
@@ -349,6 +378,7 @@ impl<'a, const LINES: usize> Walk<'a, LINES> {
     #[inline(always)]
     fn score_and_keep(&mut self, new: &Few<{ TOGETHER * DEGREE }>) {
         let new = new.as_slice();
+        COUNTS[3].fetch_add(new.len(), std::sync::atomic::Ordering::Relaxed);
         // First the edges for the next batch, then the scores of this one: the edges arrive
         // meanwhile.
         self.prefetch_likely_next();
@@ -407,6 +437,19 @@ impl<'a, const LINES: usize> Walk<'a, LINES> {
         // The last batch may have brought the k-th nearer. What is dropped here need not be
         // compared exactly.
         self.drop_the_farthest();
+        use std::sync::atomic::Ordering::Relaxed;
+        COUNTS[0].fetch_add(1, Relaxed);
+        COUNTS[1].fetch_add(self.expanded, Relaxed);
+        COUNTS[2].fetch_add(self.pool.len(), Relaxed);
+        if COUNTS[0].load(Relaxed) == 2000 {
+            eprintln!(
+                "COUNT expanded {} scored {} pool {}",
+                COUNTS[1].swap(0, Relaxed) / 2000,
+                COUNTS[3].swap(0, Relaxed) / 2000,
+                COUNTS[2].swap(0, Relaxed) / 2000
+            );
+            COUNTS[0].store(0, Relaxed);
+        }
         self.pool
     }
 }
