@@ -10,11 +10,11 @@ use crate::vectors::Vectors;
 
 /// How much farther than the true k-th neighbour a hit may be, as a share of that distance.
 ///
-/// It allows for rounding: values of 32 bits are known to 6 · 10⁻⁸ of their size, so two rows that
-/// should be equally far from a query may differ by a little more than that. It is a share, because
-/// a difference in the unit of the data means nothing by itself: between rows of size 10⁻⁵ every
-/// distance is below [`ANN_BENCHMARKS_TOLERANCE`]. At distance zero nothing is allowed: only a copy
-/// of the query is a hit.
+/// It allows for rounding: values of 32 bits are known to 6 · 10⁻⁸ of their size, so two rows
+/// that should be equally far from a query may differ by a little more than that. It is a share,
+/// because a difference in the unit of the data means nothing by itself: between rows of size
+/// 10⁻⁵ every distance is below [`ANN_BENCHMARKS_TOLERANCE`]. At distance zero nothing is allowed:
+/// only a copy of the query is a hit.
 const TOLERANCE: f64 = 1e-6;
 
 /// How much farther than the true k-th neighbour a hit may be by the definition of ann-benchmarks
@@ -60,10 +60,9 @@ pub fn recall(found: &Neighbors, truth: &Neighbors, k: usize) -> f64 {
 /// comparisons with its results: a hit may be .001 farther than the true k-th neighbour, in the
 /// unit of the distances.
 ///
-/// Only on data whose distances are far above .001 does it say the same. Where all are below, it is
-/// 1 whatever was found. Nor is it exact on large ones: squared distances between images are whole
-/// numbers, and from D to D + 1 the distance grows by about 1 / (2√D), which is less than .001 for
-/// distances above 500.
+/// It depends on the unit. Where all distances are below .001, it is 1 whatever was found. On large
+/// ones it is not exact either: squared distances between images are whole numbers, and from D to
+/// D + 1 the distance grows by about 1 / (2√D), which is less than .001 for distances above 500.
 ///
 /// # Panics
 /// If there are not as many rows in `found` as in `truth`.
