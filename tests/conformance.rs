@@ -524,6 +524,38 @@ fn is_the_same_on_any_number_of_threads(entry: &Entry) {
     }
 }
 
+/// The data times a power of two, which is exact, have the same neighbours, so many times as far.
+fn does_not_depend_on_the_unit(entry: &Entry) {
+    let times = |vectors: &Vectors, unit: f32| {
+        let values = vectors.to_floats();
+        let values: Vec<f32> = values.iter().map(|value| value * unit).collect();
+        floats(vectors.dim(), values)
+    };
+    for name in ["noise_64", "low_rank", "wide_column"] {
+        let sample = shapes::find(name).unwrap().sample(1_000, 20, 24, 1);
+        let found = |unit: f32| {
+            let index = build(entry, &Arc::new(times(&sample.base, unit)));
+            index.query_batch(&times(&sample.queries, unit), K).unwrap()
+        };
+        let usual = found(1.0);
+        for exponent in [-30, 30] {
+            let unit = 2f32.powi(exponent);
+            let scaled = |neighbor: &Neighbor| Neighbor {
+                id: neighbor.id,
+                distance: neighbor.distance * f64::from(unit),
+            };
+            let expected = usual.iter().map(|row| row.iter().map(scaled).collect());
+            let expected: Neighbors = expected.collect();
+            assert_eq!(
+                found(unit),
+                expected,
+                "{}, {name} times 2^{exponent}",
+                entry.key
+            );
+        }
+    }
+}
+
 fn tells_what_it_is(entry: &Entry) {
     let base = Arc::new(bytes(784, images(100, &mut rng(43))));
     let index = build(entry, &base);
@@ -684,7 +716,7 @@ macro_rules! conformance {
         mod rules {
             $(#[test]
             fn $rule() {
-                super::registry::REGISTRY.iter().for_each(super::$rule);
+                super::every_index(super::$rule);
             })*
         }
     };
@@ -701,5 +733,5 @@ conformance! {
         three_kinds sizes tiny huge bytes_noise bytes_outlier bytes_equal_50 bits;
     rules:
         refuses_bad_queries refuses_an_empty_base returns_all_where_k_exceeds_n
-        is_the_same_on_any_number_of_threads tells_what_it_is;
+        is_the_same_on_any_number_of_threads does_not_depend_on_the_unit tells_what_it_is;
 }
