@@ -1,5 +1,5 @@
-//! Every index of the registry over every kind of data and every hard shape, against a naive scan
-//! written from the definition.
+//! Every index of the registry over every kind of data, every hard shape and parts of real data,
+//! against a naive scan written from the definition.
 //!
 //! Exact indexes must equal the scan, ids and distances, ties by id. Approximate ones must return
 //! min(k, n) rows, none twice, at their true distances in ascending order, and keep a floor of
@@ -413,16 +413,13 @@ fn check_kind(kind: &str, case: &Case) {
     });
 }
 
-/// Every index over a shape.
-fn check_shape(name: &str) {
-    let shape = shapes::find(name).unwrap();
-    let Sample { base, queries } = shape.sample(SHAPE_ROWS, SHAPE_QUERIES, shape.dim, SHAPE_SEED);
-    let case = Case { base, queries };
-    let (base, truth) = (Arc::new(case.base.clone()), truth_of(&case));
+/// Every index over a hard shape, or over a part of real data.
+fn check_shape(name: &str, case: &Case) {
+    let (base, truth) = (Arc::new(case.base.clone()), truth_of(case));
     every_index(|entry| {
         let index = build(entry, &base);
         for k in [1, K] {
-            let recall = recall_of(index.as_ref(), entry.exact, &case, &truth, k);
+            let recall = recall_of(index.as_ref(), entry.exact, case, &truth, k);
             let floor = shape_floor(entry, name, k);
             assert!(
                 recall >= floor,
@@ -430,6 +427,48 @@ fn check_shape(name: &str) {
             );
         }
     });
+}
+
+/// A hard shape of `lab::shapes`.
+fn shape(name: &str) -> Case {
+    let shape = shapes::find(name).unwrap();
+    let Sample { base, queries } = shape.sample(SHAPE_ROWS, SHAPE_QUERIES, shape.dim, SHAPE_SEED);
+    Case { base, queries }
+}
+
+/// Parts of real data: `tests/data/README.md` says where they are from.
+mod corpora {
+    use super::*;
+
+    /// Sentence embeddings: 2,000 × 384 floats, normalised.
+    pub fn embeddings() -> Case {
+        let floats = |file| {
+            let values = values_of(file).chunks_exact(4);
+            let value = |bytes: &[u8]| f32::from_le_bytes(bytes.try_into().unwrap());
+            floats(384, values.map(value).collect())
+        };
+        Case {
+            base: floats(include_bytes!("data/embeddings.npy")),
+            queries: floats(include_bytes!("data/embeddings-queries.npy")),
+        }
+    }
+
+    /// SIFT descriptors: 5,000 × 128 bytes.
+    pub fn sift() -> Case {
+        let bytes = |file| bytes(128, values_of(file).to_vec());
+        Case {
+            base: bytes(include_bytes!("data/sift.npy")),
+            queries: bytes(include_bytes!("data/sift-queries.npy")),
+        }
+    }
+
+    /// What follows the header of a .npy file. The crate's own reader needs the feature `files`,
+    /// and this suite is run without it too.
+    fn values_of(file: &'static [u8]) -> &'static [u8] {
+        // Magic and version are 8 bytes; then comes the length of the rest of the header.
+        let header = 10 + usize::from(u16::from_le_bytes([file[8], file[9]]));
+        &file[header..]
+    }
 }
 
 /// Puts a check to every index of the registry; the failures are told together.
@@ -691,18 +730,29 @@ fn floor(entry: &Entry, kind: &str) -> f64 {
     of_kind.map_or(DEFAULT_FLOOR, |&(_, floor)| floor)
 }
 
-/// One test a kind of data, one a shape and one a rule: every index of the registry has to pass it.
+/// One test a kind of data, one a shape, one a corpus and one a rule: every index of the registry has to pass it.
 macro_rules! conformance {
-    (kinds: $($kind:ident)*; shapes: $($shape:ident)*; rules: $($rule:ident)*;) => {
+    (
+        kinds: $($kind:ident)*;
+        shapes: $($shape:ident)*;
+        corpora: $($corpus:ident)*;
+        rules: $($rule:ident)*;
+    ) => {
         $(#[test]
         fn $kind() {
             check_kind(stringify!($kind), &kinds::$kind());
         })*
 
-        mod shape {
+        $(#[test]
+        fn $corpus() {
+            check_shape(stringify!($corpus), &corpora::$corpus());
+        })*
+
+        mod shapes_of_the_lab {
             $(#[test]
             fn $shape() {
-                super::check_shape(stringify!($shape));
+                let name = stringify!($shape);
+                super::check_shape(name, &super::shape(name));
             })*
 
             #[test]
@@ -731,6 +781,8 @@ conformance! {
         uniform d1 d2 d3 noise_64 noise_384 low_rank wide_column outlier_1e2 outlier_1e4
         outlier_1e6 two_clusters_1e2 two_clusters_1e4 clump clumps equal_10 equal_50 equal_90
         three_kinds sizes tiny huge bytes_noise bytes_outlier bytes_equal_50 bits;
+    corpora:
+        embeddings sift;
     rules:
         refuses_bad_queries refuses_an_empty_base returns_all_where_k_exceeds_n
         is_the_same_on_any_number_of_threads does_not_depend_on_the_unit tells_what_it_is;
