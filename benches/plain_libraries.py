@@ -9,6 +9,7 @@ refined, or candidates kept. A line a shape and library: recall@1 and recall@10,
 """
 
 import argparse
+import multiprocessing
 import pathlib
 import shlex
 import subprocess
@@ -79,6 +80,20 @@ def sample(measure, shape, arguments, folder):
     return base, queries, read("distances")
 
 
+def ask(name, shape, base, queries, distances):
+    """Prints what a library finds."""
+    find = LIBRARIES[name](base)
+    recalls = []
+    for k in (1, 10):
+        try:
+            found = find(queries, k)
+            recalls.append(f"{recall(base, queries, distances, found, k):.3f}")
+        except RuntimeError:
+            # hnswlib refuses to return fewer than it was asked for.
+            recalls.append("fewer than k")
+    print(f"{name:<10} {shape:<18} {' '.join(recalls)}", flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
@@ -92,18 +107,14 @@ def main():
     names = arguments.shapes.split(",") if arguments.shapes else shapes(measure)
     for shape in names:
         with tempfile.TemporaryDirectory() as folder:
-            base, queries, distances = sample(measure, shape, arguments, folder)
-        for name, build in LIBRARIES.items():
-            find = build(base)
-            recalls = []
-            for k in (1, 10):
-                try:
-                    found = find(queries, k)
-                    recalls.append(f"{recall(base, queries, distances, found, k):.3f}")
-                except RuntimeError:
-                    # hnswlib refuses to return fewer than it was asked for.
-                    recalls.append("fewer than k")
-            print(f"{name:<10} {shape:<18} {' '.join(recalls)}", flush=True)
+            data = sample(measure, shape, arguments, folder)
+        for name in LIBRARIES:
+            # FAISS ends its process on values that overflow.
+            process = multiprocessing.Process(target=ask, args=(name, shape, *data))
+            process.start()
+            process.join()
+            if process.exitcode:
+                print(f"{name:<10} {shape:<18} failed", flush=True)
 
 
 if __name__ == "__main__":
