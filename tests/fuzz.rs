@@ -1,8 +1,9 @@
 //! Every index of the registry over random tables, against the naive scan.
 //!
 //! A seed makes a case: one of the hard shapes of few rows, at any scale, perhaps with more copies,
-//! and queries of several sorts, for any number of neighbours up to more than there are rows. What
-//! has to hold is what [`Index`] promises, whatever the data:
+//! and queries of several sorts, for any number of neighbours up to more than there are rows. With
+//! every other seed an index has its default parameters, else some of its sweeps. What has to hold
+//! is what [`Index`] promises, whatever the data:
 //! - exact indexes return what the scan returns, ids and distances;
 //! - the others return min(k, n) neighbours, ascending, ties by id, none twice, at their true
 //!   distances;
@@ -31,6 +32,7 @@ const QUERIES: usize = 4;
 
 /// A base, queries, and how many neighbours they ask for.
 struct Case {
+    seed: u64,
     /// What the seed made, for whoever mends an index.
     told: String,
     base: Arc<Vectors>,
@@ -51,7 +53,7 @@ fn case(seed: u64) -> Case {
         rng.random_range(1..=40)
     };
     let mut sample = shape.sample(rows, QUERIES, dim, rng.random());
-    let scale = 10f32.powi(rng.random_range(-30..=30));
+    let scale = 10f32.powi(rng.random_range(-40..=37));
     let scaled = rng.random() && scale_by(&mut sample, scale);
     let copies = rng.random_bool(0.3);
     if copies {
@@ -65,6 +67,7 @@ fn case(seed: u64) -> Case {
     let scale = if scaled { scale } else { 1.0 };
     let Shape { name, .. } = shape;
     Case {
+        seed,
         told: format!(
             "seed {seed}: {name}, {rows} x {dim}, k = {k}, times {scale:e}, more copies: {copies}"
         ),
@@ -144,12 +147,21 @@ fn scan(base: &Vectors, queries: &Vectors, query: usize) -> Vec<Neighbor> {
     all
 }
 
+/// The parameters of the build and of the search.
+fn settings(entry: &Entry, seed: u64) -> [Settings; 2] {
+    if seed.is_multiple_of(2) {
+        return [Settings::default(), Settings::default()];
+    }
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    [entry.build_sweep(), entry.query_sweep()].map(|sweep| sweep.choose(&mut rng).unwrap().clone())
+}
+
 /// What an index finds, built and asked on so many threads.
 fn found(entry: &Entry, case: &Case, threads: usize) -> Result<Neighbors, String> {
-    let defaults = Settings::default();
+    let [build, search] = settings(entry, case.seed);
     let work = || {
-        let built = (entry.build)(Arc::clone(&case.base), &defaults);
-        let index: Box<dyn Index> = built.and_then(|built| built(&defaults)).unwrap();
+        let built = (entry.build)(Arc::clone(&case.base), &build);
+        let index: Box<dyn Index> = built.and_then(|built| built(&search)).unwrap();
         index.query_batch(&case.queries, case.k).unwrap()
     };
     let run = || on_threads(threads, work).unwrap();
@@ -217,7 +229,9 @@ fn quarter(which: u64) {
         let case = case(seed);
         for entry in REGISTRY {
             if let Err(error) = check(entry, &case) {
-                failures.push(format!("{}, {}: {error}", entry.key, case.told));
+                let [build, search] = settings(entry, seed);
+                let index = format!("{} ({build}; {search})", entry.key);
+                failures.push(format!("{index}, {}: {error}", case.told));
             }
         }
     }
