@@ -33,6 +33,7 @@ fetch() {
     folder=$corpora/packages/$1
     [ -d "$folder" ] && return
     echo "Fetching $1"
+    rm -rf "$folder.new"
     mkdir -p "$folder.new/deb"
     (cd "$folder.new/deb" && apt-get -qq download "$2") || {
         echo "make corpora: the package $2 cannot be fetched. Run apt-get update as root?" >&2
