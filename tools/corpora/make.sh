@@ -28,14 +28,15 @@ need_debian() {
     done
 }
 
-# Fetches a package and unpacks it into a folder of its name.
+# Fetches a package and unpacks it into a folder of its name. The option is for root only: without it apt
+# fetches as a user who cannot write here, and warns.
 fetch() {
     folder=$corpora/packages/$1
     [ -d "$folder" ] && return
     echo "Fetching $1"
     rm -rf "$folder.new"
     mkdir -p "$folder.new/deb"
-    (cd "$folder.new/deb" && apt-get -qq download "$2") || {
+    (cd "$folder.new/deb" && apt-get -qq -o APT::Sandbox::User=root download "$2") || {
         echo "make corpora: the package $2 cannot be fetched. Run apt-get update as root?" >&2
         exit 1
     }
