@@ -21,7 +21,7 @@
 /// constant of the given name.
 macro_rules! with_lines {
     ($lines:expr, $name:ident => $result:expr) => {
-        with_lines!(@ $lines, $name => $result, 1 2 3 4 5 6)
+        with_lines!(@ $lines, $name => $result, 1 2 3 4)
     };
     (@ $lines:expr, $name:ident => $result:expr, $($count:literal)*) => {
         match $lines {

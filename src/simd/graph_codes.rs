@@ -49,7 +49,7 @@ impl Default for CodeLine {
 /// Bytes of the tail.
 pub(crate) const TAIL: usize = 4;
 /// The longest code, in lines.
-pub(crate) const MOST_LINES: usize = 6;
+pub(crate) const MOST_LINES: usize = 4;
 /// Largest weight of a kind of lines.
 pub(crate) const MOST_WEIGHT: i16 = 128;
 

@@ -60,7 +60,7 @@ pub struct Plan {
 impl Plan {
     /// Chooses codes for a base that is not empty; of `lines` cache lines, if that is given.
     pub fn choose(base: &Arc<Vectors>, lines: Option<usize>, seed: u64) -> Self {
-        let pca = Projection::components(base, seed);
+        let pca = Projection::components(base, most_coordinates(base.dim()), seed);
         let trial = Trial::new(base);
         let power = trial.growth();
         let mut best: Option<(f64, Shape, f64)> = None;
@@ -93,6 +93,15 @@ impl Plan {
     pub fn is_blind(&self) -> bool {
         self.error > BLIND
     }
+}
+
+/// Coordinates of the longest code.
+fn most_coordinates(dim: usize) -> usize {
+    let longest = Shape {
+        lines: MOST_LINES,
+        wide: 0,
+    };
+    longest.coordinates().min(dim)
 }
 
 /// The shapes that are tried for vectors of `dim` values, by the number of lines; of `lines` lines

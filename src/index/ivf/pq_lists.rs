@@ -136,7 +136,7 @@ impl PqLists {
         // Rows of the map in the order of the subspaces: the coordinates of a subspace then lie
         // side by side, and nothing is rearranged for a query.
         let order = &plan.subspaces.order;
-        let (projection, projected) = Projection::fit(base, plan.seed, |components| {
+        let (projection, projected) = Projection::fit(base, order.len(), plan.seed, |components| {
             components.select(Axis(0), order)
         });
         let Projected { coordinates, rests } = projected;
@@ -527,7 +527,7 @@ mod tests {
     fn by_definition(base: &Vectors, lists: &PqLists, query: &[f32]) -> Vec<(u32, f64)> {
         let order = Subspaces::deal(12, 6).order;
         let (_, projected) =
-            Projection::fit(base, 1, |components| components.select(Axis(0), &order));
+            Projection::fit(base, 12, 1, |components| components.select(Axis(0), &order));
         let mut out = ProjectedQuery::default();
         lists.projection.apply(query, &mut out);
         let mut all = Vec::new();
