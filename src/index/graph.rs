@@ -24,6 +24,6 @@ mod near_rows;
 mod ngt;
 mod quantized_graph;
 
-pub use self::hnsw::{Hnsw, HnswParams, HnswSearch};
+pub use self::hnsw::{Hnsw, HnswParams, HnswSearch, InstantDistance, InstantDistanceParams};
 pub use self::ngt::{Ngt, NgtParams, NgtSearch};
 pub use self::quantized_graph::{QuantizedGraph, QuantizedGraphParams, QuantizedGraphSearch};
