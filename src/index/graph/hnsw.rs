@@ -14,7 +14,7 @@
 //! ```text
 //! layer 2    @--------------@                few rows, long links: begin here
 //!                           |
-//! layer 1    o-----o--------@----@-----o     29 % of the rows below (1 / ln 32)
+//! layer 1    o-----o--------@----@-----o     a sixteenth of the rows below (1 / m)
 //!                                |
 //! layer 0    o-o-o-o-o-o-o-o-o-o-@-@-q-o     all rows, short links: end here
 //! ```
@@ -25,30 +25,59 @@
 //! - On the lowest layer it keeps the `ef_search` best rows met, not one, and ends only when the
 //!   nearest row not yet expanded is farther than the worst of them.
 //!
+//! # The build
+//! The naive build puts in one row after the other: it searches for the row in the graph so far,
+//! and links it to some of the rows found, in both directions. Only one thread can do that, or the
+//! graph depends on which thread is faster. Here rows go in by *batches*:
+//!
+//! ```text
+//! batch 1  2  4  8 …  then 2 % of the rows each
+//! all of a batch at once:   search in the graph of the batches before; choose links
+//! then, in order:           add the links, and their reverses
+//! ```
+//!
+//! All threads work, and the graph is the same on any number of them.
+//!
+//! Links are chosen among the nearest rows found, nearest first. One is left out if a chosen one is
+//! nearer to it than the new row is: a walk comes to it by that one. So links lead in different
+//! directions. At the end, a row that no walk can come by gets a link from a near one.
+//!
+//! # Copies
+//! Equal rows are one node of the graph, and their ids come out together. Otherwise the links of a
+//! row with many copies would all lead to them, and no walk would leave.
+//!
+//! # Filter
+//! A search compares a query with many rows, most of which are too far. Where it saves reading
+//! (that is measured on a sample), a shorter code of each row tells so first; what is found does
+//! not change by it.
+//!
 //! # Why it may miss a neighbour
-//! Each row has at most 64 links, chosen so that they lead in different directions. A near row to
-//! which no link of the rows kept leads is never seen. A larger `ef_search` keeps more rows, so
-//! that more links are followed.
+//! Each row has at most 2·`m` links on the lowest layer. A near row to which no link of the rows
+//! kept leads is never seen. A larger `ef_search` keeps more rows, so that more links are followed.
+//! Where fewer than min(k, n) rows can be reached, the walk begins again from one not met.
 //!
 //! # Memory
-//! For each row: the row itself; its *sketch*, 31 principal components and the length of what they
-//! leave out (two cache lines), by which most neighbours are rejected before their rows are
-//! touched; and its links, four bytes each, in one array a layer ([`Links`]).
+//! For each row: the row itself; its code, if there is one (a byte a value of float rows, 128
+//! bytes for long rows of bytes); 2·`m` places for links of four bytes, and a few more for the
+//! layers above; its id.
 //!
 //! # What it is bad at
-//! - Copies. The rule that chooses a row's links drops none of its copies, and the build slows
-//!   down: 1,000 equal rows take 2.7 s, and 10,000 rows of three kinds were not done in 300 s.
-//! - Answers among copies. A search may return fewer than min(k, n) neighbours (96 of 300 equal
-//!   rows), and recall falls with the share of equal rows.
-//! - Build time. instant-distance inserts rows in parallel, and then what it builds depends on
-//!   which comes first. The same seed shall give the same graph, so the build uses one thread.
+//! - Data of many dimensions whose distances are all alike, such as independent noise: each walk
+//!   has to keep many rows.
+//! - Clumps of near rows, many and far apart. Nearly all links lead to the clump's own rows, and a
+//!   walk that comes to the wrong clump may not leave it.
+//! - Memory and build time, beside inverted lists.
 //!
-//! # Source
-//! Malkov and Yashunin, *Efficient and Robust Approximate Nearest Neighbor Search Using
-//! Hierarchical Navigable Small World Graphs*, TPAMI 2020.
+//! # Sources
+//! - Malkov and Yashunin, *Efficient and Robust Approximate Nearest Neighbor Search Using
+//!   Hierarchical Navigable Small World Graphs*, TPAMI 2020.
+//! - The batches: Manohar, Shen, Blelloch, Dhulipala, Gu, Simhadri and Sun, *ParlayANN: Scalable
+//!   and Deterministic Parallel Graph-Based Approximate Nearest Neighbor Search Algorithms*, PPoPP
+//!   2024.
 
 mod build;
 mod copies;
+mod filter;
 mod instant_distance;
 mod layer;
 mod layers;
@@ -153,7 +182,7 @@ impl Build for Hnsw {
         }
         let mut groups = equal_rows(&base);
         build::shuffle(&mut groups, params.seed);
-        let nodes = Nodes::new(&base, &groups);
+        let nodes = Nodes::new(&base, &groups)?;
         let layers = build::build(&nodes, &params);
         Ok(Self {
             graph: Arc::new(Layers::new(nodes, layers)),

@@ -129,7 +129,7 @@ impl Build for InstantDistance {
             .iter()
             .map(|&place| groups[place as usize].clone())
             .collect();
-        let graph = Layers::new(Nodes::new(&base, &in_order), layers);
+        let graph = Layers::new(Nodes::new(&base, &in_order)?, layers);
         Ok(Self {
             graph: Arc::new(graph),
             params,

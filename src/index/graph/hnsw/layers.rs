@@ -48,7 +48,7 @@ impl Layers {
             scratch.visits = Visits::default();
             let mut entry = 0;
             for layer in self.layers[1..].iter().rev() {
-                entry = descend(layer, &comparison, entry, &mut scratch.visits);
+                entry = descend(layer, &comparison, entry, scratch);
             }
             let limits = Limits {
                 ef,

@@ -1,6 +1,8 @@
 //! The rows as a graph has them: one node for all copies of a row, in the graph's order.
 
+use super::filter::{Filter, FilterQuery};
 use crate::distance::{Metric, Ranker};
+use crate::error::BuildError;
 use crate::index::graph::links::Links;
 use crate::neighbor::TopK;
 use crate::simd::pairwise;
@@ -19,20 +21,25 @@ pub struct Nodes {
     ids: Vec<u32>,
     /// The ids of the rows that each node stands for, itself among them.
     copies: Links,
+    filter: Option<Filter>,
 }
 
 impl Nodes {
     /// Of groups of equal rows, in that order.
-    pub fn new(base: &Vectors, groups: &[Vec<u32>]) -> Self {
+    ///
+    /// # Errors
+    /// If no filter can be computed.
+    pub fn new(base: &Vectors, groups: &[Vec<u32>]) -> Result<Self, BuildError> {
         let ids: Vec<u32> = groups.iter().map(|group| group[0]).collect();
         let numbers: Vec<usize> = ids.iter().map(|&id| id as usize).collect();
         let rows = base.select(&numbers).expect("rows of the base");
         rows.in_huge_pages();
-        Self {
+        Ok(Self {
+            filter: Filter::new(&rows)?,
             rows,
             ids,
             copies: Links::new(groups.iter().map(|group| group.iter().copied())),
-        }
+        })
     }
 
     /// The number of nodes.
@@ -67,16 +74,25 @@ impl Nodes {
         }
     }
 
+    /// The squared distance of two nodes, as [`distance`] has it.
+    #[inline]
+    pub fn between(&self, a: u32, b: u32) -> f64 {
+        distance(self.row(a), self.row(b))
+    }
+
     /// Bytes that they take.
     pub fn memory_bytes(&self) -> usize {
-        self.rows.memory_bytes() + size_of_val(&*self.ids) + self.copies.memory_bytes()
+        let filter = self.filter.as_ref().map_or(0, Filter::memory_bytes);
+        self.rows.memory_bytes() + filter + size_of_val(&*self.ids) + self.copies.memory_bytes()
     }
 
     /// Begins to compare `query` with nodes.
     pub fn comparison<'a>(&'a self, query: Row<'a>) -> Comparison<'a> {
+        let filter = self.filter.as_ref();
         Comparison {
             nodes: self,
             ranker: Ranker::new(&self.rows, Metric::Euclidean, query),
+            filter: filter.map(|filter| (filter, filter.query(query))),
         }
     }
 }
@@ -105,6 +121,7 @@ pub fn distance(a: Row<'_>, b: Row<'_>) -> f64 {
 pub struct Comparison<'a> {
     nodes: &'a Nodes,
     ranker: Ranker<'a>,
+    filter: Option<(&'a Filter, FilterQuery)>,
 }
 
 impl Comparison<'_> {
@@ -114,9 +131,39 @@ impl Comparison<'_> {
         distance(self.ranker.query().row(), self.nodes.row(node))
     }
 
+    /// Takes out of `nodes` those that are sure to be farther than `limit`, a squared distance,
+    /// where there is a filter. Returns whether there is one.
+    #[inline]
+    pub fn drop_far(&self, limit: f64, nodes: &mut Vec<u32>, bounds: &mut Vec<f32>) -> bool {
+        let Some((filter, query)) = &self.filter else {
+            return false;
+        };
+        // All codes are asked for before the first is read. The memory brings many at once.
+        nodes.iter().for_each(|&node| filter.prefetch(node));
+        filter.bounds(query, nodes, bounds);
+        let limit = filter.limit(query, limit);
+        // In place and without a branch: the entry is written in any case and kept if `kept` goes
+        // on.
+        let mut kept = 0;
+        for i in 0..nodes.len() {
+            nodes[kept] = nodes[i];
+            kept += usize::from(bounds[i] <= limit);
+        }
+        nodes.truncate(kept);
+        true
+    }
+
     /// The true reduced distance to a node, or `None` if it is above `limit`.
     pub fn exact_within(&self, node: u32, limit: f64) -> Option<f64> {
         self.ranker.reduced_within(node as usize, limit)
+    }
+
+    /// Bytes of a row.
+    pub fn row_bytes(&self) -> usize {
+        match self.nodes.row(0) {
+            Row::Bytes(row) => size_of_val(row),
+            Row::Floats(row) => size_of_val(row),
+        }
     }
 
     /// Asks the memory for the row of a node.

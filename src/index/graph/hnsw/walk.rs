@@ -1,11 +1,14 @@
 //! The walk on one layer: algorithm 2 of the paper.
 
+use std::cmp::Ordering;
+
 use super::layer::Layer;
 use super::nodes::Comparison;
 use crate::index::Visits;
 
-/// Rows whose values are asked for from memory while one is compared.
-const AHEAD: usize = 3;
+/// Bytes of rows that are asked for from memory while one is compared: about as many cache lines as
+/// a core waits for at a time.
+const AHEAD: usize = 4_096;
 
 /// A node that a walk has compared, in the order of distances, then of nodes.
 #[derive(Debug, Clone, Copy)]
@@ -26,9 +29,15 @@ impl Entry {
         }
     }
 
-    /// Whether it comes before another one.
+    /// By distance, then by node.
+    pub fn order(&self, other: &Self) -> Ordering {
+        let by_distance = self.distance.total_cmp(&other.distance);
+        by_distance.then(self.node.cmp(&other.node))
+    }
+
+    /// Whether it comes before another one. Distances are never NaN, so this is the same order.
     #[inline]
-    pub fn is_before(&self, other: &Self) -> bool {
+    fn is_before(&self, other: &Self) -> bool {
         (self.distance, self.node) < (other.distance, other.node)
     }
 }
@@ -43,6 +52,13 @@ pub struct Limits {
     pub at_least: usize,
 }
 
+impl Limits {
+    /// The `ef` nearest of those that the links lead to.
+    pub fn nearest(ef: usize) -> Self {
+        Self { ef, at_least: 0 }
+    }
+}
+
 /// What a walk works with. A thread keeps it, so that a walk allocates nothing.
 #[derive(Debug, Default)]
 pub struct Scratch {
@@ -51,6 +67,7 @@ pub struct Scratch {
     pool: Vec<Entry>,
     /// Neighbours to compare.
     fresh: Vec<u32>,
+    bounds: Vec<f32>,
     /// What all walks have looked at.
     pub visits: Visits,
 }
@@ -65,10 +82,14 @@ struct Visited {
 impl Visited {
     /// Begins another walk over `len` nodes. Every 255 walks the numbers are set back to zero.
     fn begin(&mut self, len: usize) {
-        if self.last_walk.len() != len || self.this_walk == u8::MAX {
-            self.last_walk.clear();
-            self.last_walk.resize(len, 0);
+        // The walk before may have been on another layer, or in another graph. Its marks do no
+        // harm: they are numbers of earlier walks. Zero is the number of no walk.
+        if self.this_walk == u8::MAX {
+            self.last_walk.fill(0);
             self.this_walk = 0;
+        }
+        if self.last_walk.len() < len {
+            self.last_walk.resize(len, 0);
         }
         self.this_walk += 1;
     }
@@ -82,10 +103,15 @@ impl Visited {
 }
 
 /// The node that a walk of ever nearer steps from `entry` ends at: algorithm 2 with ef = 1.
-pub fn descend(layer: &Layer, comparison: &Comparison<'_>, entry: u32, visits: &mut Visits) -> u32 {
+pub fn descend(
+    layer: &Layer,
+    comparison: &Comparison<'_>,
+    entry: u32,
+    scratch: &mut Scratch,
+) -> u32 {
     let mut nearest = entry;
     let mut least = comparison.distance(entry);
-    visits.distances += 1;
+    scratch.visits.distances += 1;
     loop {
         let from = nearest;
         let links = layer.links(from);
@@ -96,7 +122,7 @@ pub fn descend(layer: &Layer, comparison: &Comparison<'_>, entry: u32, visits: &
                 (nearest, least) = (node, distance);
             }
         }
-        visits.distances += links.len();
+        scratch.visits.distances += links.len();
         // Strictly nearer each time, so the loop ends.
         if nearest == from {
             return nearest;
@@ -110,6 +136,8 @@ pub struct Walk<'a> {
     comparison: &'a Comparison<'a>,
     limits: Limits,
     scratch: &'a mut Scratch,
+    /// Rows that are asked for ahead.
+    ahead: usize,
     /// All entries of the pool before this one have been expanded.
     next: usize,
     /// All nodes before this one have been met, as far as new beginnings were looked for.
@@ -132,6 +160,7 @@ impl<'a> Walk<'a> {
             comparison,
             limits,
             scratch,
+            ahead: (AHEAD / comparison.row_bytes()).max(2),
             next: 0,
             unmet: 0,
         };
@@ -204,13 +233,28 @@ impl<'a> Walk<'a> {
 
     #[inline(always)]
     fn compare_fresh(&mut self) {
-        let count = self.scratch.fresh.len();
-        self.scratch.visits.distances += count;
-        for &node in self.scratch.fresh.iter().take(AHEAD) {
+        let Scratch {
+            pool,
+            fresh,
+            bounds,
+            visits,
+            ..
+        } = &mut *self.scratch;
+        // Once the pool is full, what is beyond its last entry need not be compared.
+        if pool.len() == self.limits.ef {
+            let count = fresh.len();
+            let limit = pool[pool.len() - 1].distance;
+            if self.comparison.drop_far(limit, fresh, bounds) {
+                visits.bounds += count;
+            }
+        }
+        let count = fresh.len();
+        visits.distances += count;
+        for &node in self.scratch.fresh.iter().take(self.ahead) {
             self.comparison.prefetch(node);
         }
         for i in 0..count {
-            if let Some(&later) = self.scratch.fresh.get(i + AHEAD) {
+            if let Some(&later) = self.scratch.fresh.get(i + self.ahead) {
                 self.comparison.prefetch(later);
             }
             let node = self.scratch.fresh[i];

@@ -289,7 +289,7 @@ mod tests {
         let layers: Vec<_> = exported.layers.iter().map(lists).collect();
         assert_eq!(layers[0], [vec![1, 2], vec![0], vec![2, 1, 0]]);
         assert_eq!(layers[1], [vec![1], vec![0, 1]]);
-        assert_eq!(layers[2], [vec![]; 1]);
+        assert_eq!(layers[2], [Vec::<u32>::new()]);
     }
 
     #[test]
