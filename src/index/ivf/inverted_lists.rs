@@ -11,6 +11,11 @@
 //! ids      [ 7 12 30 31 90 | 2 5 88 | ...                 ]    ascending within a list
 //! position   0  1  2  3  4   5 6  7
 //! ```
+//!
+//! Distances to centroids are f32 arithmetic, whose squares overflow for values above 10¹⁹ and
+//! vanish below 10⁻¹⁹. So vectors of such sizes are clustered in another unit, a power of two.
+
+use std::borrow::Cow;
 
 use crate::math::kmeans::{KMeans, KMeansParams, group};
 use crate::simd::pairwise::squared_euclidean_f32_rows;
@@ -20,7 +25,10 @@ use crate::vectors::Vectors;
 /// an *id* a row of the base.
 #[derive(Debug)]
 pub(crate) struct InvertedLists {
-    /// nlist × dim.
+    /// What values are multiplied by before they are compared with centroids: a power of two, 1 for
+    /// values of ordinary size.
+    unit: f32,
+    /// nlist × dim, in that unit.
     centroids: Vec<f32>,
     dim: usize,
     /// Where each list starts among the positions, and the end: nlist + 1 numbers.
@@ -30,8 +38,16 @@ pub(crate) struct InvertedLists {
 }
 
 impl InvertedLists {
-    /// Clusters the base, which is not empty, into `nlist` lists, or as many as there are rows.
+    /// Clusters the base, which is not empty, into `nlist` lists, or as many as there are rows; 0
+    /// asks for [`lists_for`] it.
     pub(crate) fn train(base: &Vectors, nlist: usize, seed: u64) -> Self {
+        let unit = unit_for(base);
+        let base = &*in_unit(base, unit);
+        let nlist = if nlist == 0 {
+            lists_for(base.len())
+        } else {
+            nlist
+        };
         // k-means may learn from a sample. Then every row of the base is given to its nearest
         // centroid.
         let params = KMeansParams {
@@ -45,6 +61,7 @@ impl InvertedLists {
         let (starts, ids) = group(&clusters.assign(base), clusters.centroids().nrows());
         let centroids = clusters.centroids().iter().copied().collect();
         Self {
+            unit,
             centroids,
             dim: base.dim(),
             starts,
@@ -95,6 +112,7 @@ impl InvertedLists {
     /// The `nprobe` lists of nearest centroid with their squared distances, nearest first.
     pub(crate) fn nearest(&self, query: &[f32], nprobe: usize) -> Vec<(f32, u32)> {
         let mut distances = vec![0.0; self.centroids.len() / self.dim];
+        let query = &*scaled(query, self.unit);
         squared_euclidean_f32_rows(query, &self.centroids, &mut distances);
         least(distances.into_iter(), nprobe)
     }
@@ -102,6 +120,57 @@ impl InvertedLists {
     pub(crate) fn memory_bytes(&self) -> usize {
         size_of_val(&*self.centroids) + size_of_val(&*self.starts) + size_of_val(&*self.ids)
     }
+}
+
+/// How many lists suit `n` vectors: 4 · √n, but 39 vectors a list at least.
+///
+/// A query costs nlist + n · nprobe / nlist distances if lists are of equal length, least for nlist
+/// = √(n · nprobe): that is 4 · √n where 16 lists are searched, the least that FAISS's
+/// guidelines for an index name (4 · √n to 16 · √n). From fewer than 39 vectors a centroid,
+/// FAISS warns, k-means learns little.
+fn lists_for(n: usize) -> usize {
+    let by_root = (4.0 * (n as f64).sqrt()).round() as usize;
+    by_root.min(n / 39).max(1)
+}
+
+/// Sizes of values whose squares and sums of squares are good f32 numbers.
+const ORDINARY: std::ops::RangeInclusive<f32> = 1e-12..=1e15;
+
+/// The unit in which to cluster the base: see [`InvertedLists::unit`].
+fn unit_for(base: &Vectors) -> f32 {
+    let values = base.floats().unwrap_or_default();
+    let largest = values
+        .iter()
+        .fold(0.0f32, |most, value| most.max(value.abs()));
+    if largest == 0.0 || ORDINARY.contains(&largest) {
+        return 1.0;
+    }
+    // Between 1 and 2 for the largest. The exponent of the smallest floats is −149, and 2¹⁴⁹ is
+    // too large for a float; 2¹²⁶ is enough to make them ordinary.
+    let exponent = -f64::from(largest).log2().floor();
+    exponent.clamp(-126.0, 126.0).exp2() as f32
+}
+
+/// The base in that unit, a copy where it is another than its own.
+fn in_unit(base: &Vectors, unit: f32) -> Cow<'_, Vectors> {
+    match base.floats() {
+        Some(values) if unit != 1.0 => {
+            let values = scaled(values, unit).into_owned();
+            Cow::Owned(Vectors::from_floats(base.dim(), values).expect("finite"))
+        }
+        _ => Cow::Borrowed(base),
+    }
+}
+
+/// The values times `unit`. What is too large for a float stays finite.
+fn scaled(values: &[f32], unit: f32) -> Cow<'_, [f32]> {
+    if unit == 1.0 {
+        return Cow::Borrowed(values);
+    }
+    let scaled = values
+        .iter()
+        .map(|value| (value * unit).clamp(f32::MIN, f32::MAX));
+    Cow::Owned(scaled.collect())
 }
 
 /// The `nprobe` lists of least distance with their distances, nearest first.
