@@ -18,7 +18,7 @@
 use std::sync::Arc;
 
 use super::pq_lists::{Plan, PqLists};
-use crate::index::ivf::product_quantizer::{Loss, Subspaces};
+use crate::index::ivf::coding::Coding;
 use crate::index::parameters::{parameters, positive};
 use crate::index::{Build, BuildError, Found, Index, Parameters, check_base};
 use crate::simd::pq_scan::MOST_SUBQUANTIZERS;
@@ -27,14 +27,15 @@ use crate::vectors::{Row, Vectors};
 parameters! {
     /// How an [`IvfPq`] is built.
     pub struct IvfPqParams {
-        /// Inverted lists: k-means clusters.
+        /// Inverted lists: k-means clusters; 0 for √n.
         ///
         /// No more than there are vectors are made.
-        nlist: usize = 256;
-        /// Sub-quantisers, at most 257.
+        nlist: usize = 0;
+        /// Sub-quantisers, at most 257; 0 for a number that suits the data.
         ///
-        /// No more than there are dimensions are made.
-        m: usize = 64;
+        /// It is chosen by what estimates are worth on rows of the base: see `coding`. No more than
+        /// there are dimensions are made.
+        m: usize = 0;
         /// Bits of a sub-quantiser's code: 4 or 8.
         ///
         /// A vector's code takes `m` · `nbits` / 8 bytes.
@@ -54,11 +55,11 @@ parameters! {
         /// Lists that a query searches.
         ///
         /// More, if they hold fewer than k vectors.
-        nprobe: usize = 16, sweep [4, 8, 16, 32];
+        nprobe: usize = 16, sweep [4, 8, 16, 32, 64, 128];
         /// Candidates ranked by their vectors, times k.
         ///
         /// With 0 the k that seem nearest by their codes are returned.
-        refine: usize = 10, sweep [0, 4, 10];
+        refine: usize = 10, sweep [0, 4, 10, 30];
     }
 }
 
@@ -128,7 +129,7 @@ impl Build for IvfPq {
     ///
     /// # Errors
     /// If `base` is empty or a parameter is outside its range.
-    fn build(base: Arc<Vectors>, params: IvfPqParams) -> Result<Self, BuildError> {
+    fn build(base: Arc<Vectors>, mut params: IvfPqParams) -> Result<Self, BuildError> {
         check_base(&base)?;
         let IvfPqParams {
             nlist,
@@ -137,14 +138,13 @@ impl Build for IvfPq {
             keep_vectors,
             seed,
         } = params;
-        // `Plan` is not checked again: `PqLists` relies on these ranges.
-        positive("nlist", nlist)?;
-        // More sums of eight bits could overflow 16 bits in the scan.
-        if !(1..=MOST_SUBQUANTIZERS).contains(&m) {
+        // `Plan` is not checked again: `PqLists` relies on these ranges. More sums of eight bits
+        // could overflow 16 bits in the scan.
+        if m > MOST_SUBQUANTIZERS {
             return Err(BuildError::InvalidParameter {
                 name: "m",
                 received: m as f64,
-                expected: "1 to 257",
+                expected: "0 to 257",
             });
         }
         if ![4, 8].contains(&nbits) {
@@ -155,23 +155,29 @@ impl Build for IvfPq {
             });
         }
         // Two bits a component: at four bits a sub-quantiser codes two of them, at eight bits four.
-        let components = (m * nbits / 2).min(base.dim());
-        let subspaces = Subspaces::deal(components, m);
+        let coding = (m > 0).then(|| Coding {
+            components: (m * nbits / 2).min(base.dim()),
+            subquantizers: m,
+        });
         let plan = Plan {
             nlist,
-            subspaces,
+            coding,
             nbits,
-            loss: Loss::PLAIN,
+            threshold: 0.0,
             keep_vectors,
             seed,
         };
+        let built = PqLists::build(&base, &plan);
+        // What was chosen is what the index and the record show.
+        params.nlist = built.nlist();
+        params.m = built.subquantizers();
         // The default refines by vectors, which are not there in this case.
         let mut search = IvfPqSearch::default();
         if !keep_vectors {
             search.refine = 0;
         }
         Ok(Self {
-            built: Arc::new(PqLists::build(&base, &plan)),
+            built: Arc::new(built),
             params,
             search,
         })
@@ -386,12 +392,7 @@ mod tests {
             received,
             expected,
         };
-        assert_eq!(
-            with(0, 1, 4).unwrap_err(),
-            error("nlist", 0.0, "at least 1")
-        );
-        assert_eq!(with(1, 0, 4).unwrap_err(), error("m", 0.0, "1 to 257"));
-        assert_eq!(with(1, 258, 4).unwrap_err(), error("m", 258.0, "1 to 257"));
+        assert_eq!(with(1, 258, 4).unwrap_err(), error("m", 258.0, "0 to 257"));
         assert_eq!(with(1, 1, 5).unwrap_err(), error("nbits", 5.0, "4 or 8"));
         let ivf = with(99, 257, 8).unwrap();
         assert_eq!(ivf.query(&[0.0; 3], 10).unwrap().len(), 10);

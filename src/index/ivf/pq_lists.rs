@@ -47,10 +47,13 @@
 
 use std::cell::RefCell;
 
-use ndarray::Axis;
+use ndarray::{ArrayView2, Axis};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 use crate::distance::{Metric, Ranker};
+use crate::index::ivf::coding::Coding;
 use crate::index::ivf::inverted_lists::{InvertedLists, least};
 use crate::index::ivf::product_quantizer::{Loss, ProductQuantizer, Subspaces};
 use crate::index::support::projection::{Projected, ProjectedQuery, Projection};
@@ -64,13 +67,26 @@ use crate::vectors::{Row, Vectors};
 /// waiting for memory against pushing out of the cache what is not read yet.
 const AHEAD: usize = 6;
 
+/// Rows that are asked for as queries to learn how far estimates are off.
+const PROBES: usize = 128;
+/// Lists that these search, candidates that they compare, and neighbours of which the error counts.
+const PROBED_LISTS: usize = 8;
+const PROBED_CANDIDATES: usize = 100;
+const PROBED_NEIGHBORS: usize = 10;
+/// The part of the neighbours whose estimates are not farther off than [`PqLists::slack`] says. Of
+/// the others most are found nevertheless, for few are at the very limit.
+const WITHIN_SLACK: f64 = 0.995;
+
 /// How the lists are made.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
+    /// Lists; 0 for √n.
     pub nlist: usize,
-    pub subspaces: Subspaces,
+    /// What is coded; by default what [`Coding::choose`] chooses.
+    pub coding: Option<Coding>,
     pub nbits: usize,
-    pub loss: Loss,
+    /// T of [`Loss::score_aware`]; 0 for the squared error.
+    pub threshold: f64,
     pub keep_vectors: bool,
     pub seed: u64,
 }
@@ -85,7 +101,12 @@ pub(crate) struct PqLists {
     norms: Vec<f32>,
     quantizer: ProductQuantizer,
     codes: Codes,
-    biases: Biases,
+    /// What each vector adds to all its estimates, by position, in the steps of its list.
+    biases: Vec<u16>,
+    /// By list.
+    scales: Vec<Scale>,
+    /// An estimate is at most this share of itself above the distance, nearly always.
+    slack: f32,
     /// The vectors in the order of the lists, if they are kept.
     rows: Option<Vectors>,
 }
@@ -98,10 +119,13 @@ enum Codes {
     Bytes(Vec<u8>),
 }
 
-/// What each vector adds to all its estimates, in 16 bits: value · step + least.
-#[derive(Debug)]
-struct Biases {
-    values: Vec<u16>,
+/// What the numbers of a list stand for. Lists of small residuals and of large ones have codes and
+/// biases as fine as they need.
+#[derive(Debug, Clone, Copy)]
+struct Scale {
+    /// The root of the mean squared length of the residuals: what codes are multiplied by.
+    size: f32,
+    /// A bias is `least` + its 16 bits · `step`.
     least: f32,
     step: f32,
 }
@@ -130,34 +154,55 @@ struct Tables {
     offset: f32,
 }
 
+impl Plan {
+    /// Which components are coded by which sub-quantiser.
+    fn subspaces(&self, base: &Vectors, components: ArrayView2<'_, f64>) -> Subspaces {
+        if let Some(Coding {
+            components,
+            subquantizers,
+        }) = self.coding
+        {
+            return Subspaces::deal(components, subquantizers);
+        }
+        let chosen = Coding::choose(base, components, self.seed);
+        // It is chosen for four bits; of eight half as many are needed.
+        let subquantizers = (chosen.subquantizers * 4).div_ceil(self.nbits);
+        Subspaces::deal(chosen.components, subquantizers)
+    }
+}
+
 impl PqLists {
     /// Projects, clusters and encodes `base`, which is not empty.
     pub fn build(base: &Vectors, plan: &Plan) -> Self {
         // Rows of the map in the order of the subspaces: the coordinates of a subspace then lie
         // side by side, and nothing is rearranged for a query.
-        let order = &plan.subspaces.order;
+        let mut subspaces = None;
         let (projection, projected) = Projection::fit(base, plan.seed, |components| {
-            components.select(Axis(0), order)
+            let chosen = plan.subspaces(base, components);
+            let map = components.select(Axis(0), &chosen.order);
+            subspaces = Some(chosen);
+            map
         });
+        let subspaces = subspaces.expect("the map was asked for");
         let Projected { coordinates, rests } = projected;
-        let coordinates =
-            Vectors::from_floats(order.len(), coordinates).expect("scaled values are finite");
+        let coordinates = Vectors::from_floats(subspaces.order.len(), coordinates)
+            .expect("scaled values are finite");
 
-        // Codes are made of residuals, which are smaller than the vectors and alike in all lists.
-        // So one quantiser serves all lists. Residuals, codes and biases are by position, `rests`
-        // is by id.
-        let lists = InvertedLists::train(&coordinates, plan.nlist, plan.seed);
-        let residuals = residuals(&lists, &coordinates);
-        let Plan {
-            subspaces,
-            nbits,
-            loss,
-            seed,
-            ..
-        } = plan;
-        let quantizer = ProductQuantizer::train(&residuals, subspaces, *nbits, *loss, *seed);
-        let codes = quantizer.encode_all(&residuals, *loss);
-        let biases = Biases::compute(&lists, &quantizer, &residuals, &codes, &rests, *loss);
+        // Codes are made of residuals, which are smaller than the vectors and, in the unit of their
+        // list, alike in all lists. So one quantiser serves all lists. Residuals, codes and biases
+        // are by position, `rests` is by id.
+        let nlist = match plan.nlist {
+            0 => (base.len() as f64).sqrt().round() as usize,
+            nlist => nlist,
+        };
+        let lists = InvertedLists::train(&coordinates, nlist, plan.seed);
+        let (residuals, sizes) = residuals(&lists, &coordinates);
+        let loss = Loss::score_aware(plan.threshold, residuals.dim());
+        let quantizer =
+            ProductQuantizer::train(&residuals, &subspaces, plan.nbits, loss, plan.seed);
+        let codes = quantizer.encode_all(&residuals, loss);
+        let exact = exact_biases(&lists, &quantizer, &residuals, &sizes, &codes, &rests, loss);
+        let (biases, scales) = rounded_biases(&lists, &sizes, &exact);
 
         // With ‖c‖² at hand, a query's distances to all centroids follow from its products
         // with them.
@@ -173,7 +218,7 @@ impl PqLists {
         if let Some(rows) = &rows {
             rows.in_huge_pages();
         }
-        Self {
+        let mut built = Self {
             dim: base.dim(),
             projection,
             lists,
@@ -181,12 +226,26 @@ impl PqLists {
             quantizer,
             codes,
             biases,
+            scales,
+            slack: f32::INFINITY,
             rows,
-        }
+        };
+        built.slack = built.measured_slack(plan.seed);
+        built
+    }
+
+    /// The number of lists.
+    pub fn nlist(&self) -> usize {
+        self.lists.nlist()
+    }
+
+    /// The number of sub-quantisers.
+    pub fn subquantizers(&self) -> usize {
+        self.quantizer.m()
     }
 
     pub fn len(&self) -> usize {
-        self.biases.values.len()
+        self.biases.len()
     }
 
     pub fn dim(&self) -> usize {
@@ -201,7 +260,7 @@ impl PqLists {
             Codes::Bytes(codes) => size_of_val(&**codes),
         };
         let rows = self.rows.as_ref().map_or(0, Vectors::memory_bytes);
-        codes + size_of_val(&*self.biases.values) + size_of_val(self.lists.ids()) + rows
+        codes + size_of_val(&*self.biases) + size_of_val(self.lists.ids()) + rows
     }
 
     pub fn memory_bytes(&self) -> usize {
@@ -210,6 +269,7 @@ impl PqLists {
             self.lists.memory_bytes() - size_of_val(self.lists.ids()) + size_of_val(&*self.norms);
         self.vector_bytes()
             + of_lists
+            + size_of_val(&*self.scales)
             + self.quantizer.memory_bytes()
             + self.projection.memory_bytes()
     }
@@ -227,8 +287,9 @@ impl PqLists {
             let mut visits = self.scan(k, nprobe, candidates, scratch);
             let top = match &self.rows {
                 Some(rows) => {
-                    visits.distances = scratch.found.len();
-                    self.by_vectors(rows, query, k, &scratch.found)
+                    let (top, compared) = self.by_vectors(rows, query, k, &mut scratch.found);
+                    visits.distances = compared;
+                    top
                 }
                 None => self.by_estimates(k, &scratch.found),
             };
@@ -293,22 +354,80 @@ impl PqLists {
         scan.finish()
     }
 
-    /// The `k` best candidates by exact distance.
-    fn by_vectors(&self, rows: &Vectors, query: Row<'_>, k: usize, found: &[Scored]) -> TopK {
+    /// The `k` best candidates by exact distance, and how many were compared. Candidates come in the
+    /// order of their estimates. The first whose distance is sure to be above the k-th ends it, or
+    /// as good as sure: see `slack`.
+    fn by_vectors(
+        &self,
+        rows: &Vectors,
+        query: Row<'_>,
+        k: usize,
+        found: &mut [Scored],
+    ) -> (TopK, usize) {
+        found.sort_unstable_by(nearer);
         // The first rows are asked for from memory now, each later one while the row AHEAD places
         // before it is compared.
         let fetch = |candidate: &Scored| rows.row(candidate.position as usize).prefetch();
         let ranker = Ranker::new(rows, Metric::Euclidean, query);
         let mut top = TopK::new(k);
         found.iter().take(AHEAD).for_each(fetch);
+        let square_scale = self.projection.scale().powi(2);
         for (i, candidate) in found.iter().enumerate() {
+            let least = f64::from(candidate.estimate * (1.0 - self.slack)) / square_scale;
+            if least > top.threshold() {
+                return (top, i);
+            }
             found.get(i + AHEAD).into_iter().for_each(fetch);
             let position = candidate.position as usize;
             if let Some(reduced) = ranker.reduced_within(position, top.threshold()) {
                 top.push(self.lists.ids()[position], reduced);
             }
         }
-        top
+        (top, found.len())
+    }
+
+    /// [`PqLists::slack`], measured: some rows are asked for as queries, and the estimates of their
+    /// neighbours compared with the distances.
+    fn measured_slack(&self, seed: u64) -> f32 {
+        let Some(rows) = &self.rows else {
+            return f32::INFINITY;
+        };
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let count = rows.len().min(PROBES);
+        let queries = rand::seq::index::sample(&mut rng, rows.len(), count).into_vec();
+        let shares = queries
+            .into_par_iter()
+            .flat_map_iter(|query| self.shares_above(rows, query));
+        let mut shares: Vec<f32> = shares.collect();
+        shares.sort_unstable_by(f32::total_cmp);
+        let last = (shares.len() as f64 * WITHIN_SLACK) as usize;
+        shares
+            .get(last)
+            .map_or(f32::INFINITY, |share| share.max(0.0))
+    }
+
+    /// By which share of themselves the estimates of a row's nearest are above the distances.
+    fn shares_above(&self, rows: &Vectors, query: usize) -> Vec<f32> {
+        let square_scale = self.projection.scale().powi(2);
+        let ranker = Ranker::new(rows, Metric::Euclidean, rows.row(query));
+        SCRATCH.with_borrow_mut(|scratch| {
+            self.prepare(&rows.row(query).to_floats(), scratch);
+            self.scan(PROBED_NEIGHBORS, PROBED_LISTS, PROBED_CANDIDATES, scratch);
+            let mut pairs: Vec<(f32, f32)> = Vec::new();
+            for candidate in &scratch.found {
+                // The query itself is no neighbour: its code has the error 0.
+                if candidate.position as usize != query {
+                    let reduced = ranker.reduced(candidate.position as usize) * square_scale;
+                    pairs.push((reduced as f32, candidate.estimate));
+                }
+            }
+            pairs.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
+            let nearest = pairs.into_iter().take(PROBED_NEIGHBORS);
+            let above = nearest.filter(|&(reduced, estimate)| estimate > reduced);
+            above
+                .map(|(reduced, estimate)| 1.0 - reduced / estimate)
+                .collect()
+        })
     }
 
     /// The `k` best candidates by their estimates.
@@ -325,52 +444,69 @@ impl PqLists {
     }
 }
 
-/// Each vector less the centroid of its list, in the order of the lists.
-fn residuals(lists: &InvertedLists, coordinates: &Vectors) -> Vectors {
+/// Each vector less the centroid of its list, in the order of the lists and in the unit of its
+/// list: the root of the mean squared length. And these units.
+fn residuals(lists: &InvertedLists, coordinates: &Vectors) -> (Vectors, Vec<f32>) {
     let dim = coordinates.dim();
     let mut residuals = lists.in_list_order(coordinates).to_floats();
+    let list_of = lists.list_of_positions();
     residuals
         .par_chunks_exact_mut(dim)
-        .zip(lists.list_of_positions())
-        .for_each(|(row, list)| {
+        .zip(&list_of)
+        .for_each(|(row, &list)| {
             for (value, centroid) in row.iter_mut().zip(lists.centroid(list)) {
                 *value -= centroid;
             }
         });
-    Vectors::from_floats(dim, residuals).expect("differences of coordinates are finite")
+    let size = |list: usize| {
+        let positions = lists.list(list);
+        let values = &residuals[positions.start * dim..positions.end * dim];
+        let sum: f64 = values.iter().map(|&value| f64::from(value).powi(2)).sum();
+        let size = (sum / positions.len().max(1) as f64).sqrt() as f32;
+        // Copies of one vector, whose residuals are zero: any unit will do.
+        if size.is_normal() { size } else { 1.0 }
+    };
+    let sizes: Vec<f32> = (0..lists.nlist()).into_par_iter().map(size).collect();
+    residuals
+        .par_chunks_exact_mut(dim)
+        .zip(&list_of)
+        .for_each(|(row, &list)| row.iter_mut().for_each(|value| *value /= sizes[list]));
+    let residuals = Vectors::from_floats(dim, residuals).expect("residuals are finite");
+    (residuals, sizes)
 }
 
-impl Biases {
-    /// The biases of all vectors by position; `residuals` and `codes` are by position, `rests` by
-    /// id.
-    fn compute(
-        lists: &InvertedLists,
-        quantizer: &ProductQuantizer,
-        residuals: &Vectors,
-        codes: &[u8],
-        rests: &[f32],
-        loss: Loss,
-    ) -> Self {
-        // `rests` has one number a row, so this is the number of coordinates.
-        let residuals = residuals.floats().expect("residuals are floats");
-        let dim = residuals.len() / rests.len();
-        let exact: Vec<f32> = lists
-            .list_of_positions()
-            .into_par_iter()
-            .enumerate()
-            .map(|(position, list)| {
-                let residual = &residuals[position * dim..][..dim];
-                let code = &codes[position * quantizer.m()..][..quantizer.m()];
-                let decoded = quantizer.decode(code);
-                let rest = rests[lists.ids()[position] as usize];
-                bias(residual, &decoded, lists.centroid(list), loss) + rest
-            })
-            .collect();
-        Self::rounded(&exact)
-    }
+/// The biases of all vectors by position; `residuals` and `codes` are by position, `rests` by id.
+fn exact_biases(
+    lists: &InvertedLists,
+    quantizer: &ProductQuantizer,
+    residuals: &Vectors,
+    sizes: &[f32],
+    codes: &[u8],
+    rests: &[f32],
+    loss: Loss,
+) -> Vec<f32> {
+    let dim = residuals.dim();
+    let residuals = residuals.floats().expect("residuals are floats");
+    lists
+        .list_of_positions()
+        .into_par_iter()
+        .enumerate()
+        .map(|(position, list)| {
+            let residual = &residuals[position * dim..][..dim];
+            let code = &codes[position * quantizer.m()..][..quantizer.m()];
+            let decoded = quantizer.decode(code);
+            let rest = rests[lists.ids()[position] as usize];
+            bias(residual, &decoded, lists.centroid(list), sizes[list], loss) + rest
+        })
+        .collect()
+}
 
-    /// The numbers in 65,536 steps from the least to the largest.
-    fn rounded(exact: &[f32]) -> Self {
+/// The biases in 65,536 steps from the least of their list to the largest.
+fn rounded_biases(lists: &InvertedLists, sizes: &[f32], exact: &[f32]) -> (Vec<u16>, Vec<Scale>) {
+    let mut biases = Vec::with_capacity(exact.len());
+    let mut scales = Vec::with_capacity(sizes.len());
+    for (list, &size) in sizes.iter().enumerate() {
+        let exact = &exact[lists.list(list)];
         let least = exact.iter().copied().fold(f32::INFINITY, f32::min);
         let most = exact.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         // Where all biases are equal the step would be zero, and rounding would divide by it.
@@ -379,13 +515,14 @@ impl Biases {
         } else {
             1.0
         };
-        let round = |bias: &f32| ((bias - least) / step).round() as u16;
-        Self {
-            values: exact.iter().map(round).collect(),
-            least,
-            step,
-        }
+        biases.extend(
+            exact
+                .iter()
+                .map(|bias| ((bias - least) / step).round() as u16),
+        );
+        scales.push(Scale { size, least, step });
     }
+    (biases, scales)
 }
 
 /// The number that a vector adds to all its estimates, but for the rest.
@@ -398,7 +535,9 @@ impl Biases {
 ///   − ‖r‖² is what brings the sum to 0. (‖r̂‖², as FAISS has it, would leave
 ///   ‖e‖² over.) For other queries e then counts only by ⟨q − x, e⟩, of unknown sign.
 /// - Score-aware: ‖r‖² as it is, for the loss has seen to it that ⟨r, e⟩ is small.
-fn bias(residual: &[f32], decoded: &[f32], centroid: &[f32], loss: Loss) -> f32 {
+///
+/// `residual` and `decoded` are in the unit `size` of their list.
+fn bias(residual: &[f32], decoded: &[f32], centroid: &[f32], size: f32, loss: Loss) -> f32 {
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
     // e need not be computed: ⟨r, r̂⟩ and ‖r‖² say all that is needed of it.
     let own = if loss == Loss::PLAIN {
@@ -406,7 +545,7 @@ fn bias(residual: &[f32], decoded: &[f32], centroid: &[f32], loss: Loss) -> f32 
     } else {
         dot(residual, residual)
     };
-    own + 2.0 * dot(centroid, decoded)
+    own * size * size + 2.0 * size * dot(centroid, decoded)
 }
 
 /// One query on its way through the lists.
@@ -428,19 +567,21 @@ impl Scan<'_> {
     /// limit.
     fn list(&mut self, distance: f32, list: usize) {
         let PqLists { lists, biases, .. } = self.index;
+        let Scale { size, least, step } = self.index.scales[list];
         let positions = lists.list(list);
         self.visits.leaves += 1;
         self.visits.bounds += positions.len();
-        // What is the same for all vectors of a list is one number. `biases.least` and
-        // `tables.offset` are there because biases are kept in 16 bits and tables in 8.
+        // What is the same for all vectors of a list is one number. `least` and `tables.offset`
+        // are there because biases are kept in 16 bits and tables in 8. The codes are in the unit
+        // of the list, so what the tables say of them is multiplied by it.
         let linear = Linear {
-            per_entry: self.tables.per_entry,
-            per_bias: biases.step,
-            offset: distance + self.rest + biases.least + self.tables.offset,
+            per_entry: self.tables.per_entry * size,
+            per_bias: step,
+            offset: distance + self.rest + least + self.tables.offset * size,
         };
         // The limit stays for the whole list. It is lowered below, between lists.
         let scan = pq_scan::Scan {
-            biases: &biases.values,
+            biases,
             positions,
             linear,
             limit: self.limit,
@@ -469,17 +610,18 @@ impl Scan<'_> {
     }
 }
 
+/// The order of candidates: by estimate, ties by position.
+fn nearer(a: &Scored, b: &Scored) -> std::cmp::Ordering {
+    let by_estimate = a.estimate.total_cmp(&b.estimate);
+    by_estimate.then(a.position.cmp(&b.position))
+}
+
 /// Keeps the `count` candidates of least estimate (ties by position), of which there are more;
 /// returns the largest estimate kept.
 fn keep_least(found: &mut Vec<Scored>, count: usize) -> f32 {
-    let key = |a: &Scored, b: &Scored| {
-        a.estimate
-            .total_cmp(&b.estimate)
-            .then(a.position.cmp(&b.position))
-    };
     // Selection, O(n), and no sorting: the order of the candidates does not matter, only which they
     // are. Ties are settled by position, so the result does not depend on when this is called.
-    let (_, last, _) = found.select_nth_unstable_by(count - 1, key);
+    let (_, last, _) = found.select_nth_unstable_by(count - 1, nearer);
     let limit = last.estimate;
     found.truncate(count);
     limit
@@ -507,15 +649,19 @@ mod tests {
     use crate::index::support::test_data::{clustered, rounded};
     use crate::neighbor::Neighbor;
 
-    fn build(base: &Vectors, nbits: usize, loss: Loss) -> PqLists {
-        let subspaces = Subspaces::deal(12, 6);
+    const CODING: Coding = Coding {
+        components: 12,
+        subquantizers: 6,
+    };
+
+    fn build(base: &Vectors, nbits: usize, threshold: f64) -> PqLists {
         PqLists::build(
             base,
             &Plan {
                 nlist: 7,
-                subspaces,
+                coding: Some(CODING),
                 nbits,
-                loss,
+                threshold,
                 keep_vectors: false,
                 seed: 1,
             },
@@ -536,15 +682,21 @@ mod tests {
             for position in lists.lists.list(list) {
                 let id = lists.lists.ids()[position];
                 let row = &projected.coordinates[id as usize * 12..][..12];
-                let residual: Vec<f32> = row.iter().zip(centroid).map(|(x, c)| x - c).collect();
+                let size = lists.scales[list].size;
+                let residual: Vec<f32> = row
+                    .iter()
+                    .zip(centroid)
+                    .map(|(x, c)| (x - c) / size)
+                    .collect();
                 let mut code = vec![0; lists.quantizer.m()];
                 lists
                     .quantizer
                     .encode(&residual, Loss::PLAIN, &mut code, &mut Vec::new());
                 let decoded = lists.quantizer.decode(&code);
-                let to =
-                    |i: usize| f64::from(out.coordinates[i] - centroid[i] - decoded[i]).powi(2);
-                let error = |i: usize| f64::from(residual[i] - decoded[i]).powi(2);
+                let to = |i: usize| {
+                    f64::from(out.coordinates[i] - centroid[i] - decoded[i] * size).powi(2)
+                };
+                let error = |i: usize| f64::from((residual[i] - decoded[i]) * size).powi(2);
                 let squared: f64 = (0..12).map(|i| to(i) - error(i)).sum();
                 let rests = f64::from(out.rest) + f64::from(projected.rests[id as usize]);
                 all.push((
@@ -575,7 +727,7 @@ mod tests {
         let (floats, queries) = (clustered(900, 20, 1), clustered(10, 20, 2));
         for base in [rounded(&floats), floats] {
             for (nbits, tolerance) in [(8, 0.002), (4, 0.05)] {
-                let lists = build(&base, nbits, Loss::PLAIN);
+                let lists = build(&base, nbits, 0.0);
                 for query in (0..queries.len()).map(|row| queries.row_to_floats(row)) {
                     let mut expected = by_definition(&base, &lists, &query);
                     expected.sort_by_key(|&(id, _)| id);
@@ -600,7 +752,7 @@ mod tests {
     #[test]
     fn what_is_kept_while_scanning_is_what_is_least_in_all() {
         let (base, queries) = (clustered(900, 20, 1), clustered(10, 20, 2));
-        let lists = build(&base, 4, Loss::score_aware(0.5, 12));
+        let lists = build(&base, 4, 0.5);
         for query in (0..queries.len()).map(|row| queries.row_to_floats(row)) {
             let all = search(&lists, &query, 900, 7, 900);
             for k in [1, 5, 40] {
@@ -612,7 +764,7 @@ mod tests {
     #[test]
     fn more_lists_follow_until_there_are_k() {
         let base = clustered(900, 20, 1);
-        let lists = build(&base, 4, Loss::PLAIN);
+        let lists = build(&base, 4, 0.0);
         assert_eq!(
             search(&lists, &base.row_to_floats(3), 500, 1, 500).len(),
             500
