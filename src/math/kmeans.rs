@@ -134,7 +134,8 @@ impl KMeans {
     /// The number of the nearest centroid of each row of `data` (n × d), ties to the lower number.
     ///
     /// The nearest is that of squared distances by differences in f64, whatever the magnitudes:
-    /// they are right to a relative error of (d + 4) · 2⁻⁵³. Any machine gives the same answer.
+    /// they are right to a relative error of (d + 4) · 2⁻⁵³. Any machine gives the same
+    /// answer.
     ///
     /// # Panics
     /// If `data` has another dimension.
@@ -167,8 +168,8 @@ fn training_sample(data: &Vectors, params: &KMeansParams, rng: &mut ChaCha8Rng) 
     Some(data.select(&rows).expect("sampled rows exist"))
 }
 
-/// The mean of each cluster's rows: k × d. `labels` says in which of the `centroids`' clusters each
-/// row is.
+/// The mean of each cluster's rows: k × d. `labels` says in which of the `centroids`' clusters
+/// each row is.
 ///
 /// The sums are in f64 and in the order of the rows, so that threads make no difference.
 fn means(data: &Vectors, centroids: ArrayView2<'_, f32>, labels: &[u32]) -> Array2<f32> {
@@ -291,17 +292,9 @@ mod tests {
         let centroids = clusters.centroids();
         for (row, &label) in labels.iter().enumerate() {
             let values = data.row_to_floats(row);
-            let to = |c: usize| {
-                centroids
-                    .row(c)
-                    .iter()
-                    .zip(&values)
-                    .map(|(c, v)| (c - v).powi(2))
-                    .sum::<f32>()
-            };
-            let least = (0..7).map(to).fold(f32::INFINITY, f32::min);
-            // Squares of coordinates up to 400 are rounded to about 0.05.
-            assert!(to(label as usize) <= least + 0.2, "row {row}");
+            let to = |c: usize| Metric::Euclidean.reduced(&centroids.row(c).to_vec(), &values);
+            let least = (0..7).map(to).fold(f64::INFINITY, f64::min);
+            assert_eq!(to(label as usize), least, "row {row}");
         }
         for (cluster, centroid) in centroids.rows().into_iter().enumerate() {
             let rows: Vec<usize> = (0..data.len())

@@ -6,13 +6,13 @@
 //! for x in rows { for c in centroids { distance(x, c) = Σ (xᵢ − cᵢ)² } }
 //! ```
 //!
-//! Leaving ‖x‖² out, which is the same for all centroids, one compares ‖c‖² − 2·x·c, and the
-//! products x·c are one matrix product, at many times the speed. But they *cancel*: far from the
-//! origin the terms are large, their difference is small, and the rounding of the terms is all that
-//! is left of it. So the products only exclude, and never decide:
+//! Leaving ‖x‖² out, which is the same for all centroids, one compares ‖c‖² − 2·x·c,
+//! and the products x·c are one matrix product, at many times the speed. But they *cancel*: far
+//! from the origin the terms are large, their difference is small, and the rounding of the terms is
+//! all that is left of it. So the products only exclude, and never decide:
 //!
 //! ```text
-//! 1. f32 products    each centroid's distance lies within ± what rounding can do, from ‖x‖ and ‖c‖
+//! 1. f32 products    each distance lies within ± what rounding can do, from ‖x‖ and ‖c‖
 //!                    one centroid below all others by more than that: it is the nearest
 //! 2. f64 products    the same again, for a row for which step 1 leaves many centroids
 //! 3. differences     in f64, of the few that are left
@@ -25,7 +25,8 @@
 //!
 //! The bound of step 1 is that of N. J. Higham, *Accuracy and Stability of Numerical Algorithms*,
 //! 2nd ed., SIAM 2002, section 3.1: a sum of d products, added in any order, is off by at most
-//! γ·‖x‖·‖c‖, where γ = d·u / (1 − d·u), and u is half a unit in the last place of 1.
+//! γ·‖x‖·‖c‖, where γ = d·u / (1 − d·u), and the unit roundoff u is 2⁻²⁴
+//! in f32 and 2⁻⁵³ in f64.
 
 use std::cmp::Ordering;
 use std::ops::Range;
@@ -52,13 +53,13 @@ const FEW: usize = 8;
 const MANY: usize = 8;
 
 /// Binary exponent to which the largest coordinate of a moved centroid is brought. The squares of
-/// all that is above 2⁻⁸⁰ times as much are then above 2⁻¹⁰⁰, and ‖x‖·‖c‖ does not overflow for any
-/// row whose square is finite.
+/// all that is above 2⁻⁸⁰ times as much are then above 2⁻¹⁰⁰, and ‖x‖·‖c‖
+/// does not overflow for any row whose square is finite.
 const EXPONENT: i32 = 30;
 
 /// The type in which products are taken.
 trait Real: LinalgScalar + From<f32> + Into<f64> + PartialOrd + Send + Sync {
-    /// u, half a unit in the last place of 1.
+    /// u, the largest relative error of a rounding.
     const ROUNDOFF: f64;
     /// More than what a product of two moved values can lose below the smallest number.
     const VANISHING: f64;
@@ -70,8 +71,8 @@ trait Real: LinalgScalar + From<f32> + Into<f64> + PartialOrd + Send + Sync {
 
 impl Real for f32 {
     const ROUNDOFF: f64 = f32::EPSILON as f64 / 2.0;
-    // What vanishes is off by 2⁻¹⁵⁰: a value of a row, to be multiplied by 2³⁰ at most; one of a
-    // centroid, to be multiplied by the row's length; or a product.
+    // What vanishes is off by 2⁻¹⁵⁰: a value of a row, to be multiplied by 2³⁰ at most;
+    // one of a centroid, to be multiplied by the row's length; or a product.
     const VANISHING: f64 = 1.0 / (1u128 << 100) as f64;
     const INFINITY: Self = Self::INFINITY;
 
@@ -123,8 +124,8 @@ struct Moved<T> {
 struct Length<T> {
     /// At least ‖x‖.
     norm: T,
-    /// At least what differences in f64 may be off by, for ‖x‖²: these have the last word, and no
-    /// centroid that they would choose may be excluded.
+    /// At least what differences in f64 may be off by, for ‖x‖²: these have the last word, and
+    /// no centroid that they would choose may be excluded.
     slack: T,
 }
 
@@ -404,18 +405,20 @@ fn gamma<T: Real>(count: f64) -> f64 {
     }
 }
 
-/// A squared distance by differences in f64 is off by no more than this times ‖x‖² + ‖c‖².
+/// A squared distance by differences in f64 is off by no more than this times ‖x‖² +
+/// ‖c‖².
 fn differences(dim: f64) -> f64 {
-    // ‖x − c‖² ≤ 2·(‖x‖² + ‖c‖²), and the sum is of d squares, with 4 roundings in each.
+    // ‖x − c‖² ≤ 2·(‖x‖² + ‖c‖²), and the sum is of d squares, with 4 roundings
+    // in each.
     2.0 * (dim + 4.0) * f64::ROUNDOFF
 }
 
 impl<T: Real> Moved<T> {
     /// Appends the bounds of a centroid of this squared length.
     ///
-    /// The distance, less ‖x‖², is ‖c‖² − 2·x·c. Of the roundings, d are in the product, four in
-    /// moving x and c, and four in the two additions and the comparison: they are all of terms of
-    /// at most ‖c‖² + 2·‖x‖·‖c‖.
+    /// The distance, less ‖x‖², is ‖c‖² − 2·x·c. Of the roundings, d are in the
+    /// product, four in moving x and c, and four in the two additions and the comparison: they are
+    /// all of terms of at most ‖c‖² + 2·‖x‖·‖c‖.
     fn push_bounds(&mut self, squared_length: f64, dim: usize) {
         let dim = dim as f64;
         let length = squared_length.sqrt();
@@ -449,8 +452,8 @@ impl<T: Real> Moved<T> {
     }
 }
 
-/// Bounds of one row's distances less ‖x‖², and what they leave: a thread's buffers, used again for
-/// each row.
+/// Bounds of one row's distances less ‖x‖², and what they leave: a thread's buffers, used
+/// again for each row.
 struct Bounds<T> {
     lower: Vec<T>,
     upper: Vec<T>,
@@ -610,7 +613,7 @@ mod tests {
     fn two_clusters_far_apart() {
         for far in [1e2, 1e4, 1e6] {
             let values = uniform(500 * 8).enumerate();
-            let side = |i: usize| if i / 8 % 2 == 0 { far } else { -far };
+            let side = |i: usize| if (i / 8).is_multiple_of(2) { far } else { -far };
             check_rows(8, values.map(|(i, value)| value + side(i)).collect(), 41);
         }
     }
