@@ -21,8 +21,8 @@
 //!
 //! - What the components leave out of q and x is taken to be at right angles. So twice the product
 //!   of the two is missing: it is computed for each pair.
-//! - A code makes an error e, and the estimate is off by 2⟨q − x, e⟩. Codes are not there yet, so
-//!   that is drawn at random, as large as optimal codes for a normal distribution make it.
+//! - A code makes an error e, and the estimate is off by 2⟨q − x, e⟩. Codes are not there
+//!   yet, so that is drawn at random, as large as optimal codes for a normal distribution make it.
 //!
 //! What it is bad at: the sample has fewer rows than the base, and neighbours in it are farther
 //! away. Many more rows need some more candidates than are counted here.
@@ -33,6 +33,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
+use crate::simd::pairwise::squared_euclidean_f32_rows;
 use crate::simd::pq_scan::MOST_SUBQUANTIZERS;
 use crate::vectors::Vectors;
 
@@ -68,8 +69,8 @@ const RESIDUAL: f64 = 0.6;
 const SCANNED: f64 = 1.0 / 16.0;
 /// Nanoseconds of two bits of a code in a scan, of a dimension of the projection for each
 /// component, and of a candidate's row: of any, and for each of its bytes. Fitted to
-/// `measure --index ivf_pq --sweep "m=64,128,192;nprobe=16,64,128;refine=2,4,10,20"` on 40,000 × 384
-/// floats and on pixels, AVX2. Only their ratios matter.
+/// `measure --index ivf_pq --sweep "m=64,128,192;nprobe=16,64,128;refine=2,4,10,20"` on 40,000 rows
+/// of 384 floats and on pixels, AVX2. Only their ratios matter.
 const CODE_NS: f64 = 0.014;
 const PROJECTION_NS: f64 = 0.12;
 const ROW_NS: f64 = 60.0;
@@ -192,7 +193,7 @@ impl Sample {
         let values = self.rows.as_slice().expect("made in row order");
         let mut squared = vec![0.0; self.rows.nrows()];
         let query_values = &values[query * dim..][..dim];
-        crate::simd::pairwise::squared_euclidean_f32_rows(query_values, values, &mut squared);
+        squared_euclidean_f32_rows(query_values, values, &mut squared);
         let mut order: Vec<usize> = (0..squared.len()).filter(|&row| row != query).collect();
         order.sort_unstable_by(|&a, &b| squared[a].total_cmp(&squared[b]).then(a.cmp(&b)));
         order.truncate(NEIGHBORS);
@@ -244,8 +245,8 @@ impl Sample {
     }
 }
 
-/// The standard deviation of 2⟨q − x, e⟩ for ‖q − x‖ = 1: differences and errors are both spread
-/// over the components as the queries' variance is.
+/// The standard deviation of 2⟨q − x, e⟩ for ‖q − x‖ = 1: differences and errors are
+/// both spread over the components as the queries' variance is.
 fn noise(kept: &Array2<f32>, coding: Coding) -> f64 {
     let (mut sum, mut squares) = (0.0f64, 0.0);
     for column in kept.axis_iter(Axis(1)) {
@@ -263,4 +264,46 @@ fn noise(kept: &Array2<f32>, coding: Coding) -> f64 {
 /// A number of the standard normal distribution, nearly: the sum of twelve uniform ones.
 fn normal(rng: &mut ChaCha8Rng) -> f64 {
     (0..12).map(|_| rng.random::<f64>()).sum::<f64>() - 6.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `n` rows of `dim` values, of a normal distribution whose variance is the same in the first
+    /// `flat` of them and a hundredth in the others.
+    fn normal_rows(n: usize, dim: usize, flat: usize) -> Vectors {
+        let mut rng = ChaCha8Rng::seed_from_u64(5);
+        let size = |column: usize| if column < flat { 1.0 } else { 0.1 };
+        let values = (0..n * dim).map(|i| (normal(&mut rng) * size(i % dim)) as f32);
+        Vectors::from_floats(dim, values.collect::<Vec<f32>>()).unwrap()
+    }
+
+    fn chosen(base: &Vectors) -> Coding {
+        let identity = Array2::eye(base.dim());
+        Coding::choose(base, identity.view(), 1)
+    }
+
+    #[test]
+    fn a_flat_spectrum_needs_more_components_than_a_steep_one() {
+        let few = Coding {
+            components: 128,
+            subquantizers: 64,
+        };
+        assert_eq!(chosen(&normal_rows(3_000, 300, 60)), few);
+        assert!(chosen(&normal_rows(3_000, 300, 300)).components > 128);
+    }
+
+    #[test]
+    fn no_more_is_coded_than_there_is() {
+        for dim in [1, 2, 3, 127, 128, 129, 600] {
+            let options = Coding::options(dim);
+            assert!(options.iter().all(|option| {
+                option.components <= dim && option.subquantizers <= MOST_SUBQUANTIZERS
+            }));
+            assert!(options[0].components == dim.min(128));
+        }
+        let coding = chosen(&Vectors::from_floats(3, vec![0.5; 3]).unwrap());
+        assert_eq!(coding.components, 3);
+    }
 }

@@ -17,7 +17,8 @@
 
 use std::sync::Arc;
 
-use super::pq_lists::{Plan, PqLists};
+use super::codes_or_rows::CodesOrRows;
+use super::pq_lists::Plan;
 use crate::index::ivf::coding::Coding;
 use crate::index::parameters::{parameters, positive};
 use crate::index::{Build, BuildError, Found, Index, Parameters, check_base};
@@ -55,7 +56,7 @@ parameters! {
         /// Lists that a query searches.
         ///
         /// More, if they hold fewer than k vectors.
-        nprobe: usize = 16, sweep [4, 8, 16, 32, 64, 128];
+        nprobe: usize = 16, sweep [4, 8, 16, 32, 64, 128, 256];
         /// Candidates ranked by their vectors, times k.
         ///
         /// With 0 the k that seem nearest by their codes are returned.
@@ -68,10 +69,15 @@ parameters! {
 /// is compared with the codes in the `nprobe` nearest lists. The `refine` · k that seem nearest
 /// are then ranked by their vectors. Euclidean.
 ///
-/// The vectors are first turned to their m · nbits / 2 leading principal components, dealt to the
-/// sub-quantisers so that each carries as much (parametric OPQ). FAISS would write the default
-/// `OPQ64_128,IVF256,PQ64x4fs,RFlat`. The length of what the components leave out is part of the
-/// estimate.
+/// The vectors are first turned to their leading principal components, dealt to the sub-quantisers
+/// so that each carries as much (parametric OPQ). How many components and sub-quantisers there are
+/// is chosen when the index is built, by what a query would cost. On 60,000 images of Fashion-MNIST
+/// FAISS would write the choice `OPQ64_128,IVF245,PQ64x4fs,RFlat`. The length of what the
+/// components leave out is part of the estimate.
+///
+/// What the estimates are worth is measured, too. Where neighbours are not among ten times as many
+/// candidates, there are no codes: the lists hold whole vectors, as those of
+/// [`IvfFlat`](crate::index::IvfFlat), and `m` is 0 in [`Index::params`].
 ///
 /// # Without the vectors
 ///
@@ -83,8 +89,11 @@ parameters! {
 ///
 /// Small data: the map, the codebooks and the tables of a query cost the same for a thousand
 /// vectors as for a million. Vectors at nearly equal distances: a code does not tell them apart, so
-/// that without refinement recall stays low whatever `nprobe` is. And data whose variance is spread
-/// over many more dimensions than m · nbits / 2: most of it is then in the rests.
+/// that without refinement recall stays low whatever `nprobe` is. Data without clusters, such as
+/// noise of many dimensions: the nearest lists say little about where the neighbours are, and
+/// recall near 1 takes nearly all of them. And data of many scales at once, where codes are given
+/// up and a query costs what it costs in [`IvfFlat`](crate::index::IvfFlat); without the vectors
+/// its estimates are then worth little.
 ///
 /// # Example
 ///
@@ -112,7 +121,7 @@ parameters! {
 /// Nearest Neighbor Search with Product Quantization Fast Scan*, VLDB 2015.
 #[derive(Debug, Clone)]
 pub struct IvfPq {
-    built: Arc<PqLists>,
+    built: Arc<CodesOrRows>,
     params: IvfPqParams,
     search: IvfPqSearch,
 }
@@ -167,7 +176,7 @@ impl Build for IvfPq {
             keep_vectors,
             seed,
         };
-        let built = PqLists::build(&base, &plan);
+        let built = CodesOrRows::build(&base, &plan);
         // What was chosen is what the index and the record show.
         params.nlist = built.nlist();
         params.m = built.subquantizers();
@@ -334,7 +343,10 @@ mod tests {
             base.memory_bytes()
         );
         // Codes, biases and ids; blocks of 32 leave the last one partly empty.
-        assert!(small.built.vector_bytes() <= 5_000 * (10 + 6) + 32 * 10);
+        let CodesOrRows::Codes(codes) = &*small.built else {
+            panic!("codes tell clusters")
+        };
+        assert!(codes.vector_bytes() <= 5_000 * (10 + 6) + 32 * 10);
         let whole = whole
             .with_search(IvfPqSearch {
                 nprobe: 16,

@@ -23,6 +23,10 @@
 //! So a query computes its tables once, and not for each list. A list costs one product of q with
 //! its centroid, and biases are computed when the index is built.
 //!
+//! Residuals are coded in a unit of their list, the root of their mean squared length, and biases
+//! are rounded within the range that they have in their list: wide lists and narrow ones have codes
+//! as fine as they need. It costs a query nothing, for the unit is a factor of the sum.
+//!
 //! All of this happens in principal components ([`Projection`]). What these leave out of the query
 //! and of the vector, their *rests*, is added: the vector's to its bias, the query's to all.
 //!
@@ -43,7 +47,9 @@
 //!
 //! A neighbour is missed if its list is not among the `nprobe` searched, or if its estimate is not
 //! among the `candidates` least. Candidates are then compared by their vectors, if these are kept:
-//! so what is returned has its true distance.
+//! so what is returned has its true distance. The best k of the 2 · k that seem nearest give a
+//! limit, and of the others those are compared whose estimate leaves it open. How far estimates are
+//! off is measured when the lists are built, on rows of the base: see [`Worth`].
 
 use std::cell::RefCell;
 
@@ -67,15 +73,18 @@ use crate::vectors::{Row, Vectors};
 /// waiting for memory against pushing out of the cache what is not read yet.
 const AHEAD: usize = 6;
 
-/// Rows that are asked for as queries to learn how far estimates are off.
-const PROBES: usize = 128;
-/// Lists that these search, candidates that they compare, and neighbours of which the error counts.
-const PROBED_LISTS: usize = 8;
-const PROBED_CANDIDATES: usize = 100;
-const PROBED_NEIGHBORS: usize = 10;
-/// The part of the neighbours whose estimates are not farther off than [`PqLists::slack`] says. Of
-/// the others most are found nevertheless, for few are at the very limit.
-const WITHIN_SLACK: f64 = 0.995;
+/// Candidates that are compared before estimates decide which of the others are: this times k, and
+/// no fewer than would be for the [`PROBED_NEIGHBORS`].
+const CERTAIN: usize = 2;
+
+/// Rows that are asked for as queries to learn what estimates are worth, with the neighbours of
+/// each (itself is one) and the candidates in which these are looked for. One comparison with the
+/// whole base for each is a few hundredths of a build.
+const PROBES: usize = 48;
+const PROBED_NEIGHBORS: usize = 11;
+const PROBED_CANDIDATES: usize = 10 * PROBED_NEIGHBORS;
+/// The part of the neighbours whose estimates are within [`Worth::reach`].
+const WITHIN_REACH: f64 = 0.995;
 
 /// How the lists are made.
 #[derive(Debug, Clone)]
@@ -105,8 +114,7 @@ pub(crate) struct PqLists {
     biases: Vec<u16>,
     /// By list.
     scales: Vec<Scale>,
-    /// An estimate is at most this share of itself above the distance, nearly always.
-    slack: f32,
+    worth: Worth,
     /// The vectors in the order of the lists, if they are kept.
     rows: Option<Vectors>,
 }
@@ -119,6 +127,16 @@ enum Codes {
     Bytes(Vec<u8>),
 }
 
+/// What estimates are worth, measured on rows of the base.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Worth {
+    /// The estimates of the k nearest are at most so many times the k-th squared distance, but for
+    /// a few in a thousand.
+    reach: f64,
+    /// The part of the neighbours that are among [`PROBED_CANDIDATES`] of all rows.
+    pub recall: f64,
+}
+
 /// What the numbers of a list stand for. Lists of small residuals and of large ones have codes and
 /// biases as fine as they need.
 #[derive(Debug, Clone, Copy)]
@@ -128,6 +146,15 @@ struct Scale {
     /// A bias is `least` + its 16 bits · `step`.
     least: f32,
     step: f32,
+}
+
+/// What a row's neighbours tell of the estimates.
+#[derive(Debug, Default)]
+struct Probe {
+    /// How many are among the candidates.
+    hits: u32,
+    /// Their estimates, in units of the squared distance of the last of them.
+    reaches: Vec<f64>,
 }
 
 /// What a query works with, kept by its thread.
@@ -227,11 +254,19 @@ impl PqLists {
             codes,
             biases,
             scales,
-            slack: f32::INFINITY,
+            worth: Worth {
+                reach: f64::INFINITY,
+                recall: 1.0,
+            },
             rows,
         };
-        built.slack = built.measured_slack(plan.seed);
+        built.worth = built.measured_worth(base, plan.seed);
         built
+    }
+
+    /// What its estimates are worth.
+    pub fn worth(&self) -> Worth {
+        self.worth
     }
 
     /// The number of lists.
@@ -354,80 +389,119 @@ impl PqLists {
         scan.finish()
     }
 
-    /// The `k` best candidates by exact distance, and how many were compared. Candidates come in the
-    /// order of their estimates. The first whose distance is sure to be above the k-th ends it, or
-    /// as good as sure: see `slack`.
+    /// The `k` best candidates by exact distance, and how many were compared: those that seem
+    /// nearest, and then of the others those that are not sure to be too far, or as good as sure
+    /// (see [`Worth`]).
     fn by_vectors(
         &self,
         rows: &Vectors,
         query: Row<'_>,
         k: usize,
-        found: &mut [Scored],
+        found: &mut Vec<Scored>,
     ) -> (TopK, usize) {
-        found.sort_unstable_by(nearer);
+        let ranker = Ranker::new(rows, Metric::Euclidean, query);
+        let mut top = TopK::new(k);
+        let first = (CERTAIN * k.max(PROBED_NEIGHBORS)).min(found.len());
+        if first < found.len() {
+            found.select_nth_unstable_by(first, nearer);
+        }
+        self.compare(rows, &ranker, &found[..first], &mut top);
+        // In the unit of the estimates. Where there is no limit yet, none of them is above it.
+        let limit = top.threshold() * self.projection.scale().powi(2) * self.worth.reach;
+        let mut open = first;
+        for i in first..found.len() {
+            let candidate = found[i];
+            found[open] = candidate;
+            let too_far = f64::from(candidate.estimate) > limit;
+            open += usize::from(!too_far);
+        }
+        self.compare(rows, &ranker, &found[first..open], &mut top);
+        (top, open)
+    }
+
+    /// Offers candidates by their exact distances.
+    fn compare(&self, rows: &Vectors, ranker: &Ranker<'_>, found: &[Scored], top: &mut TopK) {
         // The first rows are asked for from memory now, each later one while the row AHEAD places
         // before it is compared.
         let fetch = |candidate: &Scored| rows.row(candidate.position as usize).prefetch();
-        let ranker = Ranker::new(rows, Metric::Euclidean, query);
-        let mut top = TopK::new(k);
         found.iter().take(AHEAD).for_each(fetch);
-        let square_scale = self.projection.scale().powi(2);
         for (i, candidate) in found.iter().enumerate() {
-            let least = f64::from(candidate.estimate * (1.0 - self.slack)) / square_scale;
-            if least > top.threshold() {
-                return (top, i);
-            }
             found.get(i + AHEAD).into_iter().for_each(fetch);
             let position = candidate.position as usize;
             if let Some(reduced) = ranker.reduced_within(position, top.threshold()) {
                 top.push(self.lists.ids()[position], reduced);
             }
         }
-        (top, found.len())
     }
 
-    /// [`PqLists::slack`], measured: some rows are asked for as queries, and the estimates of their
-    /// neighbours compared with the distances.
-    fn measured_slack(&self, seed: u64) -> f32 {
-        let Some(rows) = &self.rows else {
-            return f32::INFINITY;
-        };
+    /// What the estimates of the neighbours of some rows are worth.
+    fn measured_worth(&self, base: &Vectors, seed: u64) -> Worth {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let count = rows.len().min(PROBES);
-        let queries = rand::seq::index::sample(&mut rng, rows.len(), count).into_vec();
-        let shares = queries
+        let count = base.len().min(PROBES);
+        let queries = rand::seq::index::sample(&mut rng, base.len(), count).into_vec();
+        let probes: Vec<Probe> = queries
             .into_par_iter()
-            .flat_map_iter(|query| self.shares_above(rows, query));
-        let mut shares: Vec<f32> = shares.collect();
-        shares.sort_unstable_by(f32::total_cmp);
-        let last = (shares.len() as f64 * WITHIN_SLACK) as usize;
-        shares
-            .get(last)
-            .map_or(f32::INFINITY, |share| share.max(0.0))
+            .map(|query| self.probe(base, query))
+            .collect();
+        let mut reaches: Vec<f64> = Vec::new();
+        let (mut hits, mut all) = (0, 0);
+        for probe in probes {
+            hits += probe.hits;
+            all += PROBED_NEIGHBORS.min(base.len());
+            reaches.extend(probe.reaches);
+        }
+        reaches.sort_unstable_by(f64::total_cmp);
+        for q in [0.5, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999] {
+            eprint!(
+                "{q}: {:.3} ",
+                reaches
+                    .get((reaches.len() as f64 * q) as usize)
+                    .unwrap_or(&9.0)
+            );
+        }
+        eprintln!("{} recall {}", reaches.len(), f64::from(hits) / all as f64);
+        let last = (reaches.len() as f64 * WITHIN_REACH) as usize;
+        Worth {
+            reach: reaches
+                .get(last)
+                .map_or(f64::INFINITY, |&reach| reach.max(1.0)),
+            recall: f64::from(hits) / all as f64,
+        }
     }
 
-    /// By which share of themselves the estimates of a row's nearest are above the distances.
-    fn shares_above(&self, rows: &Vectors, query: usize) -> Vec<f32> {
+    /// A row as a query of all lists.
+    fn probe(&self, base: &Vectors, query: usize) -> Probe {
+        let ranker = Ranker::new(base, Metric::Euclidean, base.row(query));
+        let mut top = TopK::new(PROBED_NEIGHBORS.min(base.len()));
+        for id in 0..base.len() {
+            if let Some(reduced) = ranker.reduced_within(id, top.threshold()) {
+                top.push(id as u32, reduced);
+            }
+        }
+        // Copies tie: any row that is as near as the last neighbour is one.
+        let farthest = top.threshold();
         let square_scale = self.projection.scale().powi(2);
-        let ranker = Ranker::new(rows, Metric::Euclidean, rows.row(query));
+        let mut probe = Probe::default();
         SCRATCH.with_borrow_mut(|scratch| {
-            self.prepare(&rows.row(query).to_floats(), scratch);
-            self.scan(PROBED_NEIGHBORS, PROBED_LISTS, PROBED_CANDIDATES, scratch);
-            let mut pairs: Vec<(f32, f32)> = Vec::new();
+            self.prepare(&base.row(query).to_floats(), scratch);
+            let candidates = PROBED_CANDIDATES.min(base.len());
+            self.scan(candidates, self.nlist(), candidates, scratch);
             for candidate in &scratch.found {
-                // The query itself is no neighbour: its code has the error 0.
-                if candidate.position as usize != query {
-                    let reduced = ranker.reduced(candidate.position as usize) * square_scale;
-                    pairs.push((reduced as f32, candidate.estimate));
+                let id = self.lists.ids()[candidate.position as usize] as usize;
+                let reduced = ranker.reduced(id);
+                if reduced <= farthest {
+                    probe.hits += 1;
+                    // The code of the query itself has no error. Where all neighbours are copies of
+                    // it, any limit is as good as another.
+                    if id != query && farthest > 0.0 {
+                        let estimate = f64::from(candidate.estimate) / square_scale;
+                        probe.reaches.push(estimate / farthest);
+                    }
                 }
             }
-            pairs.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
-            let nearest = pairs.into_iter().take(PROBED_NEIGHBORS);
-            let above = nearest.filter(|&(reduced, estimate)| estimate > reduced);
-            above
-                .map(|(reduced, estimate)| 1.0 - reduced / estimate)
-                .collect()
-        })
+        });
+        probe.hits = probe.hits.min(PROBED_NEIGHBORS as u32);
+        probe
     }
 
     /// The `k` best candidates by their estimates.

@@ -23,7 +23,8 @@
 
 use std::sync::Arc;
 
-use super::pq_lists::{Plan, PqLists};
+use super::codes_or_rows::CodesOrRows;
+use super::pq_lists::Plan;
 use crate::index::parameters::{parameters, positive};
 use crate::index::{Build, BuildError, Found, Index, Parameters, check_base};
 use crate::vectors::{Row, Vectors};
@@ -51,7 +52,7 @@ parameters! {
         /// Leaves that a query searches.
         ///
         /// More, if they hold fewer than k vectors.
-        num_leaves_to_search: usize = 16, sweep [4, 8, 16, 32, 64, 128];
+        num_leaves_to_search: usize = 16, sweep [4, 8, 16, 32, 64, 128, 256];
         /// Vectors ranked by exact distances, at least k.
         reorder: usize = 100, sweep [30, 60, 100, 300];
     }
@@ -63,7 +64,9 @@ parameters! {
 /// Euclidean.
 ///
 /// What is coded is the first principal components (ScaNN's *PCA projection*), in blocks of two, at
-/// four bits a block. How many there are is chosen by what estimates are worth on rows of the base.
+/// four bits a block. How many there are is chosen by what estimates are worth on rows of the base;
+/// where they do not tell neighbours, the leaves hold whole vectors, as in
+/// [`IvfPq`](crate::index::IvfPq).
 ///
 /// # What it is bad at
 ///
@@ -94,7 +97,7 @@ parameters! {
 /// Large-Scale Inference with Anisotropic Vector Quantization*, ICML 2020.
 #[derive(Debug, Clone)]
 pub struct Scann {
-    built: Arc<PqLists>,
+    built: Arc<CodesOrRows>,
     params: ScannParams,
     search: ScannSearch,
 }
@@ -134,7 +137,7 @@ impl Build for Scann {
             keep_vectors: true,
             seed,
         };
-        let built = Arc::new(PqLists::build(&base, &plan));
+        let built = Arc::new(CodesOrRows::build(&base, &plan));
         // What was chosen is what the index and the record show.
         params.num_leaves = built.nlist();
         Ok(Self {
