@@ -44,9 +44,12 @@ pub(crate) struct Coding {
     pub subquantizers: usize,
 }
 
+/// Components that are coded, at most: two by each sub-quantiser.
+pub(crate) const MOST_COMPONENTS: usize = 2 * MOST_SUBQUANTIZERS;
+
 /// Numbers of components that are tried, at two bits each. With fewer than the first, a search
 /// spends its time on other things than codes.
-const COMPONENTS: [usize; 5] = [128, 192, 256, 384, 2 * MOST_SUBQUANTIZERS];
+const COMPONENTS: [usize; 5] = [128, 192, 256, 384, MOST_COMPONENTS];
 /// Rows of the sample, at most: enough to have near neighbours, and few enough that the products
 /// with all of them are a small part of a build.
 const ROWS: usize = 8_192;
@@ -123,7 +126,7 @@ impl Coding {
         };
         let fewer = COMPONENTS.into_iter().filter(|&count| count < most);
         let mut options: Vec<Self> = fewer.map(two_bits).collect();
-        let all = most.min(2 * MOST_SUBQUANTIZERS);
+        let all = most.min(MOST_COMPONENTS);
         if options.last().is_none_or(|last| last.components < all) {
             options.push(two_bits(all));
         }

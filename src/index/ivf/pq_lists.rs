@@ -59,7 +59,7 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 use crate::distance::{Metric, Ranker};
-use crate::index::ivf::coding::Coding;
+use crate::index::ivf::coding::{Coding, MOST_COMPONENTS};
 use crate::index::ivf::inverted_lists::{InvertedLists, least};
 use crate::index::ivf::product_quantizer::{Loss, ProductQuantizer, Subspaces};
 use crate::index::support::projection::{Projected, ProjectedQuery, Projection};
@@ -182,6 +182,13 @@ struct Tables {
 }
 
 impl Plan {
+    /// How many principal components are asked for: those that may be coded, and no more than there
+    /// are rows, for these lie in a space of fewer dimensions.
+    fn most_components(&self, base: &Vectors) -> usize {
+        let most = MOST_COMPONENTS.min(base.dim()).min(base.len());
+        self.coding.map_or(most, |coding| coding.components)
+    }
+
     /// Which components are coded by which sub-quantiser.
     fn subspaces(&self, base: &Vectors, components: ArrayView2<'_, f64>) -> Subspaces {
         if let Some(Coding {
@@ -204,7 +211,8 @@ impl PqLists {
         // Rows of the map in the order of the subspaces: the coordinates of a subspace then lie
         // side by side, and nothing is rearranged for a query.
         let mut subspaces = None;
-        let (projection, projected) = Projection::fit(base, plan.seed, |components| {
+        let count = plan.most_components(base);
+        let (projection, projected) = Projection::fit(base, count, plan.seed, |components| {
             let chosen = plan.subspaces(base, components);
             let map = components.select(Axis(0), &chosen.order);
             subspaces = Some(chosen);
@@ -747,7 +755,7 @@ mod tests {
     fn by_definition(base: &Vectors, lists: &PqLists, query: &[f32]) -> Vec<(u32, f64)> {
         let order = Subspaces::deal(12, 6).order;
         let (_, projected) =
-            Projection::fit(base, 1, |components| components.select(Axis(0), &order));
+            Projection::fit(base, 12, 1, |components| components.select(Axis(0), &order));
         let mut out = ProjectedQuery::default();
         lists.projection.apply(query, &mut out);
         let mut all = Vec::new();
