@@ -59,6 +59,8 @@ help:
 	@echo 'make publish    put the executed outputs into the notebooks in git'
 	@echo 'make measure    measure every index again, into data/results (45 minutes; leave the machine alone)'
 	@echo 'make peers      the same for the real libraries from PyPI, in turns with ours (45 minutes)'
+	@echo 'make corpora    real embeddings and SIFT descriptors, out of Debian packages (Debian only; a quarter of an hour)'
+	@echo 'make corpora-test  every index at its defaults over all of both (half an hour)'
 	@echo 'make test-rust  formatting, lints, documentation, tests of the crate: needs no Python, no Jupyter'
 	@echo '                (20 minutes the first time, then 5 to 10)'
 	@echo 'make test       the same and the tests of the report (3 minutes more after make report)'
@@ -141,6 +143,13 @@ peers:
 	$(SAY) 'Measuring the real libraries, in turns with ours, into data/results: three quarters of an hour'
 	@tools/measure.sh peers
 
+# More data to develop on than Fashion-MNIST: docs/measurements.md.
+.PHONY: corpora corpora-test
+corpora:
+	@tools/corpora/make.sh
+corpora-test: corpora
+	@tools/corpora/test.sh
+
 # nextest where it is installed: it runs the tests of several programs at once.
 NEXTEST = $(shell cargo nextest --version 2>/dev/null)
 TEST = $(if $(NEXTEST),cargo nextest run,cargo test)
@@ -174,4 +183,4 @@ browser: report
 clean:
 	rm -rf $(HTML) .stamps .evcxr
 distclean: clean
-	rm -rf $(VENV) .venv-peers .tools target data/fashion-mnist data/cache
+	rm -rf $(VENV) .venv-peers .venv-corpora .tools target data/fashion-mnist data/cache

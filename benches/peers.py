@@ -12,9 +12,9 @@ is named and skipped. Everything is one thread, also the builds. A library's own
 queries is used where it answers them one by one (so that Python costs it nothing), a loop of single
 calls elsewhere; of two rounds the faster counts, as with ours.
 
-Recall is counted as ann-benchmarks does: a returned vector as near as the true k-th (to 1e-3) is a
-hit. The memory is that of the index as the library saves it; where it keeps the vectors apart, they
-are added.
+Recall is counted as ours (`recall` in src/lab/evaluate.rs): a returned vector as near as the true
+k-th, to a millionth of that distance, is a hit, and one returned twice counts once. The memory is
+that of the index as the library saves it; where it keeps the vectors apart, they are added.
 """
 
 import argparse
@@ -31,8 +31,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-# How much farther than the true k-th neighbour a hit may be: ann-benchmarks' value.
-TOLERANCE = 1e-3
+# How much farther than the true k-th neighbour a hit may be, as a share of that distance.
+TOLERANCE = 1e-6
 # A round that took so many seconds is not repeated, as with ours.
 LONG_ROUND_S = 0.5
 
@@ -326,7 +326,7 @@ def recall(base, queries, distances, found, k):
         ids = ids[(ids >= 0) & (ids < len(base))].astype(numpy.int64)
         differences = base[ids].astype(numpy.float64) - query.astype(numpy.float64)
         lengths = numpy.sqrt((differences**2).sum(1))
-        hits += int((lengths <= limits[k - 1] + TOLERANCE).sum())
+        hits += int((lengths <= limits[k - 1] * (1 + TOLERANCE)).sum())
     return hits / (len(queries) * k)
 
 

@@ -16,6 +16,7 @@
 //! | [`frontier`] | which rows no other beats; queries a second at a given recall |
 //! | [`tune`] | the cheapest setting of an index that reaches a wanted recall |
 //! | [`difficulty`] | how hard data are to search |
+//! | [`shapes`] | tables of hard shapes, from a seed |
 
 pub mod difficulty;
 pub mod evaluate;
@@ -27,6 +28,7 @@ pub mod machine;
 mod npy_export;
 #[cfg(feature = "files")]
 pub mod record;
+pub mod shapes;
 #[cfg(feature = "files")]
 pub mod task;
 #[cfg(feature = "files")]

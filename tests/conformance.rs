@@ -1,14 +1,18 @@
-//! Every index of the registry over every kind of data, against a naive scan written from the
-//! definition.
+//! Every index of the registry over every kind of data, every hard shape and parts of real data,
+//! against a naive scan written from the definition.
 //!
 //! Exact indexes must equal the scan, ids and distances, ties by id. Approximate ones must return
-//! true distances in ascending order and keep a floor of recall (by distance: ties are hits). An
-//! index that is in the registry is in this suite.
+//! min(k, n) rows, none twice, at their true distances in ascending order, and keep a floor of
+//! recall (by distance: ties are hits). An index that is in the registry is in this suite, and so
+//! is a shape that is in `lab::shapes`.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use fashion_knn::index::registry::{self, Entry, Settings};
 use fashion_knn::index::{BuildError, Index, Query, QueryError};
+use fashion_knn::lab::evaluate::recall;
+use fashion_knn::lab::shapes::{self, SHAPES, Sample};
 use fashion_knn::neighbor::{Neighbor, Neighbors};
 use fashion_knn::vectors::{Row, Vectors};
 use rand::{Rng, SeedableRng};
@@ -344,62 +348,139 @@ fn build(entry: &Entry, base: &Arc<Vectors>) -> Box<dyn Index> {
         .unwrap()
 }
 
-/// Row by row against the scan; the batch against the rows.
-fn check(entry: &Entry, kind: &str, case: &Case) {
-    let base = Arc::new(case.base.clone());
-    let index = build(entry, &base);
+/// Every row of the base for each query, by the scan.
+fn truth_of(case: &Case) -> Vec<Vec<Neighbor>> {
+    let truth = |row| scan(&case.base, case.queries.row(row), case.base.len());
+    (0..case.queries.len()).map(truth).collect()
+}
+
+/// Row by row against the scan; the batch against the rows. The recall@k for the `k` asked for.
+fn recall_of(
+    index: &dyn Index,
+    exact: bool,
+    case: &Case,
+    truth: &[Vec<Neighbor>],
+    k: usize,
+) -> f64 {
+    let base = &case.base;
     assert_eq!((index.len(), index.dim()), (base.len(), base.dim()));
-    let batch = index.query_batch(&case.queries, K).unwrap();
+    let batch = index.query_batch(&case.queries, k).unwrap();
     assert_eq!(batch.len(), case.queries.len());
-    let (mut hits, mut wanted) = (0, 0);
-    for row in 0..case.queries.len() {
-        let truth = scan(&base, case.queries.row(row), base.len());
-        let found = index.query(&case.queries.row_to_floats(row), K).unwrap();
-        assert_eq!(
-            batch.row(row),
-            found,
-            "{}: the batch differs from query {row}",
-            entry.key
-        );
-        let nearest = &truth[..K.min(base.len())];
-        if entry.exact {
+    for (row, truth) in truth.iter().enumerate() {
+        let found = index.query(&case.queries.row_to_floats(row), k).unwrap();
+        assert_eq!(batch.row(row), found, "the batch differs from query {row}");
+        let nearest = &truth[..k.min(base.len())];
+        if exact {
             let ids = |neighbors: &[Neighbor]| neighbors.iter().map(|n| n.id).collect::<Vec<_>>();
-            assert_eq!(ids(&found), ids(nearest), "{}, query {row}", entry.key);
+            assert_eq!(ids(&found), ids(nearest), "query {row}");
         }
-        assert!(
-            found.len() <= nearest.len(),
-            "{}, query {row}: {} neighbours",
-            entry.key,
-            found.len()
-        );
-        for pair in found.windows(2) {
-            let ascending = pair[0].distance < pair[1].distance
-                || (pair[0].distance == pair[1].distance && pair[0].id < pair[1].id);
-            assert!(ascending, "{}, query {row}: {pair:?}", entry.key);
-        }
-        let mut distance_of = vec![f64::NAN; base.len()];
-        truth
-            .iter()
-            .for_each(|neighbor| distance_of[neighbor.id as usize] = neighbor.distance);
-        let farthest = nearest.last().unwrap().distance;
-        for neighbor in &found {
-            let distance = distance_of[neighbor.id as usize];
-            assert!(
-                same_distance(neighbor.distance, distance),
-                "{}, query {row}: {neighbor:?} is at {distance}",
-                entry.key
-            );
-            hits += usize::from(distance <= farthest * (1.0 + 1e-9));
-        }
-        wanted += nearest.len();
+        assert_eq!(found.len(), nearest.len(), "neighbours of query {row}");
+        ascend_at_true_distances(&found, truth);
     }
-    let recall = hits as f64 / wanted as f64;
-    let floor = floor(entry, kind);
-    assert!(
-        recall >= floor,
-        "{}: recall {recall:.4} is below {floor}",
-        entry.key
-    );
+    let nearest = truth.iter().cloned().collect();
+    recall(&batch, &nearest, k)
+}
+
+/// Ascending, ties by id, each row once and at its distance.
+fn ascend_at_true_distances(found: &[Neighbor], truth: &[Neighbor]) {
+    for pair in found.windows(2) {
+        let ascending = pair[0].distance < pair[1].distance
+            || (pair[0].distance == pair[1].distance && pair[0].id < pair[1].id);
+        assert!(ascending, "{pair:?}");
+    }
+    let mut distance_of = vec![f64::NAN; truth.len()];
+    for neighbor in truth {
+        distance_of[neighbor.id as usize] = neighbor.distance;
+    }
+    for neighbor in found {
+        // A row that is returned a second time finds no distance.
+        let distance = std::mem::replace(&mut distance_of[neighbor.id as usize], f64::NAN);
+        assert!(
+            same_distance(neighbor.distance, distance),
+            "{neighbor:?} is at {distance}"
+        );
+    }
+}
+
+/// Every index over a kind of data. All are asked before the test fails.
+fn check_kind(kind: &str, case: &Case) {
+    let (base, truth) = (Arc::new(case.base.clone()), truth_of(case));
+    every_index(|entry| {
+        let index = build(entry, &base);
+        let recall = recall_of(index.as_ref(), entry.exact, case, &truth, K);
+        let floor = floor(entry, kind);
+        assert!(recall >= floor, "recall {recall:.4} is below {floor}");
+    });
+}
+
+/// Every index over a hard shape, or over a part of real data.
+fn check_shape(name: &str, case: &Case) {
+    let (base, truth) = (Arc::new(case.base.clone()), truth_of(case));
+    every_index(|entry| {
+        let index = build(entry, &base);
+        for k in [1, K] {
+            let recall = recall_of(index.as_ref(), entry.exact, case, &truth, k);
+            let floor = shape_floor(entry, name, k);
+            assert!(
+                recall >= floor,
+                "recall@{k} {recall:.4} is below {floor:.4}"
+            );
+        }
+    });
+}
+
+/// A hard shape of `lab::shapes`.
+fn shape(name: &str) -> Case {
+    let shape = shapes::find(name).unwrap();
+    let Sample { base, queries } = shape.sample(SHAPE_ROWS, SHAPE_QUERIES, shape.dim, SHAPE_SEED);
+    Case { base, queries }
+}
+
+/// Parts of real data: `tests/data/README.md` says where they are from.
+mod corpora {
+    use super::*;
+
+    /// Sentence embeddings: 2,000 × 384 floats, normalised.
+    pub fn embeddings() -> Case {
+        let floats = |file| {
+            let values = values_of(file).chunks_exact(4);
+            let value = |bytes: &[u8]| f32::from_le_bytes(bytes.try_into().unwrap());
+            floats(384, values.map(value).collect())
+        };
+        Case {
+            base: floats(include_bytes!("data/embeddings.npy")),
+            queries: floats(include_bytes!("data/embeddings-queries.npy")),
+        }
+    }
+
+    /// SIFT descriptors: 5,000 × 128 bytes.
+    pub fn sift() -> Case {
+        let bytes = |file| bytes(128, values_of(file).to_vec());
+        Case {
+            base: bytes(include_bytes!("data/sift.npy")),
+            queries: bytes(include_bytes!("data/sift-queries.npy")),
+        }
+    }
+
+    /// What follows the header of a .npy file. The crate's own reader needs the feature `files`,
+    /// and this suite is run without it too.
+    fn values_of(file: &'static [u8]) -> &'static [u8] {
+        // Magic and version are 8 bytes; then comes the length of the rest of the header.
+        let header = 10 + usize::from(u16::from_le_bytes([file[8], file[9]]));
+        &file[header..]
+    }
+}
+
+/// Puts a check to every index of the registry; the failures are told together.
+fn every_index(check: impl Fn(&Entry)) {
+    let mut failed = Vec::new();
+    for entry in registry::REGISTRY {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| check(entry))) {
+            let why = panic.downcast::<String>().unwrap_or_default();
+            failed.push(format!("{}: {why}", entry.key));
+        }
+    }
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
 }
 
 fn refuses_bad_queries(entry: &Entry) {
@@ -479,6 +560,38 @@ fn is_the_same_on_any_number_of_threads(entry: &Entry) {
         let one = on_threads(1, entry, &case);
         assert_eq!(on_threads(2, entry, &case), one);
         assert_eq!(on_threads(3, entry, &case), one);
+    }
+}
+
+/// The data times a power of two, which is exact, have the same neighbours, so many times as far.
+fn does_not_depend_on_the_unit(entry: &Entry) {
+    let times = |vectors: &Vectors, unit: f32| {
+        let values = vectors.to_floats();
+        let values: Vec<f32> = values.iter().map(|value| value * unit).collect();
+        floats(vectors.dim(), values)
+    };
+    for name in ["noise_64", "low_rank", "wide_column"] {
+        let sample = shapes::find(name).unwrap().sample(1_000, 20, 24, 1);
+        let found = |unit: f32| {
+            let index = build(entry, &Arc::new(times(&sample.base, unit)));
+            index.query_batch(&times(&sample.queries, unit), K).unwrap()
+        };
+        let usual = found(1.0);
+        for exponent in [-30, 30] {
+            let unit = 2f32.powi(exponent);
+            let scaled = |neighbor: &Neighbor| Neighbor {
+                id: neighbor.id,
+                distance: neighbor.distance * f64::from(unit),
+            };
+            let expected = usual.iter().map(|row| row.iter().map(scaled).collect());
+            let expected: Neighbors = expected.collect();
+            assert_eq!(
+                found(unit),
+                expected,
+                "{}, {name} times 2^{exponent}",
+                entry.key
+            );
+        }
     }
 }
 
@@ -583,6 +696,31 @@ const FLOORS: &[(&str, &[(&str, f64)])] = &[
 
 const DEFAULT_FLOOR: f64 = 0.98;
 
+/// How large a shape is here.
+const SHAPE_ROWS: usize = 2_500;
+const SHAPE_QUERIES: usize = 100;
+const SHAPE_SEED: u64 = 1;
+
+/// The least recall@1 and recall@10 on a hard shape, at the default settings.
+const SHAPE_FLOOR: f64 = 0.9;
+
+/// Where the plain library of an index's kind does not reach [`SHAPE_FLOOR`] on a shape: its
+/// recall@1 and recall@10 on the same sample, by `tools/plain_libraries.py`.
+const PLAIN_LIBRARIES: &[(&str, &str, [f64; 2])] = &[];
+
+fn shape_floor(entry: &Entry, shape: &str, k: usize) -> f64 {
+    if entry.exact {
+        return 1.0;
+    }
+    let theirs = PLAIN_LIBRARIES
+        .iter()
+        .find(|(key, name, _)| (*key, *name) == (entry.key, shape));
+    theirs.map_or(SHAPE_FLOOR, |(.., recalls)| {
+        // Less .02, for the chance of the random parts of both.
+        SHAPE_FLOOR.min(recalls[usize::from(k > 1)] - 0.02)
+    })
+}
+
 fn floor(entry: &Entry, kind: &str) -> f64 {
     if entry.exact {
         return 1.0;
@@ -592,21 +730,43 @@ fn floor(entry: &Entry, kind: &str) -> f64 {
     of_kind.map_or(DEFAULT_FLOOR, |&(_, floor)| floor)
 }
 
-/// One test a kind of data and one a rule: every index of the registry has to pass it.
+/// One test a kind of data, one a shape, one a corpus and one a rule: every index of the registry has to pass it.
 macro_rules! conformance {
-    (kinds: $($kind:ident)*; rules: $($rule:ident)*;) => {
+    (
+        kinds: $($kind:ident)*;
+        shapes: $($shape:ident)*;
+        corpora: $($corpus:ident)*;
+        rules: $($rule:ident)*;
+    ) => {
         $(#[test]
         fn $kind() {
-            let case = kinds::$kind();
-            for entry in registry::REGISTRY {
-                check(entry, stringify!($kind), &case);
-            }
+            check_kind(stringify!($kind), &kinds::$kind());
         })*
+
+        $(#[test]
+        fn $corpus() {
+            check_shape(stringify!($corpus), &corpora::$corpus());
+        })*
+
+        mod shapes_of_the_lab {
+            $(#[test]
+            fn $shape() {
+                let name = stringify!($shape);
+                super::check_shape(name, &super::shape(name));
+            })*
+
+            #[test]
+            fn every_one_is_tested() {
+                let tested = [$(stringify!($shape)),*];
+                let known: Vec<&str> = super::SHAPES.iter().map(|shape| shape.name).collect();
+                assert_eq!(known, tested);
+            }
+        }
 
         mod rules {
             $(#[test]
             fn $rule() {
-                super::registry::REGISTRY.iter().for_each(super::$rule);
+                super::every_index(super::$rule);
             })*
         }
     };
@@ -617,7 +777,13 @@ conformance! {
         pixels features random_clusters duplicates all_rows_equal all_float_rows_equal one_row
         fewer_rows_than_k one_dimension one_byte odd_dimension huge_values tiny_values
         far_from_the_origin distant_queries floats_to_bytes;
+    shapes:
+        uniform d1 d2 d3 noise_64 noise_384 low_rank wide_column outlier_1e2 outlier_1e4
+        outlier_1e6 two_clusters_1e2 two_clusters_1e4 clump clumps equal_10 equal_50 equal_90
+        three_kinds sizes tiny huge bytes_noise bytes_outlier bytes_equal_50 bits;
+    corpora:
+        embeddings sift;
     rules:
         refuses_bad_queries refuses_an_empty_base returns_all_where_k_exceeds_n
-        is_the_same_on_any_number_of_threads tells_what_it_is;
+        is_the_same_on_any_number_of_threads does_not_depend_on_the_unit tells_what_it_is;
 }

@@ -1,5 +1,5 @@
 //! Tuning keeps its word on queries that it has not seen, for every approximate index of the
-//! registry. The data are Fashion-MNIST's: see `tests/fashion_mnist.rs`.
+//! registry. Most of the data are Fashion-MNIST's: see `tests/fashion_mnist.rs`.
 
 use std::sync::Arc;
 
@@ -7,6 +7,7 @@ use fashion_knn::fashion;
 use fashion_knn::index::registry::{REGISTRY, Settings};
 use fashion_knn::index::{BruteForce, BruteForceParams, Build, Query};
 use fashion_knn::lab::evaluate::recall;
+use fashion_knn::lab::shapes;
 use fashion_knn::lab::tune::{Target, Tuner};
 use fashion_knn::math::pca::Pca;
 use fashion_knn::vectors::Vectors;
@@ -41,6 +42,20 @@ fn reaches_what_was_asked(base: &Arc<Vectors>, queries: &Vectors) {
             );
         }
     }
+}
+
+/// All distances are below a thousandth.
+#[test]
+fn on_small_values() {
+    let sample = shapes::find("low_rank")
+        .unwrap()
+        .sample(4_000, 1_000, 32, 1);
+    let small = |vectors: &Vectors| {
+        let values = vectors.to_floats();
+        let values: Vec<f32> = values.iter().map(|value| value * 1e-5).collect();
+        Vectors::from_floats(vectors.dim(), values).unwrap()
+    };
+    reaches_what_was_asked(&Arc::new(small(&sample.base)), &small(&sample.queries));
 }
 
 #[test]

@@ -10,6 +10,7 @@ use clap::Parser;
 use fashion_knn::index::registry::{Entry, REGISTRY, Settings, find};
 use fashion_knn::lab::machine::Machine;
 use fashion_knn::lab::record::{Measurement, append_csv, read_csv, replace_csv};
+use fashion_knn::lab::shapes::{self, SHAPES, Sample, Shape};
 use fashion_knn::lab::task::Task;
 use fashion_knn::lab::tune::{Target, TuneError, Tuned, Tuner};
 use fashion_knn::vectors::Vectors;
@@ -27,10 +28,12 @@ struct Arguments {
     #[arg(long, default_value = "all")]
     index: String,
     /// What to search in: "pixels" (Fashion-MNIST, also "fashion"), "features-128" (of a net; any
-    /// width), or a .npy, .fvecs or .bvecs file
+    /// width), a hard shape of --list with rows, dimension and seed as wished
+    /// ("shape:outlier_1e4,n=20000,d=32,seed=0"), or a .npy, .fvecs or .bvecs file
     #[arg(long, default_value = "pixels")]
     data: String,
-    /// A file with the queries, which must not be in the base; "pixels" and features have their own
+    /// A file with the queries, which must not be in the base; "pixels", features and shapes have
+    /// their own
     #[arg(long)]
     queries: Option<PathBuf>,
     /// What the record calls the data; by default "pixels", "features-128" or the file's name
@@ -69,7 +72,7 @@ struct Arguments {
     /// object a line, with the columns from "index" to "commit" and an object "params"
     #[arg(long)]
     replace_from: Option<PathBuf>,
-    /// Only list the indexes and their parameters
+    /// Only list the indexes and their parameters, and the hard shapes
     #[arg(long)]
     list: bool,
 }
@@ -300,6 +303,13 @@ fn list() {
             }
         }
     }
+    println!();
+    for Shape {
+        name, dim, breaks, ..
+    } in SHAPES
+    {
+        println!("shape:{name}: d = {dim}; breaks {breaks}");
+    }
 }
 
 fn entries(names: &str) -> Result<Vec<&'static Entry>, String> {
@@ -399,6 +409,9 @@ fn data(arguments: &Arguments) -> Result<Data, Box<dyn Error>> {
             .map_err(|error| format!("--data {given}: {error}"))?;
         let features = features(width)?;
         (given.to_owned(), features.train, Some(features.test))
+    } else if let Some(wanted) = given.strip_prefix("shape:") {
+        let (name, Sample { base, queries }) = shape(wanted, arguments.n_queries)?;
+        (name, Arc::new(base), Some(Arc::new(queries)))
     } else {
         // Any other word is a path. The file has no queries of its own.
         let stem = Path::new(given).file_stem();
@@ -414,6 +427,30 @@ fn data(arguments: &Arguments) -> Result<Data, Box<dyn Error>> {
         base,
         queries: queries.head(arguments.n_queries),
     })
+}
+
+/// Rows of a hard shape, where nothing else is asked for.
+const SHAPE_ROWS: usize = 20_000;
+
+/// "outlier_1e4,n=20000,d=32,seed=0": the shape's name, and a sample with so many queries.
+fn shape(wanted: &str, queries: usize) -> Result<(String, Sample), String> {
+    let (name, sizes) = wanted.split_once(',').unwrap_or((wanted, ""));
+    let Some(shape) = shapes::find(name) else {
+        return Err(format!("no shape {name:?}; --list has their names"));
+    };
+    let (mut rows, mut dim, mut seed) = (SHAPE_ROWS, shape.dim, 0);
+    for part in sizes.split(',').filter(|part| !part.is_empty()) {
+        let malformed = || format!("{part:?} of shape {name}; expected n=, d= or seed= a number");
+        let (size, value) = part.split_once('=').ok_or_else(malformed)?;
+        let value = value.parse::<u32>().map_err(|_| malformed())?;
+        match size {
+            "n" if value > 0 => rows = value as usize,
+            "d" if value > 0 => dim = value as usize,
+            "seed" => seed = u64::from(value),
+            _ => return Err(malformed()),
+        }
+    }
+    Ok((name.to_owned(), shape.sample(rows, queries, dim, seed)))
 }
 
 /// The images as the features of the report's CNN, which is learned first if it has not been.
@@ -440,6 +477,22 @@ mod tests {
     fn the_command_line_is_well_formed() {
         use clap::CommandFactory;
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_shape_is_given_with_its_size_and_malformed_ones_are_refused() {
+        let size = |wanted: &str| {
+            let (name, Sample { base, queries }) = shape(wanted, 3).unwrap();
+            (name, base.len(), base.dim(), queries.len())
+        };
+        assert_eq!(size("d2,n=50"), ("d2".to_owned(), 50, 2, 3));
+        assert_eq!(
+            size("noise_64,d=5,n=9,seed=1"),
+            ("noise_64".to_owned(), 9, 5, 3)
+        );
+        for wanted in ["d4", "d2,n", "d2,n=0", "d2,d=0", "d2,m=3", "d2,n=1e3"] {
+            assert!(shape(wanted, 3).is_err(), "{wanted}");
+        }
     }
 
     #[test]

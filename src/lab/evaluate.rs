@@ -8,20 +8,28 @@ use crate::index::{Index, Query, QueryError};
 use crate::neighbor::Neighbors;
 use crate::vectors::Vectors;
 
-/// How much farther than the true k-th neighbour a hit may be, in the unit of the distances: the
-/// value of ann-benchmarks (`metrics.py`, `knn`).
+/// How much farther than the true k-th neighbour a hit may be, as a share of that distance.
 ///
-/// It allows for rounding: computed in floats of 32 bits, the distance of the same vector differs a
-/// little from ours. It is not always less than the step to the next distance. Squared distances
-/// between images are whole numbers, and from D to D + 1 the distance grows by about 1 / (2√D),
-/// which is less than .001 for distances above 500.
-const TOLERANCE: f64 = 1e-3;
+/// It allows for rounding: values of 32 bits are known to 6 · 10⁻⁸ of their size, so two rows
+/// that should be equally far from a query may differ by a little more than that. It is a share,
+/// because a difference in the unit of the data means nothing by itself: between rows of size
+/// 10⁻⁵ every distance is below [`ANN_BENCHMARKS_TOLERANCE`]. At distance zero nothing is allowed:
+/// only a copy of the query is a hit.
+const TOLERANCE: f64 = 1e-6;
+
+/// How much farther than the true k-th neighbour a hit may be by the definition of ann-benchmarks
+/// (`metrics.py`, `knn`), in the unit of the distances.
+const ANN_BENCHMARKS_TOLERANCE: f64 = 1e-3;
 
 /// recall@k: of the true `k` nearest, the share found, from 0 to 1 over all queries.
 ///
-/// A hit is counted by distance, as in ann-benchmarks (Aumüller, Bernhardsson, Faithfull 2020): a
-/// returned vector is one if it is as near as the true k-th neighbour. Where several vectors tie
-/// for the last place, any of them is a hit. A row with fewer than `k` found misses the rest.
+/// A hit is counted by distance: a returned vector is one if it is as near as the true k-th
+/// neighbour, to a millionth of that distance. Where several vectors tie for the last place, any of
+/// them is a hit. An id that is returned twice counts once. A row with fewer than `k` found misses
+/// the rest.
+///
+/// The recall does not change when all data are multiplied by a number. That of ann-benchmarks
+/// does: see [`recall_of_ann_benchmarks`].
 ///
 /// ```
 /// use fashion_knn::lab::evaluate::recall;
@@ -36,12 +44,36 @@ const TOLERANCE: f64 = 1e-3;
 /// // Vector 8 is as far as vector 3: a tie.
 /// let tied: Neighbors = [row([(7, 1.0), (8, 2.0)])].into_iter().collect();
 /// assert_eq!(recall(&tied, &truth, 2), 1.0);
+/// // One vector twice is one vector.
+/// let twice: Neighbors = [row([(7, 1.0), (7, 1.0)])].into_iter().collect();
+/// assert_eq!(recall(&twice, &truth, 2), 0.5);
 /// ```
 ///
 /// # Panics
 /// If there are not as many rows in `found` as in `truth`.
 #[must_use]
 pub fn recall(found: &Neighbors, truth: &Neighbors, k: usize) -> f64 {
+    share_within(found, truth, k, |farthest| farthest * (1.0 + TOLERANCE))
+}
+
+/// [`recall`] by the definition of ann-benchmarks (Aumüller, Bernhardsson, Faithfull 2020), for
+/// comparisons with its results: a hit may be .001 farther than the true k-th neighbour, in the
+/// unit of the distances.
+///
+/// It depends on the unit. Where all distances are below .001, it is 1 whatever was found. On large
+/// ones it is not exact either: squared distances between images are whole numbers, and from D to
+/// D + 1 the distance grows by about 1 / (2√D), which is less than .001 for distances above 500.
+///
+/// # Panics
+/// If there are not as many rows in `found` as in `truth`.
+#[must_use]
+pub fn recall_of_ann_benchmarks(found: &Neighbors, truth: &Neighbors, k: usize) -> f64 {
+    let limit = |farthest| farthest + ANN_BENCHMARKS_TOLERANCE;
+    share_within(found, truth, k, limit)
+}
+
+/// Of `k` neighbours a query, the share found within `limit` of the true k-th distance.
+fn share_within(found: &Neighbors, truth: &Neighbors, k: usize, limit: impl Fn(f64) -> f64) -> f64 {
     assert_eq!(found.len(), truth.len(), "one row a query in both");
     let (mut hits, mut wanted) = (0, 0);
     for (found, truth) in found.iter().zip(truth.iter()) {
@@ -52,9 +84,13 @@ pub fn recall(found: &Neighbors, truth: &Neighbors, k: usize) -> f64 {
         // Only the k-th distance matters. Whatever is as near as that belongs to some set of k
         // nearest, whether or not it is in this row of `truth`. `take(k)` keeps the hits of a row
         // at k.
-        let limit = last.distance + TOLERANCE;
-        let returned = found.iter().take(k);
-        hits += returned.filter(|found| found.distance <= limit).count();
+        let limit = limit(last.distance);
+        let near = found.iter().take(k).filter(|found| found.distance <= limit);
+        let mut ids: Vec<u32> = near.map(|found| found.id).collect();
+        // Another library may return an id twice.
+        ids.sort_unstable();
+        ids.dedup();
+        hits += ids.len();
         wanted += truth.len();
     }
     if wanted == 0 {
@@ -308,6 +344,34 @@ mod tests {
         assert_eq!(recall(&rows(&[&[2.0, 2.0], &[1.0, 1.5]]), &truth, 2), 0.75);
         assert_eq!(recall(&rows(&[&[], &[1.0]]), &truth, 2), 0.25);
         assert_eq!(recall(&rows(&[&[1.0, 2.0], &[1.0, 1.0]]), &truth, 1), 1.0);
+    }
+
+    #[test]
+    fn an_id_found_twice_counts_once() {
+        let row = |ids: [u32; 2]| ids.map(|id| Neighbor { id, distance: 1.0 }).to_vec();
+        let rows = |ids| [row(ids)].into_iter().collect::<Neighbors>();
+        assert_eq!(recall(&rows([0, 0]), &rows([0, 1]), 2), 0.5);
+        assert_eq!(recall(&rows([1, 0]), &rows([0, 1]), 2), 1.0);
+    }
+
+    #[test]
+    fn the_unit_of_the_distances_does_not_count() {
+        for unit in [1e-36, 1e-5, 1.0, 1e5, 1e36] {
+            let truth = rows(&[&[unit, 2.0 * unit]]);
+            assert_eq!(recall(&rows(&[&[unit, 2.001 * unit]]), &truth, 2), 0.5);
+            assert_eq!(recall(&rows(&[&[unit, 2.000_001 * unit]]), &truth, 2), 1.0);
+        }
+        // At distance zero only copies are hits.
+        let copies = rows(&[&[0.0, 0.0]]);
+        assert_eq!(recall(&rows(&[&[0.0, 1e-30]]), &copies, 2), 0.5);
+        // Where ann-benchmarks counts all.
+        let small = rows(&[&[1e-5, 2e-5]]);
+        let wrong = rows(&[&[5e-5, 9e-5]]);
+        assert_eq!(recall(&wrong, &small, 2), 0.0);
+        assert_eq!(recall_of_ann_benchmarks(&wrong, &small, 2), 1.0);
+        let farther = rows(&[&[1.0, 2.0005], &[1.0, 2.002]]);
+        let truth = rows(&[&[1.0, 2.0], &[1.0, 2.0]]);
+        assert_eq!(recall_of_ann_benchmarks(&farther, &truth, 2), 0.75);
     }
 
     // Worked by hand from the definitions.

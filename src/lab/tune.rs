@@ -367,7 +367,7 @@ fn hold_out(base: &Vectors, target: &Target) -> Result<Parts, TuneError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::index::registry::find;
+    use crate::index::registry::{REGISTRY, find};
     use rand::Rng;
 
     fn noise(rows: usize, dim: usize) -> Vectors {
@@ -415,6 +415,30 @@ mod tests {
                     > 64.0,
             "{tuned:?}"
         );
+    }
+
+    #[test]
+    fn the_unit_of_the_data_changes_no_recall() {
+        // Powers of two are exact. Which of the settings that suffice is the fastest is measured,
+        // and no matter of the data.
+        let target = Target {
+            held_out: 50,
+            ..Target::default()
+        };
+        let swept = |entry: &Entry, unit: f32| -> Vec<(Settings, f64)> {
+            let values = noise(1_000, 12).to_floats();
+            let values: Vec<f32> = values.iter().map(|value| value * unit).collect();
+            let base = Vectors::from_floats(12, values).unwrap();
+            let tuner = Tuner::new(entry, &base, &Settings::default(), &target).unwrap();
+            let pair = |tuned: &Tuned| (tuned.settings.clone(), tuned.recall);
+            tuner.swept.iter().map(pair).collect()
+        };
+        for entry in REGISTRY.iter().filter(|entry| !entry.exact) {
+            let usual = swept(entry, 1.0);
+            for exponent in [-30, 30] {
+                assert_eq!(swept(entry, 2f32.powi(exponent)), usual, "{}", entry.key);
+            }
+        }
     }
 
     #[test]
