@@ -22,7 +22,7 @@ const LEAST_RECALL: f64 = 0.9;
 #[derive(Debug)]
 pub(crate) enum CodesOrRows {
     /// Codes, and the vectors if they are kept.
-    Codes(PqLists),
+    Codes(Box<PqLists>),
     /// Whole vectors.
     Rows(IvfFlat),
 }
@@ -33,7 +33,7 @@ impl CodesOrRows {
     pub fn build(base: &Arc<Vectors>, plan: &Plan) -> Self {
         let codes = PqLists::build(base, plan);
         if !plan.keep_vectors || codes.worth().recall >= LEAST_RECALL {
-            return Self::Codes(codes);
+            return Self::Codes(Box::new(codes));
         }
         let params = IvfFlatParams {
             nlist: codes.nlist(),
@@ -96,8 +96,11 @@ mod tests {
     use crate::index::support::test_data::{clustered, recall};
     use crate::index::{IvfPq, IvfPqParams, Query, Scann, ScannParams};
 
+    /// What becomes of a value of a row.
+    type Change = fn(usize, f32) -> f32;
+
     /// `clustered` rows, value v of row i made `change(i, v)`.
-    fn changed(n: usize, seed: u64, change: impl Fn(usize, f32) -> f32) -> Vectors {
+    fn changed(n: usize, seed: u64, change: Change) -> Vectors {
         let rows = clustered(n, 24, seed).to_floats();
         let values = rows
             .iter()
@@ -115,7 +118,7 @@ mod tests {
 
     #[test]
     fn hard_shapes_are_searched_as_well_as_plain_ones() {
-        let shapes: [(&str, fn(usize, f32) -> f32); 6] = [
+        let shapes: [(&str, Change); 6] = [
             ("plain", |_, value| value),
             (
                 "one row far out",

@@ -405,7 +405,7 @@ impl PqLists {
         rows: &Vectors,
         query: Row<'_>,
         k: usize,
-        found: &mut Vec<Scored>,
+        found: &mut [Scored],
     ) -> (TopK, usize) {
         let ranker = Ranker::new(rows, Metric::Euclidean, query);
         let mut top = TopK::new(k);
@@ -459,15 +459,6 @@ impl PqLists {
             reaches.extend(probe.reaches);
         }
         reaches.sort_unstable_by(f64::total_cmp);
-        for q in [0.5, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999] {
-            eprint!(
-                "{q}: {:.3} ",
-                reaches
-                    .get((reaches.len() as f64 * q) as usize)
-                    .unwrap_or(&9.0)
-            );
-        }
-        eprintln!("{} recall {}", reaches.len(), f64::from(hits) / all as f64);
         let last = (reaches.len() as f64 * WITHIN_REACH) as usize;
         Worth {
             reach: reaches
