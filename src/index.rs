@@ -12,7 +12,7 @@
 //! |---|---|
 //! | exact | [`BruteForce`], [`VaFile`] |
 //! | trees | [`KdTree`] and [`BallTree`] (exact), [`Annoy`] |
-//! | graphs | [`Hnsw`], [`Ngt`], [`QuantizedGraph`] |
+//! | graphs | [`Hnsw`], [`InstantDistance`], [`Ngt`], [`QuantizedGraph`] |
 //! | inverted lists | [`IvfFlat`], [`IvfPq`], [`Scann`] |
 //!
 //! A new index is one file, one line in the file of its family, and one line in the [registry]:

@@ -636,6 +636,20 @@ const FLOORS: &[(&str, &[(&str, f64)])] = &[
         ],
     ),
     (
+        "instant_distance",
+        &[
+            ("distant_queries", 0.963),
+            ("duplicates", 0.966),
+            ("far_from_the_origin", 0.970),
+            ("features", 0.975),
+            ("floats_to_bytes", 0.975),
+            ("huge_values", 0.975),
+            ("odd_dimension", 0.953),
+            ("pixels", 0.970),
+            ("tiny_values", 0.970),
+        ],
+    ),
+    (
         "ivf_flat",
         &[
             ("distant_queries", 0.796),

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    Annoy, BallTree, BruteForce, Build, BuildError, Hnsw, Index, IvfFlat, IvfPq, KdTree, Ngt,
-    Parameters, QuantizedGraph, Scann, VaFile,
+    Annoy, BallTree, BruteForce, Build, BuildError, Hnsw, Index, InstantDistance, IvfFlat, IvfPq,
+    KdTree, Ngt, Parameters, QuantizedGraph, Scann, VaFile,
 };
 pub use super::{Knob, Settings, SettingsError};
 use crate::vectors::Vectors;
@@ -17,6 +17,7 @@ pub static REGISTRY: &[Entry] = &[
     Entry::of::<BallTree>(),
     Entry::of::<Annoy>(),
     Entry::of::<Hnsw>(),
+    Entry::of::<InstantDistance>(),
     Entry::of::<IvfFlat>(),
     Entry::of::<IvfPq>(),
     Entry::of::<Scann>(),

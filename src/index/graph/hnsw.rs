@@ -14,7 +14,7 @@
 //! ```text
 //! layer 2    @--------------@                few rows, long links: begin here
 //!                           |
-//! layer 1    o-----o--------@----@-----o     29 % of the rows below (1 / ln 32)
+//! layer 1    o-----o--------@----@-----o     a sixteenth of the rows below (1 / m)
 //!                                |
 //! layer 0    o-o-o-o-o-o-o-o-o-o-@-@-q-o     all rows, short links: end here
 //! ```
@@ -25,72 +25,97 @@
 //! - On the lowest layer it keeps the `ef_search` best rows met, not one, and ends only when the
 //!   nearest row not yet expanded is farther than the worst of them.
 //!
+//! # The build
+//! The naive build puts in one row after the other: it searches for the row in the graph so far,
+//! and links it to some of the rows found, in both directions. Only one thread can do that, or the
+//! graph depends on which thread is faster. Here rows go in by *batches*:
+//!
+//! ```text
+//! batch 1  2  4  8 …  then 2 % of the rows each
+//! all of a batch at once:   search in the graph of the batches before; choose links
+//! then, in order:           add the links, and their reverses
+//! ```
+//!
+//! All threads work, and the graph is the same on any number of them.
+//!
+//! Links are chosen among the nearest rows found, nearest first. One is left out if a chosen one is
+//! nearer to it than the new row is: a walk comes to it by that one. So links lead in different
+//! directions. At the end, a row that no walk can come by gets a link from a near one.
+//!
+//! # Copies
+//! Equal rows are one node of the graph, and their ids come out together. Otherwise the links of a
+//! row with many copies would all lead to them, and no walk would leave.
+//!
+//! # Filter
+//! A search compares a query with many rows, most of which are too far. Where it saves reading
+//! (that is measured on a sample), a shorter code of each row tells so first; what is found does
+//! not change by it.
+//!
 //! # Why it may miss a neighbour
-//! Each row has at most 64 links, chosen so that they lead in different directions. A near row to
-//! which no link of the rows kept leads is never seen. A larger `ef_search` keeps more rows, so
-//! that more links are followed.
+//! Each row has at most 2·`m` links on the lowest layer. A near row to which no link of the rows
+//! kept leads is never seen. A larger `ef_search` keeps more rows, so that more links are followed.
+//! Where fewer than min(k, n) rows can be reached, the walk begins again from one not met.
 //!
 //! # Memory
-//! For each row: the row itself; its *sketch*, 31 principal components and the length of what they
-//! leave out (two cache lines), by which most neighbours are rejected before their rows are
-//! touched; and its links, four bytes each, in one array a layer ([`Links`]).
+//! For each row: the row itself; its code, if there is one (a byte a value of float rows, 128
+//! bytes for long rows of bytes); 2·`m` places for links of four bytes, and a few more for the
+//! layers above; its id.
 //!
 //! # What it is bad at
-//! - Copies. The rule that chooses a row's links drops none of its copies, and the build slows
-//!   down: 1,000 equal rows take 2.7 s, and 10,000 rows of three kinds were not done in 300 s.
-//! - Answers among copies. A search may return fewer than min(k, n) neighbours (96 of 300 equal
-//!   rows), and recall falls with the share of equal rows.
-//! - Build time. instant-distance inserts rows in parallel, and then what it builds depends on
-//!   which comes first. The same seed shall give the same graph, so the build uses one thread.
+//! - Data of many dimensions whose distances are all alike, such as independent noise: each walk
+//!   has to keep many rows.
+//! - Clumps of near rows, many and far apart. Nearly all links lead to the clump's own rows, and a
+//!   walk that comes to the wrong clump may not leave it.
+//! - Memory and build time, beside inverted lists.
 //!
-//! # Source
-//! Malkov and Yashunin, *Efficient and Robust Approximate Nearest Neighbor Search Using
-//! Hierarchical Navigable Small World Graphs*, TPAMI 2020.
+//! # Sources
+//! - Malkov and Yashunin, *Efficient and Robust Approximate Nearest Neighbor Search Using
+//!   Hierarchical Navigable Small World Graphs*, TPAMI 2020.
+//! - The batches: Manohar, Shen, Blelloch, Dhulipala, Gu, Simhadri and Sun, *ParlayANN: Scalable
+//!   and Deterministic Parallel Graph-Based Approximate Nearest Neighbor Search Algorithms*, PPoPP
+//!   2024.
 
-mod export;
+mod build;
+mod copies;
+mod filter;
+mod instant_distance;
+mod layer;
+mod layers;
+mod nodes;
+mod walk;
 
 use std::sync::Arc;
 
-use instant_distance::{Builder, Heuristic, Point};
-use serde::{Serialize, Serializer};
-
-use self::export::Exported;
-use super::links::Links;
-use crate::distance::Metric;
+use self::copies::equal_rows;
+pub use self::instant_distance::{InstantDistance, InstantDistanceParams};
+use self::layers::Layers;
+use self::nodes::Nodes;
 use crate::index::parameters::{parameters, positive};
-use crate::index::support::lower_bound::Sketch;
-use crate::index::support::pruned_rows::{COMPONENTS, Comparison, PrunedRows};
 use crate::index::{Build, BuildError, Found, Index, Parameters, check_base};
-use crate::neighbor::TopK;
-use crate::simd::pairwise;
 use crate::vectors::{Row, Vectors};
 
 parameters! {
-    /// How an [`Hnsw`] is built. The paper's M is 32 in instant-distance, and 64 on the lowest
-    /// layer.
+    /// How an [`Hnsw`] is built. The names are the paper's and hnswlib's.
     pub struct HnswParams {
+        /// Links of a new row on each layer; a row may have twice as many on the lowest.
+        m: usize = 16;
         /// Candidates among which the links of a new row are chosen.
         /// More make a better graph, more slowly.
-        ef_construction: usize = 100;
+        ef_construction: usize = 200;
         /// Seed of the layers and of the order of insertion.
         seed: u64 = 0;
     }
 }
 
 parameters! {
-    /// How an [`Hnsw`] is searched.
+    /// How an [`Hnsw`] or an [`InstantDistance`] is searched.
     pub struct HnswSearch {
         /// The best rows met that a search keeps, at least k.
-        ef_search: usize = 40, sweep [10, 15, 20, 30, 40, 60, 80, 120, 200, 400];
+        ef_search: usize = 40, sweep [10, 15, 20, 30, 40, 60, 80, 120, 200, 400, 800, 1_600];
     }
 }
 
-/// HNSW, the graph built by the crate [`instant_distance`]. Euclidean, approximate.
-///
-/// instant-distance freezes `ef_search` when it builds. So the graph is read out of it once and
-/// searched here, by algorithms 2 and 5 of the paper, with any `ef_search`: [`Build::with_search`]
-/// is free. The search also rejects most neighbours by a bound in 31 principal components, before
-/// it touches their rows; that changes nothing in what it finds.
+/// HNSW, a hierarchical navigable small world graph. Euclidean, approximate.
 ///
 /// ```
 /// use fashion_knn::prelude::*;
@@ -106,65 +131,16 @@ parameters! {
 /// ```
 #[derive(Debug, Clone)]
 pub struct Hnsw {
-    graph: Arc<Graph>,
-    search: HnswSearch,
-}
-
-#[derive(Debug)]
-struct Graph {
+    graph: Arc<Layers>,
     params: HnswParams,
-    /// The lowest first. Each layer holds the first so many rows.
-    layers: Vec<Links>,
-    /// In instant-distance's order: those of the upper layers first.
-    rows: PrunedRows,
-}
-
-/// A row, as instant-distance sees it. It serialises as its id alone (see [`export`]).
-#[derive(Debug, Clone)]
-struct Member<'a> {
-    base: &'a Vectors,
-    id: u32,
-}
-
-impl<'a> Member<'a> {
-    fn row(&self) -> Row<'a> {
-        self.base.row(self.id as usize)
-    }
-}
-
-impl Point for Member<'_> {
-    fn distance(&self, other: &Self) -> f32 {
-        match (self.row(), other.row()) {
-            (Row::Bytes(a), Row::Bytes(b)) => (Metric::Euclidean.reduced_bytes(a, b) as f32).sqrt(),
-            (Row::Floats(a), Row::Floats(b)) => float_distance(a, b),
-            _ => unreachable!("rows of one base"),
-        }
-    }
-}
-
-/// The distance of two rows of floats, in f32 where squares neither overflow nor vanish there.
-fn float_distance(a: &[f32], b: &[f32]) -> f32 {
-    let squared = pairwise::squared_euclidean_f32(a, b);
-    // f32 loses the squares of differences below about 1e-19: too little to matter in a sum of
-    // 1e-20. A sum below 1e30 has not overflowed. Everywhere else f64 is taken, which is slower.
-    if (1e-20..1e30).contains(&squared) {
-        squared.sqrt()
-    } else {
-        Metric::Euclidean.reduced(a, b).sqrt() as f32
-    }
-}
-
-impl Serialize for Member<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_u32(self.id)
-    }
+    search: HnswSearch,
 }
 
 impl Hnsw {
     /// What it was built with.
     #[must_use]
     pub fn build_params(&self) -> &HnswParams {
-        &self.graph.params
+        &self.params
     }
 
     /// The number of layers.
@@ -173,67 +149,14 @@ impl Hnsw {
         self.graph.layers.len()
     }
 
-    /// The links of one layer, zero the lowest, as pairs of ids.
+    /// The links of one layer, zero the lowest, as pairs of ids. Of equal rows the first has all
+    /// links.
     ///
     /// # Panics
     /// If there is no such layer.
     pub fn links(&self, layer: usize) -> impl Iterator<Item = (u32, u32)> + '_ {
-        self.graph.layers[layer].pairs(self.graph.rows.ids())
+        self.graph.layers[layer].pairs(self.graph.nodes.ids())
     }
-}
-
-/// Walks a layer from `entry` to a row none of whose neighbours is nearer: algorithm 2 with ef = 1.
-fn descend(layer: &Links, comparison: &mut Comparison<'_>, entry: u32) -> u32 {
-    // What was met on the layer above, the entry among it, is to be compared again: each layer has
-    // other links.
-    comparison.start_again();
-    let mut least = f64::INFINITY;
-    // The nearest of `rows` if one is nearer than all before, otherwise `nearest`.
-    let mut compare = |rows: &[u32], mut nearest: u32| {
-        comparison.compare(rows, |row, reduced| {
-            if reduced < least {
-                (nearest, least) = (row, reduced);
-            }
-            least
-        });
-        nearest
-    };
-    let mut nearest = compare(&[entry], entry);
-    loop {
-        // Strictly nearer each time, so the loop ends.
-        let nearer = compare(layer.of(nearest), nearest);
-        if nearer == nearest {
-            return nearest;
-        }
-        nearest = nearer;
-    }
-}
-
-/// The graph that instant-distance builds over `base`, on one thread.
-fn build_graph(base: &Vectors, params: &HnswParams) -> Result<Exported, BuildError> {
-    let members = (0..base.len() as u32).map(|id| Member { base, id });
-    let members = members.collect();
-    // As in hnswlib, a list holds only the links that the heuristic chose. instant-distance's
-    // default fills it up with those that it left out; each step of a search would then look at
-    // three times as many rows.
-    let chosen_alone = Heuristic {
-        extend_candidates: false,
-        keep_pruned: false,
-    };
-    let builder = Builder::default()
-        .ef_construction(params.ef_construction)
-        .select_heuristic(Some(chosen_alone))
-        .seed(params.seed);
-    // instant-distance inserts on the current rayon pool. With one thread the order of insertion,
-    // and so the graph, depends on the seed alone.
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
-    let pool = pool.map_err(|error| BuildError::NoThread {
-        reason: error.to_string(),
-    })?;
-    Ok(pool.install(|| {
-        let (graph, _) = builder.build_hnsw(members);
-        Exported::new(&graph)
-    }))
 }
 
 impl Build for Hnsw {
@@ -243,22 +166,27 @@ impl Build for Hnsw {
     type Params = HnswParams;
     type Search = HnswSearch;
 
-    /// Builds the graph, on one thread.
+    /// Builds the graph, on the threads of the current rayon pool.
     ///
     /// # Errors
-    /// If `base` is empty, `ef_construction` is zero, or the system refuses the thread.
+    /// If `base` is empty, `m` is below 2, or `ef_construction` is zero.
     fn build(base: Arc<Vectors>, params: HnswParams) -> Result<Self, BuildError> {
         check_base(&base)?;
         positive("ef_construction", params.ef_construction)?;
-        let sketched = Sketch::fit(&base, Metric::Euclidean, COMPONENTS)?;
-        let Exported { ids, layers } = build_graph(&base, &params)?;
-        let graph = Graph {
-            params,
-            layers,
-            rows: PrunedRows::new(&base, sketched, ids),
-        };
+        if params.m < 2 {
+            return Err(BuildError::InvalidParameter {
+                name: "m",
+                received: params.m as f64,
+                expected: "at least 2",
+            });
+        }
+        let mut groups = equal_rows(&base);
+        build::shuffle(&mut groups, params.seed);
+        let nodes = Nodes::new(&base, &groups)?;
+        let layers = build::build(&nodes, &params);
         Ok(Self {
-            graph: Arc::new(graph),
+            graph: Arc::new(Layers::new(nodes, layers)),
+            params,
             search: HnswSearch::default(),
         })
     }
@@ -269,8 +197,10 @@ impl Build for Hnsw {
     /// If `ef_search` is zero.
     fn with_search(&self, search: HnswSearch) -> Result<Self, BuildError> {
         positive("ef_search", search.ef_search)?;
-        let graph = Arc::clone(&self.graph);
-        Ok(Self { graph, search })
+        Ok(Self {
+            search,
+            ..self.clone()
+        })
     }
 }
 
@@ -280,40 +210,25 @@ impl Index for Hnsw {
     }
 
     fn params(&self) -> Vec<(&'static str, f64)> {
-        [self.graph.params.values(), self.search.values()].concat()
+        [self.params.values(), self.search.values()].concat()
     }
 
     fn len(&self) -> usize {
-        self.graph.rows.ids().len()
+        self.graph.nodes.rows()
     }
 
     fn dim(&self) -> usize {
-        self.graph.rows.rows().dim()
+        self.graph.nodes.dim()
     }
 
     fn memory_bytes(&self) -> usize {
-        let Graph { layers, rows, .. } = &*self.graph;
-        rows.memory_bytes() + layers.iter().map(Links::memory_bytes).sum::<usize>()
+        self.graph.memory_bytes()
     }
 
     fn search(&self, query: Row<'_>, k: usize) -> Found {
-        let Graph { layers, rows, .. } = &*self.graph;
-        let k = k.min(rows.ids().len());
-        let mut comparison = rows.comparison(query);
-        // The upper layers hold the first so many rows, so row 0 is in all of them.
-        let mut entry = 0;
-        for layer in layers[1..].iter().rev() {
-            entry = descend(layer, &mut comparison, entry);
-        }
-        comparison.start_again();
-        let mut top = TopK::new(self.search.ef_search.max(k));
-        // A reach of 1: expand what is nearer than the worst of the `ef_search` kept.
-        layers[0].walk(&mut comparison, &[entry], rows.ids(), 1.0, &mut top);
-        let mut candidates = top.into_candidates();
-        candidates.truncate(k);
-        Found {
-            candidates,
-            visits: comparison.visits,
-        }
+        self.graph.search(query, k, self.search.ef_search)
     }
 }
+
+#[cfg(test)]
+mod tests;

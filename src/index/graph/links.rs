@@ -37,6 +37,11 @@ impl Links {
         self.starts.len() - 1
     }
 
+    /// The number of edges.
+    pub fn total(&self) -> usize {
+        self.targets.len()
+    }
+
     /// Where the edges of a node lead.
     pub fn of(&self, node: u32) -> &[u32] {
         let start = self.starts[node as usize] as usize;

@@ -110,7 +110,7 @@ impl PrunedRows {
 }
 
 /// The values in cache lines, the last one filled up with zeros.
-fn lines(values: &[f32]) -> impl Iterator<Item = Line<f32>> {
+pub fn lines(values: &[f32]) -> impl Iterator<Item = Line<f32>> {
     values.chunks(16).map(|values| {
         let mut line = Line::default();
         line.0[..values.len()].copy_from_slice(values);
@@ -142,12 +142,6 @@ impl Comparison<'_> {
     /// The query's sketch.
     pub fn sketch(&self) -> &[f32] {
         &self.query.values
-    }
-
-    /// Forgets which positions were met and what the limit was.
-    pub fn start_again(&mut self) {
-        self.met.fill(0);
-        (self.limit, self.radius) = (f64::INFINITY, Radius::INFINITE);
     }
 
     /// Offers each of `positions` that was not met before, with its reduced distance, unless that

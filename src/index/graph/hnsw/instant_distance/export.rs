@@ -13,7 +13,7 @@
 use serde::ser::{Impossible, SerializeSeq, SerializeStruct, SerializeTuple};
 use serde::{Serialize, Serializer};
 
-use crate::index::graph::links::Links;
+use crate::index::graph::hnsw::layer::Layer;
 
 /// Where a row has fewer links than its list has places, the places left hold this.
 const UNUSED: u32 = u32::MAX;
@@ -21,14 +21,14 @@ const UNUSED: u32 = u32::MAX;
 /// The graph that instant-distance has built.
 #[derive(Debug)]
 pub struct Exported {
-    /// The ids of the rows, in the order by which the links number them.
-    pub ids: Vec<u32>,
+    /// What the points serialised as, in the order by which the links number them.
+    pub order: Vec<u32>,
     /// The lowest layer first.
-    pub layers: Vec<Links>,
+    pub layers: Vec<Layer>,
 }
 
 impl Exported {
-    /// Of an [`instant_distance::Hnsw`] whose points serialise as their ids.
+    /// Of an [`instant_distance::Hnsw`] whose points serialise as numbers.
     pub fn new(graph: &impl Serialize) -> Self {
         let mut collector = Collector::default();
         let written = graph.serialize(&mut collector);
@@ -36,13 +36,13 @@ impl Exported {
         let mut reader = Reader(&collector.numbers);
         // In the order of the fields: `points`, `zero`, `layers`. A layer of the latter has the
         // same form as `zero`.
-        let ids = reader.list().to_vec();
+        let order = reader.list().to_vec();
         // The lowest layer is `zero`. Those of `layers` follow from below.
-        let mut layers = vec![reader.links()];
+        let mut layers = vec![reader.layer()];
         for _ in 0..reader.number() {
-            layers.push(reader.links());
+            layers.push(reader.layer());
         }
-        Self { ids, layers }
+        Self { order, layers }
     }
 }
 
@@ -63,13 +63,23 @@ impl<'a> Reader<'a> {
         list
     }
 
-    fn links(&mut self) -> Links {
+    fn layer(&mut self) -> Layer {
         // Each row has a list with all its places. The links come first, then the places left.
         let rows = self.number();
-        Links::new((0..rows).map(|_| {
-            let places = self.list().iter().copied();
-            places.take_while(|&target| target != UNUSED)
-        }))
+        let lists: Vec<&[u32]> = (0..rows)
+            .map(|_| {
+                let places = self.list();
+                let unused = places.iter().position(|&target| target == UNUSED);
+                &places[..unused.unwrap_or(places.len())]
+            })
+            .collect();
+        // As many places as the longest list fills: a walk reads all of them.
+        let longest = lists.iter().map(|list| list.len()).max();
+        let mut layer = Layer::new(lists.len(), longest.unwrap_or(0).max(1));
+        for (row, list) in lists.iter().enumerate() {
+            layer.set(row as u32, list);
+        }
+        layer
     }
 }
 
@@ -270,15 +280,16 @@ mod tests {
             layers: vec![vec![[1, UNUSED], [0, 1]], vec![[UNUSED, UNUSED]]],
         };
         let exported = Exported::new(&toy);
-        assert_eq!(exported.ids, [5, 3, 4]);
-        assert_eq!(
-            exported.layers,
-            [
-                Links::new([vec![1, 2], vec![0], vec![2, 1, 0]]),
-                Links::new([vec![1], vec![0, 1]]),
-                Links::new([vec![]]),
-            ]
-        );
+        assert_eq!(exported.order, [5, 3, 4]);
+        let lists = |layer: &Layer| {
+            let rows = 0..layer.len() as u32;
+            rows.map(|row| layer.links(row).to_vec())
+                .collect::<Vec<_>>()
+        };
+        let layers: Vec<_> = exported.layers.iter().map(lists).collect();
+        assert_eq!(layers[0], [vec![1, 2], vec![0], vec![2, 1, 0]]);
+        assert_eq!(layers[1], [vec![1], vec![0, 1]]);
+        assert_eq!(layers[2], [Vec::<u32>::new()]);
     }
 
     #[test]
