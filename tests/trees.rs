@@ -146,6 +146,40 @@ proptest! {
     }
 }
 
+/// Where halves of whole groups leave leaves without a row, and where all rows are asked for.
+#[test]
+fn as_many_neighbours_as_rows() {
+    for rows in [1, 15, 16, 17, 31, 32, 33, 47, 65, 700] {
+        let values = |count: usize| (0..count).map(|i| (i * i % 97) as i32 - 40).collect();
+        let table = Table {
+            dim: 5,
+            base: values(5 * rows),
+            query: values(5),
+            exponent: 0,
+        };
+        for k in [1, rows / 9 + 1, rows / 8 + 1, rows / 2 + 1, rows, rows + 9] {
+            let expected = table.nearest(Metric::Euclidean, k);
+            for leaf_size in [1, 15, 16, 17, 33] {
+                let params = BallTreeParams {
+                    leaf_size,
+                    ..Default::default()
+                };
+                let tree = BallTree::build(table.base(), params).unwrap();
+                assert_eq!(
+                    found(&tree, &table, k),
+                    expected,
+                    "{k} of {rows}, leaf {leaf_size}"
+                );
+            }
+            let tree = KdTree::build(table.base(), KdTreeParams::default()).unwrap();
+            assert_eq!(found(&tree, &table, k), expected, "{k} of {rows}");
+            let (_, visits) = tree.query_counted(&table.scaled(&table.query), k).unwrap();
+            // Each row once, and those of the first guess once more.
+            assert!(visits.distances <= 2 * rows, "{visits:?}");
+        }
+    }
+}
+
 #[test]
 fn hyperplanes_part_their_rows() {
     let table = Table {

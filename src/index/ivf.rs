@@ -17,6 +17,8 @@
 //! A vector near the border of its list has neighbours across it. A query that searches few lists
 //! misses those: that is what all three are bad at, the more so the more dimensions the data have.
 
+mod codes_or_rows;
+mod coding;
 mod inverted_lists;
 mod ivf_flat;
 mod ivf_pq;

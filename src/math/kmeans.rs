@@ -9,22 +9,20 @@
 //! 2. move each centroid to the mean of its rows    n sums of d values
 //! ```
 //!
-//! The naive form of step 1 is a loop over rows, centroids and values. But a squared distance is
-//! ‖x‖² + ‖c‖² − 2·x·c, and the n·k products x·c are one matrix product, which is
-//! computed a register tile at a time, at several times the speed.
-//!
-//! What can go wrong is cancellation: far from the origin ‖x‖² and 2·x·c are large and
-//! nearly equal, and f32 loses the difference. So rows and centroids are moved by the centroids'
-//! middle first.
+//! The naive form of step 1 is a loop over rows, centroids and values. [`nearest`] has a faster
+//! one, with the same result.
 
-use ndarray::linalg::general_mat_mul;
+mod nearest;
+
 use ndarray::{Array2, ArrayView1, ArrayView2};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use thiserror::Error;
 
+use self::nearest::Centroids;
 use super::add_row;
+use crate::distance::Metric;
 use crate::vectors::{Row, Vectors};
 
 /// How [`KMeans::fit`] works. The names are those of FAISS's `Clustering` (*niter* for the
@@ -69,27 +67,8 @@ pub enum KMeansError {
 /// The result depends on the seed, not on the number of threads.
 #[derive(Debug, Clone)]
 pub struct KMeans {
-    centroids: Array2<f32>,
-    /// The middle of the centroids, by which everything is moved (see the module's text).
-    origin: Vec<f32>,
-    /// The centroids less the origin.
-    moved: Array2<f32>,
-    /// ‖c‖² of each row of `moved`.
-    norms: Vec<f32>,
+    centroids: Centroids,
 }
-
-/// A row's nearest centroid.
-#[derive(Debug, Clone, Copy)]
-struct Nearest {
-    label: u32,
-    /// Squared distance, with the rounding of an f32 matrix product.
-    distance: f32,
-}
-
-/// Rows that are compared with all centroids in one matrix product. Their distances take 256 · k
-/// floats, 256 kB for 256 centroids: they stay in the second-level cache until the nearest is
-/// picked.
-const BLOCK: usize = 256;
 
 impl KMeans {
     /// Clusters the rows of `data` (n × d).
@@ -130,154 +109,50 @@ impl KMeans {
         for _ in 0..params.iterations {
             // Step 1: each row to its nearest centroid. If none has changed, the means would be the
             // same again.
-            let nearest = clusters.nearest(data);
-            let same = nearest.iter().map(|row| &row.label).eq(&labels);
-            if same {
+            let nearest = clusters.assign(data);
+            if nearest == labels {
                 break;
             }
-            labels = nearest.iter().map(|row| row.label).collect();
+            labels = nearest;
             // Step 2: each centroid to the mean of its rows.
-            clusters = Self::from_centroids(means(data, &nearest, &labels, k));
+            clusters = Self::from_centroids(means(data, clusters.centroids(), &labels));
         }
         Ok(clusters)
     }
 
     fn from_centroids(centroids: Array2<f32>) -> Self {
-        // The origin is the middle of the centroids. Distances do not change when everything is
-        // moved by it, and the numbers that are subtracted become small.
-        let count = centroids.nrows() as f64;
-        let mut origin = Vec::with_capacity(centroids.ncols());
-        for column in centroids.columns() {
-            let sum: f64 = column.iter().map(|&value| f64::from(value)).sum();
-            origin.push((sum / count) as f32);
-        }
-        let moved = &centroids - &ArrayView1::from(&origin);
-        let norms = moved.rows().into_iter().map(|row| row.dot(&row)).collect();
-        Self {
-            centroids,
-            origin,
-            moved,
-            norms,
-        }
+        let centroids = Centroids::new(centroids);
+        Self { centroids }
     }
 
     /// The centroids, k × d.
     #[must_use]
     pub fn centroids(&self) -> ArrayView2<'_, f32> {
-        self.centroids.view()
+        self.centroids.points()
     }
 
     /// The number of the nearest centroid of each row of `data` (n × d), ties to the lower number.
+    ///
+    /// The nearest is that of squared distances by differences in f64, whatever the magnitudes:
+    /// they are right to a relative error of (d + 4) · 2⁻⁵³. Any machine gives the same
+    /// answer.
     ///
     /// # Panics
     /// If `data` has another dimension.
     #[must_use]
     pub fn assign(&self, data: &Vectors) -> Vec<u32> {
-        let nearest = self.nearest(data);
-        nearest.into_iter().map(|row| row.label).collect()
+        self.centroids.nearest(data)
     }
 
-    /// The nearest centroid of each row, ties to the lower number.
-    fn nearest(&self, data: &Vectors) -> Vec<Nearest> {
-        self.by_row(data, |distances| {
-            let mut nearest = Nearest {
-                label: 0,
-                distance: f32::INFINITY,
-            };
-            // Strictly nearer, so that ties go to the lower number.
-            for (label, &distance) in distances.iter().enumerate() {
-                if distance < nearest.distance {
-                    let label = label as u32;
-                    nearest = Nearest { label, distance };
-                }
-            }
-            nearest
-        })
-    }
-
-    /// The `count` nearest centroids of each row, nearest first, ties to the lower number.
+    /// The `count` nearest centroids of each row, nearest first, ties to the lower number; by the
+    /// same distances as [`KMeans::assign`].
     ///
     /// # Panics
     /// If `data` has another dimension.
     #[must_use]
     pub fn assign_many(&self, data: &Vectors, count: usize) -> Vec<Vec<u32>> {
-        let count = count.min(self.norms.len());
-        self.by_row(data, |distances| {
-            // Ties go to the lower number. That makes the order total, so selection and sorting
-            // give one result.
-            let nearer = |a: &u32, b: &u32| {
-                let [to_a, to_b] = [a, b].map(|&label| distances[label as usize]);
-                to_a.total_cmp(&to_b).then(a.cmp(b))
-            };
-            let mut order: Vec<u32> = (0..distances.len() as u32).collect();
-            // Only the nearest need be sorted.
-            if count < order.len() {
-                order.select_nth_unstable_by(count, nearer);
-                order.truncate(count);
-            }
-            order.sort_unstable_by(nearer);
-            order
-        })
+        self.centroids.nearest_many(data, count)
     }
-
-    /// `pick` of each row's squared distances to all centroids, blocks of rows in parallel.
-    fn by_row<T: Send>(&self, data: &Vectors, pick: impl Fn(&[f32]) -> T + Sync) -> Vec<T> {
-        assert_eq!(
-            data.dim(),
-            self.centroids.ncols(),
-            "vectors of the dimension of the centroids"
-        );
-        // Blocks of a fixed size, in order: the result does not depend on the threads. Only one
-        // block of distances a thread is in memory, not all n · k.
-        let blocks: Vec<Vec<T>> = (0..data.len().div_ceil(BLOCK))
-            .into_par_iter()
-            .map(|block| {
-                let end = ((block + 1) * BLOCK).min(data.len());
-                let distances = self.distances(data, block * BLOCK..end);
-                let mut picked = Vec::with_capacity(distances.nrows());
-                for row in distances.rows() {
-                    picked.push(pick(row.to_slice().expect("made in row order")));
-                }
-                picked
-            })
-            .collect();
-        blocks.into_iter().flatten().collect()
-    }
-
-    /// Squared distances of a few rows to all centroids: rows × k.
-    fn distances(&self, data: &Vectors, rows: std::ops::Range<usize>) -> Array2<f32> {
-        let mut values = Vec::with_capacity(rows.len() * data.dim());
-        let mut norms = Vec::with_capacity(rows.len());
-        // The rows less the origin, as floats, and their squared lengths.
-        for row in rows.clone() {
-            let start = values.len();
-            match data.row(row) {
-                Row::Bytes(row) => push_moved(&mut values, row, &self.origin),
-                Row::Floats(row) => push_moved(&mut values, row, &self.origin),
-            }
-            let squares = values[start..].iter().map(|value| value * value);
-            norms.push(squares.sum::<f32>());
-        }
-        let shape = (rows.len(), data.dim());
-        let moved_rows = Array2::from_shape_vec(shape, values).expect("whole rows");
-        // First the products x·c, then, in their place, the distances.
-        let mut distances = Array2::zeros((rows.len(), self.norms.len()));
-        general_mat_mul(1.0, &moved_rows, &self.moved.t(), 0.0, &mut distances);
-        for (mut row, norm) in distances.rows_mut().into_iter().zip(norms) {
-            let row = row.as_slice_mut().expect("made in row order");
-            for (value, centroid) in row.iter_mut().zip(&self.norms) {
-                // Rounding can make a distance of zero negative.
-                *value = (norm + centroid - 2.0 * *value).max(0.0);
-            }
-        }
-        distances
-    }
-}
-
-/// Appends row − origin.
-fn push_moved<T: Copy + Into<f32>>(values: &mut Vec<f32>, row: &[T], origin: &[f32]) {
-    let pairs = row.iter().zip(origin);
-    values.extend(pairs.map(|(&value, origin)| value.into() - origin));
 }
 
 /// A sample of `data`, if there are more rows than k-means is to learn from.
@@ -293,30 +168,32 @@ fn training_sample(data: &Vectors, params: &KMeansParams, rng: &mut ChaCha8Rng) 
     Some(data.select(&rows).expect("sampled rows exist"))
 }
 
-/// The mean of each cluster's rows: k × d. `labels` are those of `nearest`.
+/// The mean of each cluster's rows: k × d. `labels` says in which of the `centroids`' clusters
+/// each row is.
 ///
 /// The sums are in f64 and in the order of the rows, so that threads make no difference.
-fn means(data: &Vectors, nearest: &[Nearest], labels: &[u32], k: usize) -> Array2<f32> {
+fn means(data: &Vectors, centroids: ArrayView2<'_, f32>, labels: &[u32]) -> Array2<f32> {
+    let k = centroids.nrows();
     // Grouped by cluster first: each mean is then the work of one thread, in the order of the rows.
     let (starts, members) = group(labels, k);
-    let centroids: Vec<Vec<f32>> = (0..k)
+    let means: Vec<Vec<f32>> = (0..k)
         .into_par_iter()
         .map(|cluster| mean_of(data, &members[starts[cluster]..starts[cluster + 1]]))
         .collect();
     let shape = (k, data.dim());
-    let mut centroids = Array2::from_shape_vec(shape, centroids.concat()).expect("k centroids");
+    let mut means = Array2::from_shape_vec(shape, means.concat()).expect("k centroids");
     // An empty cluster has zeros for now. A centroid that nobody is near would stay without rows.
     let is_empty = |&cluster: &usize| starts[cluster] == starts[cluster + 1];
     let empty: Vec<usize> = (0..k).filter(is_empty).collect();
     // The first empty cluster gets the farthest row, the next one the next.
-    let far = farthest_rows(nearest, empty.len());
+    let far = farthest_rows(data, centroids, labels, empty.len());
     for (cluster, row) in empty.into_iter().zip(far) {
         let values = data.row_to_floats(row);
-        centroids
+        means
             .row_mut(cluster)
             .assign(&ArrayView1::from(&values[..]));
     }
-    centroids
+    means
 }
 
 /// The mean of the given rows, or zeros if there are none.
@@ -330,18 +207,29 @@ fn mean_of(data: &Vectors, rows: &[u32]) -> Vec<f32> {
     sum.into_iter().map(|sum| (sum / count) as f32).collect()
 }
 
-/// The `count` rows that are farthest from their centroids, farthest first.
-fn farthest_rows(nearest: &[Nearest], count: usize) -> Vec<usize> {
+/// The `count` rows that are farthest from the centroids of their clusters, farthest first.
+fn farthest_rows(
+    data: &Vectors,
+    centroids: ArrayView2<'_, f32>,
+    labels: &[u32],
+    count: usize,
+) -> Vec<usize> {
     if count == 0 {
         return Vec::new();
     }
-    // This is rare, so that sorting all rows does not matter. Ties go to the lower row, for the
-    // same result each time.
-    let mut rows: Vec<usize> = (0..nearest.len()).collect();
-    rows.sort_unstable_by(|&a, &b| {
-        let farther = nearest[b].distance.total_cmp(&nearest[a].distance);
-        farther.then(a.cmp(&b))
-    });
+    // This is rare, so that computing and sorting all distances does not matter.
+    let distance = |row: usize| {
+        let centroid = centroids.row(labels[row] as usize);
+        let centroid = centroid.to_slice().expect("made in row order");
+        match data.row(row) {
+            Row::Bytes(row) => Metric::Euclidean.reduced_mixed(centroid, row),
+            Row::Floats(row) => Metric::Euclidean.reduced(centroid, row),
+        }
+    };
+    let distances: Vec<f64> = (0..data.len()).into_par_iter().map(distance).collect();
+    // Ties go to the lower row, for the same result each time.
+    let mut rows: Vec<usize> = (0..data.len()).collect();
+    rows.sort_unstable_by(|&a, &b| distances[b].total_cmp(&distances[a]).then(a.cmp(&b)));
     rows.truncate(count);
     rows
 }
@@ -404,17 +292,9 @@ mod tests {
         let centroids = clusters.centroids();
         for (row, &label) in labels.iter().enumerate() {
             let values = data.row_to_floats(row);
-            let to = |c: usize| {
-                centroids
-                    .row(c)
-                    .iter()
-                    .zip(&values)
-                    .map(|(c, v)| (c - v).powi(2))
-                    .sum::<f32>()
-            };
-            let least = (0..7).map(to).fold(f32::INFINITY, f32::min);
-            // Squares of coordinates up to 400 are rounded to about 0.05.
-            assert!(to(label as usize) <= least + 0.2, "row {row}");
+            let to = |c: usize| Metric::Euclidean.reduced(&centroids.row(c).to_vec(), &values);
+            let least = (0..7).map(to).fold(f64::INFINITY, f64::min);
+            assert_eq!(to(label as usize), least, "row {row}");
         }
         for (cluster, centroid) in centroids.rows().into_iter().enumerate() {
             let rows: Vec<usize> = (0..data.len())
@@ -467,7 +347,7 @@ mod tests {
                 seed,
                 max_points_per_centroid: 10,
             };
-            pool.install(|| KMeans::fit(&data, &params).unwrap().centroids)
+            pool.install(|| KMeans::fit(&data, &params).unwrap().centroids().to_owned())
         };
         assert_eq!(fit(1, 7), fit(3, 7));
         assert_ne!(fit(1, 7), fit(1, 8));

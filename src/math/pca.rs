@@ -20,7 +20,9 @@
 //! The components are the eigenvectors of the covariance matrix. Source: I. T. Jolliffe, *Principal
 //! Component Analysis*, 2nd ed., Springer 2002, chapters 1–3.
 
-use nalgebra::{DMatrix, Dyn, SymmetricEigen};
+mod decompose;
+mod orthonormal;
+
 use ndarray::linalg::general_mat_mul;
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut2, Axis, s};
 use rand::SeedableRng;
@@ -28,6 +30,7 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use thiserror::Error;
 
+use self::decompose::{Components, Sample};
 use super::add_row;
 use crate::vectors::{Row, Vectors};
 
@@ -46,14 +49,17 @@ pub enum PcaError {
 /// work; more would need a larger copy in f64 (512 rows of 784 values are 3.2 MB).
 const BLOCK: usize = 512;
 
-/// How [`Pca::fit`] estimates the covariance.
+/// What [`Pca::fit`] finds, and from what.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PcaOptions {
     /// Rows from which the covariance is estimated, drawn without replacement; all rows if there
     /// are no more. Every sample gives a *valid* rotation. A larger one gathers the variance
     /// better.
     pub max_rows: usize,
-    /// Seed of the draw.
+    /// How many components are wanted, at most d: those of the largest variance. Few of them take
+    /// far less time and memory where there are thousands of dimensions. By default all d.
+    pub components: usize,
+    /// Seed of the draw, and of the directions that are drawn at random.
     pub seed: u64,
 }
 
@@ -61,18 +67,20 @@ impl Default for PcaOptions {
     fn default() -> Self {
         Self {
             max_rows: 10_000,
+            components: usize::MAX,
             seed: 0,
         }
     }
 }
 
-/// The principal components of a set of vectors: a full orthonormal basis of the d dimensions, in
-/// descending order of variance.
+/// The principal components of a set of vectors: m orthonormal directions of the d dimensions, in
+/// descending order of variance. All d are a basis.
 #[derive(Debug, Clone)]
 pub struct Pca {
     mean: Array1<f64>,
     rotation: Array2<f64>,
     eigenvalues: Array1<f64>,
+    variance: f64,
     orthonormality_error: f64,
 }
 
@@ -80,8 +88,11 @@ impl Pca {
     /// Finds the mean (over all rows) and the principal components (over a sample, see
     /// [`PcaOptions`]).
     ///
-    /// Takes O(s·d²) for the covariance of s rows and O(d³) for its eigenvectors. The result is
-    /// the same on any number of threads.
+    /// From s rows it takes O(s·d² + d³); with fewer rows than dimensions O(s²·d + s³); and
+    /// where both are above 1,024, and m components are less than a quarter of them, O(s·d·m):
+    /// these are then about the first ones, and still orthonormal. Where the rows have no more
+    /// variance, random directions at right angles to the others fill up. The result is the same on
+    /// any number of threads.
     ///
     /// # Errors
     /// If `base` is empty or `max_rows` is zero.
@@ -112,18 +123,26 @@ impl Pca {
         // The mean is over all rows, since it costs little: O(n·d). The covariance costs d times
         // that and is taken over a sample.
         let rows = sample(base.len(), options);
-        let covariance = covariance(base, &rows, mean.view());
-        let (rotation, eigenvalues) = eigenvectors(covariance);
-        let orthonormality_error = departure_from_orthonormal(rotation.view());
+        let sample = Sample {
+            base,
+            rows: &rows,
+            mean: mean.view(),
+        };
+        let count = options.components.min(base.dim());
+        let Components {
+            rotation,
+            eigenvalues,
+        } = sample.components(count, options.seed);
         Ok(Self {
+            variance: sample.variance(),
+            orthonormality_error: departure_from_orthonormal(rotation.view()),
             mean,
             rotation,
             eigenvalues,
-            orthonormality_error,
         })
     }
 
-    /// d, the dimension of the vectors and the number of components.
+    /// d, the dimension of the vectors.
     #[must_use]
     pub fn dim(&self) -> usize {
         self.mean.len()
@@ -135,14 +154,14 @@ impl Pca {
         self.mean.view()
     }
 
-    /// R, d × d. Row i is component i, of unit length. The value of largest magnitude in each row
+    /// R, m × d. Row i is component i, of unit length. The value of largest magnitude in each row
     /// is positive.
     #[must_use]
     pub fn rotation(&self) -> ArrayView2<'_, f64> {
         self.rotation.view()
     }
 
-    /// The variance along each component, descending: d values. (The sum of squares is divided by
+    /// The variance along each component, descending: m values. (The sum of squares is divided by
     /// the number of rows, not by one less.)
     #[must_use]
     pub fn eigenvalues(&self) -> ArrayView1<'_, f64> {
@@ -157,10 +176,11 @@ impl Pca {
         self.orthonormality_error
     }
 
-    /// The smallest number of components that carry at least `share` (0 to 1) of the variance.
+    /// The smallest number of components that carry at least `share` (0 to 1) of the variance of
+    /// all d dimensions, or m if these carry less.
     #[must_use]
     pub fn components_for(&self, share: f64) -> usize {
-        let wanted = share * self.eigenvalues.sum();
+        let wanted = share * self.variance;
         let mut carried = 0.0;
         for (count, value) in self.eigenvalues.iter().enumerate() {
             // Before component `count` is added, the first `count` carry `carried`.
@@ -170,14 +190,14 @@ impl Pca {
                 return count;
             }
         }
-        self.dim()
+        self.eigenvalues.len()
     }
 
     /// The first `components` coordinates of one row or query (d values): Rₘ·(row − mean), in
     /// f64 arithmetic.
     ///
     /// # Panics
-    /// If the row has another dimension, or more than d components are asked for.
+    /// If the row has another dimension, or more than m components are asked for.
     #[must_use]
     pub fn project(&self, row: Row<'_>, components: usize) -> Vec<f64> {
         let mut centred = vec![0.0; self.dim()];
@@ -277,102 +297,14 @@ fn sample(len: usize, options: &PcaOptions) -> Vec<usize> {
     rows
 }
 
-/// Σ (x − mean)·(x − mean)ᵀ / s over the s given rows: d × d, of which only the lower
-/// triangle and the diagonal are meaningful.
-///
-/// The matrix is symmetric, so that half the work is enough. Each thread takes stripes of rows, and
-/// of each stripe only the columns up to its last row:
-///
-/// ```text
-///   ██ · · ·
-///   ██ ██ · ·
-///   ██ ██ ██ ·
-/// ```
-fn covariance(base: &Vectors, rows: &[usize], mean: ArrayView1<'_, f64>) -> Array2<f64> {
-    /// Rows of a stripe: few enough to leave little above the diagonal, enough for a fast product.
-    const STRIPE: usize = 128;
-    let mut covariance = Array2::<f64>::zeros((base.dim(), base.dim()));
-    // A block of rows at a time adds to all stripes. 2,048 rows of 784 values in f64 are 13 MB; all
-    // 10,000 would be 63.
-    for rows in rows.chunks(4 * BLOCK) {
-        let block = centred(base, rows, mean);
-        for_each_stripe(&mut covariance, STRIPE, |start, mut out| {
-            let end = start + out.nrows();
-            // Rows start..end of Xᵀ·X, and of these only the columns up to `end`: what is right
-            // of them is above the diagonal.
-            let left = block.slice(s![.., start..end]);
-            let right = block.slice(s![.., ..end]);
-            let mut out = out.slice_mut(s![.., ..end]);
-            general_mat_mul(1.0, &left.t(), &right, 1.0, &mut out);
-        });
-    }
-    covariance / rows.len() as f64
-}
-
-/// Eigenvectors, as rows, and eigenvalues of a symmetric matrix given by its lower triangle, in
-/// descending order of the eigenvalues.
-fn eigenvectors(covariance: Array2<f64>) -> (Array2<f64>, Array1<f64>) {
-    let dim = covariance.nrows();
-    // Only the lower triangle is filled: an entry above the diagonal is read from its mirror image.
-    let matrix = DMatrix::from_fn(dim, dim, |row, column| {
-        covariance[[row.max(column), row.min(column)]]
-    });
-    let (eigen, ridge) = decompose(&matrix);
-    // nalgebra gives eigenvalues in no order. The sort is stable, so equal ones keep theirs.
-    let mut order: Vec<usize> = (0..dim).collect();
-    order.sort_by(|&a, &b| eigen.eigenvalues[b].total_cmp(&eigen.eigenvalues[a]));
-    let mut rotation = Array2::zeros((dim, dim));
-    let mut eigenvalues = Array1::zeros(dim);
-    for (component, &column) in order.iter().enumerate() {
-        let vector = eigen.eigenvectors.column(column);
-        // The sign of an eigenvector is arbitrary. This convention makes it the same wherever it is
-        // computed.
-        let sign = vector[vector.icamax()].signum();
-        for (out, value) in rotation.row_mut(component).iter_mut().zip(vector.iter()) {
-            *out = sign * value;
-        }
-        // A variance is not negative. Rounding can make it so.
-        eigenvalues[component] = (eigen.eigenvalues[column] - ridge).max(0.0);
-    }
-    (rotation, eigenvalues)
-}
-
-/// The eigenvectors of a symmetric matrix, as columns, and by how much the eigenvalues are too
-/// large.
-///
-/// The QR algorithm takes about two sweeps for each eigenvalue. It can fail in two ways:
-/// - It does not converge. Then it is run again with a coarser tolerance. The eigenvectors are a
-///   product of rotations, and so are orthonormal at any tolerance.
-/// - On a singular matrix its shifts divide zero by zero. Then a *ridge* is added: a multiple of
-///   the identity, which leaves the eigenvectors as they are and makes all eigenvalues positive.
-fn decompose(matrix: &DMatrix<f64>) -> (SymmetricEigen<f64, Dyn>, f64) {
-    let dim = matrix.nrows();
-    let mut tolerance = f64::EPSILON;
-    let mut ridge = 0.0;
-    loop {
-        // First without a ridge, at the rounding of f64. After each failure the tolerance is 16
-        // times as large, and the ridge is that part of the mean variance.
-        let lifted = matrix + DMatrix::identity(dim, dim) * ridge;
-        let eigen = SymmetricEigen::try_new(lifted, tolerance, 100 * dim);
-        if let Some(eigen) = eigen
-            // A shift of zero by zero gives NaN, which the algorithm does not report.
-            && eigen.eigenvectors.iter().all(|value| value.is_finite())
-        {
-            return (eigen, ridge);
-        }
-        tolerance *= 16.0;
-        ridge = matrix.trace() / dim as f64 * tolerance;
-    }
-}
-
 /// An upper bound of ‖R·Rᵀ − I‖₂: the Frobenius norm, and what its rounding may hide.
 fn departure_from_orthonormal(rotation: ArrayView2<'_, f64>) -> f64 {
-    let dim = rotation.nrows();
-    let squares: Vec<f64> = (0..dim.div_ceil(BLOCK))
+    let (count, dim) = rotation.dim();
+    let squares: Vec<f64> = (0..count.div_ceil(BLOCK))
         .into_par_iter()
         .map(|block| {
             let start = block * BLOCK;
-            let rows = rotation.slice(s![start..(start + BLOCK).min(dim), ..]);
+            let rows = rotation.slice(s![start..(start + BLOCK).min(count), ..]);
             // R·Rᵀ a block of rows at a time. The diagonal is to be 1: what is left after it is
             // taken off is the error.
             let mut gram = rows.dot(&rotation.t());
@@ -382,10 +314,10 @@ fn departure_from_orthonormal(rotation: ArrayView2<'_, f64>) -> f64 {
             gram.iter().map(|value| value * value).sum()
         })
         .collect();
-    // Each of the d² products is rounded by at most d·ε, since the absolute values of its terms
-    // sum to at most one (both rows have length one). The Frobenius norm of d² such errors is
-    // d²·ε.
-    let rounding = (dim * dim) as f64 * f64::EPSILON;
+    // Each of the m² products is rounded by at most d·ε, since the absolute values of its terms
+    // sum to at most one (both rows have length one). The Frobenius norm of m² such errors is
+    // m·d·ε.
+    let rounding = (count * dim) as f64 * f64::EPSILON;
     squares.into_iter().sum::<f64>().sqrt() + rounding
 }
 
@@ -529,6 +461,34 @@ mod tests {
     }
 
     #[test]
+    fn a_few_components_of_many_dimensions() {
+        // The time and memory of a 20,000 × 20,000 matrix would be minutes and gigabytes.
+        let values = (0..30 * 20_000).map(|i: u64| (i * i % 977) as u8);
+        let base = Vectors::from_bytes(20_000, values.collect::<Vec<_>>()).unwrap();
+        let options = PcaOptions {
+            components: 40,
+            ..Default::default()
+        };
+        let pca = Pca::fit(&base, &options).unwrap();
+        assert_eq!(pca.rotation().dim(), (40, 20_000));
+        assert!(pca.orthonormality_error() < 1e-9);
+        // 30 rows less their mean span 29 dimensions.
+        assert!(pca.components_for(1.0 - 1e-9) <= 29);
+        let projected = pca.project_all(&base, 29);
+        for row in 0..30 {
+            let centred = base.row(row).to_floats();
+            let centred: Vec<f64> = centred
+                .iter()
+                .zip(pca.mean())
+                .map(|(&v, m)| f64::from(v) - m)
+                .collect();
+            let length = centred.iter().map(|v| v * v).sum::<f64>();
+            let kept = dot(projected.row(row), projected.row(row));
+            assert!((kept - length).abs() < 1e-9 * length, "row {row}");
+        }
+    }
+
+    #[test]
     fn a_row_projects_alike_alone_and_among_others() {
         let base = Vectors::from_bytes(
             4,
@@ -557,6 +517,7 @@ mod tests {
         let options = PcaOptions {
             max_rows: 1_000,
             seed: 3,
+            ..Default::default()
         };
         let on = |threads| {
             let pool = rayon::ThreadPoolBuilder::new()
@@ -586,7 +547,7 @@ mod tests {
                 &base,
                 &PcaOptions {
                     max_rows: 0,
-                    seed: 0
+                    ..Default::default()
                 }
             )
             .unwrap_err(),

@@ -70,6 +70,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use self::layout::{File, Rotated};
+use self::plan::Expected;
 pub use self::plan::Plan;
 use self::search::{Scratch, Searched};
 use crate::index::parameters::parameters;
@@ -80,10 +81,12 @@ use crate::neighbor::Candidate;
 use crate::simd::va_codes::BLOCK;
 use crate::vectors::{Row, Vectors};
 
-/// Beyond this dimension the eigenvectors, O(d³), take longer than they are worth.
+/// Beyond this dimension the components, O(s·d·m) from s rows, take longer than they are worth.
 const WIDEST: usize = 2_048;
 /// With fewer vectors than this a full scan takes so little time that a file is not worth building.
 const FEWEST: usize = 1_000;
+/// Neighbours for which plans are tried.
+const K: usize = 10;
 /// The share of a full scan's cost that a file may be expected to take: its codes take memory, and
 /// the few rows that the expectation comes from may mislead.
 const WORTHWHILE: f64 = 0.75;
@@ -107,12 +110,11 @@ parameters! {
 /// what is left is compared exactly, nearest bound first. No neighbour is lost: the error of every
 /// code is measured and added to the bound.
 ///
-/// Where the data have no structure that a rotation could find, it is a [`BruteForce`].
-///
-/// **What it is bad at**: data whose variance is spread evenly over the dimensions (noise), where
-/// it can only scan; and many queries at once, of which a full scan in tiles answers more a second
-/// where the bounds leave much. It takes up to 1.5 times the memory of the vectors, and is slow to
-/// build beside a scan: the data are rotated, and several plans are tried.
+/// **What it is bad at**: data whose variance is spread evenly over the dimensions (noise). There
+/// it can only scan, for which it is a [`BruteForce`]. Many queries at once gain less by it than
+/// single ones: they are scanned in tiles, as by a [`BruteForce`], unless the file is expected to
+/// be far faster. It takes up to 1.5 times the memory of the vectors, and is slow to build beside a
+/// scan: the data are rotated, and several plans are tried.
 ///
 /// After Weber, Schek and Blott (VLDB 1998) and Ferhatosmanoglu et al., *Vector Approximation based
 /// Indexing for Non-uniform High Dimensional Data Sets* (CIKM 2000).
@@ -136,8 +138,9 @@ parameters! {
 pub struct VaFile {
     full: BruteForce,
     file: Option<Arc<File>>,
-    /// Whether many queries at once are answered faster by the full scan.
-    batch_by_scan: bool,
+    /// What searches are expected to cost, or `None` where the file answers all of them: its plan
+    /// was asked for.
+    expected: Option<Expected>,
 }
 
 impl VaFile {
@@ -151,17 +154,17 @@ impl VaFile {
         Self {
             full,
             file: None,
-            batch_by_scan: true,
+            expected: None,
         }
     }
 
     /// The full scan remains for queries that the file cannot bound, and needs no half bytes for
     /// these.
-    fn by_file(full: BruteForce, file: File, batch_by_scan: bool) -> Self {
+    fn by_file(full: BruteForce, file: File, expected: Option<Expected>) -> Self {
         Self {
             full: full.without_halves(),
             file: Some(Arc::new(file)),
-            batch_by_scan,
+            expected,
         }
     }
 
@@ -171,7 +174,7 @@ impl VaFile {
         let rotated = Rotated::new(full.base(), components, seed)?;
         // A plan that was asked for answers batches as well.
         Ok(match File::new(&rotated, plan) {
-            Some(file) => Self::by_file(full, file, false),
+            Some(file) => Self::by_file(full, file, None),
             None => Self::by_scan(full.without_halves()),
         })
     }
@@ -195,17 +198,23 @@ impl VaFile {
         let rotated = Rotated::new(base, components.min(base.dim()), seed)?;
         let best = plan::cheapest(&plans, |plan| {
             let file = File::new(&rotated, plan)?;
-            Some((search::expected_cost(&file, base), file))
+            Some((search::expected_cost(&file, base, K), file))
         });
         let scan = plan::scan_cost(base, full.has_halves());
         Ok(match best {
-            // Many queries at once share the reading of the base. So a scan can be the faster one
-            // for them where the file is for a single query.
             Some(best) if best.cost < WORTHWHILE * scan.single => {
-                Self::by_file(full, best.file, scan.batch < best.cost)
+                let cost = |k| search::expected_cost(&best.file, base, k);
+                let expected = Expected::new(base, cost, &scan);
+                Self::by_file(full, best.file, Some(expected))
             }
             _ => Self::by_scan(full),
         })
+    }
+
+    /// Whether each of `queries` searches at once goes by the file.
+    fn goes_by_file(&self, queries: usize, k: usize) -> bool {
+        let expected = self.expected.as_ref();
+        self.file.is_some() && expected.is_none_or(|expected| expected.file_wins(queries, k))
     }
 
     /// What the file finds; `None` where there is none, or where it cannot bound the query.
@@ -226,8 +235,8 @@ impl Build for VaFile {
     type Params = VaFileParams;
     type Search = NoParameters;
 
-    /// Builds the file: O(s·d² + d³) for the rotation, from a sample of s rows, and O(n·d·m)
-    /// to rotate n vectors to m components. The same on any number of threads.
+    /// Builds the file: the time of `Pca::fit` for m components, at most 434, and O(n·d·m) to
+    /// rotate n vectors to them. The same on any number of threads.
     ///
     /// # Errors
     /// If `base` is empty, or the plan's head is odd, less than 2 or more than 64, or there are
@@ -275,7 +284,8 @@ impl Index for VaFile {
     }
 
     fn search(&self, query: Row<'_>, k: usize) -> Found {
-        let Some(Searched { candidates, work }) = self.search_file(query, k) else {
+        let by_file = self.goes_by_file(1, k).then(|| self.search_file(query, k));
+        let Some(Searched { candidates, work }) = by_file.flatten() else {
             return self.full.search(query, k);
         };
         // The last block may be filled up with positions that hold no row. They are not counted.
@@ -291,12 +301,18 @@ impl Index for VaFile {
     }
 
     fn search_batch(&self, queries: &Vectors, k: usize) -> Vec<Vec<Candidate>> {
-        if self.batch_by_scan {
+        // The scan's share of a thread. Where it is large, the queries share the reading of the
+        // base, and the scan can be the faster one though the file is for a single query.
+        let share = queries.len().div_ceil(rayon::current_num_threads());
+        if !self.goes_by_file(share, k) {
             return self.full.search_batch(queries, k);
         }
         // A query a task: what a pass reads depends on the query's own threshold, so that queries
         // share nothing.
-        let search = |row| self.search(queries.row(row), k).candidates;
+        let search = |row| match self.search_file(queries.row(row), k) {
+            Some(searched) => searched.candidates,
+            None => self.full.search(queries.row(row), k).candidates,
+        };
         (0..queries.len()).into_par_iter().map(search).collect()
     }
 }

@@ -28,7 +28,7 @@
 //! longer codes help there.
 
 use nalgebra::DMatrix;
-use ndarray::{Array2, s};
+use ndarray::Array2;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -81,10 +81,10 @@ impl Encoder {
     pub fn fit(base: &Vectors, lines: usize, seed: u64) -> Encoded {
         // All bytes of the lines but the tail are coordinates, one a byte.
         let kept = (lines * 64 - TAIL).min(base.dim());
-        let (mut projection, mut projected) = Projection::fit(base, seed, |components| {
+        let (mut projection, mut projected) = Projection::fit(base, kept, seed, |components| {
             // Rotation · components is again one matrix, so the rotation costs a query nothing.
             let rotation = random_rotation(kept, &mut ChaCha8Rng::seed_from_u64(seed));
-            rotation.dot(&components.slice(s![..kept, ..]))
+            rotation.dot(&components)
         });
         // The unit is chosen so that `range` becomes half the span of a code: coordinates then lie
         // from −63.5 to 63.5. Where nearly all rows are equal the range is zero or too small to

@@ -17,8 +17,9 @@
 
 use std::sync::Arc;
 
-use super::pq_lists::{Plan, PqLists};
-use crate::index::ivf::product_quantizer::{Loss, Subspaces};
+use super::codes_or_rows::CodesOrRows;
+use super::pq_lists::Plan;
+use crate::index::ivf::coding::Coding;
 use crate::index::parameters::{parameters, positive};
 use crate::index::{Build, BuildError, Found, Index, Parameters, check_base};
 use crate::simd::pq_scan::MOST_SUBQUANTIZERS;
@@ -27,14 +28,15 @@ use crate::vectors::{Row, Vectors};
 parameters! {
     /// How an [`IvfPq`] is built.
     pub struct IvfPqParams {
-        /// Inverted lists: k-means clusters.
+        /// Inverted lists: k-means clusters; 0 for √n.
         ///
         /// No more than there are vectors are made.
-        nlist: usize = 256;
-        /// Sub-quantisers, at most 257.
+        nlist: usize = 0;
+        /// Sub-quantisers, at most 257; 0 for a number that suits the data.
         ///
-        /// No more than there are dimensions are made.
-        m: usize = 64;
+        /// It is chosen by what estimates are worth on rows of the base: see `coding`. No more than
+        /// there are dimensions are made.
+        m: usize = 0;
         /// Bits of a sub-quantiser's code: 4 or 8.
         ///
         /// A vector's code takes `m` · `nbits` / 8 bytes.
@@ -54,11 +56,11 @@ parameters! {
         /// Lists that a query searches.
         ///
         /// More, if they hold fewer than k vectors.
-        nprobe: usize = 16, sweep [4, 8, 16, 32];
+        nprobe: usize = 16, sweep [4, 8, 16, 32, 64, 128, 256];
         /// Candidates ranked by their vectors, times k.
         ///
         /// With 0 the k that seem nearest by their codes are returned.
-        refine: usize = 10, sweep [0, 4, 10];
+        refine: usize = 10, sweep [0, 4, 10, 30];
     }
 }
 
@@ -67,10 +69,15 @@ parameters! {
 /// is compared with the codes in the `nprobe` nearest lists. The `refine` · k that seem nearest
 /// are then ranked by their vectors. Euclidean.
 ///
-/// The vectors are first turned to their m · nbits / 2 leading principal components, dealt to the
-/// sub-quantisers so that each carries as much (parametric OPQ). FAISS would write the default
-/// `OPQ64_128,IVF256,PQ64x4fs,RFlat`. The length of what the components leave out is part of the
-/// estimate.
+/// The vectors are first turned to their leading principal components, dealt to the sub-quantisers
+/// so that each carries as much (parametric OPQ). How many components and sub-quantisers there are
+/// is chosen when the index is built, by what a query would cost. On 60,000 images of Fashion-MNIST
+/// FAISS would write the choice `OPQ64_128,IVF245,PQ64x4fs,RFlat`. The length of what the
+/// components leave out is part of the estimate.
+///
+/// What the estimates are worth is measured, too. Where neighbours are not among ten times as many
+/// candidates, there are no codes: the lists hold whole vectors, as those of
+/// [`IvfFlat`](crate::index::IvfFlat), and `m` is 0 in [`Index::params`].
 ///
 /// # Without the vectors
 ///
@@ -82,8 +89,11 @@ parameters! {
 ///
 /// Small data: the map, the codebooks and the tables of a query cost the same for a thousand
 /// vectors as for a million. Vectors at nearly equal distances: a code does not tell them apart, so
-/// that without refinement recall stays low whatever `nprobe` is. And data whose variance is spread
-/// over many more dimensions than m · nbits / 2: most of it is then in the rests.
+/// that without refinement recall stays low whatever `nprobe` is. Data without clusters, such as
+/// noise of many dimensions: the nearest lists say little about where the neighbours are, and
+/// recall near 1 takes nearly all of them. And data of many scales at once, where codes are given
+/// up and a query costs what it costs in [`IvfFlat`](crate::index::IvfFlat); without the vectors
+/// its estimates are then worth little.
 ///
 /// # Example
 ///
@@ -111,7 +121,7 @@ parameters! {
 /// Nearest Neighbor Search with Product Quantization Fast Scan*, VLDB 2015.
 #[derive(Debug, Clone)]
 pub struct IvfPq {
-    built: Arc<PqLists>,
+    built: Arc<CodesOrRows>,
     params: IvfPqParams,
     search: IvfPqSearch,
 }
@@ -128,7 +138,7 @@ impl Build for IvfPq {
     ///
     /// # Errors
     /// If `base` is empty or a parameter is outside its range.
-    fn build(base: Arc<Vectors>, params: IvfPqParams) -> Result<Self, BuildError> {
+    fn build(base: Arc<Vectors>, mut params: IvfPqParams) -> Result<Self, BuildError> {
         check_base(&base)?;
         let IvfPqParams {
             nlist,
@@ -137,14 +147,13 @@ impl Build for IvfPq {
             keep_vectors,
             seed,
         } = params;
-        // `Plan` is not checked again: `PqLists` relies on these ranges.
-        positive("nlist", nlist)?;
-        // More sums of eight bits could overflow 16 bits in the scan.
-        if !(1..=MOST_SUBQUANTIZERS).contains(&m) {
+        // `Plan` is not checked again: `PqLists` relies on these ranges. More sums of eight bits
+        // could overflow 16 bits in the scan.
+        if m > MOST_SUBQUANTIZERS {
             return Err(BuildError::InvalidParameter {
                 name: "m",
                 received: m as f64,
-                expected: "1 to 257",
+                expected: "0 to 257",
             });
         }
         if ![4, 8].contains(&nbits) {
@@ -155,23 +164,29 @@ impl Build for IvfPq {
             });
         }
         // Two bits a component: at four bits a sub-quantiser codes two of them, at eight bits four.
-        let components = (m * nbits / 2).min(base.dim());
-        let subspaces = Subspaces::deal(components, m);
+        let coding = (m > 0).then(|| Coding {
+            components: (m * nbits / 2).min(base.dim()),
+            subquantizers: m,
+        });
         let plan = Plan {
             nlist,
-            subspaces,
+            coding,
             nbits,
-            loss: Loss::PLAIN,
+            threshold: 0.0,
             keep_vectors,
             seed,
         };
+        let built = CodesOrRows::build(&base, &plan);
+        // What was chosen is what the index and the record show.
+        params.nlist = built.nlist();
+        params.m = built.subquantizers();
         // The default refines by vectors, which are not there in this case.
         let mut search = IvfPqSearch::default();
         if !keep_vectors {
             search.refine = 0;
         }
         Ok(Self {
-            built: Arc::new(PqLists::build(&base, &plan)),
+            built: Arc::new(built),
             params,
             search,
         })
@@ -328,7 +343,10 @@ mod tests {
             base.memory_bytes()
         );
         // Codes, biases and ids; blocks of 32 leave the last one partly empty.
-        assert!(small.built.vector_bytes() <= 5_000 * (10 + 6) + 32 * 10);
+        let CodesOrRows::Codes(codes) = &*small.built else {
+            panic!("codes tell clusters")
+        };
+        assert!(codes.vector_bytes() <= 5_000 * (10 + 6) + 32 * 10);
         let whole = whole
             .with_search(IvfPqSearch {
                 nprobe: 16,
@@ -386,12 +404,7 @@ mod tests {
             received,
             expected,
         };
-        assert_eq!(
-            with(0, 1, 4).unwrap_err(),
-            error("nlist", 0.0, "at least 1")
-        );
-        assert_eq!(with(1, 0, 4).unwrap_err(), error("m", 0.0, "1 to 257"));
-        assert_eq!(with(1, 258, 4).unwrap_err(), error("m", 258.0, "1 to 257"));
+        assert_eq!(with(1, 258, 4).unwrap_err(), error("m", 258.0, "0 to 257"));
         assert_eq!(with(1, 1, 5).unwrap_err(), error("nbits", 5.0, "4 or 8"));
         let ivf = with(99, 257, 8).unwrap();
         assert_eq!(ivf.query(&[0.0; 3], 10).unwrap().len(), 10);

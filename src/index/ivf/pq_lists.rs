@@ -23,6 +23,10 @@
 //! So a query computes its tables once, and not for each list. A list costs one product of q with
 //! its centroid, and biases are computed when the index is built.
 //!
+//! Residuals are coded in a unit of their list, the root of their mean squared length, and biases
+//! are rounded within the range that they have in their list: wide lists and narrow ones have codes
+//! as fine as they need. It costs a query nothing, for the unit is a factor of the sum.
+//!
 //! All of this happens in principal components ([`Projection`]). What these leave out of the query
 //! and of the vector, their *rests*, is added: the vector's to its bias, the query's to all.
 //!
@@ -43,14 +47,19 @@
 //!
 //! A neighbour is missed if its list is not among the `nprobe` searched, or if its estimate is not
 //! among the `candidates` least. Candidates are then compared by their vectors, if these are kept:
-//! so what is returned has its true distance.
+//! so what is returned has its true distance. The best k of the 2 · k that seem nearest give a
+//! limit, and of the others those are compared whose estimate leaves it open. How far estimates are
+//! off is measured when the lists are built, on rows of the base: see [`Worth`].
 
 use std::cell::RefCell;
 
-use ndarray::Axis;
+use ndarray::{ArrayView2, Axis};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 use crate::distance::{Metric, Ranker};
+use crate::index::ivf::coding::{Coding, MOST_COMPONENTS};
 use crate::index::ivf::inverted_lists::{InvertedLists, least};
 use crate::index::ivf::product_quantizer::{Loss, ProductQuantizer, Subspaces};
 use crate::index::support::projection::{Projected, ProjectedQuery, Projection};
@@ -64,13 +73,29 @@ use crate::vectors::{Row, Vectors};
 /// waiting for memory against pushing out of the cache what is not read yet.
 const AHEAD: usize = 6;
 
+/// Candidates that are compared before estimates decide which of the others are: this times k, and
+/// no fewer than would be for the [`PROBED_NEIGHBORS`].
+const CERTAIN: usize = 2;
+
+/// Rows that are asked for as queries to learn what estimates are worth, with the neighbours of
+/// each (itself is one) and the candidates in which these are looked for. One comparison with the
+/// whole base for each is a few hundredths of a build.
+const PROBES: usize = 48;
+const PROBED_NEIGHBORS: usize = 11;
+const PROBED_CANDIDATES: usize = 10 * PROBED_NEIGHBORS;
+/// The part of the neighbours whose estimates are within [`Worth::reach`].
+const WITHIN_REACH: f64 = 0.995;
+
 /// How the lists are made.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
+    /// Lists; 0 for √n.
     pub nlist: usize,
-    pub subspaces: Subspaces,
+    /// What is coded; by default what [`Coding::choose`] chooses.
+    pub coding: Option<Coding>,
     pub nbits: usize,
-    pub loss: Loss,
+    /// T of [`Loss::score_aware`]; 0 for the squared error.
+    pub threshold: f64,
     pub keep_vectors: bool,
     pub seed: u64,
 }
@@ -85,7 +110,11 @@ pub(crate) struct PqLists {
     norms: Vec<f32>,
     quantizer: ProductQuantizer,
     codes: Codes,
-    biases: Biases,
+    /// What each vector adds to all its estimates, by position, in the steps of its list.
+    biases: Vec<u16>,
+    /// By list.
+    scales: Vec<Scale>,
+    worth: Worth,
     /// The vectors in the order of the lists, if they are kept.
     rows: Option<Vectors>,
 }
@@ -98,12 +127,34 @@ enum Codes {
     Bytes(Vec<u8>),
 }
 
-/// What each vector adds to all its estimates, in 16 bits: value · step + least.
-#[derive(Debug)]
-struct Biases {
-    values: Vec<u16>,
+/// What estimates are worth, measured on rows of the base.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Worth {
+    /// The estimates of the k nearest are at most so many times the k-th squared distance, but for
+    /// a few in a thousand.
+    reach: f64,
+    /// The part of the neighbours that are among [`PROBED_CANDIDATES`] of all rows.
+    pub recall: f64,
+}
+
+/// What the numbers of a list stand for. Lists of small residuals and of large ones have codes and
+/// biases as fine as they need.
+#[derive(Debug, Clone, Copy)]
+struct Scale {
+    /// The root of the mean squared length of the residuals: what codes are multiplied by.
+    size: f32,
+    /// A bias is `least` + its 16 bits · `step`.
     least: f32,
     step: f32,
+}
+
+/// What a row's neighbours tell of the estimates.
+#[derive(Debug, Default)]
+struct Probe {
+    /// How many are among the candidates.
+    hits: u32,
+    /// Their estimates, in units of the squared distance of the last of them.
+    reaches: Vec<f64>,
 }
 
 /// What a query works with, kept by its thread.
@@ -130,34 +181,63 @@ struct Tables {
     offset: f32,
 }
 
+impl Plan {
+    /// How many principal components are asked for: those that may be coded, and no more than there
+    /// are rows, for these lie in a space of fewer dimensions.
+    fn most_components(&self, base: &Vectors) -> usize {
+        let most = MOST_COMPONENTS.min(base.dim()).min(base.len());
+        self.coding.map_or(most, |coding| coding.components)
+    }
+
+    /// Which components are coded by which sub-quantiser.
+    fn subspaces(&self, base: &Vectors, components: ArrayView2<'_, f64>) -> Subspaces {
+        if let Some(Coding {
+            components,
+            subquantizers,
+        }) = self.coding
+        {
+            return Subspaces::deal(components, subquantizers);
+        }
+        let chosen = Coding::choose(base, components, self.seed);
+        // It is chosen for four bits; of eight half as many are needed.
+        let subquantizers = (chosen.subquantizers * 4).div_ceil(self.nbits);
+        Subspaces::deal(chosen.components, subquantizers)
+    }
+}
+
 impl PqLists {
     /// Projects, clusters and encodes `base`, which is not empty.
     pub fn build(base: &Vectors, plan: &Plan) -> Self {
         // Rows of the map in the order of the subspaces: the coordinates of a subspace then lie
         // side by side, and nothing is rearranged for a query.
-        let order = &plan.subspaces.order;
-        let (projection, projected) = Projection::fit(base, plan.seed, |components| {
-            components.select(Axis(0), order)
+        let mut subspaces = None;
+        let count = plan.most_components(base);
+        let (projection, projected) = Projection::fit(base, count, plan.seed, |components| {
+            let chosen = plan.subspaces(base, components);
+            let map = components.select(Axis(0), &chosen.order);
+            subspaces = Some(chosen);
+            map
         });
+        let subspaces = subspaces.expect("the map was asked for");
         let Projected { coordinates, rests } = projected;
-        let coordinates =
-            Vectors::from_floats(order.len(), coordinates).expect("scaled values are finite");
+        let coordinates = Vectors::from_floats(subspaces.order.len(), coordinates)
+            .expect("scaled values are finite");
 
-        // Codes are made of residuals, which are smaller than the vectors and alike in all lists.
-        // So one quantiser serves all lists. Residuals, codes and biases are by position, `rests`
-        // is by id.
-        let lists = InvertedLists::train(&coordinates, plan.nlist, plan.seed);
-        let residuals = residuals(&lists, &coordinates);
-        let Plan {
-            subspaces,
-            nbits,
-            loss,
-            seed,
-            ..
-        } = plan;
-        let quantizer = ProductQuantizer::train(&residuals, subspaces, *nbits, *loss, *seed);
-        let codes = quantizer.encode_all(&residuals, *loss);
-        let biases = Biases::compute(&lists, &quantizer, &residuals, &codes, &rests, *loss);
+        // Codes are made of residuals, which are smaller than the vectors and, in the unit of their
+        // list, alike in all lists. So one quantiser serves all lists. Residuals, codes and biases
+        // are by position, `rests` is by id.
+        let nlist = match plan.nlist {
+            0 => (base.len() as f64).sqrt().round() as usize,
+            nlist => nlist,
+        };
+        let lists = InvertedLists::train(&coordinates, nlist, plan.seed);
+        let (residuals, sizes) = residuals(&lists, &coordinates);
+        let loss = Loss::score_aware(plan.threshold, residuals.dim());
+        let quantizer =
+            ProductQuantizer::train(&residuals, &subspaces, plan.nbits, loss, plan.seed);
+        let codes = quantizer.encode_all(&residuals, loss);
+        let exact = exact_biases(&lists, &quantizer, &residuals, &sizes, &codes, &rests, loss);
+        let (biases, scales) = rounded_biases(&lists, &sizes, &exact);
 
         // With ‖c‖² at hand, a query's distances to all centroids follow from its products
         // with them.
@@ -173,7 +253,7 @@ impl PqLists {
         if let Some(rows) = &rows {
             rows.in_huge_pages();
         }
-        Self {
+        let mut built = Self {
             dim: base.dim(),
             projection,
             lists,
@@ -181,12 +261,34 @@ impl PqLists {
             quantizer,
             codes,
             biases,
+            scales,
+            worth: Worth {
+                reach: f64::INFINITY,
+                recall: 1.0,
+            },
             rows,
-        }
+        };
+        built.worth = built.measured_worth(base, plan.seed);
+        built
+    }
+
+    /// What its estimates are worth.
+    pub fn worth(&self) -> Worth {
+        self.worth
+    }
+
+    /// The number of lists.
+    pub fn nlist(&self) -> usize {
+        self.lists.nlist()
+    }
+
+    /// The number of sub-quantisers.
+    pub fn subquantizers(&self) -> usize {
+        self.quantizer.m()
     }
 
     pub fn len(&self) -> usize {
-        self.biases.values.len()
+        self.biases.len()
     }
 
     pub fn dim(&self) -> usize {
@@ -201,7 +303,7 @@ impl PqLists {
             Codes::Bytes(codes) => size_of_val(&**codes),
         };
         let rows = self.rows.as_ref().map_or(0, Vectors::memory_bytes);
-        codes + size_of_val(&*self.biases.values) + size_of_val(self.lists.ids()) + rows
+        codes + size_of_val(&*self.biases) + size_of_val(self.lists.ids()) + rows
     }
 
     pub fn memory_bytes(&self) -> usize {
@@ -210,6 +312,7 @@ impl PqLists {
             self.lists.memory_bytes() - size_of_val(self.lists.ids()) + size_of_val(&*self.norms);
         self.vector_bytes()
             + of_lists
+            + size_of_val(&*self.scales)
             + self.quantizer.memory_bytes()
             + self.projection.memory_bytes()
     }
@@ -227,8 +330,9 @@ impl PqLists {
             let mut visits = self.scan(k, nprobe, candidates, scratch);
             let top = match &self.rows {
                 Some(rows) => {
-                    visits.distances = scratch.found.len();
-                    self.by_vectors(rows, query, k, &scratch.found)
+                    let (top, compared) = self.by_vectors(rows, query, k, &mut scratch.found);
+                    visits.distances = compared;
+                    top
                 }
                 None => self.by_estimates(k, &scratch.found),
             };
@@ -293,13 +397,41 @@ impl PqLists {
         scan.finish()
     }
 
-    /// The `k` best candidates by exact distance.
-    fn by_vectors(&self, rows: &Vectors, query: Row<'_>, k: usize, found: &[Scored]) -> TopK {
+    /// The `k` best candidates by exact distance, and how many were compared: those that seem
+    /// nearest, and then of the others those that are not sure to be too far, or as good as sure
+    /// (see [`Worth`]).
+    fn by_vectors(
+        &self,
+        rows: &Vectors,
+        query: Row<'_>,
+        k: usize,
+        found: &mut [Scored],
+    ) -> (TopK, usize) {
+        let ranker = Ranker::new(rows, Metric::Euclidean, query);
+        let mut top = TopK::new(k);
+        let first = (CERTAIN * k.max(PROBED_NEIGHBORS)).min(found.len());
+        if first < found.len() {
+            found.select_nth_unstable_by(first, nearer);
+        }
+        self.compare(rows, &ranker, &found[..first], &mut top);
+        // In the unit of the estimates. Where there is no limit yet, none of them is above it.
+        let limit = top.threshold() * self.projection.scale().powi(2) * self.worth.reach;
+        let mut open = first;
+        for i in first..found.len() {
+            let candidate = found[i];
+            found[open] = candidate;
+            let too_far = f64::from(candidate.estimate) > limit;
+            open += usize::from(!too_far);
+        }
+        self.compare(rows, &ranker, &found[first..open], &mut top);
+        (top, open)
+    }
+
+    /// Offers candidates by their exact distances.
+    fn compare(&self, rows: &Vectors, ranker: &Ranker<'_>, found: &[Scored], top: &mut TopK) {
         // The first rows are asked for from memory now, each later one while the row AHEAD places
         // before it is compared.
         let fetch = |candidate: &Scored| rows.row(candidate.position as usize).prefetch();
-        let ranker = Ranker::new(rows, Metric::Euclidean, query);
-        let mut top = TopK::new(k);
         found.iter().take(AHEAD).for_each(fetch);
         for (i, candidate) in found.iter().enumerate() {
             found.get(i + AHEAD).into_iter().for_each(fetch);
@@ -308,7 +440,67 @@ impl PqLists {
                 top.push(self.lists.ids()[position], reduced);
             }
         }
-        top
+    }
+
+    /// What the estimates of the neighbours of some rows are worth.
+    fn measured_worth(&self, base: &Vectors, seed: u64) -> Worth {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let count = base.len().min(PROBES);
+        let queries = rand::seq::index::sample(&mut rng, base.len(), count).into_vec();
+        let probes: Vec<Probe> = queries
+            .into_par_iter()
+            .map(|query| self.probe(base, query))
+            .collect();
+        let mut reaches: Vec<f64> = Vec::new();
+        let (mut hits, mut all) = (0, 0);
+        for probe in probes {
+            hits += probe.hits;
+            all += PROBED_NEIGHBORS.min(base.len());
+            reaches.extend(probe.reaches);
+        }
+        reaches.sort_unstable_by(f64::total_cmp);
+        let last = (reaches.len() as f64 * WITHIN_REACH) as usize;
+        Worth {
+            reach: reaches
+                .get(last)
+                .map_or(f64::INFINITY, |&reach| reach.max(1.0)),
+            recall: f64::from(hits) / all as f64,
+        }
+    }
+
+    /// A row as a query of all lists.
+    fn probe(&self, base: &Vectors, query: usize) -> Probe {
+        let ranker = Ranker::new(base, Metric::Euclidean, base.row(query));
+        let mut top = TopK::new(PROBED_NEIGHBORS.min(base.len()));
+        for id in 0..base.len() {
+            if let Some(reduced) = ranker.reduced_within(id, top.threshold()) {
+                top.push(id as u32, reduced);
+            }
+        }
+        // Copies tie: any row that is as near as the last neighbour is one.
+        let farthest = top.threshold();
+        let square_scale = self.projection.scale().powi(2);
+        let mut probe = Probe::default();
+        SCRATCH.with_borrow_mut(|scratch| {
+            self.prepare(&base.row(query).to_floats(), scratch);
+            let candidates = PROBED_CANDIDATES.min(base.len());
+            self.scan(candidates, self.nlist(), candidates, scratch);
+            for candidate in &scratch.found {
+                let id = self.lists.ids()[candidate.position as usize] as usize;
+                let reduced = ranker.reduced(id);
+                if reduced <= farthest {
+                    probe.hits += 1;
+                    // The code of the query itself has no error. Where all neighbours are copies of
+                    // it, any limit is as good as another.
+                    if id != query && farthest > 0.0 {
+                        let estimate = f64::from(candidate.estimate) / square_scale;
+                        probe.reaches.push(estimate / farthest);
+                    }
+                }
+            }
+        });
+        probe.hits = probe.hits.min(PROBED_NEIGHBORS as u32);
+        probe
     }
 
     /// The `k` best candidates by their estimates.
@@ -325,52 +517,69 @@ impl PqLists {
     }
 }
 
-/// Each vector less the centroid of its list, in the order of the lists.
-fn residuals(lists: &InvertedLists, coordinates: &Vectors) -> Vectors {
+/// Each vector less the centroid of its list, in the order of the lists and in the unit of its
+/// list: the root of the mean squared length. And these units.
+fn residuals(lists: &InvertedLists, coordinates: &Vectors) -> (Vectors, Vec<f32>) {
     let dim = coordinates.dim();
     let mut residuals = lists.in_list_order(coordinates).to_floats();
+    let list_of = lists.list_of_positions();
     residuals
         .par_chunks_exact_mut(dim)
-        .zip(lists.list_of_positions())
-        .for_each(|(row, list)| {
+        .zip(&list_of)
+        .for_each(|(row, &list)| {
             for (value, centroid) in row.iter_mut().zip(lists.centroid(list)) {
                 *value -= centroid;
             }
         });
-    Vectors::from_floats(dim, residuals).expect("differences of coordinates are finite")
+    let size = |list: usize| {
+        let positions = lists.list(list);
+        let values = &residuals[positions.start * dim..positions.end * dim];
+        let sum: f64 = values.iter().map(|&value| f64::from(value).powi(2)).sum();
+        let size = (sum / positions.len().max(1) as f64).sqrt() as f32;
+        // Copies of one vector, whose residuals are zero: any unit will do.
+        if size.is_normal() { size } else { 1.0 }
+    };
+    let sizes: Vec<f32> = (0..lists.nlist()).into_par_iter().map(size).collect();
+    residuals
+        .par_chunks_exact_mut(dim)
+        .zip(&list_of)
+        .for_each(|(row, &list)| row.iter_mut().for_each(|value| *value /= sizes[list]));
+    let residuals = Vectors::from_floats(dim, residuals).expect("residuals are finite");
+    (residuals, sizes)
 }
 
-impl Biases {
-    /// The biases of all vectors by position; `residuals` and `codes` are by position, `rests` by
-    /// id.
-    fn compute(
-        lists: &InvertedLists,
-        quantizer: &ProductQuantizer,
-        residuals: &Vectors,
-        codes: &[u8],
-        rests: &[f32],
-        loss: Loss,
-    ) -> Self {
-        // `rests` has one number a row, so this is the number of coordinates.
-        let residuals = residuals.floats().expect("residuals are floats");
-        let dim = residuals.len() / rests.len();
-        let exact: Vec<f32> = lists
-            .list_of_positions()
-            .into_par_iter()
-            .enumerate()
-            .map(|(position, list)| {
-                let residual = &residuals[position * dim..][..dim];
-                let code = &codes[position * quantizer.m()..][..quantizer.m()];
-                let decoded = quantizer.decode(code);
-                let rest = rests[lists.ids()[position] as usize];
-                bias(residual, &decoded, lists.centroid(list), loss) + rest
-            })
-            .collect();
-        Self::rounded(&exact)
-    }
+/// The biases of all vectors by position; `residuals` and `codes` are by position, `rests` by id.
+fn exact_biases(
+    lists: &InvertedLists,
+    quantizer: &ProductQuantizer,
+    residuals: &Vectors,
+    sizes: &[f32],
+    codes: &[u8],
+    rests: &[f32],
+    loss: Loss,
+) -> Vec<f32> {
+    let dim = residuals.dim();
+    let residuals = residuals.floats().expect("residuals are floats");
+    lists
+        .list_of_positions()
+        .into_par_iter()
+        .enumerate()
+        .map(|(position, list)| {
+            let residual = &residuals[position * dim..][..dim];
+            let code = &codes[position * quantizer.m()..][..quantizer.m()];
+            let decoded = quantizer.decode(code);
+            let rest = rests[lists.ids()[position] as usize];
+            bias(residual, &decoded, lists.centroid(list), sizes[list], loss) + rest
+        })
+        .collect()
+}
 
-    /// The numbers in 65,536 steps from the least to the largest.
-    fn rounded(exact: &[f32]) -> Self {
+/// The biases in 65,536 steps from the least of their list to the largest.
+fn rounded_biases(lists: &InvertedLists, sizes: &[f32], exact: &[f32]) -> (Vec<u16>, Vec<Scale>) {
+    let mut biases = Vec::with_capacity(exact.len());
+    let mut scales = Vec::with_capacity(sizes.len());
+    for (list, &size) in sizes.iter().enumerate() {
+        let exact = &exact[lists.list(list)];
         let least = exact.iter().copied().fold(f32::INFINITY, f32::min);
         let most = exact.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         // Where all biases are equal the step would be zero, and rounding would divide by it.
@@ -379,13 +588,14 @@ impl Biases {
         } else {
             1.0
         };
-        let round = |bias: &f32| ((bias - least) / step).round() as u16;
-        Self {
-            values: exact.iter().map(round).collect(),
-            least,
-            step,
-        }
+        biases.extend(
+            exact
+                .iter()
+                .map(|bias| ((bias - least) / step).round() as u16),
+        );
+        scales.push(Scale { size, least, step });
     }
+    (biases, scales)
 }
 
 /// The number that a vector adds to all its estimates, but for the rest.
@@ -398,7 +608,9 @@ impl Biases {
 ///   − ‖r‖² is what brings the sum to 0. (‖r̂‖², as FAISS has it, would leave
 ///   ‖e‖² over.) For other queries e then counts only by ⟨q − x, e⟩, of unknown sign.
 /// - Score-aware: ‖r‖² as it is, for the loss has seen to it that ⟨r, e⟩ is small.
-fn bias(residual: &[f32], decoded: &[f32], centroid: &[f32], loss: Loss) -> f32 {
+///
+/// `residual` and `decoded` are in the unit `size` of their list.
+fn bias(residual: &[f32], decoded: &[f32], centroid: &[f32], size: f32, loss: Loss) -> f32 {
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
     // e need not be computed: ⟨r, r̂⟩ and ‖r‖² say all that is needed of it.
     let own = if loss == Loss::PLAIN {
@@ -406,7 +618,7 @@ fn bias(residual: &[f32], decoded: &[f32], centroid: &[f32], loss: Loss) -> f32 
     } else {
         dot(residual, residual)
     };
-    own + 2.0 * dot(centroid, decoded)
+    own * size * size + 2.0 * size * dot(centroid, decoded)
 }
 
 /// One query on its way through the lists.
@@ -428,19 +640,21 @@ impl Scan<'_> {
     /// limit.
     fn list(&mut self, distance: f32, list: usize) {
         let PqLists { lists, biases, .. } = self.index;
+        let Scale { size, least, step } = self.index.scales[list];
         let positions = lists.list(list);
         self.visits.leaves += 1;
         self.visits.bounds += positions.len();
-        // What is the same for all vectors of a list is one number. `biases.least` and
-        // `tables.offset` are there because biases are kept in 16 bits and tables in 8.
+        // What is the same for all vectors of a list is one number. `least` and `tables.offset`
+        // are there because biases are kept in 16 bits and tables in 8. The codes are in the unit
+        // of the list, so what the tables say of them is multiplied by it.
         let linear = Linear {
-            per_entry: self.tables.per_entry,
-            per_bias: biases.step,
-            offset: distance + self.rest + biases.least + self.tables.offset,
+            per_entry: self.tables.per_entry * size,
+            per_bias: step,
+            offset: distance + self.rest + least + self.tables.offset * size,
         };
         // The limit stays for the whole list. It is lowered below, between lists.
         let scan = pq_scan::Scan {
-            biases: &biases.values,
+            biases,
             positions,
             linear,
             limit: self.limit,
@@ -469,17 +683,18 @@ impl Scan<'_> {
     }
 }
 
+/// The order of candidates: by estimate, ties by position.
+fn nearer(a: &Scored, b: &Scored) -> std::cmp::Ordering {
+    let by_estimate = a.estimate.total_cmp(&b.estimate);
+    by_estimate.then(a.position.cmp(&b.position))
+}
+
 /// Keeps the `count` candidates of least estimate (ties by position), of which there are more;
 /// returns the largest estimate kept.
 fn keep_least(found: &mut Vec<Scored>, count: usize) -> f32 {
-    let key = |a: &Scored, b: &Scored| {
-        a.estimate
-            .total_cmp(&b.estimate)
-            .then(a.position.cmp(&b.position))
-    };
     // Selection, O(n), and no sorting: the order of the candidates does not matter, only which they
     // are. Ties are settled by position, so the result does not depend on when this is called.
-    let (_, last, _) = found.select_nth_unstable_by(count - 1, key);
+    let (_, last, _) = found.select_nth_unstable_by(count - 1, nearer);
     let limit = last.estimate;
     found.truncate(count);
     limit
@@ -507,15 +722,19 @@ mod tests {
     use crate::index::support::test_data::{clustered, rounded};
     use crate::neighbor::Neighbor;
 
-    fn build(base: &Vectors, nbits: usize, loss: Loss) -> PqLists {
-        let subspaces = Subspaces::deal(12, 6);
+    const CODING: Coding = Coding {
+        components: 12,
+        subquantizers: 6,
+    };
+
+    fn build(base: &Vectors, nbits: usize, threshold: f64) -> PqLists {
         PqLists::build(
             base,
             &Plan {
                 nlist: 7,
-                subspaces,
+                coding: Some(CODING),
                 nbits,
-                loss,
+                threshold,
                 keep_vectors: false,
                 seed: 1,
             },
@@ -527,7 +746,7 @@ mod tests {
     fn by_definition(base: &Vectors, lists: &PqLists, query: &[f32]) -> Vec<(u32, f64)> {
         let order = Subspaces::deal(12, 6).order;
         let (_, projected) =
-            Projection::fit(base, 1, |components| components.select(Axis(0), &order));
+            Projection::fit(base, 12, 1, |components| components.select(Axis(0), &order));
         let mut out = ProjectedQuery::default();
         lists.projection.apply(query, &mut out);
         let mut all = Vec::new();
@@ -536,15 +755,21 @@ mod tests {
             for position in lists.lists.list(list) {
                 let id = lists.lists.ids()[position];
                 let row = &projected.coordinates[id as usize * 12..][..12];
-                let residual: Vec<f32> = row.iter().zip(centroid).map(|(x, c)| x - c).collect();
+                let size = lists.scales[list].size;
+                let residual: Vec<f32> = row
+                    .iter()
+                    .zip(centroid)
+                    .map(|(x, c)| (x - c) / size)
+                    .collect();
                 let mut code = vec![0; lists.quantizer.m()];
                 lists
                     .quantizer
                     .encode(&residual, Loss::PLAIN, &mut code, &mut Vec::new());
                 let decoded = lists.quantizer.decode(&code);
-                let to =
-                    |i: usize| f64::from(out.coordinates[i] - centroid[i] - decoded[i]).powi(2);
-                let error = |i: usize| f64::from(residual[i] - decoded[i]).powi(2);
+                let to = |i: usize| {
+                    f64::from(out.coordinates[i] - centroid[i] - decoded[i] * size).powi(2)
+                };
+                let error = |i: usize| f64::from((residual[i] - decoded[i]) * size).powi(2);
                 let squared: f64 = (0..12).map(|i| to(i) - error(i)).sum();
                 let rests = f64::from(out.rest) + f64::from(projected.rests[id as usize]);
                 all.push((
@@ -575,7 +800,7 @@ mod tests {
         let (floats, queries) = (clustered(900, 20, 1), clustered(10, 20, 2));
         for base in [rounded(&floats), floats] {
             for (nbits, tolerance) in [(8, 0.002), (4, 0.05)] {
-                let lists = build(&base, nbits, Loss::PLAIN);
+                let lists = build(&base, nbits, 0.0);
                 for query in (0..queries.len()).map(|row| queries.row_to_floats(row)) {
                     let mut expected = by_definition(&base, &lists, &query);
                     expected.sort_by_key(|&(id, _)| id);
@@ -600,7 +825,7 @@ mod tests {
     #[test]
     fn what_is_kept_while_scanning_is_what_is_least_in_all() {
         let (base, queries) = (clustered(900, 20, 1), clustered(10, 20, 2));
-        let lists = build(&base, 4, Loss::score_aware(0.5, 12));
+        let lists = build(&base, 4, 0.5);
         for query in (0..queries.len()).map(|row| queries.row_to_floats(row)) {
             let all = search(&lists, &query, 900, 7, 900);
             for k in [1, 5, 40] {
@@ -612,7 +837,7 @@ mod tests {
     #[test]
     fn more_lists_follow_until_there_are_k() {
         let base = clustered(900, 20, 1);
-        let lists = build(&base, 4, Loss::PLAIN);
+        let lists = build(&base, 4, 0.0);
         assert_eq!(
             search(&lists, &base.row_to_floats(3), 500, 1, 500).len(),
             500

@@ -23,8 +23,8 @@
 
 use std::sync::Arc;
 
-use super::pq_lists::{Plan, PqLists};
-use crate::index::ivf::product_quantizer::{Loss, Subspaces};
+use super::codes_or_rows::CodesOrRows;
+use super::pq_lists::Plan;
 use crate::index::parameters::{parameters, positive};
 use crate::index::{Build, BuildError, Found, Index, Parameters, check_base};
 use crate::vectors::{Row, Vectors};
@@ -32,10 +32,10 @@ use crate::vectors::{Row, Vectors};
 parameters! {
     /// How a [`Scann`] is built.
     pub struct ScannParams {
-        /// Leaves of the partitioning tree, which has one level.
+        /// Leaves of the partitioning tree, which has one level; 0 for √n.
         ///
         /// No more than there are vectors are made.
-        num_leaves: usize = 256;
+        num_leaves: usize = 0;
         /// How much the error along a vector counts: 0 (plain squared error) to below 1.
         ///
         /// T of the paper: codes are made for queries whose cosine with a vector, both seen from
@@ -52,24 +52,21 @@ parameters! {
         /// Leaves that a query searches.
         ///
         /// More, if they hold fewer than k vectors.
-        num_leaves_to_search: usize = 16, sweep [4, 8, 16, 32];
+        num_leaves_to_search: usize = 16, sweep [4, 8, 16, 32, 64, 128, 256];
         /// Vectors ranked by exact distances, at least k.
-        reorder: usize = 100, sweep [30, 60, 100];
+        reorder: usize = 100, sweep [30, 60, 100, 300];
     }
 }
-
-/// The principal components that are coded, at most.
-const COMPONENTS: usize = 128;
-/// Components of a block, which has a code of four bits: ScaNN's `score_ah(2)`.
-const DIMENSIONS_PER_BLOCK: usize = 2;
 
 /// ScaNN: vectors are parted among the leaves of a tree and kept as codes whose error is small *in
 /// the direction that decides near the top*. A query scores the codes in its `num_leaves_to_search`
 /// nearest leaves, 32 at a time by shuffles, and reorders the best `reorder` by exact distances.
 /// Euclidean.
 ///
-/// What is coded is the first 128 principal components (ScaNN's *PCA projection*), in blocks of
-/// two, at four bits a block.
+/// What is coded is the first principal components (ScaNN's *PCA projection*), in blocks of two, at
+/// four bits a block. How many there are is chosen by what estimates are worth on rows of the base;
+/// where they do not tell neighbours, the leaves hold whole vectors, as in
+/// [`IvfPq`](crate::index::IvfPq).
 ///
 /// # What it is bad at
 ///
@@ -100,7 +97,7 @@ const DIMENSIONS_PER_BLOCK: usize = 2;
 /// Large-Scale Inference with Anisotropic Vector Quantization*, ICML 2020.
 #[derive(Debug, Clone)]
 pub struct Scann {
-    built: Arc<PqLists>,
+    built: Arc<CodesOrRows>,
     params: ScannParams,
     search: ScannSearch,
 }
@@ -116,14 +113,13 @@ impl Build for Scann {
     ///
     /// # Errors
     /// If `base` is empty or a parameter is outside its range.
-    fn build(base: Arc<Vectors>, params: ScannParams) -> Result<Self, BuildError> {
+    fn build(base: Arc<Vectors>, mut params: ScannParams) -> Result<Self, BuildError> {
         check_base(&base)?;
         let ScannParams {
             num_leaves,
             anisotropic_quantization_threshold: threshold,
             seed,
         } = params;
-        positive("num_leaves", num_leaves)?;
         // At 1 the weight η would be infinite. NaN is in no range.
         if !(0.0..1.0).contains(&threshold) {
             let (name, expected) = ("anisotropic_quantization_threshold", "0 up to, but not, 1");
@@ -133,20 +129,17 @@ impl Build for Scann {
                 expected,
             });
         }
-        // An odd number of components leaves one block with a single one.
-        let components = COMPONENTS.min(base.dim());
-        let subspaces = Subspaces::deal(components, components.div_ceil(DIMENSIONS_PER_BLOCK));
-        // The loss of the residuals, whose dimension is that of the components.
-        let loss = Loss::score_aware(threshold, components);
         let plan = Plan {
             nlist: num_leaves,
-            subspaces,
+            coding: None,
             nbits: 4,
-            loss,
+            threshold,
             keep_vectors: true,
             seed,
         };
-        let built = Arc::new(PqLists::build(&base, &plan));
+        let built = Arc::new(CodesOrRows::build(&base, &plan));
+        // What was chosen is what the index and the record show.
+        params.num_leaves = built.nlist();
         Ok(Self {
             built,
             params,
@@ -277,10 +270,6 @@ mod tests {
             received,
             expected,
         };
-        assert_eq!(
-            with(0, 0.2).unwrap_err(),
-            error("num_leaves", 0.0, "at least 1")
-        );
         let threshold = |received| {
             error(
                 "anisotropic_quantization_threshold",

@@ -143,13 +143,15 @@ impl Sketch {
     /// The map to the first `kept` principal components, in units of the data.
     fn of_components(base: &Vectors, kept: usize) -> Result<Self, BuildError> {
         let dim = base.dim();
-        let pca = Pca::fit(base, &PcaOptions::default())?;
-        let components = pca.rotation();
-        let components = components.rows().into_iter().take(kept);
+        let options = PcaOptions {
+            components: kept,
+            ..PcaOptions::default()
+        };
+        let pca = Pca::fit(base, &options)?;
         Ok(Self {
             metric: Metric::Euclidean,
             mean: pca.mean().to_vec(),
-            components: components.flatten().copied().collect(),
+            components: pca.rotation().iter().copied().collect(),
             // All of the components leave nothing out.
             width: if kept < dim { kept + 1 } else { kept },
             scale: 1.0,

@@ -97,18 +97,20 @@ pub(crate) struct ProjectedQuery {
 impl Projection {
     /// Fits principal components to the base, which is not empty, and projects it.
     ///
-    /// `map` chooses the m directions: from all principal components (d × d, one a row, greatest
-    /// variance first) it makes the rows of the map (m × d), of unit length and at right angles.
+    /// `map` chooses the m directions: from the first `count` principal components (`count` × d,
+    /// one a row, greatest variance first; `count` is at most d) it makes the rows of the map (m ×
+    /// d), of unit length and at right angles.
     pub fn fit(
         base: &Vectors,
+        count: usize,
         seed: u64,
         map: impl FnOnce(ArrayView2<'_, f64>) -> Array2<f64>,
     ) -> (Self, Projected) {
         let options = PcaOptions {
+            components: count,
             seed,
             ..Default::default()
         };
-        // `map` is given all d components: it may choose others than the first, or mix them.
         let pca = Pca::fit(base, &options).expect("the base is not empty");
         let map = map(pca.rotation());
         // One rounded mean for rows and queries: far from the origin, a difference between two
@@ -330,7 +332,8 @@ mod tests {
     use crate::index::support::test_data::{clustered, rounded};
 
     fn fit(base: &Vectors, order: &[usize]) -> (Projection, Projected) {
-        Projection::fit(base, 0, |components| components.select(Axis(0), order))
+        let count = order.iter().max().unwrap() + 1;
+        Projection::fit(base, count, 0, |all| all.select(Axis(0), order))
     }
 
     /// Squared distances in all components, rests included, are the true ones.

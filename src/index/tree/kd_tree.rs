@@ -43,7 +43,7 @@
 //!
 //! # What it is bad at
 //! Noise in many dimensions, where bounds exclude nothing: a query then costs 1.3 times one of
-//! brute force.
+//! brute force. And a k of an eighth of the rows or more, for which it compares all rows.
 
 use std::fmt::Debug;
 use std::num::NonZeroUsize;
@@ -79,7 +79,7 @@ parameters! {
 const REFINING: usize = 32;
 
 /// The first guess takes so many times k rows. To compare a few more is cheap, and gives a smaller
-/// radius.
+/// radius. Where that is half of all rows, all are compared at once.
 const GUESSES: usize = 4;
 
 /// Rows, spread over the base, whose bounds tell whether it is worth looking for those that are
@@ -97,8 +97,8 @@ const AHEAD: usize = 8;
 /// neighbour can be; the rows within are compared in ascending order of a bound in more components.
 ///
 /// **What it is bad at**: data whose variance is spread over many components. There most rows are
-/// within the radius, and a query costs as much as a scan of all. It needs 4 to 32 components, and
-/// knows no metric but the Euclidean.
+/// within the radius, and a query costs as much as a scan of all. So it does for a k of an eighth
+/// of the rows or more. It needs 4 to 32 components, and knows no metric but the Euclidean.
 ///
 /// J. L. Bentley, *Multidimensional Binary Search Trees Used for Associative Searching*, CACM
 /// 18(9), 1975; T. Seidl and H.-P. Kriegel, *Optimal Multi-Step k-Nearest Neighbor Search*, SIGMOD
@@ -289,17 +289,19 @@ impl Tree {
         // First a radius, from a few true distances. It decides how the other rows are compared.
         let k = k.min(self.ids.len());
         let (mut search, short) = Search::begin(self, query, k);
-        search.guess(&short, k);
+        let count = k.saturating_mul(GUESSES);
+        if count >= self.ids.len().div_ceil(2) {
+            search.compare_all();
+            return search.found();
+        }
+        search.guess(&short, count);
         if search.most_are_within() {
             search.compare_all();
         } else {
             let candidates = search.candidates(&short);
             search.compare_ascending(&candidates);
         }
-        Found {
-            candidates: search.top.into_candidates(),
-            visits: search.visits,
-        }
+        search.found()
     }
 
     fn sketch(&self, position: u32) -> &[f32] {
@@ -313,7 +315,7 @@ struct Search<'a> {
     tree: &'a Tree,
     ranker: Ranker<'a>,
     query: SketchedQuery,
-    /// The positions of the first guess, which are compared once only.
+    /// The positions of the first guess, ascending: they are compared once only.
     seeds: Vec<u32>,
     top: TopK,
     /// How far the sketch of a neighbour can be.
@@ -347,12 +349,12 @@ impl<'a> Search<'a> {
         (search, short)
     }
 
-    /// The true distances of the tree's nearest rows give the first radius.
-    fn guess(&mut self, short: &[f32], k: usize) {
+    /// The true distances of the tree's `count` nearest rows give the first radius.
+    fn guess(&mut self, short: &[f32], count: usize) {
         // Any rows would give a valid radius. Those of the nearest sketches give a small one.
-        let count = k.saturating_mul(GUESSES).min(self.tree.ids.len());
         let count = NonZeroUsize::new(count).expect("k is at least 1, and so is n");
         self.seeds = self.tree.points.nearest(short, count);
+        self.seeds.sort_unstable();
         for &position in &self.seeds {
             let id = self.tree.ids[position as usize];
             self.top.push(id, self.ranker.reduced(position as usize));
@@ -361,6 +363,13 @@ impl<'a> Search<'a> {
         // At least k rows are as near as the k-th of these. So no neighbour's sketch is farther
         // than this.
         self.radius = self.query.radius(self.top.threshold());
+    }
+
+    fn found(self) -> Found {
+        Found {
+            candidates: self.top.into_candidates(),
+            visits: self.visits,
+        }
     }
 
     /// Whether more than half of a sample of all rows are within the radius.
@@ -438,9 +447,9 @@ impl<'a> Search<'a> {
         self.visits.distances += 1;
         let threshold = self.top.threshold();
         // The seeds are in `top` already: to push one again would take the place of another row.
-        // Only rows within the threshold are looked for among them, which are few.
+        // Only rows within the threshold are looked for among them.
         if let Some(reduced) = self.ranker.reduced_within(position as usize, threshold)
-            && !self.seeds.contains(&position)
+            && self.seeds.binary_search(&position).is_err()
             && self.top.push(self.tree.ids[position as usize], reduced)
         {
             self.radius = self.query.radius(self.top.threshold());

@@ -50,10 +50,10 @@ pub(super) struct Rotated {
 }
 
 impl Rotated {
-    /// O(s·d² + d³) for the rotation, from a sample of s rows, and O(n·d·m) to rotate n rows
-    /// to m components.
+    /// The time of [`Pca::fit`] for the rotation, and O(n·d·m) to rotate n rows to m components.
     pub(super) fn new(base: &Vectors, components: usize, seed: u64) -> Result<Self, BuildError> {
         let options = PcaOptions {
+            components,
             seed,
             ..PcaOptions::default()
         };

@@ -94,11 +94,10 @@ pub(super) fn search(
     })
 }
 
-/// Expected nanoseconds of a query for 10 neighbours, from the work that some rows of the base are
+/// Expected nanoseconds of a query for `k` neighbours, from the work that some rows of the base are
 /// as queries.
-pub(super) fn expected_cost(file: &File, base: &Vectors) -> f64 {
+pub(super) fn expected_cost(file: &File, base: &Vectors, k: usize) -> f64 {
     const QUERIES: usize = 48;
-    const K: usize = 10;
     let mut scratch = Scratch::default();
     let mut work = Work::default();
     // Up to 48 rows, at equal distances in the base.
@@ -106,7 +105,7 @@ pub(super) fn expected_cost(file: &File, base: &Vectors) -> f64 {
     let queries = rows.len();
     for row in rows {
         // One more, since a row finds itself.
-        if let Some(searched) = search(file, base, base.row(row), K + 1, &mut scratch) {
+        if let Some(searched) = search(file, base, base.row(row), k + 1, &mut scratch) {
             work.add(searched.work);
         }
     }
