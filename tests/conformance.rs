@@ -748,7 +748,8 @@ fn floor(entry: &Entry, kind: &str) -> f64 {
     of_kind.map_or(DEFAULT_FLOOR, |&(_, floor)| floor)
 }
 
-/// One test a kind of data, one a shape, one a corpus and one a rule: every index of the registry has to pass it.
+/// One test a kind of data, a shape, a corpus and a rule: every index of the registry has to pass
+/// it.
 macro_rules! conformance {
     (
         kinds: $($kind:ident)*;
