@@ -37,6 +37,7 @@ macro_rules! with_lines {
 
 mod code_plan;
 mod codes;
+mod copies;
 mod hnsw;
 mod links;
 mod near_rows;
