@@ -18,7 +18,26 @@
 //! query with a row. What they share is here: the edges and the walk ([`links`]), the search for
 //! near rows from which a graph is made ([`near_rows`]), and short codes of rows ([`codes`]).
 
+/// An expression for a number of cache lines that is known only at run time. In it, the number is a
+/// constant of the given name.
+macro_rules! with_lines {
+    ($lines:expr, $name:ident => $result:expr) => {
+        with_lines!(@ $lines, $name => $result, 1 2 3 4)
+    };
+    (@ $lines:expr, $name:ident => $result:expr, $($count:literal)*) => {
+        match $lines {
+            $($count => {
+                const $name: usize = $count;
+                $result
+            })*
+            lines => unreachable!("codes of {lines} lines"),
+        }
+    };
+}
+
+mod code_plan;
 mod codes;
+mod copies;
 mod hnsw;
 mod links;
 mod near_rows;

@@ -28,34 +28,63 @@
 //! longer codes help there.
 
 use nalgebra::DMatrix;
-use ndarray::Array2;
+use ndarray::{Array2, s};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
 
 use crate::index::support::projection::{Projected, ProjectedQuery, Projection};
-use crate::simd::graph_codes::{self, CodeLine, TAIL};
+use crate::math::pca::Pca;
+use crate::simd::graph_codes::{self, CodeLine, Format, Query};
 use crate::vectors::Vectors;
 
-/// The longest code, in cache lines.
-pub const MOST_LINES: usize = 4;
+/// One wide coordinate in so many may lie outside the range of the codes: 3.3 standard deviations
+/// of normal numbers. A range that held every outlier would leave few steps for all others.
+const WIDE_OUTSIDE_ONE_IN: usize = 10_000;
+/// The same of a narrow coordinate: 2.7 standard deviations, where what is cut off and what is
+/// rounded off, to sixteen steps, are least together (Max, *Quantizing for Minimum Distortion*,
+/// 1960).
+const NARROW_OUTSIDE_ONE_IN: usize = 150;
+/// The weight of a wide line, and of a narrow one where there are no wide ones.
+const WEIGHT: i16 = 64;
+const NARROW_WEIGHT: i16 = 8;
+/// Most that a vector may add to all of its distances, far below the overflow of 31 bits.
+const LARGEST_OWN: f32 = 5e8;
 
-/// Largest value of a coordinate in a code.
-const LARGEST: f32 = graph_codes::LARGEST as f32;
-/// The coordinate that the mean of the data has in a code.
-const MIDDLE: f32 = LARGEST / 2.0;
-/// One coordinate in so many may lie outside the range of the codes. A range that held every
-/// outlier would leave few steps for all others.
-const ONE_OUTSIDE_IN: usize = 10_000;
-/// Longest squared length of what a code leaves out. Two of these and the distance of two codes,
-/// at most 252 · 127², stay below 2³¹.
-const LONGEST_REST: f32 = 5e8;
+/// How many lines of which kind a code has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    pub lines: usize,
+    /// Of these, lines of seven-bit coordinates.
+    pub wide: usize,
+}
+
+impl Shape {
+    /// The format of this shape whose steps are not chosen yet.
+    fn format(self) -> Format {
+        Format {
+            lines: self.lines,
+            wide: self.wide,
+            wide_weight: WEIGHT,
+            narrow_weight: NARROW_WEIGHT,
+        }
+    }
+
+    /// Coordinates that a code has room for.
+    pub fn coordinates(self) -> usize {
+        let format = self.format();
+        format.wide_coordinates() + format.narrow_coordinates()
+    }
+}
 
 /// Takes vectors to codes.
 #[derive(Debug)]
 pub struct Encoder {
-    /// To coordinates in units of the code.
+    /// To coordinates whose squared distances are those of the codes.
     projection: Projection,
-    lines: usize,
+    /// What is subtracted from coordinates before they are rounded.
+    middle: Vec<f32>,
+    format: Format,
 }
 
 /// What [`Encoder::fit`] makes of a base of n vectors.
@@ -68,56 +97,82 @@ pub struct Encoded {
     pub coordinates: Vectors,
 }
 
-/// A query as the walk sees it.
-#[derive(Debug, Default)]
-pub struct EncodedQuery {
-    /// Its code, as that of a vector.
-    pub code: Vec<CodeLine>,
-    projected: ProjectedQuery,
-}
-
 impl Encoder {
-    /// Fits codes of `lines` cache lines to the base, which is not empty, and encodes it.
-    pub fn fit(base: &Vectors, lines: usize, seed: u64) -> Encoded {
-        // All bytes of the lines but the tail are coordinates, one a byte.
-        let kept = (lines * 64 - TAIL).min(base.dim());
-        let (mut projection, mut projected) = Projection::fit(base, kept, seed, |components| {
-            // Rotation · components is again one matrix, so the rotation costs a query nothing.
-            let rotation = random_rotation(kept, &mut ChaCha8Rng::seed_from_u64(seed));
-            rotation.dot(&components)
+    /// Fits codes of this shape to the base, which is not empty, and encodes it.
+    pub fn fit(base: &Vectors, pca: &Pca, shape: Shape, seed: u64) -> Encoded {
+        let mut format = shape.format();
+        let wide = format.wide_coordinates().min(base.dim());
+        let kept = (wide + format.narrow_coordinates()).min(base.dim());
+        let (mut projection, mut projected) = Projection::of(pca, base, |components| {
+            // Each kind of lines has one step, so each kind's components are mixed until they are
+            // of about one size. Rotation · components is again one matrix: it costs a query
+            // nothing.
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            let mut map = components.slice(s![..kept, ..]).to_owned();
+            for part in [0..wide, wide..kept] {
+                if part.is_empty() {
+                    continue;
+                }
+                let rotation = random_rotation(part.len(), &mut rng);
+                let mixed = rotation.dot(&map.slice(s![part.clone(), ..]));
+                map.slice_mut(s![part, ..]).assign(&mixed);
+            }
+            map
         });
-        // The unit is chosen so that `range` becomes half the span of a code: coordinates then lie
-        // from −63.5 to 63.5. Where nearly all rows are equal the range is zero or too small to
-        // divide by, and the unit stays as it is.
-        let range = range(&projected.coordinates);
-        if range >= f32::MIN_POSITIVE {
-            projection.change_unit(MIDDLE / range, &mut projected);
-        }
+        let middle = subtract_medians(&mut projected.coordinates, kept);
+        let factor = choose_steps(&mut format, &projected.coordinates, wide, kept);
+        projection.change_unit(factor, &mut projected);
+        let middle = middle.into_iter().map(|value| value * factor).collect();
+        let encoder = Self {
+            projection,
+            middle,
+            format,
+        };
 
         // The coordinates are kept beside the codes: clusters are found by them, for they are not
         // rounded.
         let Projected { coordinates, rests } = projected;
-        let mut codes = vec![CodeLine::default(); base.len() * lines];
-        for (row, code) in codes.chunks_exact_mut(lines).enumerate() {
-            write(code, &coordinates[row * kept..][..kept], rests[row]);
-        }
+        let mut codes = vec![CodeLine::default(); base.len() * shape.lines];
+        codes
+            .par_chunks_exact_mut(shape.lines)
+            .zip(coordinates.par_chunks_exact(kept))
+            .zip(&rests)
+            .for_each(|((code, coordinates), &rest)| encoder.write(coordinates, rest, code));
         let coordinates = Vectors::from_floats(kept, coordinates);
         Encoded {
-            encoder: Self { projection, lines },
+            encoder,
             codes,
             coordinates: coordinates.expect("scaled values are finite"),
         }
     }
 
-    /// Encodes `query` into `out`.
-    pub fn encode(&self, query: &[f32], out: &mut EncodedQuery) {
-        let EncodedQuery { code, projected } = out;
+    /// Rounds coordinates to a code; what lies outside its range goes to the edge. `rest` is the
+    /// squared length of what the coordinates leave out.
+    fn write(&self, coordinates: &[f32], rest: f32, code: &mut [CodeLine]) {
+        let written = self.format.write(coordinates, code);
+        // A vector x is its code c and what was rounded off, e. The squared distance to q is that
+        // to c, less ‖e‖², and less 2·⟨q − x, e⟩, which is zero on average.
+        let own = written.squares - written.rounded_off + rest;
+        graph_codes::set_tail(code, own.clamp(-LARGEST_OWN, LARGEST_OWN).round() as i32);
+    }
+
+    /// The form of `query` in which codes are compared with it.
+    pub fn query<const LINES: usize>(
+        &self,
+        query: &[f32],
+        projected: &mut ProjectedQuery,
+    ) -> Query<LINES> {
         self.projection.apply(query, projected);
-        // The lines are zeroed first: coordinates may be fewer than bytes, and the bytes left must
-        // count for nothing.
-        code.clear();
-        code.resize(self.lines, CodeLine::default());
-        write(code, &projected.coordinates, projected.rest);
+        for (value, middle) in projected.coordinates.iter_mut().zip(&self.middle) {
+            *value -= middle;
+        }
+        let own = projected.rest.min(LARGEST_OWN);
+        Query::new(self.format, &projected.coordinates, own)
+    }
+
+    /// What the lines of the codes hold.
+    pub fn format(&self) -> Format {
+        self.format
     }
 
     /// Units of the code in a unit of the data.
@@ -127,31 +182,78 @@ impl Encoder {
 
     /// Bytes that it takes.
     pub fn memory_bytes(&self) -> usize {
-        self.projection.memory_bytes()
+        self.projection.memory_bytes() + size_of_val(&*self.middle)
     }
 }
 
-/// The size that all coordinates but one in [`ONE_OUTSIDE_IN`] stay within.
-fn range(coordinates: &[f32]) -> f32 {
-    let mut sizes: Vec<f32> = coordinates.iter().map(|value| value.abs()).collect();
-    // The place of the largest size that is to stay inside. Selection finds it without sorting all
-    // n · m sizes.
-    let at = sizes.len() - 1 - sizes.len() / ONE_OUTSIDE_IN;
-    *sizes.select_nth_unstable_by(at, f32::total_cmp).1
-}
-
-/// Rounds coordinates to a code; what lies outside its range goes to the edge. `rest` is the
-/// squared length of what the coordinates leave out.
-fn write(code: &mut [CodeLine], coordinates: &[f32], rest: f32) {
-    for (line, values) in code.iter_mut().zip(coordinates.chunks(64)) {
-        for (byte, value) in line.0.iter_mut().zip(values) {
-            // The mean goes to 63.5. A further half makes the truncation of `as u8` a rounding to
-            // the nearest.
-            *byte = (value + (MIDDLE + 0.5)).clamp(0.0, LARGEST) as u8;
+/// Subtracts from each of the `kept` coordinates its median, and returns the medians. The mean
+/// would lie outside of all rows where one is very far out.
+fn subtract_medians(coordinates: &mut [f32], kept: usize) -> Vec<f32> {
+    let median = |column: usize| {
+        let mut values: Vec<f32> = coordinates
+            .iter()
+            .skip(column)
+            .step_by(kept)
+            .copied()
+            .collect();
+        let half = values.len() / 2;
+        *values.select_nth_unstable_by(half, f32::total_cmp).1
+    };
+    let medians: Vec<f32> = (0..kept).into_par_iter().map(median).collect();
+    for row in coordinates.chunks_exact_mut(kept) {
+        for (value, median) in row.iter_mut().zip(&medians) {
+            *value -= median;
         }
     }
-    // The tail has the rest and what the coordinates themselves add to every distance.
-    graph_codes::finish(code, rest.clamp(0.0, LONGEST_REST).round() as u32);
+    medians
+}
+
+/// Sets the weights of a format, for coordinates of which the first `wide` of `kept` are wide.
+/// Returns by what to multiply them, so that their squared distances are in units of the code.
+fn choose_steps(format: &mut Format, coordinates: &[f32], wide: usize, kept: usize) -> f32 {
+    let sizes = |part: std::ops::Range<usize>| -> Vec<f32> {
+        let rows = coordinates.chunks_exact(kept);
+        rows.flat_map(|row| &row[part.clone()])
+            .map(|value| value.abs())
+            .collect()
+    };
+    // A step is the range over the places on one side of zero.
+    let wide_step = size_at(sizes(0..wide), WIDE_OUTSIDE_ONE_IN) / 63.5;
+    let narrow_step = size_at(
+        sizes(wide..kept),
+        std::env::var("QG_OUT")
+            .ok()
+            .and_then(|v| v.parse().ok())
+            .unwrap_or(NARROW_OUTSIDE_ONE_IN),
+    ) / 7.5;
+    // An eighth of the square of a narrow step, in units of which a wide step's square has WEIGHT.
+    let (step, of_format) = if wide == 0 {
+        (narrow_step, format.narrow_step())
+    } else {
+        let ratio = narrow_step / wide_step.max(f32::MIN_POSITIVE);
+        let weight = (f32::from(NARROW_WEIGHT) * ratio * ratio).ceil();
+        let most = f32::from(graph_codes::MOST_WEIGHT);
+        format.narrow_weight = weight.clamp(1.0, most) as i16;
+        // Where the narrow coordinates would need more, both steps are longer.
+        (wide_step.max(narrow_step / 4.0), format.wide_step())
+    };
+    // Where nearly all rows are equal the step is zero or too small to divide by, and the unit
+    // stays as it is.
+    if step >= f32::MIN_POSITIVE {
+        of_format / step
+    } else {
+        1.0
+    }
+}
+
+/// The size that all but one in `one_in` stay within; zero of none.
+fn size_at(mut sizes: Vec<f32>, one_in: usize) -> f32 {
+    if sizes.is_empty() {
+        return 0.0;
+    }
+    // Selection finds it without sorting all sizes.
+    let at = sizes.len() - 1 - sizes.len() / one_in;
+    *sizes.select_nth_unstable_by(at, f32::total_cmp).1
 }
 
 /// A random rotation: the Q of the QR decomposition of a matrix of independent normal numbers.

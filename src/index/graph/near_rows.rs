@@ -21,11 +21,14 @@
 //! What it is bad at: clusters of very different size. Where nearly all rows are within one clump,
 //! nearly all are in one cluster, and the comparisons are n² again.
 
+use std::sync::Arc;
+
 use rayon::prelude::*;
 
+use super::code_plan::Plan;
 use super::codes::{Encoded, Encoder};
 use crate::math::kmeans::{KMeans, KMeansParams, group};
-use crate::simd::graph_codes::{self, CodeLine, Query};
+use crate::simd::graph_codes::{self, CodeLine, Format, Query};
 use crate::vectors::Vectors;
 
 /// Clusters in which a row's neighbours are looked for. More find more of the near rows, and the
@@ -37,9 +40,12 @@ pub type Near = (u32, u32);
 
 /// About the `count` nearest of each row of the base, without the row itself: row numbers, nearest
 /// first by a code of 128 bytes. O(n·√n) comparisons, the same on any number of threads.
-pub fn near_rows(base: &Vectors, count: usize, seed: u64) -> Vec<Vec<u32>> {
+pub fn near_rows(base: &Arc<Vectors>, count: usize, seed: u64) -> Vec<Vec<u32>> {
     // Positions are the order of the clusters. Both ends of each pair go back to row numbers.
-    let Neighborhoods { ids, near, .. } = Neighborhoods::find::<2>(base, count, seed);
+    let plan = Plan::choose(base, None, seed);
+    let Neighborhoods { ids, near, .. } = with_lines!(plan.shape.lines, LINES => {
+        Neighborhoods::find::<LINES>(base, &plan, count, seed)
+    });
     let mut rows = vec![Vec::new(); ids.len()];
     for (&id, near) in ids.iter().zip(near) {
         let near = near.into_iter();
@@ -68,12 +74,12 @@ pub struct Neighborhoods {
 
 impl Neighborhoods {
     /// The `count` nearest of each vector, by codes of `LINES` cache lines.
-    pub fn find<const LINES: usize>(base: &Vectors, count: usize, seed: u64) -> Self {
+    pub fn find<const LINES: usize>(base: &Vectors, plan: &Plan, count: usize, seed: u64) -> Self {
         let Encoded {
             encoder,
             codes: codes_by_row,
             coordinates,
-        } = Encoder::fit(base, LINES, seed);
+        } = Encoder::fit(base, &plan.pca, plan.shape, seed);
         // A few iterations on a sample will do: the clusters are only where neighbours are looked
         // for.
         let options = KMeansParams {
@@ -97,7 +103,8 @@ impl Neighborhoods {
             codes.extend_from_slice(&codes_by_row[id as usize * LINES..][..LINES]);
             probes.push(&probes_by_row[id as usize]);
         }
-        let near = near_neighbors(codes.as_chunks::<LINES>().0, &starts, &probes, count);
+        let codes_of = codes.as_chunks::<LINES>().0;
+        let near = near_neighbors(codes_of, encoder.format(), &starts, &probes, count);
         Self {
             encoder,
             ids,
@@ -114,6 +121,7 @@ impl Neighborhoods {
 /// for it.
 fn near_neighbors<const LINES: usize>(
     codes: &[[CodeLine; LINES]],
+    format: Format,
     starts: &[usize],
     probes: &[&[u32]],
     count: usize,
@@ -121,7 +129,7 @@ fn near_neighbors<const LINES: usize>(
     // `distances` and `found` are a thread's buffers, used again for each row.
     let find = |(distances, found): &mut (Vec<u32>, Vec<Near>), position: usize| {
         found.clear();
-        let query = Query::new(&codes[position]);
+        let query = Query::of_code(format, &codes[position]);
         for &cluster in probes[position] {
             let members = starts[cluster as usize]..starts[cluster as usize + 1];
             distances.clear();

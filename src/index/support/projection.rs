@@ -53,6 +53,9 @@ const BLOCK: usize = 256;
 /// From farther away than so many times the radius of the data only a query's direction counts:
 /// all rows are then as good as equally far, and the coordinates stay far from overflow.
 const FARTHEST_QUERY: f64 = 1e3;
+/// Values of a query beyond this, in units of the coordinates, count as this: their squares are
+/// still finite in f32.
+const FARTHEST_VALUE: f64 = 1e15;
 /// Below this, f32 arithmetic may have lost squares that are too small for it.
 const LEAST_RELIABLE: f32 = 1e-30;
 
@@ -106,12 +109,26 @@ impl Projection {
         seed: u64,
         map: impl FnOnce(ArrayView2<'_, f64>) -> Array2<f64>,
     ) -> (Self, Projected) {
+        Self::of(&Self::components(base, count, seed), base, map)
+    }
+
+    /// The first `count` principal components of the base, which is not empty.
+    pub fn components(base: &Vectors, count: usize, seed: u64) -> Pca {
         let options = PcaOptions {
             components: count,
             seed,
             ..Default::default()
         };
-        let pca = Pca::fit(base, &options).expect("the base is not empty");
+        Pca::fit(base, &options).expect("the base is not empty")
+    }
+
+    /// As [`Self::fit`], from components that are known. The base may be a part of the vectors that
+    /// they were found for.
+    pub fn of(
+        pca: &Pca,
+        base: &Vectors,
+        map: impl FnOnce(ArrayView2<'_, f64>) -> Array2<f64>,
+    ) -> (Self, Projected) {
         let map = map(pca.rotation());
         // One rounded mean for rows and queries: far from the origin, a difference between two
         // means would be all there is.
@@ -174,13 +191,13 @@ impl Projection {
             sums,
         } = out;
         let values = if self.centred {
-            // The largest floats of opposite signs would overflow: the clamp keeps them finite.
-            let differences = query
-                .iter()
-                .zip(&self.mean)
-                .map(|(value, mean)| value - mean);
+            // In units of the coordinates before they are rounded: data may be so small that f32
+            // cannot hold a step of theirs. A query may be very far, but it stays finite.
             centred.clear();
-            centred.extend(differences.map(|value| value.clamp(f32::MIN, f32::MAX)));
+            centred.extend(query.iter().zip(&self.mean).map(|(&value, &mean)| {
+                let difference = (f64::from(value) - f64::from(mean)) * self.scale;
+                difference.clamp(-FARTHEST_VALUE, FARTHEST_VALUE) as f32
+            }));
             &**centred
         } else {
             query
@@ -198,7 +215,8 @@ impl Projection {
         // already in units of the coordinates.
         let total = self.squared_distance_to_mean(query);
         let nearer = self.share_of_the_way(total);
-        let per_sum = (f64::from(unit) / COEFFICIENT * self.scale * nearer) as f32;
+        let per_value = if self.centred { 1.0 } else { self.scale };
+        let per_sum = (f64::from(unit) / COEFFICIENT * per_value * nearer) as f32;
         let per_offset = nearer as f32;
         coordinates.clear();
         // The sums after the last coordinate are zeros of the padding; `zip` ends before them.

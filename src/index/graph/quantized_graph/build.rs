@@ -11,22 +11,16 @@
 use rayon::prelude::*;
 
 use super::QuantizedGraphParams;
-use crate::distance::{Metric, Ranker};
+use crate::index::graph::code_plan::Plan;
 use crate::index::graph::codes::Encoder;
 use crate::index::graph::near_rows::{Near, Neighborhoods};
 use crate::math::kmeans::KMeans;
-use crate::simd::graph_codes::{self, CodeLine, Query};
+use crate::simd::graph_codes::{self, CodeLine, Format, Query};
 use crate::simd::pairwise::squared_euclidean_f32;
 use crate::vectors::Vectors;
 
 /// Edges of a node: 32 numbers of four bytes are two cache lines.
 pub const DEGREE: usize = 32;
-/// Vectors by which the error of the codes is measured. Its standard deviation is then known to
-/// about 2 %.
-const ERROR_SAMPLE: usize = 1_000;
-/// The error is measured on this neighbour: about as far as most queries ask.
-const ERROR_NEIGHBOR: usize = 10;
-
 /// A node's neighbours. A list that is shorter ends with the node itself, repeated: a walk has met
 /// it already, so that costs nothing and needs no test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +52,7 @@ pub struct Graph {
     /// that could not be reached otherwise.
     pub seeds: Vec<u32>,
     pub seed_codes: Vec<CodeLine>,
-    /// By how much a code's distances are off, in units of the code: see [`code_error`].
+    /// By how much a code's distances are off, in units of the code: see [`Plan::error`].
     pub error: f32,
 }
 
@@ -74,7 +68,11 @@ impl Graph {
 }
 
 /// Builds the graph over codes of `LINES` cache lines, the same on any number of threads.
-pub fn build<const LINES: usize>(base: &Vectors, params: &QuantizedGraphParams) -> Graph {
+pub fn build<const LINES: usize>(
+    base: &Vectors,
+    plan: &Plan,
+    params: &QuantizedGraphParams,
+) -> Graph {
     let Neighborhoods {
         encoder,
         ids,
@@ -83,11 +81,15 @@ pub fn build<const LINES: usize>(base: &Vectors, params: &QuantizedGraphParams) 
         clusters,
         starts,
         coordinates,
-    } = Neighborhoods::find::<LINES>(base, params.candidates, params.seed);
+    } = Neighborhoods::find::<LINES>(base, plan, params.candidates, params.seed);
     // `codes` is flat, so that the type of the graph does not depend on LINES. This is the same
     // memory, one array a vector.
     let code_of = codes.as_chunks::<LINES>().0;
-    let mut edges = link(code_of, &near, params.alpha as f32);
+    let codes_of = Codes {
+        codes: code_of,
+        format: encoder.format(),
+    };
+    let mut edges = link(&codes_of, &near, params.alpha as f32);
 
     // The coordinates come by row of the base. `central` reads them cluster after cluster, so they
     // are put in the order of positions.
@@ -101,7 +103,7 @@ pub fn build<const LINES: usize>(base: &Vectors, params: &QuantizedGraphParams) 
     for &seed in &seeds {
         seed_codes.extend(code_of[seed as usize]);
     }
-    let error = code_error(base, &ids, &near, encoder.scale());
+    let error = (plan.error * encoder.scale()) as f32;
     Graph {
         encoder,
         ids,
@@ -113,9 +115,15 @@ pub fn build<const LINES: usize>(base: &Vectors, params: &QuantizedGraphParams) 
     }
 }
 
+/// The codes of all positions, and what they hold.
+struct Codes<'a, const LINES: usize> {
+    codes: &'a [[CodeLine; LINES]],
+    format: Format,
+}
+
 /// Thins the near neighbours, adds each edge's reverse, and thins again.
 fn link<const LINES: usize>(
-    codes: &[[CodeLine; LINES]],
+    codes: &Codes<'_, LINES>,
     near: &[Vec<Near>],
     alpha: f32,
 ) -> Vec<Edges> {
@@ -138,7 +146,7 @@ fn link<const LINES: usize>(
 /// The edges of `node`: all candidates if there is room, otherwise those that [`thin`] keeps and,
 /// where room is left, the nearest of the others.
 fn choose_edges<const LINES: usize>(
-    codes: &[[CodeLine; LINES]],
+    codes: &Codes<'_, LINES>,
     node: u32,
     mut candidates: Vec<Near>,
     alpha: f32,
@@ -175,7 +183,7 @@ fn choose_edges<const LINES: usize>(
 ///
 /// This is Vamana's RobustPrune. With alpha = 1 it is the rule of HNSW's heuristic and of NSG.
 fn thin<const LINES: usize>(
-    codes: &[[CodeLine; LINES]],
+    codes: &Codes<'_, LINES>,
     candidates: &[Near],
     alpha: f32,
 ) -> Vec<Near> {
@@ -185,9 +193,10 @@ fn thin<const LINES: usize>(
     let mut kept_codes = Vec::with_capacity(DEGREE);
     let mut to_kept = Vec::with_capacity(DEGREE);
     for &(distance, candidate) in candidates {
-        let code = &codes[candidate as usize];
+        let code = &codes.codes[candidate as usize];
         to_kept.clear();
-        graph_codes::scan(&Query::new(code), &kept_codes, &mut to_kept);
+        let query = Query::of_code(codes.format, code);
+        graph_codes::scan(&query, &kept_codes, &mut to_kept);
         // Candidates ascend by distance, so all in `kept` are nearer to the node than this one.
         // Both numbers are squared distances: an alpha of 1.2 is a factor of 1.1 in length.
         let is_detour = |&to_kept: &u32| alpha * to_kept as f32 <= distance as f32;
@@ -222,30 +231,6 @@ fn central(coordinates: &Vectors, starts: &[usize], clusters: &KMeans) -> Vec<u3
         central.extend(nearest.map(|(_, position)| position));
     }
     central
-}
-
-/// The standard deviation of what the codes add to, or take from, the distance of a near neighbour,
-/// in units of the code.
-fn code_error(base: &Vectors, ids: &[u32], near: &[Vec<Near>], scale: f64) -> f32 {
-    let mut errors = Vec::with_capacity(ERROR_SAMPLE);
-    // At even steps through the positions, so that all parts of the data are in the sample: 500 to
-    // 1,000 vectors of a base that has more.
-    for position in (0..ids.len()).step_by(ids.len().div_ceil(ERROR_SAMPLE)) {
-        // The tenth nearest, or the last where there are fewer. A base of one vector has none.
-        let Some(&(estimate, other)) = near[position].iter().take(ERROR_NEIGHBOR).next_back()
-        else {
-            continue;
-        };
-        let ranker = Ranker::new(base, Metric::Euclidean, base.row(ids[position] as usize));
-        let distance = ranker.reduced(ids[other as usize] as usize).sqrt();
-        // Lengths, not squares, and both in units of the code: what the walk adds to its radius.
-        errors.push(f64::from(estimate).sqrt() - distance * scale);
-    }
-    let count = errors.len().max(1) as f64;
-    // The mean is taken off: what all codes are off by alike leaves the order as it is.
-    let mean = errors.iter().sum::<f64>() / count;
-    let squares = errors.iter().map(|error| (error - mean).powi(2));
-    (squares.sum::<f64>() / count).sqrt() as f32
 }
 
 /// Makes every vector reachable from the seeds. One that is not gets an edge from the nearest of

@@ -12,7 +12,7 @@
 //! vector was met is no branch, for it is a coin toss that the processor cannot foresee.
 
 use super::build::{DEGREE, Graph};
-use crate::index::graph::codes::EncodedQuery;
+use crate::index::support::projection::ProjectedQuery;
 use crate::simd;
 use crate::simd::graph_codes::{self, CodeLine, Query};
 
@@ -30,22 +30,26 @@ const ALONE: usize = 4;
 /// pool.
 const LOOK_AHEAD: usize = 8;
 
+/// The length of a step of a code, in its units: see `WEIGHT` in [`codes`](super::super::codes).
+const STEP: f32 = 8.0;
+
 /// How far a walk goes.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Entries that the pool holds at most; at least k.
     pub ef: usize,
-    /// The neighbours asked for, at least 1.
+    /// The radius of the walk is that of so many nearest, at least 1.
     pub k: usize,
-    /// 1 + ε: what is estimated to be farther than `reach` times the k-th nearest is not expanded.
+    /// What is estimated to be farther than `reach` times the k-th nearest is not expanded.
     pub reach: f32,
+    /// A position that counts as met from the beginning, so that it is never found.
+    pub left_out: Option<u32>,
 }
 
 /// What a walk works with. A thread keeps it, so that a query allocates nothing.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    /// The query; the caller writes it before the walk.
-    pub query: EncodedQuery,
+    projected: ProjectedQuery,
     visited: Visited,
     pool: Vec<Entry>,
     seed_distances: Vec<u32>,
@@ -147,6 +151,18 @@ impl<const N: usize> Few<N> {
     }
 }
 
+/// Walks until nothing within reach is left to expand. Returns what was found near the query,
+/// nearest first. `LINES` is the length of the graph's codes in cache lines.
+pub fn run<'a, const LINES: usize>(
+    graph: &'a Graph,
+    query: &[f32],
+    limits: Limits,
+    scratch: &'a mut Scratch,
+) -> &'a [Entry] {
+    let query = graph.encoder.query(query, &mut scratch.projected);
+    Walk::<LINES>::run(graph, query, limits, scratch)
+}
+
 /// One query on its way through the graph; `LINES` is the length of its codes in cache lines.
 pub struct Walk<'a, const LINES: usize> {
     graph: &'a Graph,
@@ -174,8 +190,13 @@ impl<'a, const LINES: usize> Walk<'a, LINES> {
     /// nearest first.
     ///
     /// The parts below are inlined into this one: they pass the state of the walk in registers.
-    pub fn run(graph: &'a Graph, limits: Limits, scratch: &'a mut Scratch) -> &'a [Entry] {
-        let mut walk = Self::begin(graph, limits, scratch);
+    pub fn run(
+        graph: &'a Graph,
+        query: Query<LINES>,
+        limits: Limits,
+        scratch: &'a mut Scratch,
+    ) -> &'a [Entry] {
+        let mut walk = Self::begin(graph, query, limits, scratch);
         // One buffer for all batches: a new one each time would be filled with zeros each time.
         let mut new = Few::new();
         while let Some(batch) = walk.nearest_to_expand() {
@@ -187,14 +208,16 @@ impl<'a, const LINES: usize> Walk<'a, LINES> {
 
     /// A walk with the nearest seeds in its pool.
     #[inline(always)]
-    fn begin(graph: &'a Graph, limits: Limits, scratch: &'a mut Scratch) -> Self {
-        // The query is encoded by the graph's encoder, which writes as many lines as the graph's
-        // codes have.
-        let code = scratch.query.code.first_chunk::<LINES>();
+    fn begin(
+        graph: &'a Graph,
+        query: Query<LINES>,
+        limits: Limits,
+        scratch: &'a mut Scratch,
+    ) -> Self {
         let mut walk = Self {
             graph,
             codes: graph.codes.as_chunks::<LINES>().0,
-            query: Query::new(code.expect("a code as long as the graph's")),
+            query,
             limits,
             visited: &mut scratch.visited,
             pool: &mut scratch.pool,
@@ -206,6 +229,9 @@ impl<'a, const LINES: usize> Walk<'a, LINES> {
             last_kept: Entry::LAST,
         };
         walk.visited.begin(walk.codes.len());
+        if let Some(position) = limits.left_out {
+            walk.visited.meet(position);
+        }
         walk.start_from_nearest_seeds();
         walk
     }
@@ -219,6 +245,9 @@ impl<'a, const LINES: usize> Walk<'a, LINES> {
         let seed_codes = self.graph.seed_codes.as_chunks().0;
         graph_codes::scan(&self.query, seed_codes, self.seed_distances);
         for (&seed, &distance) in self.graph.seeds.iter().zip(&*self.seed_distances) {
+            if self.limits.left_out == Some(seed) {
+                continue;
+            }
             let entry = Entry::new(distance, seed);
             // Insertion into a sorted list of four: cheaper than sorting √n entries. Where the
             // list is full, `truncate` drops its last; otherwise it changes nothing.
@@ -296,8 +325,8 @@ impl<'a, const LINES: usize> Walk<'a, LINES> {
     #[inline(always)]
     fn last_to_expand(&self) -> Entry {
         match self.pool.get(self.limits.k - 1) {
-            // One unit of the code more: so much can rounding hide.
-            Some(kth) => kth.beyond(self.limits.reach, 1.0),
+            // A step of the code more: so much can rounding hide.
+            Some(kth) => kth.beyond(self.limits.reach, STEP),
             None => Entry::LAST,
         }
     }
@@ -308,9 +337,9 @@ impl<'a, const LINES: usize> Walk<'a, LINES> {
     fn drop_the_farthest(&mut self) {
         // A negative epsilon stops the walk before the k-th nearest. It must not drop any of the k
         // nearest from the answer, so the factor is at least 1 here. The margin is one standard
-        // deviation of a code's error, and one unit for rounding.
+        // deviation of a code's error, and a step for rounding.
         self.last_kept = match self.pool.get(self.limits.k - 1) {
-            Some(kth) => kth.beyond(self.limits.reach.max(1.0), 1.0 + self.graph.error),
+            Some(kth) => kth.beyond(self.limits.reach.max(1.0), STEP + self.graph.error),
             None => Entry::LAST,
         };
         // The pool ascends, so what is too far is at its end. The k-th itself is always within the
