@@ -1,4 +1,4 @@
-//! What the graphs of near neighbours share: their edges, and the walk along them.
+//! Lists of numbers, one a node: the edges of a graph, and the walk along them.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -70,8 +70,7 @@ impl Links {
     /// the query with that node's neighbours. It ends where the nearest has a reduced distance of
     /// more than `reach` times that of the worst in `top`.
     ///
-    /// With the ef best in `top` and a reach of 1, it is algorithm 2 of HNSW. With the k best and a
-    /// reach of (1 + ε)², it is the range search of NGT.
+    /// With the k best in `top` and a reach of (1 + ε)², it is the range search of NGT.
     pub fn walk(
         &self,
         comparison: &mut Comparison<'_>,
