@@ -32,7 +32,7 @@ impl CodesOrRows {
     /// kept, lists of whole vectors instead.
     pub fn build(base: &Arc<Vectors>, plan: &Plan) -> Self {
         let codes = PqLists::build(base, plan);
-        if !plan.keep_vectors || codes.worth().recall >= LEAST_RECALL {
+        if !plan.keep_vectors || codes.worth() >= LEAST_RECALL {
             return Self::Codes(Box::new(codes));
         }
         let params = IvfFlatParams {

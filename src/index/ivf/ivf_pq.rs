@@ -28,7 +28,7 @@ use crate::vectors::{Row, Vectors};
 parameters! {
     /// How an [`IvfPq`] is built.
     pub struct IvfPqParams {
-        /// Inverted lists: k-means clusters; 0 for √n.
+        /// Inverted lists: k-means clusters; 0 for the power of two nearest to √n.
         ///
         /// No more than there are vectors are made.
         nlist: usize = 0;
@@ -72,7 +72,7 @@ parameters! {
 /// The vectors are first turned to their leading principal components, dealt to the sub-quantisers
 /// so that each carries as much (parametric OPQ). How many components and sub-quantisers there are
 /// is chosen when the index is built, by what a query would cost. On 60,000 images of Fashion-MNIST
-/// FAISS would write the choice `OPQ64_128,IVF245,PQ64x4fs,RFlat`. The length of what the
+/// FAISS would write the choice `OPQ64_128,IVF256,PQ64x4fs,RFlat`. The length of what the
 /// components leave out is part of the estimate.
 ///
 /// What the estimates are worth is measured, too. Where neighbours are not among ten times as many

@@ -47,9 +47,10 @@
 //!
 //! A neighbour is missed if its list is not among the `nprobe` searched, or if its estimate is not
 //! among the `candidates` least. Candidates are then compared by their vectors, if these are kept:
-//! so what is returned has its true distance. The best k of the 2 · k that seem nearest give a
-//! limit, and of the others those are compared whose estimate leaves it open. How far estimates are
-//! off is measured when the lists are built, on rows of the base: see [`Worth`].
+//! so what is returned has its true distance.
+//!
+//! Whether codes tell neighbours from others is measured when the lists are built:
+//! [`PqLists::worth`].
 
 use std::cell::RefCell;
 
@@ -73,23 +74,16 @@ use crate::vectors::{Row, Vectors};
 /// waiting for memory against pushing out of the cache what is not read yet.
 const AHEAD: usize = 6;
 
-/// Candidates that are compared before estimates decide which of the others are: this times k, and
-/// no fewer than would be for the [`PROBED_NEIGHBORS`].
-const CERTAIN: usize = 2;
-
 /// Rows that are asked for as queries to learn what estimates are worth, with the neighbours of
 /// each (itself is one) and the candidates in which these are looked for. One comparison with the
 /// whole base for each is a few hundredths of a build.
 const PROBES: usize = 48;
 const PROBED_NEIGHBORS: usize = 11;
 const PROBED_CANDIDATES: usize = 10 * PROBED_NEIGHBORS;
-/// The part of the neighbours whose estimates are within [`Worth::reach`].
-const WITHIN_REACH: f64 = 0.995;
-
 /// How the lists are made.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
-    /// Lists; 0 for √n.
+    /// Lists; 0 for [`lists_of_codes`].
     pub nlist: usize,
     /// What is coded; by default what [`Coding::choose`] chooses.
     pub coding: Option<Coding>,
@@ -114,7 +108,8 @@ pub(crate) struct PqLists {
     biases: Vec<u16>,
     /// By list.
     scales: Vec<Scale>,
-    worth: Worth,
+    /// The part of the neighbours that are among [`PROBED_CANDIDATES`] of all rows.
+    worth: f64,
     /// The vectors in the order of the lists, if they are kept.
     rows: Option<Vectors>,
 }
@@ -127,16 +122,6 @@ enum Codes {
     Bytes(Vec<u8>),
 }
 
-/// What estimates are worth, measured on rows of the base.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Worth {
-    /// The estimates of the k nearest are at most so many times the k-th squared distance, but for
-    /// a few in a thousand.
-    reach: f64,
-    /// The part of the neighbours that are among [`PROBED_CANDIDATES`] of all rows.
-    pub recall: f64,
-}
-
 /// What the numbers of a list stand for. Lists of small residuals and of large ones have codes and
 /// biases as fine as they need.
 #[derive(Debug, Clone, Copy)]
@@ -146,15 +131,6 @@ struct Scale {
     /// A bias is `least` + its 16 bits · `step`.
     least: f32,
     step: f32,
-}
-
-/// What a row's neighbours tell of the estimates.
-#[derive(Debug, Default)]
-struct Probe {
-    /// How many are among the candidates.
-    hits: u32,
-    /// Their estimates, in units of the squared distance of the last of them.
-    reaches: Vec<f64>,
 }
 
 /// What a query works with, kept by its thread.
@@ -227,7 +203,7 @@ impl PqLists {
         // list, alike in all lists. So one quantiser serves all lists. Residuals, codes and biases
         // are by position, `rests` is by id.
         let nlist = match plan.nlist {
-            0 => (base.len() as f64).sqrt().round() as usize,
+            0 => lists_of_codes(base.len()),
             nlist => nlist,
         };
         let lists = InvertedLists::train(&coordinates, nlist, plan.seed);
@@ -262,10 +238,7 @@ impl PqLists {
             codes,
             biases,
             scales,
-            worth: Worth {
-                reach: f64::INFINITY,
-                recall: 1.0,
-            },
+            worth: 1.0,
             rows,
         };
         // Without the vectors nothing can be done about it.
@@ -275,8 +248,9 @@ impl PqLists {
         built
     }
 
-    /// What its estimates are worth.
-    pub fn worth(&self) -> Worth {
+    /// What its estimates are worth: the part of some rows' neighbours that are among ten times as
+    /// many candidates. 1 without the vectors, where it is not measured.
+    pub fn worth(&self) -> f64 {
         self.worth
     }
 
@@ -333,9 +307,8 @@ impl PqLists {
             let mut visits = self.scan(k, nprobe, candidates, scratch);
             let top = match &self.rows {
                 Some(rows) => {
-                    let (top, compared) = self.by_vectors(rows, query, k, &mut scratch.found);
-                    visits.distances = compared;
-                    top
+                    visits.distances = scratch.found.len();
+                    self.by_vectors(rows, query, k, &scratch.found)
                 }
                 None => self.by_estimates(k, &scratch.found),
             };
@@ -400,41 +373,13 @@ impl PqLists {
         scan.finish()
     }
 
-    /// The `k` best candidates by exact distance, and how many were compared: those that seem
-    /// nearest, and then of the others those that are not sure to be too far, or as good as sure
-    /// (see [`Worth`]).
-    fn by_vectors(
-        &self,
-        rows: &Vectors,
-        query: Row<'_>,
-        k: usize,
-        found: &mut [Scored],
-    ) -> (TopK, usize) {
-        let ranker = Ranker::new(rows, Metric::Euclidean, query);
-        let mut top = TopK::new(k);
-        let first = (CERTAIN * k.max(PROBED_NEIGHBORS)).min(found.len());
-        if first < found.len() {
-            found.select_nth_unstable_by(first, nearer);
-        }
-        self.compare(rows, &ranker, &found[..first], &mut top);
-        // In the unit of the estimates. Where there is no limit yet, none of them is above it.
-        let limit = top.threshold() * self.projection.scale().powi(2) * self.worth.reach;
-        let mut open = first;
-        for i in first..found.len() {
-            let candidate = found[i];
-            found[open] = candidate;
-            let too_far = f64::from(candidate.estimate) > limit;
-            open += usize::from(!too_far);
-        }
-        self.compare(rows, &ranker, &found[first..open], &mut top);
-        (top, open)
-    }
-
-    /// Offers candidates by their exact distances.
-    fn compare(&self, rows: &Vectors, ranker: &Ranker<'_>, found: &[Scored], top: &mut TopK) {
+    /// The `k` best candidates by exact distance.
+    fn by_vectors(&self, rows: &Vectors, query: Row<'_>, k: usize, found: &[Scored]) -> TopK {
         // The first rows are asked for from memory now, each later one while the row AHEAD places
         // before it is compared.
         let fetch = |candidate: &Scored| rows.row(candidate.position as usize).prefetch();
+        let ranker = Ranker::new(rows, Metric::Euclidean, query);
+        let mut top = TopK::new(k);
         found.iter().take(AHEAD).for_each(fetch);
         for (i, candidate) in found.iter().enumerate() {
             found.get(i + AHEAD).into_iter().for_each(fetch);
@@ -443,38 +388,24 @@ impl PqLists {
                 top.push(self.lists.ids()[position], reduced);
             }
         }
+        top
     }
 
-    /// What the estimates of the neighbours of some rows are worth.
-    fn measured_worth(&self, base: &Vectors, seed: u64) -> Worth {
+    /// [`PqLists::worth`], measured on rows of the base.
+    fn measured_worth(&self, base: &Vectors, seed: u64) -> f64 {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let count = base.len().min(PROBES);
         let queries = rand::seq::index::sample(&mut rng, base.len(), count).into_vec();
-        let probes: Vec<Probe> = queries
-            .into_par_iter()
-            .map(|query| self.probe(base, query))
-            .collect();
-        let mut reaches: Vec<f64> = Vec::new();
-        let (mut hits, mut all) = (0, 0);
-        for probe in probes {
-            hits += probe.hits;
-            all += PROBED_NEIGHBORS.min(base.len());
-            reaches.extend(probe.reaches);
-        }
-        reaches.sort_unstable_by(f64::total_cmp);
-        let last = (reaches.len() as f64 * WITHIN_REACH) as usize;
-        Worth {
-            reach: reaches
-                .get(last)
-                .map_or(f64::INFINITY, |&reach| reach.max(1.0)),
-            recall: f64::from(hits) / all as f64,
-        }
+        let hits = queries.into_par_iter().map(|query| self.hits(base, query));
+        let hits: usize = hits.sum();
+        hits as f64 / (count * PROBED_NEIGHBORS.min(base.len())) as f64
     }
 
-    /// A row as a query of all lists.
-    fn probe(&self, base: &Vectors, query: usize) -> Probe {
+    /// How many neighbours of a row are among the candidates of all lists.
+    fn hits(&self, base: &Vectors, query: usize) -> usize {
         let ranker = Ranker::new(base, Metric::Euclidean, base.row(query));
-        let mut top = TopK::new(PROBED_NEIGHBORS.min(base.len()));
+        let neighbors = PROBED_NEIGHBORS.min(base.len());
+        let mut top = TopK::new(neighbors);
         for id in 0..base.len() {
             if let Some(reduced) = ranker.reduced_within(id, top.threshold()) {
                 top.push(id as u32, reduced);
@@ -482,28 +413,17 @@ impl PqLists {
         }
         // Copies tie: any row that is as near as the last neighbour is one.
         let farthest = top.threshold();
-        let square_scale = self.projection.scale().powi(2);
-        let mut probe = Probe::default();
+        let is_near = |candidate: &Scored| {
+            let id = self.lists.ids()[candidate.position as usize] as usize;
+            ranker.reduced(id) <= farthest
+        };
         SCRATCH.with_borrow_mut(|scratch| {
             self.prepare(&base.row(query).to_floats(), scratch);
             let candidates = PROBED_CANDIDATES.min(base.len());
             self.scan(candidates, self.nlist(), candidates, scratch);
-            for candidate in &scratch.found {
-                let id = self.lists.ids()[candidate.position as usize] as usize;
-                let reduced = ranker.reduced(id);
-                if reduced <= farthest {
-                    probe.hits += 1;
-                    // The code of the query itself has no error. Where all neighbours are copies of
-                    // it, any limit is as good as another.
-                    if id != query && farthest > 0.0 {
-                        let estimate = f64::from(candidate.estimate) / square_scale;
-                        probe.reaches.push(estimate / farthest);
-                    }
-                }
-            }
-        });
-        probe.hits = probe.hits.min(PROBED_NEIGHBORS as u32);
-        probe
+            let near = scratch.found.iter().filter(|candidate| is_near(candidate));
+            near.count().min(neighbors)
+        })
     }
 
     /// The `k` best candidates by their estimates.
@@ -518,6 +438,13 @@ impl PqLists {
         }
         top
     }
+}
+
+/// How many lists suit the codes of n vectors: the power of two nearest to √n, 256 for 60,000.
+/// That is a quarter of what suits whole vectors, for a code takes a small part of a centroid's
+/// time.
+fn lists_of_codes(n: usize) -> usize {
+    (n as f64).sqrt().log2().round().exp2() as usize
 }
 
 /// Each vector less the centroid of its list, in the order of the lists and in the unit of its

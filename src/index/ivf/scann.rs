@@ -32,7 +32,7 @@ use crate::vectors::{Row, Vectors};
 parameters! {
     /// How a [`Scann`] is built.
     pub struct ScannParams {
-        /// Leaves of the partitioning tree, which has one level; 0 for √n.
+        /// Leaves of the partitioning tree, which has one level; 0 for about √n.
         ///
         /// No more than there are vectors are made.
         num_leaves: usize = 0;
