@@ -722,13 +722,16 @@ const SHAPE_SEED: u64 = 1;
 /// The least recall@1 and recall@10 on a hard shape, at the default settings.
 const SHAPE_FLOOR: f64 = 0.9;
 
+/// The name of a shape, and recall@1 and recall@10 on it.
+type Reached = (&'static str, [f64; 2]);
+
 /// Shapes on which an index and the plain library of its kind are below [`SHAPE_FLOOR`], with that
 /// library's recall@1 and recall@10 on the same sample: what `benches/plain_libraries.py` printed
 /// for faiss-cpu 1.15.1 and hnswlib 0.8.0.
 ///
 /// FAISS ends its process on values that overflow and finds nothing among those that underflow: on
 /// `tiny` and `huge` it counts what it finds in noise of size 1.
-const PLAIN_LIBRARIES: &[(&[&str], &[(&str, [f64; 2])])] = &[
+const PLAIN_LIBRARIES: &[(&[&str], &[Reached])] = &[
     // FAISS's IVF256,Flat.
     (
         &["ivf_flat"],
