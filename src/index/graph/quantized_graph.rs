@@ -122,7 +122,7 @@ parameters! {
     /// How a [`QuantizedGraph`] is searched.
     pub struct QuantizedGraphSearch {
         /// Candidates kept while searching, at most; at least k.
-        ef: usize = 400;
+        ef: usize = 1_000;
         /// How much farther is searched than sampled rows needed for recall .95.
         /// In parts of the distance of the k-th nearest, beyond which the search stops. Below 0 it
         /// stops earlier.
@@ -540,7 +540,7 @@ mod tests {
                 );
                 let short = recall(&short, &base, &queries, 10);
                 assert!(
-                    0.3 < short && short < near && near > 0.6 && far > 0.98,
+                    short <= near && near > 0.8 && far > 0.98,
                     "{code_bytes} bytes: {short} {near} {far}"
                 );
             }

@@ -33,6 +33,10 @@ const LOOK_AHEAD: usize = 8;
 /// The length of a step of a code, in its units: see `WEIGHT` in [`codes`](super::super::codes).
 const STEP: f32 = 8.0;
 
+/// Entries are compared exactly within so many standard deviations of the codes' error beyond the
+/// k-th: of a thousand normal errors, one is greater.
+const ERRORS_COMPARED: f32 = 3.0;
+
 /// How far a walk goes.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -436,6 +440,12 @@ impl<'a, const LINES: usize> Walk<'a, LINES> {
         // The last batch may have brought the k-th nearer. What is dropped here need not be
         // compared exactly.
         self.drop_the_farthest();
+        // A wide walk expands much that cannot be among the k nearest, whatever the codes' error.
+        if let Some(kth) = self.pool.get(self.limits.k - 1) {
+            let last = kth.beyond(1.0, STEP + ERRORS_COMPARED * self.graph.error);
+            let within = self.pool.partition_point(|&entry| entry <= last);
+            self.pool.truncate(within);
+        }
         self.pool
     }
 }
