@@ -10,11 +10,11 @@ use crate::vectors::Vectors;
 
 /// How much farther than the true k-th neighbour a hit may be, as a share of that distance.
 ///
-/// It allows for rounding: values of 32 bits are known to 6 · 10⁻⁸ of their size, so two rows
-/// that should be equally far from a query may differ by a little more than that. It is a share,
-/// because a difference in the unit of the data means nothing by itself: between rows of size
-/// 10⁻⁵ every distance is below [`ANN_BENCHMARKS_TOLERANCE`]. At distance zero nothing is allowed:
-/// only a copy of the query is a hit.
+/// It allows for rounding: values of 32 bits are known to 6e-8 of their size, so two rows that
+/// should be equally far from a query may differ by a little more than that. It is a share, because
+/// a difference in the unit of the data means nothing by itself: between rows of size 1e-5 every
+/// distance is below [`ANN_BENCHMARKS_TOLERANCE`]. At distance zero nothing is allowed: only a copy
+/// of the query is a hit.
 const TOLERANCE: f64 = 1e-6;
 
 /// How much farther than the true k-th neighbour a hit may be by the definition of ann-benchmarks

@@ -86,11 +86,14 @@ parameters! {
 const LEAF_SIZE: usize = 64;
 /// Rows that two-means looks at, as in the original.
 const SAMPLES: usize = 200;
-/// A split that leaves less than this share on one side is drawn again. Such splits make a deep
-/// tree, whose planes cost time and part little.
+/// A split that leaves less than this share on one side is drawn again, as in the original. Such
+/// splits make a deep tree, whose planes cost time and part little.
 const SMALLEST_SHARE: f64 = 0.05;
-/// So many times a split is drawn before the rows are halved without one.
+/// So many times a split is drawn.
 const ATTEMPTS: usize = 3;
+/// After the last attempt, a split that leaves this share is taken, as in the original: rows of
+/// very different sizes are parted no better. With less, the rows are halved without a plane.
+const LEAST_SHARE: f64 = 0.01;
 
 /// Annoy (*Approximate Nearest Neighbors Oh Yeah*), after Erik Bernhardsson's library. Approximate,
 /// Euclidean.
@@ -345,8 +348,10 @@ impl<'a> Grower<'a> {
 
     /// Parts the rows by a hyperplane; returns it, and how many are on its negative side.
     fn split(&mut self, rows: &mut [u32]) -> (Vec<f32>, f32, usize) {
-        let smallest = ((rows.len() as f64 * SMALLEST_SHARE) as usize).max(1);
-        for _ in 0..ATTEMPTS {
+        let least = |share: f64| ((rows.len() as f64 * share) as usize).max(1);
+        let (wanted, enough) = (least(SMALLEST_SHARE), least(LEAST_SHARE));
+        for attempt in 1..=ATTEMPTS {
+            let smallest = if attempt < ATTEMPTS { wanted } else { enough };
             let (normal, offset) = self.two_means(rows);
             let side = |row| kernels::dot_f32(&normal, self.at(row)) + offset > 0.0;
             // Rows of the negative side change places with the first that is not on it. So
