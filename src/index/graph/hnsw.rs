@@ -76,7 +76,6 @@
 //!   2024.
 
 mod build;
-mod copies;
 mod filter;
 mod instant_distance;
 mod layer;
@@ -86,10 +85,10 @@ mod walk;
 
 use std::sync::Arc;
 
-use self::copies::equal_rows;
 pub use self::instant_distance::{InstantDistance, InstantDistanceParams};
 use self::layers::Layers;
 use self::nodes::Nodes;
+use super::copies::equal_rows;
 use crate::index::parameters::{parameters, positive};
 use crate::index::{Build, BuildError, Found, Index, Parameters, check_base};
 use crate::vectors::{Row, Vectors};

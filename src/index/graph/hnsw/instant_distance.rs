@@ -9,9 +9,9 @@ use serde::{Serialize, Serializer};
 
 use self::export::Exported;
 use super::HnswSearch;
-use super::copies::equal_rows;
 use super::layers::Layers;
 use super::nodes::{Nodes, distance};
+use crate::index::graph::copies::equal_rows;
 use crate::index::parameters::{parameters, positive};
 use crate::index::{Build, BuildError, Found, Index, Parameters, check_base};
 use crate::vectors::{Row, Vectors};
