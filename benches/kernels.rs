@@ -161,13 +161,20 @@ fn va_codes_heads(bencher: Bencher<'_, '_>) {
 #[divan::bench]
 fn graph_codes_scan(bencher: Bencher<'_, '_>) {
     let code = |bytes: &[u8]| {
-        let seven_bits = |at: usize| std::array::from_fn(|i| bytes[64 * at + i] & 127);
-        let mut code = [0, 1].map(|line| graph_codes::CodeLine(seven_bits(line)));
-        graph_codes::finish(&mut code, 0);
+        // Seven bits in the first line, two numbers of four in each byte of the second.
+        let line = |at: usize, mask: u8| std::array::from_fn(|i| bytes[64 * at + i] & mask);
+        let mut code = [(0, 127), (1, 255)].map(|(at, mask)| graph_codes::CodeLine(line(at, mask)));
+        graph_codes::set_tail(&mut code, 0);
         code
     };
+    let format = graph_codes::Format {
+        lines: 2,
+        wide: 1,
+        wide_weight: 64,
+        narrow_weight: 8,
+    };
     let codes: Vec<_> = bytes(ROWS * 128).chunks_exact(128).map(code).collect();
-    let (query, mut distances) = (graph_codes::Query::new(&codes[0]), Vec::new());
+    let (query, mut distances) = (graph_codes::Query::of_code(format, &codes[0]), Vec::new());
     bencher.counter(ItemsCount::new(ROWS)).bench_local(|| {
         distances.clear();
         graph_codes::scan(&query, &codes, &mut distances);

@@ -1,7 +1,8 @@
 """What the plain library of each kind finds on the hard shapes: floors of tests/conformance.rs.
 
     python benches/plain_libraries.py --measure "cargo run --release --no-default-features \
-        --features cli --bin measure --" [--shapes noise_64,sizes] [--n 2500] [--queries 100] [--seed 1]
+        --features cli --bin measure --" [--shapes noise_64,sizes] [--only annoy,hnsw]
+        [--n 2500] [--queries 100] [--seed 1]
 
 The samples are those of the conformance suite, which `measure --export` writes. Every library is
 asked with the search effort that our index of its kind has by default: as many lists probed, rows
@@ -57,8 +58,20 @@ def hnswlib(base):
     return lambda queries, k: index.knn_query(queries, k, num_threads=1)[0]
 
 
+def annoy(base):
+    from annoy import AnnoyIndex
+
+    index = AnnoyIndex(base.shape[1], "euclidean")
+    index.set_seed(1)
+    for row, vector in enumerate(base):
+        index.add_item(row, vector)
+    index.build(50, n_jobs=1)
+    one = lambda query, k: index.get_nns_by_vector(query, k, 4_000)
+    return lambda queries, k: [one(query, k) for query in queries]
+
+
 # Each builds over the base, and gives a function of queries and k.
-LIBRARIES = {"ivf_flat": faiss_ivf_flat, "ivf_pq": faiss_ivf_pq, "hnsw": hnswlib}
+LIBRARIES = {"annoy": annoy, "ivf_flat": faiss_ivf_flat, "ivf_pq": faiss_ivf_pq, "hnsw": hnswlib}
 
 
 def shapes(measure):
@@ -99,6 +112,7 @@ def main():
     add = parser.add_argument
     add("--measure", required=True, help="the command of our measure")
     add("--shapes", default="", help="names separated by commas; all by default")
+    add("--only", default=",".join(LIBRARIES), help="indexes of ours, separated by commas")
     add("--n", type=int, default=2_500, help="rows")
     add("--queries", type=int, default=100)
     add("--seed", type=int, default=1)
@@ -108,7 +122,7 @@ def main():
     for shape in names:
         with tempfile.TemporaryDirectory() as folder:
             data = sample(measure, shape, arguments, folder)
-        for name in LIBRARIES:
+        for name in arguments.only.split(","):
             # FAISS ends its process on values that overflow.
             process = multiprocessing.Process(target=ask, args=(name, shape, *data))
             process.start()

@@ -646,51 +646,129 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Codes of any coordinates, the extreme ones among them, and the squared lengths of what they
-    /// leave out.
-    fn codes(count: usize) -> impl Strategy<Value = Vec<([CodeLine; 2], u32)>> {
-        let values = prop_oneof![
-            prop::collection::vec(0..=LARGEST, 128 - TAIL),
-            prop::collection::vec(prop_oneof![Just(0), Just(LARGEST)], 128 - TAIL),
-        ];
-        let code = (values, 0..1_000_000_000u32).prop_map(|(values, rest)| {
-            let mut code = [CodeLine::default(); 2];
-            code.iter_mut()
-                .zip(values.chunks(64))
-                .for_each(|(line, values)| line.0[..values.len()].copy_from_slice(values));
-            finish(&mut code, rest);
-            (code, rest)
-        });
-        prop::collection::vec(code, count)
+    /// A format of two lines, none, one or both of them wide.
+    fn formats() -> impl Strategy<Value = Format> {
+        (0..=2usize, 1..=MOST_WEIGHT, 1..=MOST_WEIGHT).prop_map(|(wide, wide_weight, narrow)| {
+            Format {
+                lines: 2,
+                wide,
+                wide_weight,
+                narrow_weight: narrow,
+            }
+        })
     }
 
-    /// The definition.
-    fn distance(a: &([CodeLine; 2], u32), b: &([CodeLine; 2], u32)) -> u32 {
-        let values = |code: &[CodeLine; 2]| code.map(|line| line.0.map(i32::from)).concat();
-        let squares: i32 = values(&a.0)
-            .iter()
-            .zip(values(&b.0))
-            .take(128 - TAIL)
-            .map(|(a, b)| (a - b).pow(2))
-            .sum();
-        squares as u32 + a.1 + b.1
+    /// Coordinates, some of them outside of any range, fewer or more than there is room for.
+    fn coordinates() -> impl Strategy<Value = Vec<f32>> {
+        let value = prop_oneof![-100f32..100.0, -1e4f32..1e4, Just(0.0)];
+        prop::collection::vec(value, 0..280)
+    }
+
+    /// The places that a code holds, less that of zero: wide ones, then narrow ones by line.
+    fn places(format: Format, code: &[CodeLine; 2]) -> (Vec<i64>, Vec<i64>) {
+        let (mut wide, mut narrow) = (Vec::new(), Vec::new());
+        for (i, line) in code.iter().enumerate() {
+            let bytes = &line.0[..if i == 1 { 60 } else { 64 }];
+            if i < format.wide {
+                wide.extend(bytes.iter().map(|&byte| i64::from(byte) - 64));
+            } else {
+                narrow.extend(bytes.iter().map(|&byte| i64::from(byte & 15) - 8));
+                narrow.extend(bytes.iter().map(|&byte| i64::from(byte >> 4) - 8));
+            }
+        }
+        (wide, narrow)
+    }
+
+    /// A code of these coordinates, and what it adds to all distances.
+    fn encode(format: Format, coordinates: &[f32], own: i32) -> [CodeLine; 2] {
+        let mut code = [CodeLine::default(); 2];
+        format.write(coordinates, &mut code);
+        let (wide, narrow) = places(format, &code);
+        let squares = |places: &[i64]| places.iter().map(|place| place * place).sum::<i64>();
+        let length = i64::from(format.wide_weight) * squares(&wide)
+            + 8 * i64::from(format.narrow_weight) * squares(&narrow);
+        set_tail(&mut code, own + length as i32);
+        code
     }
 
     proptest! {
         #[test]
-        fn distances_are_those_of_the_definition(all in codes(9)) {
-            let expected: Vec<u32> = all.iter().map(|other| distance(&all[0], other)).collect();
-            let codes: Vec<_> = all.iter().map(|code| code.0).collect();
-            let query = Query::new(&codes[0]);
-            let (mut scanned, mut scored) = (vec![5], vec![7; 20]);
-            scan(&query, &codes, &mut scanned);
-            prop_assert_eq!(&scanned[1..], &expected[..]);
-            score(&query, &codes, &[8, 0, 3], &mut scored);
-            prop_assert_eq!(&scored, &[expected[8], expected[0], expected[3]]);
-            portable::scan_into(&query, &codes, &mut scanned[1..]);
-            prop_assert_eq!(&scanned[1..], &expected[..]);
-            portable::score_into(&query, &codes, &[8, 0, 3], &mut scored);
-            prop_assert_eq!(&scored, &[expected[8], expected[0], expected[3]]);
+        fn coordinates_are_rounded_to_the_nearest_place(
+            format in formats(), coordinates in coordinates(),
+        ) {
+            let mut code = [CodeLine::default(); 2];
+            let written = format.write(&coordinates, &mut code);
+            let (wide, narrow) = places(format, &code);
+            prop_assert_eq!(wide.len(), format.wide_coordinates());
+            prop_assert_eq!(narrow.len(), format.narrow_coordinates());
+            let (mut squares, mut rounded_off) = (0.0, 0.0);
+            let kinds = [(wide, format.wide_step(), 64.0), (narrow, format.narrow_step(), 8.0)];
+            let mut values = coordinates.iter().copied();
+            for (places, step, zero) in kinds {
+                for place in places {
+                    let value = values.next().unwrap_or(0.0);
+                    let nearest = (value / step).clamp(-zero, zero - 1.0);
+                    prop_assert!((place as f32 - nearest).abs() <= 0.501, "{value} {step} {place}");
+                    squares += (place as f32 * step).powi(2);
+                    rounded_off += (value - place as f32 * step).powi(2);
+                }
+            }
+            prop_assert!((written.squares - squares).abs() <= 1e-3 * squares);
+            prop_assert!((written.rounded_off - rounded_off).abs() <= 1e-3 * rounded_off + 0.1);
+        }
+
+        #[test]
+        fn distances_of_codes_are_those_of_the_definition(
+            format in formats(),
+            rows in prop::collection::vec((coordinates(), -1_000_000..1_000_000i32), 9),
+        ) {
+            let codes: Vec<_> = rows.iter().map(|(row, own)| encode(format, row, *own)).collect();
+            let first = places(format, &codes[0]);
+            let expected: Vec<u32> = codes.iter().zip(&rows).map(|(code, (_, own))| {
+                let other = places(format, code);
+                let squares = |a: &[i64], b: &[i64]| -> i64 {
+                    a.iter().zip(b).map(|(a, b)| (a - b).pow(2)).sum()
+                };
+                let distance = i64::from(format.wide_weight) * squares(&first.0, &other.0)
+                    + 8 * i64::from(format.narrow_weight) * squares(&first.1, &other.1);
+                (distance + i64::from(*own) + i64::from(rows[0].1)).max(0) as u32
+            }).collect();
+            check_kernels(&Query::of_code(format, &codes[0]), &codes, &expected)?;
+        }
+
+        #[test]
+        fn a_query_is_rounded_finer_than_the_codes(
+            format in formats(),
+            rows in prop::collection::vec(coordinates(), 9),
+        ) {
+            let codes: Vec<_> = rows.iter().map(|row| encode(format, row, 0)).collect();
+            let query = Query::<2>::new(format, &rows[0], 0.0);
+            let mut distances = Vec::new();
+            scan(&query, &codes, &mut distances);
+            check_kernels(&query, &codes, &distances)?;
+            // The definition, of the query in its steps: whole ones, and eighths.
+            let limits = [(format.wide_step(), 64.0, 63.0), (format.narrow_step() / 8.0, 127.0, 127.0)];
+            let mut values = rows[0].iter().copied();
+            let mut rounded = Vec::new();
+            for (count, (step, below, above)) in
+                [format.wide_coordinates(), format.narrow_coordinates()].into_iter().zip(limits)
+            {
+                for _ in 0..count {
+                    let place = (values.next().unwrap_or(0.0) / step).clamp(-below, above).round();
+                    rounded.push(f64::from(place * step));
+                }
+            }
+            for (code, &distance) in codes.iter().zip(&distances) {
+                let (wide, narrow) = places(format, code);
+                let wide = wide.iter().map(|&place| place as f64 * f64::from(format.wide_step()));
+                let step = f64::from(format.narrow_step());
+                let all = wide.chain(narrow.iter().map(|&place| place as f64 * step));
+                let expected: f64 = all.zip(&rounded).map(|(a, b)| (a - b).powi(2)).sum();
+                let length: f64 = rounded.iter().map(|value| value * value).sum();
+                // A place half-way may be rounded either way; lengths are added up in f32.
+                let limit = 1e-3 * (expected + length) + 100.0;
+                prop_assert!((f64::from(distance) - expected).abs() <= limit);
+            }
         }
 
         #[test]
@@ -732,6 +810,24 @@ mod tests {
                 prop_assert_eq!(back, pixels);
             }
         }
+    }
+
+    /// All forms of the kernels give these distances.
+    fn check_kernels(
+        query: &Query<2>,
+        codes: &[[CodeLine; 2]],
+        expected: &[u32],
+    ) -> Result<(), TestCaseError> {
+        let (mut scanned, mut scored) = (vec![5], vec![7; 20]);
+        scan(query, codes, &mut scanned);
+        prop_assert_eq!(&scanned[1..], expected);
+        score(query, codes, &[8, 0, 3], &mut scored);
+        prop_assert_eq!(&scored, &[expected[8], expected[0], expected[3]]);
+        portable::scan_into(query, codes, &mut scanned[1..]);
+        prop_assert_eq!(&scanned[1..], expected);
+        portable::score_into(query, codes, &[8, 0, 3], &mut scored);
+        prop_assert_eq!(&scored, &[expected[8], expected[0], expected[3]]);
+        Ok(())
     }
 
     #[test]

@@ -96,7 +96,7 @@ sift() {
     need_debian
     fetch_all $pictures
     install_python
-    echo 'Finding the descriptors of the pictures: about two minutes on two cores'
+    echo 'Finding the descriptors of the pictures: four minutes of one core'
     $python $scripts/sift.py "$corpora/packages" "$corpora"
 }
 

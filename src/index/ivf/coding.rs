@@ -53,6 +53,8 @@ const COMPONENTS: [usize; 5] = [128, 192, 256, 384, MOST_COMPONENTS];
 /// Rows of the sample, at most: enough to have near neighbours, and few enough that the products
 /// with all of them are a small part of a build.
 const ROWS: usize = 8_192;
+/// Values of the sample, at most, where rows are long: 32 MB.
+const VALUES: usize = 1 << 23;
 /// Rows of the sample that are asked for as queries.
 const QUERIES: usize = 48;
 /// Neighbours that are to be among the candidates.
@@ -164,24 +166,31 @@ impl Coding {
 impl Sample {
     fn draw(base: &Vectors, seed: u64) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let count = base.len().min(ROWS);
+        let most = ROWS.min((VALUES / base.dim()).max(QUERIES));
+        let count = base.len().min(most);
         let ids = rand::seq::index::sample(&mut rng, base.len(), count).into_vec();
         let mut mean = vec![0.0f64; base.dim()];
         for &id in &ids {
             base.row(id).add_to(&mut mean);
         }
         mean.iter_mut().for_each(|sum| *sum /= count as f64);
-        let mut rows = Array2::<f64>::zeros((count, base.dim()));
-        for (&id, mut row) in ids.iter().zip(rows.rows_mut()) {
-            let row = row.as_slice_mut().expect("made in row order");
-            base.row(id).sub_into(&mean, row);
+        let mut centred = vec![0.0f64; base.dim()];
+        let mut largest = 0.0f64;
+        for &id in &ids {
+            base.row(id).sub_into(&mean, &mut centred);
+            largest = centred
+                .iter()
+                .fold(largest, |most, value| most.max(value.abs()));
         }
-        let largest = rows
-            .iter()
-            .fold(0.0f64, |most, value| most.max(value.abs()));
         let scale = if largest > 0.0 { largest.recip() } else { 1.0 };
+        let mut values = Vec::with_capacity(count * base.dim());
+        for &id in &ids {
+            base.row(id).sub_into(&mean, &mut centred);
+            values.extend(centred.iter().map(|value| (value * scale) as f32));
+        }
+        let rows = Array2::from_shape_vec((count, base.dim()), values).expect("whole rows");
         Self {
-            rows: rows.mapv(|value| (value * scale) as f32),
+            rows,
             queries: QUERIES.min(count),
         }
     }

@@ -268,7 +268,10 @@ impl PqLists {
             },
             rows,
         };
-        built.worth = built.measured_worth(base, plan.seed);
+        // Without the vectors nothing can be done about it.
+        if plan.keep_vectors {
+            built.worth = built.measured_worth(base, plan.seed);
+        }
         built
     }
 

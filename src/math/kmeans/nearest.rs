@@ -355,7 +355,6 @@ impl Centroids {
         let centroids = moved.points.t();
         general_mat_mul(minus_two, &values, &centroids, T::zero(), &mut products);
         let mut bounds = Bounds {
-            lower: Vec::new(),
             upper: Vec::new(),
             left: Vec::new(),
         };
@@ -431,50 +430,89 @@ impl<T: Real> Moved<T> {
 
     /// Writes the numbers, ascending, of the centroids that may be among the `count` nearest.
     fn select(&self, products: &[T], length: &Length<T>, count: usize, bounds: &mut Bounds<T>) {
-        bounds.lower.clear();
-        bounds.upper.clear();
-        let own = self.low.iter().zip(&self.high).zip(&self.per_length);
-        for (&product, ((&low, &high), &per_length)) in products.iter().zip(own) {
-            let error = length.norm * per_length;
-            bounds.lower.push(low + product - error);
-            bounds.upper.push(high + product + error);
-        }
         // The lower bounds of the `count` nearest do not exceed the `count`-th least of the upper
         // bounds.
+        let norm = length.norm;
         let limit = if count == 1 {
-            least(&bounds.upper)
+            least_sum(products, &self.high, &self.per_length, norm)
         } else if count < products.len() {
+            bounds.upper.clear();
+            let own = self.high.iter().zip(&self.per_length);
+            let own = own.map(|(&high, &error)| (high, norm * error));
+            let upper = products.iter().zip(own);
+            let upper = upper.map(|(&product, (high, error))| high + product + error);
+            bounds.upper.extend(upper);
             *bounds.upper.select_nth_unstable_by(count - 1, ascending).1
         } else {
             T::INFINITY
         };
-        not_above(&bounds.lower, limit + length.slack, &mut bounds.left);
+        let limit = limit + length.slack;
+        let minus = T::zero() - norm;
+        not_above(
+            products,
+            &self.low,
+            &self.per_length,
+            minus,
+            limit,
+            &mut bounds.left,
+        );
     }
 }
 
-/// Bounds of one row's distances less ‖x‖², and what they leave: a thread's buffers, used
-/// again for each row.
+/// One row's upper bounds, and what the bounds leave: a thread's buffers, used again for each row.
 struct Bounds<T> {
-    lower: Vec<T>,
     upper: Vec<T>,
     left: Vec<u32>,
 }
 
-/// Values that are looked at together: so many at once need no branch for each.
+/// Values that are looked at together, in arrays of fixed size: the compiler makes SIMD of these,
+/// and no branch for each value.
 const TOGETHER: usize = 16;
 
-/// The least of the values; what overflowed to NaN is none.
-fn least<T: Real>(values: &[T]) -> T {
+/// Some values of a, b and c, of one length, together, and the others.
+type Together<'a, T> = (&'a [[T; TOGETHER]], &'a [T]);
+
+/// The least aᵢ + bᵢ + factor · cᵢ; one that overflowed to NaN is none.
+fn least_sum<T: Real>(a: &[T], b: &[T], c: &[T], factor: T) -> T {
     let lesser = |a: T, b: T| if b < a { b } else { a };
+    let [(a, a_rest), (b, b_rest), (c, c_rest)] =
+        [a, b, c].map(|v| -> Together<'_, T> { v.as_chunks() });
     let mut least = [T::INFINITY; TOGETHER];
-    let (chunks, rest) = values.as_chunks::<TOGETHER>();
-    for chunk in chunks {
-        for (least, &value) in least.iter_mut().zip(chunk) {
-            *least = lesser(*least, value);
+    for ((a, b), c) in a.iter().zip(b).zip(c) {
+        for i in 0..TOGETHER {
+            least[i] = lesser(least[i], b[i] + a[i] + factor * c[i]);
         }
     }
-    let all = least.iter().chain(rest);
-    all.fold(T::INFINITY, |least, &value| lesser(least, value))
+    for (i, ((&a, &b), &c)) in a_rest.iter().zip(b_rest).zip(c_rest).enumerate() {
+        least[i] = lesser(least[i], b + a + factor * c);
+    }
+    least.into_iter().fold(T::INFINITY, lesser)
+}
+
+/// The positions, ascending, at which aᵢ + bᵢ + factor · cᵢ is not above the limit: one that
+/// overflowed to NaN is not.
+fn not_above<T: Real>(a: &[T], b: &[T], c: &[T], factor: T, limit: T, positions: &mut Vec<u32>) {
+    positions.clear();
+    let is_above = |a: T, b: T, c: T| b + a + factor * c > limit;
+    let [(a, a_rest), (b, b_rest), (c, c_rest)] =
+        [a, b, c].map(|v| -> Together<'_, T> { v.as_chunks() });
+    for (chunk, ((a, b), c)) in a.iter().zip(b).zip(c).enumerate() {
+        let mut above = [true; TOGETHER];
+        for i in 0..TOGETHER {
+            above[i] = is_above(a[i], b[i], c[i]);
+        }
+        // Nearly all are above.
+        if above != [true; TOGETHER] {
+            let left = (0..TOGETHER).filter(|&i| !above[i]);
+            positions.extend(left.map(|i| (chunk * TOGETHER + i) as u32));
+        }
+    }
+    let rest = a_rest.iter().zip(b_rest).zip(c_rest);
+    for (i, ((&a, &b), &c)) in (a.len() * TOGETHER..).zip(rest) {
+        if !is_above(a, b, c) {
+            positions.push(i as u32);
+        }
+    }
 }
 
 /// The order of the values, in which NaN is above all.
@@ -482,26 +520,6 @@ fn ascending<T: Real>(a: &T, b: &T) -> Ordering {
     let is_nan = |value: &T| value.partial_cmp(value).is_none();
     let order = a.partial_cmp(b);
     order.unwrap_or_else(|| is_nan(a).cmp(&is_nan(b)))
-}
-
-/// The positions, ascending, of the values that are not above the limit: a bound that overflowed to
-/// NaN excludes nothing.
-fn not_above<T: Real>(values: &[T], limit: T, positions: &mut Vec<u32>) {
-    positions.clear();
-    for (chunk, values) in values.chunks(TOGETHER).enumerate() {
-        if values
-            .iter()
-            .fold(true, |all, &value| all & (value > limit))
-        {
-            continue;
-        }
-        for (at, &value) in values.iter().enumerate() {
-            let above = value > limit;
-            if !above {
-                positions.push((chunk * TOGETHER + at) as u32);
-            }
-        }
-    }
 }
 
 /// The middle one of the values of each coordinate.

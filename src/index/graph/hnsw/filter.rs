@@ -8,7 +8,8 @@
 //! code      0      1    2    3    4    5    255
 //! ```
 //!
-//! A row x and its code c are ‖x − c‖ apart, which is measured. So with a query q and its code r
+//! A row x and its code c are ‖x − c‖ apart, which is measured. So with a query q and
+//! its code r
 //!
 //! ```text
 //! ‖q − x‖ ≥ ‖r − c‖ − ‖q − r‖ − ‖x − c‖
@@ -29,6 +30,8 @@ use crate::simd::tiles::Line;
 use crate::simd::{lower_bound, pairwise};
 use crate::vectors::{Row, Vectors};
 
+/// Bytes of a cache line.
+const CACHE_LINE: usize = 64;
 /// A filter has to save more than so many times what it reads: it is read for every row.
 const WORTH: f64 = 2.0;
 /// Rows whose distances are computed to see what a filter rejects, and rows for which they are.
@@ -81,7 +84,8 @@ impl Filter {
         }
         let filter = match rows.floats() {
             Some(_) => Codes::new(rows).map(Self::Bytes),
-            None if rows.dim() as f64 > WORTH * (COMPONENTS + 1) as f64 * 4.0 => {
+            // A row of no more than four lines could not save what two for its sketch cost.
+            None if rows.dim() > 4 * CACHE_LINE => {
                 let sketched = Sketch::fit(rows, Metric::Euclidean, COMPONENTS)?;
                 let width = sketched.sketch.width();
                 let sketches = sketched.rows.chunks_exact(width).flat_map(lines);
@@ -121,9 +125,17 @@ impl Filter {
         let queries: Vec<usize> = every(SAMPLED_QUERIES).collect();
         let shares: Vec<f64> = queries.par_iter().map(|&query| rejected(query)).collect();
         let share = shares.iter().sum::<f64>() / shares.len() as f64;
-        let row_bytes = rows.memory_bytes() as f64 / rows.len() as f64;
-        let code_bytes = self.memory_bytes() as f64 / rows.len() as f64;
-        share * row_bytes > WORTH * code_bytes
+        // In cache lines, for that is what memory brings.
+        let row_lines = (rows.memory_bytes() / rows.len()).div_ceil(CACHE_LINE);
+        share * row_lines as f64 > WORTH * self.lines() as f64
+    }
+
+    /// Cache lines that reading a code takes.
+    fn lines(&self) -> usize {
+        match self {
+            Self::Bytes(codes) => codes.low.len().div_ceil(CACHE_LINE),
+            Self::Sketches { sketch, .. } => sketch.width().div_ceil(simd::LINE_WORDS),
+        }
     }
 
     /// The code of a query.
@@ -147,8 +159,8 @@ impl Filter {
     pub fn prefetch(&self, row: u32) {
         match self {
             Self::Bytes(codes) => simd::prefetch(codes.of(row)),
-            Self::Sketches { sketch, sketches } => {
-                let width = sketch.width().div_ceil(simd::LINE_WORDS);
+            Self::Sketches { sketches, .. } => {
+                let width = self.lines();
                 simd::prefetch(&sketches[row as usize * width..][..width]);
             }
         }

@@ -11,7 +11,6 @@
 use rayon::prelude::*;
 
 use super::QuantizedGraphParams;
-use crate::distance::{Metric, Ranker};
 use crate::index::graph::code_plan::Plan;
 use crate::index::graph::codes::Encoder;
 use crate::index::graph::near_rows::{Near, Neighborhoods};
@@ -22,12 +21,6 @@ use crate::vectors::Vectors;
 
 /// Edges of a node: 32 numbers of four bytes are two cache lines.
 pub const DEGREE: usize = 32;
-/// Vectors by which the error of the codes is measured. Its standard deviation is then known to
-/// about 2 %.
-const ERROR_SAMPLE: usize = 1_000;
-/// The error is measured on this neighbour: about as far as most queries ask.
-const ERROR_NEIGHBOR: usize = 10;
-
 /// A node's neighbours. A list that is shorter ends with the node itself, repeated: a walk has met
 /// it already, so that costs nothing and needs no test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +52,7 @@ pub struct Graph {
     /// that could not be reached otherwise.
     pub seeds: Vec<u32>,
     pub seed_codes: Vec<CodeLine>,
-    /// By how much a code's distances are off, in units of the code: see [`code_error`].
+    /// By how much a code's distances are off, in units of the code: see [`Plan::error`].
     pub error: f32,
 }
 
@@ -110,7 +103,7 @@ pub fn build<const LINES: usize>(
     for &seed in &seeds {
         seed_codes.extend(code_of[seed as usize]);
     }
-    let error = code_error(base, &ids, &near, encoder.scale());
+    let error = (plan.error * encoder.scale()) as f32;
     Graph {
         encoder,
         ids,
@@ -238,30 +231,6 @@ fn central(coordinates: &Vectors, starts: &[usize], clusters: &KMeans) -> Vec<u3
         central.extend(nearest.map(|(_, position)| position));
     }
     central
-}
-
-/// The standard deviation of what the codes add to, or take from, the distance of a near neighbour,
-/// in units of the code.
-fn code_error(base: &Vectors, ids: &[u32], near: &[Vec<Near>], scale: f64) -> f32 {
-    let mut errors = Vec::with_capacity(ERROR_SAMPLE);
-    // At even steps through the positions, so that all parts of the data are in the sample: 500 to
-    // 1,000 vectors of a base that has more.
-    for position in (0..ids.len()).step_by(ids.len().div_ceil(ERROR_SAMPLE)) {
-        // The tenth nearest, or the last where there are fewer. A base of one vector has none.
-        let Some(&(estimate, other)) = near[position].iter().take(ERROR_NEIGHBOR).next_back()
-        else {
-            continue;
-        };
-        let ranker = Ranker::new(base, Metric::Euclidean, base.row(ids[position] as usize));
-        let distance = ranker.reduced(ids[other as usize] as usize).sqrt();
-        // Lengths, not squares, and both in units of the code: what the walk adds to its radius.
-        errors.push(f64::from(estimate).sqrt() - distance * scale);
-    }
-    let count = errors.len().max(1) as f64;
-    // The mean is taken off: what all codes are off by alike leaves the order as it is.
-    let mean = errors.iter().sum::<f64>() / count;
-    let squares = errors.iter().map(|error| (error - mean).powi(2));
-    (squares.sum::<f64>() / count).sqrt() as f32
 }
 
 /// Makes every vector reachable from the seeds. One that is not gets an edge from the nearest of

@@ -30,15 +30,24 @@ const ALONE: usize = 4;
 /// pool.
 const LOOK_AHEAD: usize = 8;
 
+/// The length of a step of a code, in its units: see `WEIGHT` in [`codes`](super::super::codes).
+const STEP: f32 = 8.0;
+
+/// Entries are compared exactly within so many standard deviations of the codes' error beyond the
+/// k-th: of a thousand normal errors, one is greater.
+const ERRORS_COMPARED: f32 = 3.0;
+
 /// How far a walk goes.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Entries that the pool holds at most; at least k.
     pub ef: usize,
-    /// The neighbours asked for, at least 1.
+    /// The radius of the walk is that of so many nearest, at least 1.
     pub k: usize,
-    /// 1 + ε: what is estimated to be farther than `reach` times the k-th nearest is not expanded.
+    /// What is estimated to be farther than `reach` times the k-th nearest is not expanded.
     pub reach: f32,
+    /// A position that counts as met from the beginning, so that it is never found.
+    pub left_out: Option<u32>,
 }
 
 /// What a walk works with. A thread keeps it, so that a query allocates nothing.
@@ -150,26 +159,19 @@ impl<const N: usize> Few<N> {
 /// nearest first. `LINES` is the length of the graph's codes in cache lines.
 pub fn run<'a, const LINES: usize>(
     graph: &'a Graph,
-    rows: &'a crate::vectors::Vectors,
     query: &[f32],
     limits: Limits,
     scratch: &'a mut Scratch,
 ) -> &'a [Entry] {
     let query = graph.encoder.query(query, &mut scratch.projected);
-    Walk::<LINES>::run(graph, rows, query, limits, scratch)
+    Walk::<LINES>::run(graph, query, limits, scratch)
 }
 
-static AHEAD_ENV: std::sync::LazyLock<bool> =
-    std::sync::LazyLock::new(|| std::env::var("QG_AHEAD").is_ok());
-static COUNTS: [std::sync::atomic::AtomicUsize; 4] =
-    [const { std::sync::atomic::AtomicUsize::new(0) }; 4];
 /// One query on its way through the graph; `LINES` is the length of its codes in cache lines.
 pub struct Walk<'a, const LINES: usize> {
     graph: &'a Graph,
     codes: &'a [[CodeLine; LINES]],
     query: Query<LINES>,
-    rows: &'a crate::vectors::Vectors,
-    ahead: bool,
     limits: Limits,
     visited: &'a mut Visited,
     /// What was found so far, nearest first. At most `limits.ef` entries, unless seeds have made it
@@ -194,12 +196,11 @@ impl<'a, const LINES: usize> Walk<'a, LINES> {
     /// The parts below are inlined into this one: they pass the state of the walk in registers.
     pub fn run(
         graph: &'a Graph,
-        rows: &'a crate::vectors::Vectors,
         query: Query<LINES>,
         limits: Limits,
         scratch: &'a mut Scratch,
     ) -> &'a [Entry] {
-        let mut walk = Self::begin(graph, rows, query, limits, scratch);
+        let mut walk = Self::begin(graph, query, limits, scratch);
         // One buffer for all batches: a new one each time would be filled with zeros each time.
         let mut new = Few::new();
         while let Some(batch) = walk.nearest_to_expand() {
@@ -213,7 +214,6 @@ impl<'a, const LINES: usize> Walk<'a, LINES> {
     #[inline(always)]
     fn begin(
         graph: &'a Graph,
-        rows: &'a crate::vectors::Vectors,
         query: Query<LINES>,
         limits: Limits,
         scratch: &'a mut Scratch,
@@ -222,8 +222,6 @@ impl<'a, const LINES: usize> Walk<'a, LINES> {
             graph,
             codes: graph.codes.as_chunks::<LINES>().0,
             query,
-            rows,
-            ahead: *AHEAD_ENV,
             limits,
             visited: &mut scratch.visited,
             pool: &mut scratch.pool,
@@ -235,6 +233,9 @@ impl<'a, const LINES: usize> Walk<'a, LINES> {
             last_kept: Entry::LAST,
         };
         walk.visited.begin(walk.codes.len());
+        if let Some(position) = limits.left_out {
+            walk.visited.meet(position);
+        }
         walk.start_from_nearest_seeds();
         walk
     }
@@ -248,6 +249,9 @@ impl<'a, const LINES: usize> Walk<'a, LINES> {
         let seed_codes = self.graph.seed_codes.as_chunks().0;
         graph_codes::scan(&self.query, seed_codes, self.seed_distances);
         for (&seed, &distance) in self.graph.seeds.iter().zip(&*self.seed_distances) {
+            if self.limits.left_out == Some(seed) {
+                continue;
+            }
             let entry = Entry::new(distance, seed);
             // Insertion into a sorted list of four: cheaper than sorting √n entries. Where the
             // list is full, `truncate` drops its last; otherwise it changes nothing.
@@ -325,8 +329,8 @@ impl<'a, const LINES: usize> Walk<'a, LINES> {
     #[inline(always)]
     fn last_to_expand(&self) -> Entry {
         match self.pool.get(self.limits.k - 1) {
-            // One unit of the code more: so much can rounding hide.
-            Some(kth) => kth.beyond(self.limits.reach, 8.0),
+            // A step of the code more: so much can rounding hide.
+            Some(kth) => kth.beyond(self.limits.reach, STEP),
             None => Entry::LAST,
         }
     }
@@ -337,9 +341,9 @@ impl<'a, const LINES: usize> Walk<'a, LINES> {
     fn drop_the_farthest(&mut self) {
         // A negative epsilon stops the walk before the k-th nearest. It must not drop any of the k
         // nearest from the answer, so the factor is at least 1 here. The margin is one standard
-        // deviation of a code's error, and one unit for rounding.
+        // deviation of a code's error, and a step for rounding.
         self.last_kept = match self.pool.get(self.limits.k - 1) {
-            Some(kth) => kth.beyond(self.limits.reach.max(1.0), 8.0 + self.graph.error),
+            Some(kth) => kth.beyond(self.limits.reach.max(1.0), STEP + self.graph.error),
             None => Entry::LAST,
         };
         // The pool ascends, so what is too far is at its end. The k-th itself is always within the
@@ -378,7 +382,6 @@ impl<'a, const LINES: usize> Walk<'a, LINES> {
     #[inline(always)]
     fn score_and_keep(&mut self, new: &Few<{ TOGETHER * DEGREE }>) {
         let new = new.as_slice();
-        COUNTS[3].fetch_add(new.len(), std::sync::atomic::Ordering::Relaxed);
         // First the edges for the next batch, then the scores of this one: the edges arrive
         // meanwhile.
         self.prefetch_likely_next();
@@ -437,18 +440,11 @@ impl<'a, const LINES: usize> Walk<'a, LINES> {
         // The last batch may have brought the k-th nearer. What is dropped here need not be
         // compared exactly.
         self.drop_the_farthest();
-        use std::sync::atomic::Ordering::Relaxed;
-        COUNTS[0].fetch_add(1, Relaxed);
-        COUNTS[1].fetch_add(self.expanded, Relaxed);
-        COUNTS[2].fetch_add(self.pool.len(), Relaxed);
-        if COUNTS[0].load(Relaxed) == 2000 {
-            eprintln!(
-                "COUNT expanded {} scored {} pool {}",
-                COUNTS[1].swap(0, Relaxed) / 2000,
-                COUNTS[3].swap(0, Relaxed) / 2000,
-                COUNTS[2].swap(0, Relaxed) / 2000
-            );
-            COUNTS[0].store(0, Relaxed);
+        // A wide walk expands much that cannot be among the k nearest, whatever the codes' error.
+        if let Some(kth) = self.pool.get(self.limits.k - 1) {
+            let last = kth.beyond(1.0, STEP + ERRORS_COMPARED * self.graph.error);
+            let within = self.pool.partition_point(|&entry| entry <= last);
+            self.pool.truncate(within);
         }
         self.pool
     }
