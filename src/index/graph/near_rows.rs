@@ -43,7 +43,7 @@ use crate::vectors::Vectors;
 /// time grows with them.
 const PROBES: usize = 12;
 
-/// A cluster of more than this times √n rows is split. On Fashion-MNIST, on embeddings and on noise
+/// A cluster of more than this times √n rows is split. On Fashion-MNIST, embeddings and noise
 /// none is as full.
 const FULLEST: usize = 4;
 
