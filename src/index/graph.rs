@@ -16,7 +16,8 @@
 //! [`Hnsw`] and [`InstantDistance`] are one kind of graph, built by us and by a crate. The others
 //! differ in which edges they keep, in where a search begins, and in how they compare the
 //! query with a row. What they share is here: the edges and the walk ([`links`]), the search for
-//! near rows from which a graph is made ([`near_rows`]), and short codes of rows ([`codes`]).
+//! near rows from which a graph is made ([`near_rows`]), short codes of rows ([`codes`]), and which
+//! rows are equal ([`copies`]).
 
 /// An expression for a number of cache lines that is known only at run time. In it, the number is a
 /// constant of the given name.

@@ -120,7 +120,8 @@ impl KMeans {
         Ok(clusters)
     }
 
-    fn from_centroids(centroids: Array2<f32>) -> Self {
+    /// The clusters that have these centroids, k × d.
+    pub(crate) fn from_centroids(centroids: Array2<f32>) -> Self {
         let centroids = Centroids::new(centroids);
         Self { centroids }
     }
@@ -197,7 +198,7 @@ fn means(data: &Vectors, centroids: ArrayView2<'_, f32>, labels: &[u32]) -> Arra
 }
 
 /// The mean of the given rows, or zeros if there are none.
-fn mean_of(data: &Vectors, rows: &[u32]) -> Vec<f32> {
+pub(crate) fn mean_of(data: &Vectors, rows: &[u32]) -> Vec<f32> {
     // In f64, as `add_row` wants it: bytes add up exactly, and floats nearly so.
     let mut sum = vec![0.0; data.dim()];
     for &row in rows {

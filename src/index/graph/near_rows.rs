@@ -18,34 +18,59 @@
 //!      +-----+-----+-----+
 //! ```
 //!
-//! What it is bad at: clusters of very different size. Where nearly all rows are within one clump,
-//! nearly all are in one cluster, and the comparisons are n² again.
+//! Where most rows lie in one clump, or are equal, one cluster holds most of them, and the
+//! comparisons would be n² again. So a cluster of more than [`FULLEST`]·√n rows is split: into
+//! clusters of its own rows or, where those are no smaller, into runs. A row is then compared with
+//! at most 48·√n others.
+//!
+//! What it is bad at: data of many dimensions whose distances are all alike, such as independent
+//! noise. A row's nearest are then spread over more clusters than are looked into.
 
+use std::ops::Range;
 use std::sync::Arc;
 
+use ndarray::Array2;
 use rayon::prelude::*;
 
 use super::code_plan::Plan;
 use super::codes::{Encoded, Encoder};
-use crate::math::kmeans::{KMeans, KMeansParams, group};
-use crate::simd::graph_codes::{self, CodeLine, Format, Query};
+use crate::math::kmeans::{KMeans, KMeansParams, group, mean_of};
+use crate::simd::graph_codes::{self, CodeLine, Query};
+use crate::simd::pairwise::squared_euclidean_f32_rows;
 use crate::vectors::Vectors;
 
 /// Clusters in which a row's neighbours are looked for. More find more of the near rows, and the
 /// time grows with them.
 const PROBES: usize = 12;
 
+/// A cluster of more than this times √n rows is split. On Fashion-MNIST, embeddings and noise
+/// none is as full.
+const FULLEST: usize = 4;
+
+/// How often what is too full is clustered again before it is cut into runs. A round takes a clump
+/// of any number of rows apart, so more are needed only for clumps within clumps.
+const ROUNDS: usize = 4;
+
 /// A vector by its *position*, at an estimated squared distance. Ordered by that, then by position.
 pub type Near = (u32, u32);
 
 /// About the `count` nearest of each row of the base, without the row itself: row numbers, nearest
-/// first by a code of 128 bytes. O(n·√n) comparisons, the same on any number of threads.
+/// first by their codes or, where codes do not tell near rows from others, by the coordinates that
+/// the codes round. O(n·√n) comparisons, the same on any number of threads.
 pub fn near_rows(base: &Arc<Vectors>, count: usize, seed: u64) -> Vec<Vec<u32>> {
-    // Positions are the order of the clusters. Both ends of each pair go back to row numbers.
     let plan = Plan::choose(base, None, seed);
-    let Neighborhoods { ids, near, .. } = with_lines!(plan.shape.lines, LINES => {
-        Neighborhoods::find::<LINES>(base, &plan, count, seed)
-    });
+    let (ids, near) = if plan.is_blind() {
+        let coordinates = Encoder::fit(base, &plan.pca, plan.shape, seed).coordinates;
+        let clusters = Clusters::find(&coordinates, seed);
+        let near = near_by_coordinates(&coordinates, &clusters, count);
+        (clusters.ids, near)
+    } else {
+        let found = with_lines!(plan.shape.lines, LINES => {
+            Neighborhoods::find::<LINES>(base, &plan, count, seed)
+        });
+        (found.ids, found.near)
+    };
+    // Positions are the order of the clusters. Both ends of each pair go back to row numbers.
     let mut rows = vec![Vec::new(); ids.len()];
     for (&id, near) in ids.iter().zip(near) {
         let near = near.into_iter();
@@ -54,7 +79,7 @@ pub fn near_rows(base: &Arc<Vectors>, count: usize, seed: u64) -> Vec<Vec<u32>> 
     rows
 }
 
-/// The vectors in √n clusters, and the near ones of each.
+/// The vectors in clusters, and the near ones of each.
 ///
 /// Vectors are numbered by *position*: cluster after cluster, so that near ones are near in memory.
 pub struct Neighborhoods {
@@ -80,64 +105,207 @@ impl Neighborhoods {
             codes: codes_by_row,
             coordinates,
         } = Encoder::fit(base, &plan.pca, plan.shape, seed);
-        // A few iterations on a sample will do: the clusters are only where neighbours are looked
-        // for.
-        let options = KMeansParams {
-            k: (base.len() as f64).sqrt().ceil() as usize,
-            iterations: 6,
-            max_points_per_centroid: 64,
-            seed,
-        };
-        let clusters = KMeans::fit(&coordinates, &options)
-            .expect("there are vectors, and at least one cluster");
-        // A row's first probe is its own cluster, so one pass over all centroids gives both.
-        let probes_by_row = clusters.assign_many(&coordinates, PROBES);
-        let labels: Vec<u32> = probes_by_row.iter().map(|lists| lists[0]).collect();
-        let (starts, ids) = group(&labels, clusters.centroids().nrows());
-
+        let clusters = Clusters::find(&coordinates, seed);
         // Codes in the order of positions: a cluster is one run of memory, and comparing a row with
         // it is one scan.
         let mut codes = Vec::with_capacity(codes_by_row.len());
-        let mut probes: Vec<&[u32]> = Vec::with_capacity(ids.len());
-        for &id in &ids {
+        for &id in &clusters.ids {
             codes.extend_from_slice(&codes_by_row[id as usize * LINES..][..LINES]);
-            probes.push(&probes_by_row[id as usize]);
         }
-        let codes_of = codes.as_chunks::<LINES>().0;
-        let near = near_neighbors(codes_of, encoder.format(), &starts, &probes, count);
+        let (codes_of, format) = (codes.as_chunks::<LINES>().0, encoder.format());
+        let scan = |position: usize, clusters: &[Range<usize>], distances: &mut Vec<u32>| {
+            let query = Query::of_code(format, &codes_of[position]);
+            for members in clusters {
+                graph_codes::scan(&query, &codes_of[members.clone()], distances);
+            }
+        };
+        let near = near_neighbors(&clusters, count, scan);
         Self {
             encoder,
-            ids,
+            ids: clusters.ids,
             codes,
             near,
-            clusters,
-            starts,
+            clusters: clusters.of,
+            starts: clusters.starts,
             coordinates,
         }
     }
 }
 
-/// Each position's `count` nearest by code, nearest first, among the clusters that `probes` lists
-/// for it.
-fn near_neighbors<const LINES: usize>(
-    codes: &[[CodeLine; LINES]],
-    format: Format,
-    starts: &[usize],
-    probes: &[&[u32]],
+/// Rows in clusters, none of them too full.
+struct Clusters {
+    of: KMeans,
+    /// The row numbers by position: cluster after cluster.
+    ids: Vec<u32>,
+    /// Where each cluster's positions start; one more than there are clusters.
+    starts: Vec<usize>,
+    /// The [`PROBES`] clusters nearest to each row, by row number.
+    probes: Vec<Vec<u32>>,
+}
+
+impl Clusters {
+    fn find(coordinates: &Vectors, seed: u64) -> Self {
+        let usual = (coordinates.len() as f64).sqrt().ceil() as usize;
+        let of = clusters(coordinates, usual, seed);
+        // A row's first probe is its own cluster, so one pass over all centroids gives both.
+        let probes = of.assign_many(coordinates, PROBES);
+        let labels: Vec<u32> = probes.iter().map(|lists| lists[0]).collect();
+        let (starts, ids) = group(&labels, of.centroids().nrows());
+        let found = Self {
+            of,
+            ids,
+            starts,
+            probes,
+        };
+        let is_usual = |bounds: &[usize]| bounds[1] - bounds[0] <= FULLEST * usual;
+        if found.starts.windows(2).all(is_usual) {
+            found
+        } else {
+            found.split(coordinates, usual, seed)
+        }
+    }
+
+    /// The same with pieces of those that are too full in their place.
+    fn split(self, coordinates: &Vectors, usual: usize, seed: u64) -> Self {
+        let (mut ids, mut starts, mut centroids) = (Vec::new(), vec![0], Vec::new());
+        for (cluster, bounds) in self.starts.windows(2).enumerate() {
+            let members = self.ids[bounds[0]..bounds[1]].to_vec();
+            if members.len() <= FULLEST * usual {
+                centroids.extend(self.of.centroids().row(cluster));
+                ids.extend(members);
+                starts.push(ids.len());
+                continue;
+            }
+            for piece in pieces(coordinates, members, usual, ROUNDS, seed) {
+                centroids.extend(mean_of(coordinates, &piece));
+                ids.extend(piece);
+                starts.push(ids.len());
+            }
+        }
+        let shape = (starts.len() - 1, coordinates.dim());
+        let of = Array2::from_shape_vec(shape, centroids).expect("a centroid for each cluster");
+        let of = KMeans::from_centroids(of);
+        Self {
+            probes: of.assign_many(coordinates, PROBES),
+            of,
+            ids,
+            starts,
+        }
+    }
+}
+
+/// Clusters of about `coordinates.len()` / `count` rows.
+fn clusters(coordinates: &Vectors, count: usize, seed: u64) -> KMeans {
+    // A few iterations on a sample will do: the clusters are only where neighbours are looked for.
+    let options = KMeansParams {
+        k: count,
+        iterations: 6,
+        max_points_per_centroid: 64,
+        seed,
+    };
+    KMeans::fit(coordinates, &options).expect("there are vectors, and at least one cluster")
+}
+
+/// The rows `members` in pieces of no more than [`FULLEST`] times `usual`: clusters, which are
+/// split again at most `rounds` times, or else runs of `usual` rows.
+fn pieces(
+    coordinates: &Vectors,
+    members: Vec<u32>,
+    usual: usize,
+    rounds: usize,
+    seed: u64,
+) -> Vec<Vec<u32>> {
+    if members.len() <= FULLEST * usual {
+        return vec![members];
+    }
+    let numbers: Vec<usize> = members.iter().map(|&id| id as usize).collect();
+    let rows = coordinates.select(&numbers).expect("rows of the base");
+    let widest = widest(&rows);
+    // Equal rows make one cluster whatever is tried.
+    if rounds == 0 || widest.is_none() {
+        return runs(&rows, &members, widest.unwrap_or(0), usual);
+    }
+    let of = clusters(&rows, members.len().div_ceil(usual), seed);
+    let (starts, places) = group(&of.assign(&rows), of.centroids().nrows());
+    let mut found = Vec::new();
+    for bounds in starts.windows(2).filter(|bounds| bounds[0] < bounds[1]) {
+        let places = &places[bounds[0]..bounds[1]];
+        let members = places.iter().map(|&place| members[place as usize]);
+        found.extend(pieces(
+            coordinates,
+            members.collect(),
+            usual,
+            rounds - 1,
+            seed,
+        ));
+    }
+    found
+}
+
+/// The coordinate in which the rows spread most, or none if they are all equal.
+fn widest(rows: &Vectors) -> Option<usize> {
+    let values = rows.floats().expect("coordinates are floats");
+    let mut least = values[..rows.dim()].to_vec();
+    let mut most = least.clone();
+    for row in values.chunks_exact(rows.dim()) {
+        for (i, &value) in row.iter().enumerate() {
+            least[i] = least[i].min(value);
+            most[i] = most[i].max(value);
+        }
+    }
+    let spread = |&i: &usize| most[i] - least[i];
+    let widest = (0..rows.dim()).max_by(|a, b| spread(a).total_cmp(&spread(b)))?;
+    (spread(&widest) > 0.0).then_some(widest)
+}
+
+/// The rows `members` in the order of one of their coordinates, cut into runs of `length`.
+fn runs(rows: &Vectors, members: &[u32], coordinate: usize, length: usize) -> Vec<Vec<u32>> {
+    let values = rows.floats().expect("coordinates are floats");
+    let at = |place: usize| values[place * rows.dim() + coordinate];
+    let mut places: Vec<usize> = (0..members.len()).collect();
+    places.sort_unstable_by(|&a, &b| at(a).total_cmp(&at(b)).then(a.cmp(&b)));
+    let run = |places: &[usize]| places.iter().map(|&place| members[place]).collect();
+    places.chunks(length).map(run).collect()
+}
+
+/// Each position's `count` nearest by coordinates, as [`near_neighbors`] has them: the bits of
+/// squared distances, which are not negative, have the same order.
+fn near_by_coordinates(coordinates: &Vectors, clusters: &Clusters, count: usize) -> Vec<Vec<Near>> {
+    let order: Vec<usize> = clusters.ids.iter().map(|&id| id as usize).collect();
+    let by_position = coordinates.select(&order).expect("rows of the base");
+    let (dim, values) = (by_position.dim(), by_position.floats().expect("floats"));
+    near_neighbors(clusters, count, |position, clusters, distances| {
+        let row = &values[position * dim..][..dim];
+        for members in clusters {
+            let rows = &values[members.start * dim..members.end * dim];
+            let mut squares = vec![0.0; members.len()];
+            squared_euclidean_f32_rows(row, rows, &mut squares);
+            distances.extend(squares.into_iter().map(f32::to_bits));
+        }
+    })
+}
+
+/// Each position's `count` nearest, nearest first, among the clusters that are nearest to it.
+///
+/// `scan` appends the distances of a position to all that are in the given clusters.
+fn near_neighbors(
+    clusters: &Clusters,
     count: usize,
+    scan: impl Fn(usize, &[Range<usize>], &mut Vec<u32>) + Sync,
 ) -> Vec<Vec<Near>> {
+    let starts = &clusters.starts;
     // `distances` and `found` are a thread's buffers, used again for each row.
     let find = |(distances, found): &mut (Vec<u32>, Vec<Near>), position: usize| {
+        let probes = clusters.probes[clusters.ids[position] as usize].iter();
+        let probed: Vec<Range<usize>> = probes
+            .map(|&cluster| starts[cluster as usize]..starts[cluster as usize + 1])
+            .collect();
+        distances.clear();
+        scan(position, &probed, distances);
         found.clear();
-        let query = Query::of_code(format, &codes[position]);
-        for &cluster in probes[position] {
-            let members = starts[cluster as usize]..starts[cluster as usize + 1];
-            distances.clear();
-            graph_codes::scan(&query, &codes[members.clone()], distances);
-            for (other, &distance) in members.zip(&*distances) {
-                if other != position {
-                    found.push((distance, other as u32));
-                }
+        for (other, &distance) in probed.into_iter().flatten().zip(&*distances) {
+            if other != position {
+                found.push((distance, other as u32));
             }
         }
         // Selection first: of some 12·√n others only `count` need be sorted. Pairs of equal
@@ -151,8 +319,64 @@ fn near_neighbors<const LINES: usize>(
         // The copy takes only the memory that it needs; the buffer stays for the next row.
         found.clone()
     };
-    (0..codes.len())
+    (0..clusters.ids.len())
         .into_par_iter()
         .map_init(Default::default, find)
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lab::shapes;
+
+    /// The fullest cluster, over √n, and how many positions a row is compared with at most.
+    fn fullest(base: &Vectors) -> (usize, usize) {
+        let clusters = Clusters::find(base, 1);
+        let sizes: Vec<usize> = clusters.starts.windows(2).map(|b| b[1] - b[0]).collect();
+        let mut ids = clusters.ids.clone();
+        ids.sort_unstable();
+        assert!(ids.into_iter().eq(0..base.len() as u32), "each row once");
+        let compared = |probes: &Vec<u32>| probes.iter().map(|&c| sizes[c as usize]).sum();
+        let most = clusters.probes.iter().map(compared).max();
+        (sizes.into_iter().max().unwrap(), most.unwrap())
+    }
+
+    #[test]
+    fn no_cluster_is_too_full_and_no_row_is_compared_with_too_many() {
+        for name in [
+            "uniform",
+            "clump",
+            "equal_90",
+            "three_kinds",
+            "outlier_1e6",
+            "d1",
+        ] {
+            let shape = shapes::find(name).unwrap();
+            let base = shape.sample(4_000, 1, shape.dim, 1).base;
+            let (fullest, compared) = fullest(&base);
+            let usual = 64; // √4,000, rounded up
+            assert!(fullest <= FULLEST * usual, "{name}: {fullest}");
+            assert!(compared <= PROBES * FULLEST * usual, "{name}: {compared}");
+        }
+    }
+
+    #[test]
+    fn coordinates_tell_the_nearest_where_codes_do_not() {
+        // Numbers in one dimension: 124 places for 2,000 numbers.
+        let shape = shapes::find("d1").unwrap();
+        let base = Arc::new(shape.sample(2_000, 1, 1, 1).base);
+        let values = base.floats().unwrap();
+        for (row, near) in near_rows(&base, 4, 1).into_iter().enumerate() {
+            let distance = |other: usize| (values[other] - values[row]).abs();
+            let mut all: Vec<f32> = (0..base.len()).map(distance).collect();
+            all.sort_unstable_by(f32::total_cmp);
+            let found = near.into_iter().map(|other| distance(other as usize));
+            assert!(
+                found
+                    .zip(&all[1..])
+                    .all(|(found, &right)| found <= right * 1.01 + 1e-6)
+            );
+        }
+    }
 }

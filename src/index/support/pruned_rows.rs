@@ -144,6 +144,11 @@ impl Comparison<'_> {
         &self.query.values
     }
 
+    /// Marks a position as met: it will not be offered.
+    pub fn leave_out(&mut self, position: u32) {
+        self.met[position as usize / 64] |= 1 << (position % 64);
+    }
+
     /// Offers each of `positions` that was not met before, with its reduced distance, unless that
     /// is sure to be above the limit. `offer` returns the limit from there on.
     pub fn compare(&mut self, positions: &[u32], mut offer: impl FnMut(u32, f64) -> f64) {
