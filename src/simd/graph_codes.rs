@@ -92,6 +92,25 @@ impl Format {
         f32::from(self.wide_weight).sqrt()
     }
 
+    /// The largest coordinate of a query in a wide line.
+    pub fn widest_query(&self) -> f32 {
+        63.0 * self.wide_step()
+    }
+
+    /// The largest coordinate of a query in a narrow line.
+    pub fn widest_narrow_query(&self) -> f32 {
+        127.0 / FINER * self.narrow_step()
+    }
+
+    /// The least size that a coordinate of a query may have and be cut off.
+    pub fn range(&self) -> f32 {
+        match self.wide {
+            0 => self.widest_narrow_query(),
+            wide if wide == self.lines => self.widest_query(),
+            _ => self.widest_query().min(self.widest_narrow_query()),
+        }
+    }
+
     /// The length of a narrow step.
     pub fn narrow_step(&self) -> f32 {
         (f32::from(self.narrow_weight) * FINER).sqrt()
@@ -200,6 +219,8 @@ pub(crate) struct Query<const LINES: usize> {
     steps: [[CodeLine; 2]; LINES],
     /// What is the same in all distances.
     constant: i32,
+    /// The squared length of the steps, and of what the query adds to all distances.
+    squares: i32,
     format: Format,
 }
 
@@ -270,8 +291,14 @@ impl<const LINES: usize> Query<LINES> {
         Self {
             steps,
             constant: squares + twice,
+            squares,
             format,
         }
+    }
+
+    /// The squared length of what the query was rounded to, and what it adds to all distances.
+    pub(crate) fn length(&self) -> f32 {
+        self.squares as f32
     }
 
     /// The squared distance to `code`, with what both add. An estimate: never below zero.

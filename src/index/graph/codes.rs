@@ -36,6 +36,7 @@ use rayon::prelude::*;
 use crate::index::support::projection::{Projected, ProjectedQuery, Projection};
 use crate::math::pca::Pca;
 use crate::simd::graph_codes::{self, CodeLine, Format, Query};
+use crate::simd::lower_bound::dot_f32;
 use crate::vectors::Vectors;
 
 /// One wide coordinate in so many may lie outside the range of the codes: 3.3 standard deviations
@@ -50,6 +51,10 @@ const WEIGHT: i16 = 64;
 const NARROW_WEIGHT: i16 = 8;
 /// Most that a vector may add to all of its distances, far below the overflow of 31 bits.
 const LARGEST_OWN: f32 = 5e8;
+
+/// A query is moved if its squared length is more than so many times that of its code: if what is
+/// cut off is as long as what is left.
+const CUT_OFF: f32 = 2.0;
 
 /// How many lines of which kind a code has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -167,7 +172,32 @@ impl Encoder {
             *value -= middle;
         }
         let own = projected.rest.min(LARGEST_OWN);
+        let code = Query::new(self.format, &projected.coordinates, own);
+        // A query far outside of the codes' range, cut off at its edge, would lie in another
+        // direction. Nearer to the middle it keeps the direction, and the order of the rows hardly
+        // changes from so far away.
+        let length = dot_f32(&projected.coordinates, &projected.coordinates);
+        if length <= CUT_OFF * code.length() || length <= self.format.range().powi(2) {
+            return code;
+        }
+        let nearer = self.share_of_the_way(&projected.coordinates);
+        for value in &mut projected.coordinates {
+            *value *= nearer;
+        }
         Query::new(self.format, &projected.coordinates, own)
+    }
+
+    /// By what to multiply the coordinates of a query so that all can be written.
+    fn share_of_the_way(&self, coordinates: &[f32]) -> f32 {
+        let wide = self.format.wide_coordinates().min(coordinates.len());
+        let largest = |part: &[f32]| {
+            part.iter()
+                .fold(0.0, |most: f32, value| most.max(value.abs()))
+        };
+        let (wide, narrow) = coordinates.split_at(wide);
+        let farthest = (largest(wide) / self.format.widest_query())
+            .max(largest(narrow) / self.format.widest_narrow_query());
+        farthest.max(1.0).recip()
     }
 
     /// What the lines of the codes hold.
