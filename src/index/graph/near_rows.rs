@@ -303,9 +303,12 @@ fn near_neighbors(
         distances.clear();
         scan(position, &probed, distances);
         found.clear();
-        for (other, &distance) in probed.into_iter().flatten().zip(&*distances) {
-            if other != position {
-                found.push((distance, other as u32));
+        let mut distances = distances.iter();
+        for members in probed {
+            for (other, &distance) in members.zip(&mut distances) {
+                if other != position {
+                    found.push((distance, other as u32));
+                }
             }
         }
         // Selection first: of some 12·√n others only `count` need be sorted. Pairs of equal
