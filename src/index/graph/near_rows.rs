@@ -43,8 +43,7 @@ use crate::vectors::Vectors;
 /// time grows with them.
 const PROBES: usize = 12;
 
-/// A cluster of more than this times √n rows is split. On Fashion-MNIST, embeddings and noise
-/// none is as full.
+/// A cluster of more than this times √n rows, the mean, is split.
 const FULLEST: usize = 4;
 
 /// How often what is too full is clustered again before it is cut into runs. A round takes a clump
