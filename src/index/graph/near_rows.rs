@@ -43,8 +43,7 @@ use crate::vectors::Vectors;
 /// time grows with them.
 const PROBES: usize = 12;
 
-/// A cluster of more than this times √n rows is split. On Fashion-MNIST, embeddings and noise
-/// none is as full.
+/// A cluster of more than this times √n rows, the mean, is split.
 const FULLEST: usize = 4;
 
 /// How often what is too full is clustered again before it is cut into runs. A round takes a clump
@@ -303,9 +302,12 @@ fn near_neighbors(
         distances.clear();
         scan(position, &probed, distances);
         found.clear();
-        for (other, &distance) in probed.into_iter().flatten().zip(&*distances) {
-            if other != position {
-                found.push((distance, other as u32));
+        let mut distances = distances.iter();
+        for members in probed {
+            for (other, &distance) in members.zip(&mut distances) {
+                if other != position {
+                    found.push((distance, other as u32));
+                }
             }
         }
         // Selection first: of some 12·√n others only `count` need be sorted. Pairs of equal
@@ -362,21 +364,21 @@ mod tests {
     }
 
     #[test]
-    fn coordinates_tell_the_nearest_where_codes_do_not() {
-        // Numbers in one dimension: 124 places for 2,000 numbers.
+    fn coordinates_tell_the_nearest() {
         let shape = shapes::find("d1").unwrap();
-        let base = Arc::new(shape.sample(2_000, 1, 1, 1).base);
+        let base = shape.sample(2_000, 1, 1, 1).base;
         let values = base.floats().unwrap();
-        for (row, near) in near_rows(&base, 4, 1).into_iter().enumerate() {
-            let distance = |other: usize| (values[other] - values[row]).abs();
-            let mut all: Vec<f32> = (0..base.len()).map(distance).collect();
+        let clusters = Clusters::find(&base, 1);
+        let near = near_by_coordinates(&base, &clusters, 4);
+        for (&row, near) in clusters.ids.iter().zip(near) {
+            let distance = |other: u32| (values[other as usize] - values[row as usize]).abs();
+            let mut all: Vec<f32> = (0..base.len() as u32).map(distance).collect();
             all.sort_unstable_by(f32::total_cmp);
-            let found = near.into_iter().map(|other| distance(other as usize));
-            assert!(
-                found
-                    .zip(&all[1..])
-                    .all(|(found, &right)| found <= right * 1.01 + 1e-6)
-            );
+            // The first of all is the row itself.
+            for ((_, position), &right) in near.into_iter().zip(&all[1..]) {
+                let found = distance(clusters.ids[position as usize]);
+                assert!(found <= right * 1.000_1, "row {row}: {found}, not {right}");
+            }
         }
     }
 }

@@ -100,7 +100,7 @@ parameters! {
     /// How an [`Ngt`] is searched.
     pub struct NgtSearch {
         /// How far beyond the k-th nearest is explored: out to 1 + `epsilon` times its distance,
-        /// and farther by what the data call for (`margin` in the index's parameters; mostly 0).
+        /// and farther by what the data call for ([`Ngt::margin`], mostly 0).
         /// At least 0. (NGT allows −1 < ε < 0, which stops before the k nearest are settled.)
         epsilon: f64 = 0.1, sweep [0.0, 0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2];
     }
@@ -223,6 +223,12 @@ impl Graph {
 }
 
 impl Ngt {
+    /// What is added to every `epsilon`, since the data call for it: it was measured at the build.
+    #[must_use]
+    pub fn margin(&self) -> f64 {
+        self.graph.margin
+    }
+
     /// The edges of the graph, as pairs of ids. Of equal rows the first has all edges.
     pub fn links(&self) -> impl Iterator<Item = (u32, u32)> + '_ {
         let Graph {
@@ -292,8 +298,7 @@ impl Index for Ngt {
     }
 
     fn params(&self) -> Vec<(&'static str, f64)> {
-        let margin = vec![("margin", self.graph.margin)];
-        [self.graph.params.values(), margin, self.search.values()].concat()
+        [self.graph.params.values(), self.search.values()].concat()
     }
 
     fn len(&self) -> usize {

@@ -31,8 +31,7 @@ const NEAREST: usize = LEAST_KEPT;
 /// The share of them that should be found.
 const ENOUGH: f64 = 0.95;
 
-/// What is tried. Twice the distance takes in nearly all rows of noise in 30 dimensions or more;
-/// in fewer, no margin is needed.
+/// What is tried. With the last one and the default, a walk explores out to twice the distance.
 const MARGINS: [f64; 8] = [0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.9];
 
 /// The least margin with which enough is found at the default epsilon; if it is with none, the one
