@@ -26,14 +26,14 @@
 //! last line     | 60 bytes of either kind                                   | tail |
 //! ```
 //!
-//! A wide byte w stands for (w − 64) steps, and the query has whole steps, −64..=63. A narrow half
-//! byte v stands for v − 8 steps. There the query is finer: it has eighths of a step, −127..=127,
-//! so that only the code's rounding counts. Both kinds have a step of their own, and the format has
-//! the weight that makes their products alike.
+//! A wide byte w stands for w − 64 steps, and the query has whole steps, −64..=63. A narrow
+//! half byte v stands for v − 8 steps. There the query is finer: it has eighths of a step, so that
+//! only the code's rounding counts. Both kinds have a step of their own, and the format has the
+//! weight that makes their products alike.
 //!
 //! What can go wrong is overflow. In a wide line four products are added in 16 bits:
-//! 4 · 127 · 64 < 2¹⁵. In a narrow line eight are: 8 · 15 · 127 < 2¹⁵. Weights are at most
-//! [`MOST_WEIGHT`], so that twice the product of [`MOST_LINES`] lines is below 2³⁰.
+//! 4 · 127 · 64 < 2¹⁵. In a narrow line eight are: 8 · 15 · 127 < 2¹⁵.
+//! Weights are at most [`MOST_WEIGHT`], so that twice the product of [`MOST_LINES`] lines is below 2³⁰.
 
 /// A cache line of a code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -517,7 +517,7 @@ mod avx2 {
         _mm_cvtsi128_si32(_mm_add_epi32(sums, _mm_shuffle_epi32::<1>(sums)))
     }
 
-    /// Products of a wide line, four in each lane of 16 bits. They fit: 4 · 127 · 64 < 2¹⁵. The
+    /// Products of a wide line, four in each lane of 16 bits: 4 · 127 · 64 < 2¹⁵. The
     /// instruction takes its first operand without a sign, so the code comes first.
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -774,7 +774,8 @@ mod tests {
             scan(&query, &codes, &mut distances);
             check_kernels(&query, &codes, &distances)?;
             // The definition, of the query in its steps: whole ones, and eighths.
-            let limits = [(format.wide_step(), 64.0, 63.0), (format.narrow_step() / 8.0, 127.0, 127.0)];
+            let eighth = format.narrow_step() / 8.0;
+            let limits = [(format.wide_step(), 64.0, 63.0), (eighth, 127.0, 127.0)];
             let mut values = rows[0].iter().copied();
             let mut rounded = Vec::new();
             for (count, (step, below, above)) in

@@ -6,26 +6,29 @@
 //!
 //! ```text
 //!                 784 values of a row
-//!   PCA               │
-//!                 124 leading coordinates, of very different size      rest: the squared length
-//!   rotation          │                                                of what they leave out
-//!                 124 coordinates of about equal size                     │
-//!   rounding          │                                                   │
-//!                 124 bytes from 0 to 127                              4 bytes, the tail
+//!   PCA               |
+//!                 the leading coordinates                               rest: the squared length
+//!                 wide: the first 64      narrow: the next 120          of what they leave out
+//!   rotation          |                       |                             |
+//!                 of about equal size     of about equal size               |
+//!   rounding          |                       |                             |
+//!                 64 bytes of 7 bits      60 bytes of twice 4 bits      4 bytes, the tail
 //! ```
+//!
+//! (A code of two lines, one of each kind.) How many lines of each kind suit a base is measured in
+//! [`code_plan`](super::code_plan): where a few directions have nearly all the variance, seven bits
+//! for each say most; where all directions count alike, four bits for twice as many do.
 //!
 //! The rotation is there for the rounding: one step for components of different size would waste
 //! bits on the small ones. Any rotation keeps distances, and a random one evens the sizes out (Gao
-//! and Long, ADSampling 2023, RaBitQ 2024).
+//! and Long, ADSampling 2023, RaBitQ 2024). Each kind of lines has its own rotation and step.
 //!
-//! The squared distance of two vectors is estimated by that of their codes plus both rests: what is
-//! left out of one is nearly at right angles to what is left out of the other. Coordinates have
-//! seven bits, not eight, so that four products of bytes fit in 16 bits (see [`graph_codes`]).
+//! The squared distance of two vectors is estimated by that of their codes, plus both rests, less
+//! what was rounded off of each: what is left out of one is nearly at right angles to what is left
+//! out of the other, and what was rounded off has nothing to do with the direction of a query.
 //!
-//! What they are bad at: all rows share one range. Clusters far apart, or more than one row in
-//! 10,000 far out, set it, and few steps are left for the differences between the others. And 124
-//! components say little where the variance is spread over many more, as in sentence embeddings:
-//! longer codes help there.
+//! What they are bad at: all rows share the steps. Where clusters are far apart, or rows of all
+//! sizes, few steps are left for the differences of near rows.
 
 use nalgebra::DMatrix;
 use ndarray::{Array2, s};
@@ -39,8 +42,8 @@ use crate::simd::graph_codes::{self, CodeLine, Format, Query};
 use crate::simd::lower_bound::dot_f32;
 use crate::vectors::Vectors;
 
-/// One wide coordinate in so many may lie outside the range of the codes: 3.3 standard deviations
-/// of normal numbers. A range that held every outlier would leave few steps for all others.
+/// One wide coordinate in so many may lie outside the range of the codes. A range that held every
+/// outlier would leave few steps for all others.
 const WIDE_OUTSIDE_ONE_IN: usize = 10_000;
 /// The same of a narrow coordinate: 2.7 standard deviations, where what is cut off and what is
 /// rounded off, to sixteen steps, are least together (Max, *Quantizing for Minimum Distortion*,
@@ -249,13 +252,7 @@ fn choose_steps(format: &mut Format, coordinates: &[f32], wide: usize, kept: usi
     };
     // A step is the range over the places on one side of zero.
     let wide_step = size_at(sizes(0..wide), WIDE_OUTSIDE_ONE_IN) / 63.5;
-    let narrow_step = size_at(
-        sizes(wide..kept),
-        std::env::var("QG_OUT")
-            .ok()
-            .and_then(|v| v.parse().ok())
-            .unwrap_or(NARROW_OUTSIDE_ONE_IN),
-    ) / 7.5;
+    let narrow_step = size_at(sizes(wide..kept), NARROW_OUTSIDE_ONE_IN) / 7.5;
     // An eighth of the square of a narrow step, in units of which a wide step's square has WEIGHT.
     let (step, of_format) = if wide == 0 {
         (narrow_step, format.narrow_step())

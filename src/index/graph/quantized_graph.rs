@@ -14,23 +14,31 @@
 //!
 //! Nearly all rows that a walk compares are discarded at once, and most of its time goes into
 //! fetching them from memory. So the walk compares *codes*, of two cache lines instead of the 13
-//! that an image takes, and only what is in the pool at the end is compared by its true distance:
+//! that an image takes, and only what is near enough at the end is compared by its true distance:
 //!
 //! ```text
 //!   expand            score           keep            at the end
 //!   +------+ edges   +------+        +------+        +-------------+
 //!   | node | ------> | code | -----> | pool | -----> | rows, exact | --> the k best
 //!   +------+         +------+        +------+        +-------------+
-//!   about 20         about 275       at most ef      about 35
+//!   about 20         about 275       at most ef      about 20
 //! ```
 //!
-//! (The figures are those of Fashion-MNIST's pixels at recall .987.) The walk is in [`walk`], the
+//! (The figures are those of Fashion-MNIST's pixels at recall .98.) The walk is in [`walk`], the
 //! graph in [`build`], the codes in [`codes`](super::codes).
 //!
+//! # What follows from the data
+//! - The codes: how many lines they have, and how many bits a coordinate has in each, is chosen by
+//!   measured error ([`code_plan`](super::code_plan)).
+//! - The radius: rows are taken as queries, as if the graph did not have them, and the least radius
+//!   is found with which they meet .95 of their nearest. `epsilon` is counted from there.
+//! - Copies: a node stands for all copies of a row.
+//! - Whether there is a graph: where no code tells near rows from others, or no radius finds .9 of
+//!   what the sample looks for, the index is a [`KdTree`], and exact.
+//!
 //! # Why it may miss a neighbour
-//! - The walk ends where nothing in the pool is within 1 + `epsilon` times the k-th distance. A
-//!   neighbour to which only rows farther away lead is not met. A larger `epsilon` goes on for
-//!   longer.
+//! - The walk ends where nothing in the pool is within the radius. A neighbour to which only rows
+//!   farther away lead is not met. A larger `epsilon` goes on for longer.
 //! - A code may put a neighbour too far away, so that it is not kept. The build measures the error
 //!   of the codes, and the pool keeps what is beyond the k-th nearest by that much.
 //! - The graph is made of about the nearest rows of each row, by code, not of the nearest.
@@ -49,15 +57,13 @@
 //! also miss the address translation cache, so the arrays are advised into huge pages.
 //!
 //! # What it is bad at
-//! - Clumps. Where nearly all rows lie in one cluster the build compares all pairs: with 98 % of
-//!   60,000 rows within 10⁻³ it takes 16 s, with uniform rows 2.
-//! - Data on several scales. All codes share one range, which rows far out or clusters far apart
-//!   set; the others then look alike.
-//! - Flat spectra. Where the variance is spread over many more components than a code holds, as in
-//!   sentence embeddings, the default codes do not reach recall .999. `code_bytes` = 256 and
-//!   `candidates` = 200 do.
-//! - Tiny values (10⁻³⁸ to 10⁻³⁵), whose squares vanish: it may return noise, or nothing.
-//! - One dimension. 100,000 numbers on a line fall on 128 steps of a code: recall is .49.
+//! - Data on several scales: clusters very far apart, clumps of near copies, one dimension. All
+//!   codes share their steps, which are too long for the small differences then. The search is
+//!   exact there, and as fast as a [`KdTree`] or a scan.
+//! - Isotropic noise in many dimensions: all rows are about equally far, and the walk compares many
+//!   of them.
+//! - Many distinct rows of which a few are very near: the error of the codes is one number for all
+//!   rows, so that in dense parts more is compared than need be.
 //!
 //! # Sources
 //! Edges: Jayaram Subramanya et al., *DiskANN* (Vamana), 2019. End of the walk: Iwasaki and
@@ -104,7 +110,7 @@ const AHEAD: usize = 4;
 parameters! {
     /// How a [`QuantizedGraph`] is built.
     pub struct QuantizedGraphParams {
-        /// Bytes of the code that guides the walk: 64, 128, 192 or 256; 0 for what the data call for.
+        /// Bytes of the code that guides the walk: 64, 128, 192 or 256; 0 for what suits the data.
         /// Longer codes say more and take longer to fetch and to compare.
         code_bytes: usize = 0;
         /// Near rows among which a node's edges are chosen, at least one.
