@@ -17,7 +17,7 @@
 //! ```
 //!
 //! With lists of equal length a query costs nlist + n · nprobe / nlist distances, which is least
-//! for nlist = √(n · nprobe): 4 · √n where 16 lists are searched. That is the default for
+//! for nlist = √(n · nprobe): 4 · √n where 16 lists are searched. So many are the default for
 //! floats. Of bytes half as many are made, for a centroid, in floats, is read four times as long.
 //!
 //! A neighbour is missed if its list is not among the `nprobe` nearest. What is returned has its
@@ -70,7 +70,8 @@ parameters! {
 /// A list that is searched is searched whole: each of its vectors costs a distance of all d
 /// dimensions, where [`IvfPq`](crate::index::IvfPq) reads a short code. Recall near 1 needs many
 /// lists, for the last neighbours lie scattered among them. And where the data do not form
-/// clusters, the nearest lists say little about where the neighbours are.
+/// clusters, the nearest lists say little about where the neighbours are: the default search then
+/// takes a third of all lists, or more.
 ///
 /// # Example
 ///

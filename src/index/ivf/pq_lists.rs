@@ -73,7 +73,7 @@ use crate::vectors::{Row, Vectors};
 /// waiting for memory against pushing out of the cache what is not read yet.
 const AHEAD: usize = 6;
 
-/// Candidates for each neighbour that a default search may compare: what is tried, the fewest first.
+/// Candidates for each neighbour that a default search may compare: tried in this order.
 const REFINES: [usize; 3] = [10, 20, 30];
 
 /// How the lists are made.
