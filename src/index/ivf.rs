@@ -19,6 +19,7 @@
 
 mod codes_or_rows;
 mod coding;
+mod held_out;
 mod inverted_lists;
 mod ivf_flat;
 mod ivf_pq;

@@ -5,7 +5,7 @@
 //! or rows of sizes from 10⁻³ to 10³) lose what tells neighbours from others. No number of
 //! candidates brings it back. So what estimates are worth is measured when the lists are built, on
 //! rows of the base, and where it is too little the lists keep whole vectors and are scanned
-//! honestly.
+//! honestly. A caller who names the length of the codes gets codes in any case.
 
 use std::sync::Arc;
 
@@ -13,10 +13,6 @@ use super::pq_lists::{Plan, PqLists};
 use crate::index::ivf::ivf_flat::{IvfFlat, IvfFlatParams};
 use crate::index::{Build, Found, Index};
 use crate::vectors::{Row, Vectors};
-
-/// If less than this part of the neighbours is among ten times as many candidates, codes do not
-/// tell.
-const LEAST_RECALL: f64 = 0.9;
 
 /// What `IvfPq` and `Scann` search in.
 #[derive(Debug)]
@@ -28,11 +24,11 @@ pub(crate) enum CodesOrRows {
 }
 
 impl CodesOrRows {
-    /// Codes of `base`, which is not empty. Where they do not tell neighbours and vectors are to be
-    /// kept, lists of whole vectors instead.
+    /// Codes of `base`, which is not empty. Where they do not tell neighbours, vectors are to be
+    /// kept and the coding was not asked for, lists of whole vectors instead.
     pub fn build(base: &Arc<Vectors>, plan: &Plan) -> Self {
         let codes = PqLists::build(base, plan);
-        if !plan.keep_vectors || codes.worth() >= LEAST_RECALL {
+        if !plan.keep_vectors || plan.coding.is_some() || codes.usual().refine.is_some() {
             return Self::Codes(Box::new(codes));
         }
         let params = IvfFlatParams {
@@ -48,6 +44,23 @@ impl CodesOrRows {
         match self {
             Self::Codes(codes) => codes.nlist(),
             Self::Rows(rows) => rows.nlist(),
+        }
+    }
+
+    /// The lists that a search by default searches.
+    pub fn usual_probes(&self) -> usize {
+        match self {
+            Self::Codes(codes) => codes.usual().nprobe,
+            Self::Rows(rows) => rows.usual_probes(),
+        }
+    }
+
+    /// The candidates for each neighbour that a search by default compares, at least; 0 where there
+    /// are no codes, or where no number that was tried is enough.
+    pub fn usual_refine(&self) -> usize {
+        match self {
+            Self::Codes(codes) => codes.usual().refine.unwrap_or_default(),
+            Self::Rows(_) => 0,
         }
     }
 

@@ -20,7 +20,8 @@ use std::sync::Arc;
 use super::codes_or_rows::CodesOrRows;
 use super::pq_lists::Plan;
 use crate::index::ivf::coding::Coding;
-use crate::index::parameters::{parameters, positive};
+use crate::index::ivf::held_out::NEIGHBORS;
+use crate::index::parameters::parameters;
 use crate::index::{Build, BuildError, Found, Index, Parameters, check_base};
 use crate::simd::pq_scan::MOST_SUBQUANTIZERS;
 use crate::vectors::{Row, Vectors};
@@ -55,9 +56,11 @@ parameters! {
     pub struct IvfPqSearch {
         /// Lists that a query searches.
         ///
-        /// More, if they hold fewer than k vectors.
-        nprobe: usize = 16, sweep [4, 8, 16, 32, 64, 128, 256];
-        /// Candidates ranked by their vectors, times k.
+        /// More, if they hold fewer than k vectors. 0 for what the data need: 16, or as many more
+        /// as it takes to find 0.95 of some rows' neighbours. That is measured at build, and
+        /// `refine` is raised to 20 or 30 with it where 10 is not enough.
+        nprobe: usize = 0, sweep [4, 8, 16, 32, 64, 128, 256];
+        /// Candidates ranked by their vectors, times k or 10, whichever is more.
         ///
         /// With 0 the k that seem nearest by their codes are returned.
         refine: usize = 10, sweep [0, 4, 10, 30];
@@ -75,9 +78,9 @@ parameters! {
 /// FAISS would write the choice `OPQ64_128,IVF256,PQ64x4fs,RFlat`. The length of what the
 /// components leave out is part of the estimate.
 ///
-/// What the estimates are worth is measured, too. Where neighbours are not among ten times as many
-/// candidates, there are no codes: the lists hold whole vectors, as those of
-/// [`IvfFlat`](crate::index::IvfFlat), and `m` is 0 in [`Index::params`].
+/// What the estimates are worth is measured, too. Where thirty times as many candidates do not hold
+/// 0.95 of some rows' neighbours and no `m` was asked for, there are no codes: the lists hold whole
+/// vectors, as those of [`IvfFlat`](crate::index::IvfFlat), and `m` is 0 in [`Index::params`].
 ///
 /// # Without the vectors
 ///
@@ -90,8 +93,8 @@ parameters! {
 /// Small data: the map, the codebooks and the tables of a query cost the same for a thousand
 /// vectors as for a million. Vectors at nearly equal distances: a code does not tell them apart, so
 /// that without refinement recall stays low whatever `nprobe` is. Data without clusters, such as
-/// noise of many dimensions: the nearest lists say little about where the neighbours are, and
-/// recall near 1 takes nearly all of them. And data of many scales at once, where codes are given
+/// noise of many dimensions: the nearest lists say little about where the neighbours are, and the
+/// default search takes nearly all of them. And data of many scales at once, where codes are given
 /// up and a query costs what it costs in [`IvfFlat`](crate::index::IvfFlat); without the vectors
 /// its estimates are then worth little.
 ///
@@ -185,6 +188,7 @@ impl Build for IvfPq {
         if !keep_vectors {
             search.refine = 0;
         }
+        let search = measured(&built, search);
         Ok(Self {
             built: Arc::new(built),
             params,
@@ -195,9 +199,8 @@ impl Build for IvfPq {
     /// Free of cost.
     ///
     /// # Errors
-    /// If `nprobe` is zero, or candidates are to be ranked by vectors that were not kept.
+    /// If candidates are to be ranked by vectors that were not kept.
     fn with_search(&self, search: IvfPqSearch) -> Result<Self, BuildError> {
-        positive("nprobe", search.nprobe)?;
         if search.refine > 0 && !self.params.keep_vectors {
             return Err(BuildError::InvalidParameter {
                 name: "refine",
@@ -206,10 +209,21 @@ impl Build for IvfPq {
             });
         }
         Ok(Self {
-            search,
+            search: measured(&self.built, search),
             ..self.clone()
         })
     }
+}
+
+/// The search with what was measured where it is left to the index.
+fn measured(built: &CodesOrRows, mut search: IvfPqSearch) -> IvfPqSearch {
+    if search.nprobe == 0 {
+        search.nprobe = built.usual_probes();
+        if search.refine > 0 {
+            search.refine = search.refine.max(built.usual_refine());
+        }
+    }
+    search
 }
 
 impl Index for IvfPq {
@@ -240,8 +254,9 @@ impl Index for IvfPq {
     fn search(&self, query: Row<'_>, k: usize) -> Found {
         let IvfPqSearch { nprobe, refine } = self.search;
         // With `refine` = 0 this asks for no candidates, and `PqLists` takes k.
-        self.built
-            .search(query, k, nprobe, k.saturating_mul(refine))
+        // So few candidates as for k = 1 would miss a neighbour that few more bring up.
+        let candidates = k.max(NEIGHBORS).saturating_mul(refine);
+        self.built.search(query, k, nprobe, candidates)
     }
 }
 
@@ -408,13 +423,7 @@ mod tests {
         assert_eq!(with(1, 1, 5).unwrap_err(), error("nbits", 5.0, "4 or 8"));
         let ivf = with(99, 257, 8).unwrap();
         assert_eq!(ivf.query(&[0.0; 3], 10).unwrap().len(), 10);
-        assert_eq!(
-            ivf.with_search(IvfPqSearch {
-                nprobe: 0,
-                refine: 1
-            })
-            .unwrap_err(),
-            error("nprobe", 0.0, "at least 1")
-        );
+        let zero = ivf.with_search(IvfPqSearch::default()).unwrap();
+        assert_eq!(zero.params(), ivf.params());
     }
 }

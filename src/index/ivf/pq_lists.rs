@@ -49,23 +49,22 @@
 //! among the `candidates` least. Candidates are then compared by their vectors, if these are kept:
 //! so what is returned has its true distance.
 //!
-//! Whether codes tell neighbours from others is measured when the lists are built:
-//! [`PqLists::worth`].
+//! How many lists and candidates find enough is measured when the lists are built:
+//! [`PqLists::usual`].
 
 use std::cell::RefCell;
 
 use ndarray::{ArrayView2, Axis};
-use rand::SeedableRng;
-use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 use crate::distance::{Metric, Ranker};
 use crate::index::ivf::coding::{Coding, MOST_COMPONENTS};
+use crate::index::ivf::held_out::{Asked, HeldOut, NEIGHBORS, RECALL};
 use crate::index::ivf::inverted_lists::{InvertedLists, least};
 use crate::index::ivf::product_quantizer::{Loss, ProductQuantizer, Subspaces};
 use crate::index::support::projection::{Projected, ProjectedQuery, Projection};
 use crate::index::{Found, Visits};
-use crate::neighbor::TopK;
+use crate::neighbor::{Candidate, TopK};
 use crate::simd::matvec;
 use crate::simd::pq_scan::{self, Linear, Pair, Scored};
 use crate::vectors::{Row, Vectors};
@@ -74,12 +73,9 @@ use crate::vectors::{Row, Vectors};
 /// waiting for memory against pushing out of the cache what is not read yet.
 const AHEAD: usize = 6;
 
-/// Rows that are asked for as queries to learn what estimates are worth, with the neighbours of
-/// each (itself is one) and the candidates in which these are looked for. One comparison with the
-/// whole base for each is a few hundredths of a build.
-const PROBES: usize = 48;
-const PROBED_NEIGHBORS: usize = 11;
-const PROBED_CANDIDATES: usize = 10 * PROBED_NEIGHBORS;
+/// Candidates for each neighbour that a default search may compare: tried in this order.
+const REFINES: [usize; 3] = [10, 20, 30];
+
 /// How the lists are made.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
@@ -108,10 +104,18 @@ pub(crate) struct PqLists {
     biases: Vec<u16>,
     /// By list.
     scales: Vec<Scale>,
-    /// The part of the neighbours that are among [`PROBED_CANDIDATES`] of all rows.
-    worth: f64,
+    usual: Usual,
     /// The vectors in the order of the lists, if they are kept.
     rows: Option<Vectors>,
+}
+
+/// What a default search takes to find [`RECALL`] of some rows' neighbours.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Usual {
+    /// Lists that are searched.
+    pub nprobe: usize,
+    /// Candidates for each neighbour; none where the most that are tried are not enough.
+    pub refine: Option<usize>,
 }
 
 #[derive(Debug)]
@@ -238,20 +242,16 @@ impl PqLists {
             codes,
             biases,
             scales,
-            worth: 1.0,
+            usual: Usual::default(),
             rows,
         };
-        // Without the vectors nothing can be done about it.
-        if plan.keep_vectors {
-            built.worth = built.measured_worth(base, plan.seed);
-        }
+        built.usual = built.measured(base, plan.seed);
         built
     }
 
-    /// What its estimates are worth: the part of some rows' neighbours that are among ten times as
-    /// many candidates. 1 without the vectors, where it is not measured.
-    pub fn worth(&self) -> f64 {
-        self.worth
+    /// What a default search takes.
+    pub fn usual(&self) -> Usual {
+        self.usual
     }
 
     /// The number of lists.
@@ -391,38 +391,48 @@ impl PqLists {
         top
     }
 
-    /// [`PqLists::worth`], measured on rows of the base.
-    fn measured_worth(&self, base: &Vectors, seed: u64) -> f64 {
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let count = base.len().min(PROBES);
-        let queries = rand::seq::index::sample(&mut rng, base.len(), count).into_vec();
-        let hits = queries.into_par_iter().map(|query| self.hits(base, query));
-        let hits: usize = hits.sum();
-        hits as f64 / (count * PROBED_NEIGHBORS.min(base.len())) as f64
+    /// What it takes to find enough, measured on rows of the base.
+    fn measured(&self, base: &Vectors, seed: u64) -> Usual {
+        let held_out = HeldOut::draw(base, seed);
+        let order = |id: usize| {
+            SCRATCH.with_borrow_mut(|scratch| {
+                self.prepare(&base.row(id).to_floats(), scratch);
+                let all = least(scratch.to_centroids.iter().copied(), self.nlist());
+                all.into_iter().map(|(_, list)| list).collect()
+            })
+        };
+        let nprobe = held_out.probes(&self.lists, order);
+        let is_enough = |&refine: &usize| {
+            let found = |row: &Asked| self.candidates_of(base, row.id, nprobe, refine * NEIGHBORS);
+            held_out.recall(found) >= RECALL
+        };
+        // Without the vectors nothing is refined.
+        let refine = match &self.rows {
+            Some(_) => REFINES.into_iter().find(is_enough),
+            None => Some(REFINES[0]),
+        };
+        Usual { nprobe, refine }
     }
 
-    /// How many neighbours of a row are among the candidates of all lists.
-    fn hits(&self, base: &Vectors, query: usize) -> usize {
-        let ranker = Ranker::new(base, Metric::Euclidean, base.row(query));
-        let neighbors = PROBED_NEIGHBORS.min(base.len());
-        let mut top = TopK::new(neighbors);
-        for id in 0..base.len() {
-            if let Some(reduced) = ranker.reduced_within(id, top.threshold()) {
-                top.push(id as u32, reduced);
-            }
-        }
-        // Copies tie: any row that is as near as the last neighbour is one.
-        let farthest = top.threshold();
-        let is_near = |candidate: &Scored| {
-            let id = self.lists.ids()[candidate.position as usize] as usize;
-            ranker.reduced(id) <= farthest
-        };
+    /// The true distances of the candidates, so many beside the row itself, for a row of the base.
+    fn candidates_of(
+        &self,
+        base: &Vectors,
+        row: usize,
+        nprobe: usize,
+        count: usize,
+    ) -> Vec<Candidate> {
+        let ranker = Ranker::new(base, Metric::Euclidean, base.row(row));
+        let count = (count + 1).min(self.len());
         SCRATCH.with_borrow_mut(|scratch| {
-            self.prepare(&base.row(query).to_floats(), scratch);
-            let candidates = PROBED_CANDIDATES.min(base.len());
-            self.scan(candidates, self.nlist(), candidates, scratch);
-            let near = scratch.found.iter().filter(|candidate| is_near(candidate));
-            near.count().min(neighbors)
+            self.prepare(&base.row(row).to_floats(), scratch);
+            self.scan(NEIGHBORS.min(count), nprobe, count, scratch);
+            let found = scratch.found.iter().map(|scored| {
+                let id = self.lists.ids()[scored.position as usize];
+                let reduced = ranker.reduced(id as usize);
+                Candidate { id, reduced }
+            });
+            found.collect()
         })
     }
 

@@ -25,6 +25,7 @@ use std::sync::Arc;
 
 use super::codes_or_rows::CodesOrRows;
 use super::pq_lists::Plan;
+use crate::index::ivf::held_out::NEIGHBORS;
 use crate::index::parameters::{parameters, positive};
 use crate::index::{Build, BuildError, Found, Index, Parameters, check_base};
 use crate::vectors::{Row, Vectors};
@@ -51,8 +52,10 @@ parameters! {
     pub struct ScannSearch {
         /// Leaves that a query searches.
         ///
-        /// More, if they hold fewer than k vectors.
-        num_leaves_to_search: usize = 16, sweep [4, 8, 16, 32, 64, 128, 256];
+        /// More, if they hold fewer than k vectors. 0 for what the data need: 16, or as many more
+        /// as it takes to find 0.95 of some rows' neighbours. That is measured at build, and
+        /// `reorder` is raised to 200 or 300 with it where 100 is not enough.
+        num_leaves_to_search: usize = 0, sweep [4, 8, 16, 32, 64, 128, 256];
         /// Vectors ranked by exact distances, at least k.
         reorder: usize = 100, sweep [30, 60, 100, 300];
     }
@@ -137,28 +140,37 @@ impl Build for Scann {
             keep_vectors: true,
             seed,
         };
-        let built = Arc::new(CodesOrRows::build(&base, &plan));
+        let built = CodesOrRows::build(&base, &plan);
         // What was chosen is what the index and the record show.
         params.num_leaves = built.nlist();
+        let search = measured(&built, ScannSearch::default());
         Ok(Self {
-            built,
+            built: Arc::new(built),
             params,
-            search: ScannSearch::default(),
+            search,
         })
     }
 
     /// Free of cost.
     ///
     /// # Errors
-    /// If `num_leaves_to_search` or `reorder` is zero.
+    /// If `reorder` is zero.
     fn with_search(&self, search: ScannSearch) -> Result<Self, BuildError> {
-        positive("num_leaves_to_search", search.num_leaves_to_search)?;
         positive("reorder", search.reorder)?;
         Ok(Self {
-            search,
+            search: measured(&self.built, search),
             ..self.clone()
         })
     }
+}
+
+/// The search with what was measured where it is left to the index.
+fn measured(built: &CodesOrRows, mut search: ScannSearch) -> ScannSearch {
+    if search.num_leaves_to_search == 0 {
+        search.num_leaves_to_search = built.usual_probes();
+        search.reorder = search.reorder.max(built.usual_refine() * NEIGHBORS);
+    }
+    search
 }
 
 impl Index for Scann {
@@ -282,15 +294,8 @@ mod tests {
         assert!(with(1, f64::NAN).is_err());
         let scann = with(99, 0.9).unwrap();
         assert_eq!(scann.query(&[0.0; 3], 10).unwrap().len(), 10);
-        assert_eq!(
-            scann
-                .with_search(ScannSearch {
-                    num_leaves_to_search: 0,
-                    reorder: 1
-                })
-                .unwrap_err(),
-            error("num_leaves_to_search", 0.0, "at least 1")
-        );
+        let zero = scann.with_search(ScannSearch::default()).unwrap();
+        assert_eq!(zero.params(), scann.params());
         assert_eq!(
             scann
                 .with_search(ScannSearch {
