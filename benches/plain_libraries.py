@@ -66,7 +66,7 @@ def annoy(base):
     for row, vector in enumerate(base):
         index.add_item(row, vector)
     index.build(50, n_jobs=1)
-    one = lambda query, k: index.get_nns_by_vector(query, k, 4_000)
+    one = lambda query, k: index.get_nns_by_vector(query, k, 7_000)
     return lambda queries, k: [one(query, k) for query in queries]
 
 

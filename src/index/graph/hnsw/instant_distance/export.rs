@@ -277,7 +277,7 @@ mod tests {
             ef_search: 100,
             points: vec![5, 3, 4],
             zero: vec![[1, 2, UNUSED], [0, UNUSED, UNUSED], [1, 0, UNUSED]],
-            layers: vec![vec![[1, UNUSED], [0, 1]], vec![[UNUSED, UNUSED]]],
+            layers: vec![vec![[1, UNUSED], [0, UNUSED]], vec![[UNUSED, UNUSED]]],
         };
         let exported = Exported::new(&toy);
         assert_eq!(exported.order, [5, 3, 4]);
@@ -288,7 +288,7 @@ mod tests {
         };
         let layers: Vec<_> = exported.layers.iter().map(lists).collect();
         assert_eq!(layers[0], [vec![1, 2], vec![0], vec![1, 0]]);
-        assert_eq!(layers[1], [vec![1], vec![0, 1]]);
+        assert_eq!(layers[1], [vec![1], vec![0]]);
         assert_eq!(layers[2], [Vec::<u32>::new()]);
     }
 
