@@ -29,15 +29,15 @@ use crate::vectors::{Row, Vectors};
 parameters! {
     /// How an [`IvfPq`] is built.
     pub struct IvfPqParams {
-        /// Inverted lists: k-means clusters; 0 for the power of two nearest to √n.
-        ///
-        /// No more than there are vectors are made.
-        nlist: usize = 0;
         /// Sub-quantisers, at most 257; 0 for a number that suits the data.
         ///
         /// It is chosen by what estimates are worth on rows of the base: see `coding`. No more than
         /// there are dimensions are made.
         m: usize = 0;
+        /// Inverted lists: k-means clusters; 0 for the power of two nearest to √n.
+        ///
+        /// No more than there are vectors are made.
+        nlist: usize = 0;
         /// Bits of a sub-quantiser's code: 4 or 8.
         ///
         /// A vector's code takes `m` · `nbits` / 8 bytes.
