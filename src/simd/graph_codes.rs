@@ -28,8 +28,8 @@
 //!
 //! A wide byte w stands for w − 64 steps, and the query has whole steps, −64..=63. A narrow
 //! half byte v stands for v − 8 steps. There the query is finer: it has eighths of a step, so
-//! that only the code's rounding counts. Both kinds have a step of their own, and the format has the
-//! weight that makes their products alike.
+//! that only the code's rounding counts. Both kinds have a step of their own, and the format has
+//! the weight that makes their products alike.
 //!
 //! What can go wrong is overflow. In a wide line four products are added in 16 bits:
 //! 4 · 127 · 64 < 2¹⁵. In a narrow line eight are: 8 · 15 · 127 < 2¹⁵.
