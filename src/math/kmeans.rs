@@ -9,8 +9,8 @@
 //! 2. move each centroid to the mean of its rows    n sums of d values
 //! ```
 //!
-//! The naive form of step 1 is a loop over rows, centroids and values. [`nearest`] has a faster
-//! one, with the same result.
+//! The naive form of step 1 is a loop over rows, centroids and values. `nearest` has a faster one,
+//! with the same result.
 
 mod nearest;
 
