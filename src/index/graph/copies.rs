@@ -9,10 +9,76 @@
 //! ```
 
 use std::cmp::Ordering;
+use std::sync::Arc;
 
 use rayon::prelude::*;
 
+use super::links::Links;
+use crate::neighbor::{Candidate, TopK};
 use crate::vectors::{Row, Vectors};
+
+/// A base without its copies.
+pub struct Distinct {
+    /// The first of each group of equal rows, in the order of their ids.
+    pub rows: Arc<Vectors>,
+    pub copies: Copies,
+}
+
+impl Distinct {
+    /// The distinct rows of `base`: `base` itself if no two rows are equal.
+    pub fn of(base: &Arc<Vectors>) -> Self {
+        let groups = equal_rows(base);
+        if groups.len() == base.len() {
+            return Self {
+                rows: Arc::clone(base),
+                copies: Copies(None),
+            };
+        }
+        let firsts: Vec<usize> = groups.iter().map(|group| group[0] as usize).collect();
+        Self {
+            rows: Arc::new(base.select(&firsts).expect("rows of the base")),
+            copies: Copies(Some(Links::new(groups))),
+        }
+    }
+}
+
+/// The ids of the rows that each distinct row stands for. `None` if no two rows are equal: each
+/// then stands for itself.
+#[derive(Debug)]
+pub struct Copies(Option<Links>);
+
+impl Copies {
+    /// The number of rows that `distinct` rows stand for.
+    pub fn rows(&self, distinct: usize) -> usize {
+        self.0.as_ref().map_or(distinct, Links::total)
+    }
+
+    /// The id of the first row that a distinct one stands for.
+    pub fn first(&self, distinct: u32) -> u32 {
+        self.0.as_ref().map_or(distinct, |ids| ids.of(distinct)[0])
+    }
+
+    /// The `k` nearest rows, given the nearest distinct ones, nearest first: with all copies of
+    /// each.
+    pub fn expand(&self, mut distinct: Vec<Candidate>, k: usize) -> Vec<Candidate> {
+        let Some(copies) = &self.0 else {
+            distinct.truncate(k);
+            return distinct;
+        };
+        let mut top = TopK::new(k);
+        for Candidate { id, reduced } in distinct {
+            for &copy in copies.of(id).iter().take(k) {
+                top.push(copy, reduced);
+            }
+        }
+        top.into_candidates()
+    }
+
+    /// Bytes that they take.
+    pub fn memory_bytes(&self) -> usize {
+        self.0.as_ref().map_or(0, Links::memory_bytes)
+    }
+}
 
 /// The ids of the rows, those of equal rows together: each list ascends, and the lists ascend by
 /// their first id. O(n·log n) comparisons of rows, which mostly end at the first values.
@@ -55,6 +121,46 @@ mod tests {
             .collect::<Vec<_>>();
         let floats = Vectors::from_floats(2, floats).unwrap();
         assert_eq!(equal_rows(&floats), expected);
+    }
+
+    #[test]
+    fn copies_stand_at_the_distance_of_their_row_lower_ids_first() {
+        let bytes = vec![7, 1, 0, 2, 7, 1, 7, 2, 0, 2, 7, 1];
+        let base = Arc::new(Vectors::from_bytes(2, bytes).unwrap());
+        let Distinct { rows, copies } = Distinct::of(&base);
+        assert_eq!((rows.len(), copies.rows(rows.len())), (3, 6));
+        assert_eq!([0, 1, 2].map(|row| copies.first(row)), [0, 1, 3]);
+        let nearest = |pairs: &[(u32, f64)]| -> Vec<Candidate> {
+            let candidates = pairs.iter();
+            candidates
+                .map(|&(id, reduced)| Candidate { id, reduced })
+                .collect()
+        };
+        // The rows 1 and 0 of the distinct ones are equally far, so ids decide among their copies.
+        let found = copies.expand(nearest(&[(1, 2.0), (0, 2.0), (2, 3.0)]), 4);
+        assert_eq!(found, nearest(&[(0, 2.0), (1, 2.0), (2, 2.0), (4, 2.0)]));
+    }
+
+    #[test]
+    fn a_base_without_copies_stays_as_it_is() {
+        let base = Arc::new(Vectors::from_bytes(1, vec![3, 1, 2]).unwrap());
+        let Distinct { rows, copies } = Distinct::of(&base);
+        assert!(Arc::ptr_eq(&rows, &base));
+        assert_eq!(
+            (copies.rows(3), copies.first(2), copies.memory_bytes()),
+            (3, 2, 0)
+        );
+        let found = vec![
+            Candidate {
+                id: 2,
+                reduced: 1.0,
+            },
+            Candidate {
+                id: 0,
+                reduced: 4.0,
+            },
+        ];
+        assert_eq!(copies.expand(found.clone(), 1), found[..1]);
     }
 
     #[test]

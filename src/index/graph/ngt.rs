@@ -59,7 +59,7 @@ mod vp_tree;
 use std::sync::Arc;
 
 use self::vp_tree::VpTree;
-use super::copies::equal_rows;
+use super::copies::{Copies, Distinct};
 use super::links::Links;
 use super::near_rows::near_rows;
 use crate::distance::Metric;
@@ -138,22 +138,18 @@ struct Graph {
     /// The distinct rows in the order of the tree's leaves, near ones together.
     rows: PrunedRows,
     links: Links,
-    /// The ids of the rows that each distinct row stands for; `None` if no two rows are equal.
-    copies: Option<Links>,
+    /// The rows that each distinct row stands for.
+    copies: Copies,
     /// What is added to every `epsilon`.
     margin: f64,
 }
 
 impl Graph {
     fn build(base: &Arc<Vectors>, params: NgtParams) -> Result<Self, BuildError> {
-        let groups = equal_rows(base);
-        let has_copies = groups.len() < base.len();
-        let distinct = if has_copies {
-            let firsts: Vec<usize> = groups.iter().map(|group| group[0] as usize).collect();
-            Arc::new(base.select(&firsts).expect("rows of the base"))
-        } else {
-            Arc::clone(base)
-        };
+        let Distinct {
+            rows: distinct,
+            copies,
+        } = Distinct::of(base);
         let sketched = Sketch::fit(&distinct, Metric::Euclidean, COMPONENTS)?;
         let (tree, ids) = VpTree::build(&sketched, params.seed);
         // The near rows are found in clusters of their own, and given by id. The tree gives the
@@ -166,7 +162,7 @@ impl Graph {
             tree,
             rows,
             links,
-            copies: has_copies.then(|| Links::new(groups)),
+            copies,
             margin: 0.0,
         };
         graph.margin = margin::choose(&graph, &distinct);
@@ -175,8 +171,7 @@ impl Graph {
 
     /// The number of rows, all copies among them.
     fn len(&self) -> usize {
-        let distinct = self.rows.rows().len();
-        self.copies.as_ref().map_or(distinct, Links::total)
+        self.copies.rows(self.rows.rows().len())
     }
 
     /// The `room` nearest distinct rows that a walk finds out to 1 + `epsilon` times the distance
@@ -205,21 +200,6 @@ impl Graph {
         }
         top.into_candidates()
     }
-
-    /// The `k` nearest rows, given the nearest distinct ones: with all copies of each.
-    fn with_copies(&self, mut distinct: Vec<Candidate>, k: usize) -> Vec<Candidate> {
-        let Some(copies) = &self.copies else {
-            distinct.truncate(k);
-            return distinct;
-        };
-        let mut top = TopK::new(k);
-        for Candidate { id, reduced } in distinct {
-            for &copy in copies.of(id).iter().take(k) {
-                top.push(copy, reduced);
-            }
-        }
-        top.into_candidates()
-    }
 }
 
 impl Ngt {
@@ -237,9 +217,8 @@ impl Ngt {
             copies,
             ..
         } = &*self.graph;
-        let first = move |id| copies.as_ref().map_or(id, |copies| copies.of(id)[0]);
         let pairs = links.pairs(rows.ids());
-        pairs.map(move |(from, to)| (first(from), first(to)))
+        pairs.map(move |(from, to)| (copies.first(from), copies.first(to)))
     }
 }
 
@@ -317,8 +296,7 @@ impl Index for Ngt {
             copies,
             ..
         } = &*self.graph;
-        let copies = copies.as_ref().map_or(0, Links::memory_bytes);
-        tree.memory_bytes() + rows.memory_bytes() + links.memory_bytes() + copies
+        tree.memory_bytes() + rows.memory_bytes() + links.memory_bytes() + copies.memory_bytes()
     }
 
     fn search(&self, query: Row<'_>, k: usize) -> Found {
@@ -329,7 +307,7 @@ impl Index for Ngt {
         let epsilon = self.search.epsilon + graph.margin;
         let distinct = graph.walk(&mut comparison, epsilon, room);
         Found {
-            candidates: graph.with_copies(distinct, k.min(self.len())),
+            candidates: graph.copies.expand(distinct, k.min(self.len())),
             visits: comparison.visits,
         }
     }

@@ -80,7 +80,7 @@ use std::sync::Arc;
 use self::build::Graph;
 use self::walk::{Entry, Limits, Scratch};
 use super::code_plan::{Plan, Sampled};
-use super::copies::equal_rows;
+use super::copies::{Copies, Distinct};
 use crate::distance::{Metric, Ranker};
 use crate::index::parameters::{parameters, positive};
 use crate::index::tree::{KdTree, KdTreeParams};
@@ -187,8 +187,8 @@ struct Walked {
     /// The distinct vectors in the order of the graph's positions.
     rows: Vectors,
     graph: Graph,
-    /// By node: the ids of the rows that it stands for. None where no two rows are equal.
-    copies: Option<Vec<Vec<u32>>>,
+    /// The rows that each node stands for.
+    copies: Copies,
     /// How far beyond the k-th nearest a walk must go for recall [`AIM`], in parts of its distance.
     epsilon: f64,
 }
@@ -292,14 +292,7 @@ impl Walked {
         params: &QuantizedGraphParams,
     ) -> Result<Option<Self>, BuildError> {
         // Copies would be each other's nearest, and nothing would lead out of them.
-        let groups = equal_rows(base);
-        let (base, copies) = if groups.len() == base.len() {
-            (Arc::clone(base), None)
-        } else {
-            let first: Vec<usize> = groups.iter().map(|group| group[0] as usize).collect();
-            let distinct = base.select(&first).expect("rows of the base");
-            (Arc::new(distinct), Some(groups))
-        };
+        let Distinct { rows: base, copies } = Distinct::of(base);
         let lines = (params.code_bytes > 0).then_some(params.code_bytes / 64);
         let plan = Plan::choose(&base, lines, params.seed);
         if plan.is_blind() {
@@ -395,13 +388,9 @@ impl Walked {
             reach: (1.0 + self.epsilon + search.epsilon).max(0.0) as f32,
             left_out: None,
         };
-        let (mut candidates, compared) = self.nodes(query, limits);
-        if let Some(copies) = &self.copies {
-            candidates = expand(&candidates, copies, k);
-        }
-        candidates.truncate(k);
+        let (nodes, compared) = self.nodes(query, limits);
         Found {
-            candidates,
+            candidates: self.copies.expand(nodes, k),
             visits: Visits {
                 // Every entry of the pool is compared exactly. Codes are not counted.
                 distances: compared,
@@ -449,10 +438,7 @@ impl Index for QuantizedGraph {
 
     fn len(&self) -> usize {
         match &self.built.searcher {
-            Searcher::Walk(walked) => match &walked.copies {
-                Some(copies) => copies.iter().map(Vec::len).sum(),
-                None => walked.rows.len(),
-            },
+            Searcher::Walk(walked) => walked.copies.rows(walked.rows.len()),
             Searcher::Exact(tree) => tree.len(),
         }
     }
@@ -467,11 +453,8 @@ impl Index for QuantizedGraph {
     fn memory_bytes(&self) -> usize {
         match &self.built.searcher {
             Searcher::Walk(walked) => {
-                let copies = walked.copies.iter().flatten();
-                let ids: usize = copies
-                    .map(|ids| size_of_val(ids) + size_of_val(&**ids))
-                    .sum();
-                walked.rows.memory_bytes() + walked.graph.memory_bytes() + ids
+                let copies = walked.copies.memory_bytes();
+                walked.rows.memory_bytes() + walked.graph.memory_bytes() + copies
             }
             Searcher::Exact(tree) => tree.memory_bytes(),
         }
@@ -483,26 +466,6 @@ impl Index for QuantizedGraph {
             Searcher::Exact(tree) => tree.search(query, k),
         }
     }
-}
-
-/// All copies of these nodes, nearest first and then by id, at least the nearest `k`.
-fn expand(nodes: &[Candidate], copies: &[Vec<u32>], k: usize) -> Vec<Candidate> {
-    let mut rows = Vec::new();
-    for node in nodes {
-        // Nodes ascend. All at the distance of the k-th are needed, for the ids decide.
-        if rows.len() >= k
-            && rows
-                .last()
-                .is_some_and(|last: &Candidate| last.reduced < node.reduced)
-        {
-            break;
-        }
-        for &id in copies[node.id as usize].iter().take(k) {
-            rows.push(Candidate { id, ..*node });
-        }
-    }
-    rows.sort_unstable();
-    rows
 }
 
 #[cfg(test)]
