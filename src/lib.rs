@@ -68,8 +68,12 @@ pub mod vectors;
 pub mod prelude {
     pub use std::sync::Arc;
 
+    /// Data frames, and the words of a question to one: `frame.lazy().filter(col("k").eq(lit(10)))`.
     #[cfg(feature = "report")]
-    pub use polars::prelude::{DataFrame, df};
+    pub use polars::prelude::{
+        DataFrame, Expr, IntoLazy, JoinArgs, JoinType, LazyFrame, SortMultipleOptions, UnionArgs,
+        col, cols, concat, df, len, lit, when,
+    };
 
     pub use crate::classify::{KnnClassifier, Trial, Weights};
     pub use crate::distance::Metric;
@@ -83,8 +87,6 @@ pub mod prelude {
         ConfusionMatrix, accuracy, on_threads, recall, time_batch, time_queries,
     };
     #[cfg(feature = "files")]
-    pub use crate::lab::frontier;
-    #[cfg(feature = "files")]
     pub use crate::lab::record::{Measurement, read_csv};
     #[cfg(feature = "files")]
     pub use crate::lab::task::Task;
@@ -95,14 +97,15 @@ pub mod prelude {
     #[cfg(feature = "report")]
     pub use crate::report::chart::{
         AccuracyCurve, AccuracyLabels, BarChart, DataName, Heatmap, IndexStyle, LineChart, Plane,
-        Series, SpeedLabels, SpeedView, accuracy_by_k, recall_and_speed, svg,
+        Series, SpeedLabels, SpeedView, accuracy_by_k, recall_and_speed,
     };
     #[cfg(feature = "report")]
     pub use crate::report::{
-        figure::{Figure, prose},
+        figure::{Figure, prose, side_by_side},
+        frame::{Tabular, column, fastest_at, frame_of, frontier, record, records},
         gallery::{Gallery, Tile},
         notebook::parameter,
-        numbers::{decimal, integer, percent, short_decimal},
+        numbers::{by_size, decimal, integer, percent, short_decimal},
         table::table,
     };
     pub use crate::vectors::{Row, Vectors};

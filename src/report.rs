@@ -5,7 +5,8 @@
 //! ```text
 //! numbers    decimals, whole numbers, percentages as text
 //! figure     an SVG figure, Markdown prose, their way to the notebook
-//!   table    polars frames of results, and a frame as an HTML table
+//!   frame    results and the record as polars frames; the frontier of recall and speed
+//!   table    a frame as an HTML table
 //!   chart    curves, bars, matrices, pictures of the plane; interactive charts (Vega-Lite)
 //!   gallery  rows of grey images
 //! notebook   parameters from the environment
@@ -16,6 +17,7 @@
 
 pub mod chart;
 pub mod figure;
+pub mod frame;
 pub mod gallery;
 pub mod notebook;
 pub mod numbers;

@@ -51,6 +51,19 @@ pub fn is_ours(index: &str) -> bool {
     registry::find(index).is_some()
 }
 
+/// Whether the index finds the true neighbours, each time. Of a library that is not known here it
+/// is not to be told, and it counts as approximate.
+#[must_use]
+pub fn is_exact(index: &str) -> bool {
+    const EXACT_LIBRARIES: [&str; 4] = [
+        "faiss_flat",
+        "sklearn_ball_tree",
+        "sklearn_brute",
+        "sklearn_kd_tree",
+    ];
+    registry::find(index).map_or(EXACT_LIBRARIES.contains(&index), |entry| entry.exact)
+}
+
 /// The names of the indexes in the rows: ours in the registry's order, then the others as they
 /// come.
 #[must_use]
@@ -68,32 +81,42 @@ pub fn indexes(rows: &[Measurement]) -> Vec<&str> {
     names
 }
 
-/// The Pareto frontier: the rows that no other beats in both recall and what `cost` says (less is
-/// better), by ascending recall. For queries per second, the cost is `|row| -row.qps`.
+/// The Pareto frontier: the rows that no other beats in both recall and cost (less is better), by
+/// ascending recall. For queries per second, the cost is `|row| -row.qps`.
 #[must_use]
-pub fn pareto<'a>(
-    rows: impl IntoIterator<Item = &'a Measurement>,
-    cost: impl Fn(&Measurement) -> f64,
-) -> Vec<&'a Measurement> {
+pub fn pareto<R>(
+    rows: impl IntoIterator<Item = R>,
+    recall: impl Fn(&R) -> f64,
+    cost: impl Fn(&R) -> f64,
+) -> Vec<R> {
     // From the greatest recall down, and within a recall from the cheapest up. All rows before a
     // row then find as much as it does or more, so it is on the frontier exactly if it is cheaper
     // than all of them. Of rows alike in both, the first stays: the others are not cheaper. The
     // sort makes this n log n, where comparing all pairs would be n².
-    let mut rows: Vec<_> = rows.into_iter().collect();
+    let mut rows: Vec<R> = rows.into_iter().collect();
     rows.sort_by(|a, b| {
-        let by_recall = b.recall.total_cmp(&a.recall);
+        let by_recall = recall(b).total_cmp(&recall(a));
         by_recall.then(cost(a).total_cmp(&cost(b)))
     });
     let mut least = f64::INFINITY;
     let mut frontier = Vec::new();
     for row in rows {
-        if cost(row) < least {
-            least = cost(row);
+        if cost(&row) < least {
+            least = cost(&row);
             frontier.push(row);
         }
     }
     frontier.reverse();
     frontier
+}
+
+/// What a setting finds, and how fast.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RecallAndSpeed {
+    /// recall@k, from 0 to 1.
+    pub recall: f64,
+    /// Queries per second.
+    pub qps: f64,
 }
 
 /// Queries per second at a recall, by the frontier of the measured settings; `None` if no setting
@@ -103,8 +126,9 @@ pub fn pareto<'a>(
 /// line in log(1 − recall) and log(queries per second). Where no setting is below, or one has the
 /// recall itself, it is that setting's.
 #[must_use]
-pub fn qps_at<'a>(rows: impl IntoIterator<Item = &'a Measurement>, recall: f64) -> Option<f64> {
-    let front = pareto(rows, |row| -row.qps);
+pub fn qps_at(settings: &[RecallAndSpeed], recall: f64) -> Option<f64> {
+    let settings = settings.iter().copied();
+    let front = pareto(settings, |setting| setting.recall, |setting| -setting.qps);
     // The frontier ascends in recall, so the first setting that reaches it is the fastest that
     // does, and the one before it, if there is one, falls short.
     let above = front.iter().position(|row| row.recall >= recall)?;
@@ -153,43 +177,35 @@ pub fn exponent(points: &[(f64, f64)]) -> Option<f64> {
 mod tests {
     use super::*;
 
+    fn at(recall: f64, qps: f64) -> RecallAndSpeed {
+        RecallAndSpeed { recall, qps }
+    }
+
     #[test]
     fn what_is_beaten_in_both_is_left_out() {
         let rows = [
-            Measurement::toy("a", 0.9, 100.0),
-            Measurement::toy("a", 0.95, 120.0),
-            Measurement::toy("a", 0.99, 50.0),
-            Measurement::toy("a", 0.99, 40.0),
+            at(0.9, 100.0),
+            at(0.95, 120.0),
+            at(0.99, 50.0),
+            at(0.99, 40.0),
         ];
-        let kept: Vec<_> = pareto(&rows, |row| -row.qps)
-            .iter()
-            .map(|row| (row.recall, row.qps))
-            .collect();
-        assert_eq!(kept, [(0.95, 120.0), (0.99, 50.0)]);
-        assert!(pareto(&[], |row| -row.qps).is_empty());
+        let kept = pareto(rows, |row| row.recall, |row| -row.qps);
+        assert_eq!(kept, [at(0.95, 120.0), at(0.99, 50.0)]);
+        assert!(pareto([], |row: &RecallAndSpeed| row.recall, |row| -row.qps).is_empty());
     }
 
     #[test]
     fn between_two_settings_the_line_is_logarithmic() {
-        let rows = [
-            Measurement::toy("a", 0.9, 1_000.0),
-            Measurement::toy("a", 0.99, 10.0),
-        ];
+        let rows = [at(0.9, 1_000.0), at(0.99, 10.0)];
         // Half way from a tenth to a hundredth missed, half way from 1,000 to 10.
         let middle = qps_at(&rows, 1.0 - 10f64.powf(-1.5)).unwrap();
         assert!((middle - 100.0).abs() < 1e-6, "{middle}");
         assert_eq!(qps_at(&rows, 0.5), Some(1_000.0));
         assert_eq!(qps_at(&rows, 0.99), Some(10.0));
         assert_eq!(qps_at(&rows, 0.995), None);
-        assert_eq!(
-            qps_at(&[Measurement::toy("exact", 1.0, 5.0)], 0.99),
-            Some(5.0)
-        );
+        assert_eq!(qps_at(&[at(1.0, 5.0)], 0.99), Some(5.0));
         // Both miss less than can be told.
-        let close = [
-            Measurement::toy("a", 0.999_991, 20.0),
-            Measurement::toy("a", 1.0, 10.0),
-        ];
+        let close = [at(0.999_991, 20.0), at(1.0, 10.0)];
         assert_eq!(qps_at(&close, 0.999_995), Some(10.0));
     }
 

@@ -1,8 +1,8 @@
 //! Charts: what is drawn, apart from what was measured.
 //!
-//! The still charts ([`LineChart`], [`BarChart`], [`Heatmap`], [`Plane`]) draw on any backend of
-//! plotters; [`svg`] makes a notebook's figure of them. The interactive charts
-//! ([`recall_and_speed`], [`accuracy_by_k`]) are Vega-Lite over a still one.
+//! The still charts ([`LineChart`], [`BarChart`], [`Heatmap`], [`Plane`]) are drawn by plotters, and
+//! become a figure by their method `figure`. The interactive charts ([`recall_and_speed`],
+//! [`accuracy_by_k`]) are Vega-Lite over a still one.
 //!
 //! Series can be told apart without colour, by marker and dash. The colours are those of Okabe and
 //! Ito (2008), which colour-blind readers tell apart. Ink and paper follow the reader's light or
@@ -11,13 +11,16 @@
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
+use polars::prelude::PolarsError;
 use thiserror::Error;
 
-use crate::report::figure::{Figure, themed};
+use crate::report::figure::Figure;
 
+mod axis;
 mod bars;
 mod heatmap;
 mod lines;
+mod marks;
 mod plane;
 mod vega;
 
@@ -31,7 +34,7 @@ pub use vega::{
 };
 
 /// Where the charts draw.
-pub type Area<DB> = DrawingArea<DB, Shift>;
+type Area<DB> = DrawingArea<DB, Shift>;
 
 /// Why a chart could not be drawn.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -50,6 +53,12 @@ pub enum ChartError {
         /// The value.
         value: String,
     },
+    /// A frame does not have what was to be drawn.
+    #[error("the frame cannot be drawn: {message}")]
+    Frame {
+        /// What polars said.
+        message: String,
+    },
     /// The backend failed.
     #[error("the chart could not be drawn: {message}")]
     Backend {
@@ -61,6 +70,14 @@ pub enum ChartError {
 impl<E: std::error::Error + Send + Sync> From<DrawingAreaErrorKind<E>> for ChartError {
     fn from(error: DrawingAreaErrorKind<E>) -> Self {
         Self::Backend {
+            message: error.to_string(),
+        }
+    }
+}
+
+impl From<PolarsError> for ChartError {
+    fn from(error: PolarsError) -> Self {
+        Self::Frame {
             message: error.to_string(),
         }
     }
@@ -93,27 +110,8 @@ pub const PALETTE: [RGBColor; 7] = [
     RGBColor(0x80, 0x80, 0x80),
 ];
 
-/// Draws an SVG figure of the given size (width, height) in pixels. It scales to the page's width.
-///
-/// # Errors
-/// What `draw` returns.
-///
-/// # Examples
-/// Two charts side by side:
-/// ```
-/// use fashion_knn::report::chart::{BarChart, svg};
-///
-/// let left = BarChart::new("left").bar("a", 1.0, "1");
-/// let right = BarChart::new("right").bar("b", 2.0, "2");
-/// let figure = svg((800, 100), |area| {
-///     let halves = area.split_evenly((1, 2));
-///     left.draw(&halves[0])?;
-///     right.draw(&halves[1])
-/// })?;
-/// assert!(figure.svg().contains("left") && figure.svg().contains("right"));
-/// # Ok::<(), fashion_knn::report::chart::ChartError>(())
-/// ```
-pub fn svg<F>(size: (u32, u32), draw: F) -> Result<Figure, ChartError>
+/// Draws a figure of the given size (width, height) in pixels.
+fn drawn<F>(size: (u32, u32), draw: F) -> Result<Figure, ChartError>
 where
     F: for<'a> FnOnce(&Area<SVGBackend<'a>>) -> Result<(), ChartError>,
 {
@@ -126,7 +124,11 @@ where
         draw(&area)?;
         area.present()?;
     }
-    Ok(Figure::from_svg(themed(&text)))
+    // The figure has an `<svg>` element of its own: only what stands in this one is taken. The
+    // first ">" ends the opening tag, whose attributes are numbers and names.
+    let content = text.split_once('>').map_or("", |(_, content)| content);
+    let content = content.trim().trim_end_matches("</svg>");
+    Ok(Figure::new(size, content.trim_start()))
 }
 
 /// Sans-serif text of a size and colour, anchored.
@@ -180,27 +182,33 @@ fn extent(values: impl Iterator<Item = f64>) -> (f64, f64) {
     (low, high)
 }
 
+/// The number in an attribute of an element of SVG.
+#[cfg(test)]
+fn number(element: &str, attribute: &str) -> f64 {
+    let (_, value) = element.split_once(&format!("{attribute}=\"")).unwrap();
+    value.split('"').next().unwrap().parse().unwrap()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_figure_is_themed_and_empty_charts_are_errors() {
-        let chart = LineChart::new("empty", "x", "y");
-        assert_eq!(
-            svg((300, 200), |area| chart.draw(area)).unwrap_err(),
-            ChartError::Empty {
-                title: "empty".into()
-            }
-        );
+        let chart = LineChart::new("empty", "x", "y").size(300, 200);
+        let empty = ChartError::Empty {
+            title: "empty".into(),
+        };
+        assert_eq!(chart.figure().unwrap_err(), empty);
         let chart = chart.with(Series::new("s", [(1.0, 2.0), (2.0, 3.0)]));
-        let figure = svg((300, 200), |area| chart.draw(area)).unwrap();
+        let svg = chart.figure().unwrap().svg();
         assert!(
-            figure.svg().starts_with("<svg class=\"fk\""),
-            "{}",
-            figure.svg()
+            svg.starts_with("<svg class=\"fk\" role=\"img\" width=\"300\""),
+            "{svg}"
         );
-        assert!(figure.svg().contains("prefers-color-scheme:dark"));
+        assert!(svg.contains("prefers-color-scheme:dark"));
+        assert_eq!(svg.matches("<svg").count(), 1);
+        assert_eq!(svg.matches("</svg>").count(), 1);
     }
 
     #[test]
@@ -210,21 +218,11 @@ mod tests {
             chart.with(Series::new(name, [(1.0, 2.0), (2.0, 3.0)]))
         };
         let chart = names.iter().fold(LineChart::new("many", "x", "y"), all);
-        let figure = svg((600, 420), |area| chart.draw(area)).unwrap();
-        let height = |name: &String| -> f64 {
-            let text = figure
-                .svg()
-                .split("<text")
-                .find(|text| text.contains(&format!("\n{name}\n")))
-                .unwrap();
-            text.split("y=\"")
-                .nth(1)
-                .unwrap()
-                .split('"')
-                .next()
-                .unwrap()
-                .parse()
-                .unwrap()
+        let svg = chart.size(600, 420).figure().unwrap().svg();
+        let height = |name: &String| {
+            let mut texts = svg.split("<text");
+            let text = texts.find(|text| text.contains(&format!("\n{name}\n")));
+            number(text.unwrap(), "y")
         };
         let heights: Vec<f64> = names.iter().map(height).collect();
         assert!(
@@ -244,7 +242,7 @@ mod tests {
         ] {
             let chart = LineChart::new("t", "x", "y").with(Series::new("s", [(1.0, value)]));
             let chart = if log { chart.log_y() } else { chart };
-            let error = svg((300, 200), |area| chart.draw(area)).unwrap_err();
+            let error = chart.figure().unwrap_err();
             assert!(
                 matches!(error, ChartError::Value { .. }),
                 "{value} {log} {error}"

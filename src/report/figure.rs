@@ -36,27 +36,89 @@ impl Prose {
     }
 }
 
-/// A drawing: SVG.
+/// A drawing: SVG, with a text for those who do not see it.
+///
+/// # Examples
+/// ```
+/// use fashion_knn::report::figure::{Figure, side_by_side};
+///
+/// let square = Figure::new((90, 90), "<rect width=\"90\" height=\"90\"/>")
+///     .described("A square", "90 × 90");
+/// assert!(square.svg().contains("role=\"img\""));
+/// let both = side_by_side([square.clone(), square]);
+/// assert!(both.svg().contains("width=\"180\""));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Figure(String);
+pub struct Figure {
+    size: (u32, u32),
+    content: String,
+    title: String,
+    description: String,
+}
 
 impl Figure {
-    /// A figure out of a whole `<svg>` element.
+    /// A figure of so many pixels (width, height) out of SVG elements, which stand in `content`.
     #[must_use]
-    pub fn from_svg(svg: String) -> Self {
-        Self(svg)
+    pub fn new(size: (u32, u32), content: impl Into<String>) -> Self {
+        Self {
+            size,
+            content: content.into(),
+            title: String::new(),
+            description: String::new(),
+        }
     }
 
-    /// The `<svg>` element.
+    /// Says in words what the figure shows: `title` is its name, `description` what is to be seen.
     #[must_use]
-    pub fn svg(&self) -> &str {
-        &self.0
+    pub fn described(mut self, title: impl Into<String>, description: impl Into<String>) -> Self {
+        self.title = title.into();
+        self.description = description.into();
+        self
+    }
+
+    /// The `<svg>` element. It follows the reader's light or dark theme and the page's width.
+    #[must_use]
+    pub fn svg(&self) -> String {
+        let (width, height) = self.size;
+        // `<title>` and `<desc>` come first in their element: that makes them its name and its
+        // description, which a screen reader reads.
+        let mut words = String::new();
+        for (tag, text) in [("title", &self.title), ("desc", &self.description)] {
+            if !text.is_empty() {
+                words += &format!("<{tag}>{}</{tag}>", escape(text));
+            }
+        }
+        format!(
+            "<svg class=\"fk\" role=\"img\" width=\"{width}\" height=\"{height}\" \
+             viewBox=\"0 0 {width} {height}\" xmlns=\"http://www.w3.org/2000/svg\">\
+             {words}{STYLE}\n{}</svg>",
+            self.content
+        )
     }
 
     /// Shows it as the cell's output.
     pub fn evcxr_display(&self) {
-        emit("image/svg+xml", &self.0);
+        emit("image/svg+xml", &self.svg());
     }
+}
+
+/// Figures in a row, from left to right.
+#[must_use]
+pub fn side_by_side(figures: impl IntoIterator<Item = Figure>) -> Figure {
+    let (mut width, mut height) = (0, 0);
+    let mut content = String::new();
+    let (mut titles, mut descriptions) = (Vec::new(), Vec::new());
+    for figure in figures {
+        content += &format!(
+            "<g transform=\"translate({width} 0)\">\n{}</g>\n",
+            figure.content
+        );
+        width += figure.size.0;
+        height = height.max(figure.size.1);
+        descriptions.push(format!("{}: {}", figure.title, figure.description));
+        titles.push(figure.title);
+    }
+    Figure::new((width, height), content).described(titles.join("; "), descriptions.join("\n"))
 }
 
 /// For a reader with a dark theme: paper becomes dark, ink and grid light, and the first colour of
@@ -78,37 +140,45 @@ const STYLE: &str = "<style>\
     .fk [stroke=\"#0072B2\"]{stroke:#4FA8DC}\
     }</style>";
 
-/// The drawing with a style that follows the reader's light or dark theme and the page's width.
-/// Text without an `<svg>` element comes back as it is.
-#[must_use]
-pub fn themed(svg: &str) -> String {
-    const TAG: &str = "<svg";
-    // What stands before the element (an XML declaration) stays before it. The first ">" behind
-    // `<svg` ends the opening tag; its attributes are numbers and names, which hold no ">".
-    let Some(open) = svg.find(TAG) else {
-        return svg.to_owned();
-    };
-    let Some(length) = svg[open..].find('>') else {
-        return svg.to_owned();
-    };
-    // The class goes into the opening tag, the style sheet right behind it.
-    let (attributes, content) = svg[open + TAG.len()..].split_at(length + 1 - TAG.len());
-    format!("{TAG} class=\"fk\"{attributes}{STYLE}{content}")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_style_stands_inside_the_drawing() {
-        let svg = themed("<?xml?><svg width=\"2\"><rect/></svg>");
+    fn a_figure_is_named_before_it_is_drawn() {
+        let figure = Figure::new((2, 3), "<rect/>").described("a < b", "c & d");
+        let svg = figure.svg();
         assert!(
-            svg.starts_with("<svg class=\"fk\" width=\"2\"><style>"),
+            svg.starts_with("<svg class=\"fk\" role=\"img\" width=\"2\" height=\"3\""),
             "{svg}"
         );
-        assert!(svg.ends_with("</style><rect/></svg>"), "{svg}");
-        assert_eq!(themed("no drawing"), "no drawing");
-        assert_eq!(themed("<svg"), "<svg");
+        assert!(svg.contains("viewBox=\"0 0 2 3\""), "{svg}");
+        assert!(
+            svg.contains("><title>a &lt; b</title><desc>c &amp; d</desc><style>"),
+            "{svg}"
+        );
+        assert!(svg.ends_with("</style>\n<rect/></svg>"), "{svg}");
+        assert!(!Figure::new((2, 3), "").svg().contains("<title>"));
+    }
+
+    #[test]
+    fn figures_side_by_side_keep_their_size_and_words() {
+        let figure = |name: &str, size| Figure::new(size, "<rect/>").described(name, "one");
+        let both = side_by_side([figure("a", (10, 20)), figure("b", (30, 5))]);
+        let svg = both.svg();
+        assert!(svg.contains("viewBox=\"0 0 40 20\""), "{svg}");
+        assert!(
+            svg.contains("<g transform=\"translate(10 0)\">\n<rect/></g>"),
+            "{svg}"
+        );
+        assert!(
+            svg.contains("<title>a; b</title><desc>a: one\nb: one</desc>"),
+            "{svg}"
+        );
+        // One style sheet and one element: nested ones would be stretched by it.
+        assert_eq!(
+            (svg.matches("<style>").count(), svg.matches("<svg").count()),
+            (1, 1)
+        );
     }
 }

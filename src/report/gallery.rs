@@ -3,7 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::figure::{Figure, escape, themed};
+use super::figure::{Figure, escape};
 use crate::fashion::SIDE;
 
 /// One image and the caption below it.
@@ -45,13 +45,14 @@ impl Tile {
 /// use fashion_knn::report::gallery::{Gallery, Tile};
 ///
 /// let black = [0u8; 28 * 28];
-/// let figure = Gallery::default()
+/// let figure = Gallery::new("Neighbours")
 ///     .row("nearest", vec![Tile::new(&black, "query"), Tile::new(&black, "bag").marked(true)])
 ///     .figure();
 /// assert_eq!(figure.svg().matches("<image").count(), 2);
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gallery {
+    title: String,
     rows: Vec<Row>,
 }
 
@@ -77,6 +78,16 @@ const LINE: usize = TILE + 30;
 const HEADING: usize = 118;
 
 impl Gallery {
+    /// A gallery without rows. The title is not drawn: it names the figure for those who do not see
+    /// it.
+    #[must_use]
+    pub fn new(title: impl Into<String>) -> Self {
+        Self {
+            title: title.into(),
+            rows: Vec::new(),
+        }
+    }
+
     /// Adds a row. The first line of its heading is bold.
     #[must_use]
     pub fn row(mut self, heading: impl Into<String>, tiles: Vec<Tile>) -> Self {
@@ -97,8 +108,7 @@ impl Gallery {
         // The colours are spelled as `figure::STYLE` looks for them (#FFFFFF, #111111): only then
         // do they follow a dark theme. The rectangle is the paper.
         let mut svg = format!(
-            "<svg width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {width} {height}\" \
-             xmlns=\"http://www.w3.org/2000/svg\" font-family=\"sans-serif\">\n\
+            "<g font-family=\"sans-serif\">\n\
              <rect width=\"{width}\" height=\"{height}\" fill=\"#FFFFFF\"/>\n"
         );
         for (at, row) in self.rows.iter().enumerate() {
@@ -108,12 +118,24 @@ impl Gallery {
                 svg += &tile.svg(HEADING + column * STEP, top);
             }
         }
-        svg += "</svg>";
-        Figure::from_svg(themed(&svg))
+        svg += "</g>\n";
+        let rows: Vec<String> = self.rows.iter().map(Row::description).collect();
+        let size = (width as u32, height as u32);
+        Figure::new(size, svg).described(self.title.clone(), rows.join("\n"))
     }
 }
 
 impl Row {
+    /// The heading and the captions as text, "✗" before those of images that are marked as wrong.
+    fn description(&self) -> String {
+        let captions: Vec<String> = self.tiles.iter().map(Tile::written_caption).collect();
+        format!(
+            "{}: {}",
+            self.heading.replace('\n', " "),
+            captions.join(", ")
+        )
+    }
+
     /// The lines of the heading, for a row whose upper edge is at `top`.
     fn heading_svg(&self, top: usize) -> String {
         let mut svg = String::new();
@@ -141,19 +163,24 @@ impl Tile {
         let frame = self.frame_svg(x, y);
         let centre = x + TILE / 2;
         let below = y + TILE + 15;
-        let cross = if self.verdict == Some(false) {
-            "✗ "
-        } else {
-            ""
-        };
         format!(
             "<image x=\"{x}\" y=\"{y}\" width=\"{TILE}\" height=\"{TILE}\" \
              style=\"image-rendering:pixelated\" \
              href=\"data:image/png;base64,{image}\"/>{frame}\
              <text x=\"{centre}\" y=\"{below}\" font-size=\"11\" text-anchor=\"middle\" \
-             fill=\"#111111\">{cross}{}</text>\n",
-            escape(&self.caption)
+             fill=\"#111111\">{}</text>\n",
+            escape(&self.written_caption())
         )
+    }
+
+    /// The caption, with a cross before it if the tile is marked as wrong.
+    fn written_caption(&self) -> String {
+        let cross = if self.verdict == Some(false) {
+            "✗ "
+        } else {
+            ""
+        };
+        format!("{cross}{}", self.caption)
     }
 
     /// The frame of a marked tile. Right and wrong differ in dash too, not only in colour.
@@ -202,12 +229,14 @@ mod tests {
     #[test]
     fn a_gallery_holds_every_tile_and_escapes_its_captions() {
         let tile = Tile::new(&[9; 784], "a<b");
-        let gallery = Gallery::default()
+        let gallery = Gallery::new("t")
             .row("first", vec![tile.clone(), tile.clone().marked(false)])
             .row("", vec![tile]);
-        let svg = gallery.figure().svg().to_owned();
+        let svg = gallery.figure().svg();
         assert_eq!(svg.matches("<image").count(), 3);
-        assert_eq!(svg.matches("a&lt;b").count(), 3);
-        assert_eq!(svg.matches("✗").count(), 1);
+        // Below the image and in the description.
+        assert_eq!(svg.matches("a&lt;b").count(), 6);
+        assert_eq!(svg.matches("✗").count(), 2);
+        assert!(svg.contains("<title>t</title><desc>first: a&lt;b, ✗ a&lt;b\n: a&lt;b</desc>"));
     }
 }

@@ -88,6 +88,36 @@ impl NumberFormat {
         text
     }
 
+    /// `value` with decimals by its size: none from 100 on (and its digits grouped), one from 10 on,
+    /// three below. Below .001, of which three decimals would show little, as "4,1·10⁻⁵".
+    #[must_use]
+    pub fn by_size(&self, value: f64) -> String {
+        // What rounds to 100 or to 10 counts as such: 99.96 is "100" and not "100,0".
+        let size = value.abs();
+        if !value.is_finite() {
+            value.to_string()
+        } else if size >= 99.95 {
+            self.integer(value.round() as i64)
+        } else if size >= 9.9995 {
+            self.decimal(value, 1)
+        } else if size >= 1e-3 || size == 0.0 {
+            self.decimal(value, 3)
+        } else {
+            self.scientific(value)
+        }
+    }
+
+    /// `value`, not 0, as a number from 1 to 10 times a power of ten: "4,1·10⁻⁵".
+    fn scientific(&self, value: f64) -> String {
+        // Rust writes "4.1e-5", the mantissa rounded and the exponent changed where that rounds up.
+        let text = format!("{value:.1e}");
+        let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+        let mark = self.decimal_mark.to_string();
+        let mantissa = mantissa.replace('.', &mark).replace('-', "−");
+        let raised: String = exponent.chars().map(superscript).collect();
+        format!("{mantissa}·10{raised}")
+    }
+
     /// A share (0 to 1) as a percentage with `places` decimals.
     #[must_use]
     pub fn percent(&self, share: f64, places: usize) -> String {
@@ -106,6 +136,27 @@ pub fn decimal(value: f64, places: usize) -> String {
 #[must_use]
 pub fn short_decimal(value: f64, places: usize) -> String {
     REPORT.short_decimal(value, places)
+}
+
+/// `value` with decimals by its size: "12.345", "45,6", "0,849".
+#[must_use]
+pub fn by_size(value: f64) -> String {
+    REPORT.by_size(value)
+}
+
+/// A character of an exponent, raised.
+fn superscript(character: char) -> char {
+    match character {
+        '-' => '⁻',
+        '1' => '¹',
+        '2' => '²',
+        '3' => '³',
+        // The others follow one another from ⁰ on, but for these three.
+        digit => {
+            let raised = u32::from('⁰') + digit.to_digit(10).unwrap_or_default();
+            char::from_u32(raised).unwrap_or(digit)
+        }
+    }
 }
 
 /// A whole number, its digits in groups of three: "60.000". Four digits stay together: "1000".
@@ -133,6 +184,20 @@ mod tests {
         assert_eq!(integer(1_234_567), "1.234.567");
         assert_eq!(integer(-12_345), "−12.345");
         assert_eq!(percent(0.8554, 1), "85,5\u{a0}%");
+    }
+
+    #[test]
+    fn decimals_go_by_size() {
+        let sizes = [0.0, 1.0, 0.849_7, 9.999_9, 45.64, 99.96, 12_345.6, -0.5];
+        let written = [
+            "0,000", "1,000", "0,850", "10,0", "45,6", "100", "12.346", "−0,500",
+        ];
+        assert_eq!(sizes.map(by_size), written);
+        let small = [1e-3, 4.14e-5, -2e-12, 9.96e-10];
+        assert_eq!(
+            small.map(by_size),
+            ["0,001", "4,1·10⁻⁵", "−2,0·10⁻¹²", "1,0·10⁻⁹"]
+        );
     }
 
     #[test]

@@ -1,15 +1,12 @@
-//! Results as polars frames, and a frame as the HTML table of a notebook.
+//! A polars frame as the HTML table of a notebook.
 
-use polars::prelude::{AnyValue, Column, DataFrame, PolarsResult, df};
+use std::borrow::Borrow;
+
+use polars::prelude::{AnyValue, Column, DataFrame, PolarsResult};
 
 use super::figure::{emit, escape};
-use super::numbers::{decimal, integer};
-use crate::lab::evaluate::{ClassScores, ConfusionMatrix};
-#[cfg(feature = "net")]
-use crate::net::Epoch;
-
-/// How many decimals a float has unless [`Table::decimals`] says otherwise.
-const DECIMALS: usize = 3;
+use super::numbers::{by_size, decimal, integer};
+use crate::lab::evaluate::ConfusionMatrix;
 
 /// A table of results: a [`DataFrame`] and how its numbers are written.
 ///
@@ -19,14 +16,15 @@ const DECIMALS: usize = 3;
 /// use polars::prelude::df;
 ///
 /// let frame = df!["index" => ["Annoy", "HNSW"], "recall" => [0.95, 0.991]]?;
-/// let html = table(&frame).decimals("recall", 2).html();
-/// assert!(html.contains("<th>recall</th>"));
+/// let html = table(frame).decimals("recall", 2).caption("Two graphs").html();
+/// assert!(html.contains("<th scope=\"col\" style=\"text-align:right\">recall</th>"));
 /// assert!(html.contains(">0,95</td>"));
 /// # Ok::<(), polars::prelude::PolarsError>(())
 /// ```
 #[derive(Debug, Clone)]
 pub struct Table {
     frame: DataFrame,
+    caption: Option<String>,
     decimals: Vec<Decimals>,
 }
 
@@ -37,11 +35,14 @@ struct Decimals {
     places: usize,
 }
 
-/// A table out of a frame. Floats have three decimals unless [`Table::decimals`] says otherwise.
+/// A table out of a frame (or a reference to one). Floats have decimals by their size
+/// ([`by_size`]) unless [`Table::decimals`] says otherwise; truth is a tick, its contrary a cross,
+/// and what is missing a dash.
 #[must_use]
-pub fn table(frame: &DataFrame) -> Table {
+pub fn table(frame: impl Borrow<DataFrame>) -> Table {
     Table {
-        frame: frame.clone(),
+        frame: frame.borrow().clone(),
+        caption: None,
         decimals: Vec::new(),
     }
 }
@@ -57,13 +58,24 @@ impl Table {
         self
     }
 
+    /// Says above the table what it shows.
+    #[must_use]
+    pub fn caption(mut self, text: impl Into<String>) -> Self {
+        self.caption = Some(text.into());
+        self
+    }
+
     /// The table as HTML: numbers to the right, all else to the left.
     #[must_use]
     pub fn html(&self) -> String {
         let columns = self.frame.columns();
-        let mut html = String::from("<table>\n<thead><tr>");
+        let mut html = String::from("<table>\n");
+        if let Some(caption) = &self.caption {
+            html += &format!("<caption>{}</caption>\n", escape(caption));
+        }
+        html += "<thead><tr>";
         for column in columns {
-            html += &format!("<th>{}</th>", escape(column.name()));
+            html += &heading(column);
         }
         html += "</tr></thead>\n<tbody>\n";
         for row in 0..self.frame.height() {
@@ -73,9 +85,7 @@ impl Table {
                 // missing value is a `Null` of the frame.
                 let value = column.get(row).unwrap_or(AnyValue::Null);
                 let text = written(&value, self.places(column.name()));
-                // Each cell by its own value: a missing number in a column of numbers is a dash on
-                // the left.
-                let side = if is_number(&value) { "right" } else { "left" };
+                let side = side(column);
                 html += &format!("<td style=\"text-align:{side}\">{}</td>", escape(&text));
             }
             html += "</tr>\n";
@@ -88,49 +98,65 @@ impl Table {
         emit("text/html", &self.html());
     }
 
-    /// The decimals of a column: the last that was said of it counts.
-    fn places(&self, column: &str) -> usize {
+    /// The decimals of a column, if they were said: the last time counts.
+    fn places(&self, column: &str) -> Option<usize> {
         // From the last to the first, so that a later call overrules an earlier one.
         let said = self
             .decimals
             .iter()
             .rev()
             .find(|said| said.column == column);
-        said.map_or(DECIMALS, |said| said.places)
+        said.map(|said| said.places)
     }
 }
 
-/// A value as text, a float with `places` decimals.
-fn written(value: &AnyValue<'_>, places: usize) -> String {
+/// The heading of a column, on the side of its values. A column without a name has an empty cell
+/// and no heading: a reader who hears the table would hear an empty one before each value.
+fn heading(column: &Column) -> String {
+    let name = column.name().trim();
+    if name.is_empty() {
+        return "<td></td>".to_owned();
+    }
+    let side = side(column);
+    format!(
+        "<th scope=\"col\" style=\"text-align:{side}\">{}</th>",
+        escape(name)
+    )
+}
+
+/// Where the values of a column stand.
+fn side(column: &Column) -> &'static str {
+    if column.dtype().is_primitive_numeric() {
+        "right"
+    } else {
+        "left"
+    }
+}
+
+/// A value as text, a float with `places` decimals or by its size.
+fn written(value: &AnyValue<'_>, places: Option<usize>) -> String {
+    if let AnyValue::Float32(_) | AnyValue::Float64(_) = value {
+        let float: f64 = value.extract().unwrap_or(f64::NAN);
+        return match places {
+            None => by_size(float),
+            // Without decimals it is a whole number, and its digits are grouped.
+            Some(0) if float.is_finite() => integer(float.round() as i64),
+            Some(places) => decimal(float, places),
+        };
+    }
+    if value.is_primitive_numeric() {
+        // Whole numbers of every width; 128 bits hold them all.
+        return integer(value.extract::<i128>().unwrap_or_default());
+    }
     match value {
         AnyValue::Null => "–".to_owned(),
-        AnyValue::Float32(value) => decimal(f64::from(*value), places),
-        AnyValue::Float64(value) => decimal(*value, places),
-        AnyValue::UInt8(value) => integer(*value),
-        AnyValue::UInt32(value) => integer(*value),
-        AnyValue::UInt64(value) => integer(*value),
-        AnyValue::Int32(value) => integer(*value),
-        AnyValue::Int64(value) => integer(*value),
+        AnyValue::Boolean(true) => "✓".to_owned(),
+        AnyValue::Boolean(false) => "✗".to_owned(),
         AnyValue::String(text) => (*text).to_owned(),
         AnyValue::StringOwned(text) => text.to_string(),
-        // Any other kind (dates, lists, integers of other sizes) as polars writes it, and on the
-        // left.
+        // Any other kind (dates, lists) as polars writes it.
         other => other.to_string(),
     }
-}
-
-/// Whether a value is of the kinds of number that [`written`] knows.
-fn is_number(value: &AnyValue<'_>) -> bool {
-    matches!(
-        value,
-        AnyValue::Float32(_)
-            | AnyValue::Float64(_)
-            | AnyValue::UInt8(_)
-            | AnyValue::UInt32(_)
-            | AnyValue::UInt64(_)
-            | AnyValue::Int32(_)
-            | AnyValue::Int64(_)
-    )
 }
 
 /// A confusion matrix as a frame: one row per true class, one column per predicted class.
@@ -147,43 +173,10 @@ pub fn confusion(matrix: &ConfusionMatrix, names: &[&str]) -> PolarsResult<DataF
     DataFrame::new(names.len(), columns)
 }
 
-/// The scores of each class as a frame: one row per class.
-///
-/// # Errors
-/// If there is not one name per class.
-pub fn per_class(scores: &[ClassScores], names: &[&str]) -> PolarsResult<DataFrame> {
-    let column = |score: fn(&ClassScores) -> f64| scores.iter().map(score).collect::<Vec<_>>();
-    df![
-        "class" => names,
-        "precision" => column(|scores| scores.precision),
-        "recall" => column(|scores| scores.recall),
-        "f1" => column(|scores| scores.f1),
-        "support" => scores.iter().map(|scores| scores.support).collect::<Vec<_>>(),
-    ]
-}
-
-/// The epochs of a training as a frame: one row per epoch.
-///
-/// # Errors
-/// Never for this data: the columns have the same length and different names. The type is polars'.
-#[cfg(feature = "net")]
-pub fn epochs(history: &[Epoch]) -> PolarsResult<DataFrame> {
-    let column = |figure: fn(&Epoch) -> f64| history.iter().map(figure).collect::<Vec<_>>();
-    df![
-        "epoch" => history.iter().map(|epoch| epoch.epoch as u32).collect::<Vec<_>>(),
-        "learning rate" => column(|epoch| f64::from(epoch.learning_rate)),
-        "loss" => column(|epoch| epoch.loss),
-        "accuracy" => column(|epoch| epoch.train_accuracy),
-        "validation loss" => column(|epoch| epoch.validation_loss),
-        "validation accuracy" => column(|epoch| epoch.validation_accuracy),
-        "seconds" => column(|epoch| epoch.seconds),
-        "images/s" => column(|epoch| epoch.images_per_s),
-    ]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use polars::prelude::df;
 
     #[test]
     fn rows_are_true_classes() {
@@ -193,33 +186,49 @@ mod tests {
             frame,
             df!["class" => ["a", "b"], "a" => [3u32, 0], "b" => [1u32, 2]].unwrap()
         );
-        let frame = per_class(&matrix.class_scores(), &["a", "b"]).unwrap();
-        assert_eq!(
-            frame.column("precision").unwrap().f64().unwrap().get(0),
-            Some(1.0)
-        );
-        assert_eq!(
-            frame.column("recall").unwrap().f64().unwrap().get(0),
-            Some(0.75)
-        );
-        assert!(per_class(&matrix.class_scores(), &["a"]).is_err());
     }
 
     #[test]
-    fn a_table_escapes_text_and_aligns_numbers() {
-        let frame =
-            df!["<k>" => [1u32, 20_000], "accuracy" => [0.5, 0.25], "name" => [Some("a&b"), None]]
-                .unwrap();
-        let html = table(&frame).decimals("accuracy", 2).html();
-        assert!(html.contains("<th>&lt;k&gt;</th>"), "{html}");
+    fn a_table_escapes_text_and_aligns_columns() {
+        let frame = df![
+            "<k>" => [1u32, 20_000],
+            "accuracy" => [Some(0.5), None],
+            "name" => [Some("a&b"), None],
+            "ours" => [true, false],
+        ]
+        .unwrap();
+        let html = table(&frame)
+            .decimals("accuracy", 2)
+            .caption("a < b")
+            .html();
+        assert!(
+            html.starts_with("<table>\n<caption>a &lt; b</caption>"),
+            "{html}"
+        );
+        for (side, text) in [("right", "&lt;k&gt;"), ("left", "name")] {
+            let heading = format!("<th scope=\"col\" style=\"text-align:{side}\">{text}</th>");
+            assert!(html.contains(&heading), "{html}");
+        }
         for (side, text) in [
             ("right", "20.000"),
-            ("right", "0,25"),
+            ("right", "0,50"),
+            ("right", "–"),
             ("left", "a&amp;b"),
             ("left", "–"),
+            ("left", "✓"),
+            ("left", "✗"),
         ] {
             let cell = format!("<td style=\"text-align:{side}\">{text}</td>");
             assert!(html.contains(&cell), "{html}");
         }
+    }
+
+    #[test]
+    fn a_column_without_a_name_has_no_heading() {
+        let html = table(df!["" => ["a"], "b" => [0.25f32]].unwrap()).html();
+        assert_eq!(html.matches("<th ").count(), 1, "{html}");
+        assert!(html.contains("<td></td><th "), "{html}");
+        assert!(html.contains(">0,250</td>"), "{html}");
+        assert!(!html.contains("<caption>"), "{html}");
     }
 }

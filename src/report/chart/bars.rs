@@ -3,28 +3,34 @@
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, VPos};
 
+use polars::prelude::DataFrame;
+
 use super::{Area, ChartError, GRID, INK, PALETTE};
-use super::{extent, longest, text_style, titled, write_text};
+use super::{drawn, extent, longest, text_style, titled, write_text};
+use crate::report::figure::Figure;
+use crate::report::frame::{numbers, texts};
+use crate::report::numbers::by_size;
 
 /// Horizontal bars, top to bottom.
 ///
 /// # Examples
 /// ```
-/// use fashion_knn::report::chart::{BarChart, svg};
+/// use fashion_knn::report::chart::BarChart;
+/// use polars::prelude::df;
 ///
-/// let chart = BarChart::new("Queries per second (logarithmic)")
+/// let speeds = df!["name" => ["brute force", "HNSW"], "qps" => [2_500.0, 40_000.0]]?;
+/// let figure = BarChart::of("Queries per second (logarithmic)", &speeds, "name", "qps")?
 ///     .log()
-///     .bar("brute force", 2_500.0, "2,500")
-///     .bar("HNSW", 40_000.0, "40,000");
-/// let figure = svg((820, chart.height()), |area| chart.draw(area))?;
+///     .figure()?;
 /// assert!(figure.svg().contains("HNSW"));
-/// # Ok::<(), fashion_knn::report::chart::ChartError>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct BarChart {
     title: String,
     log: bool,
     bars: Vec<Bar>,
+    size: Option<(u32, u32)>,
 }
 
 /// A bar: its name on the left, its value written as `label` on the right.
@@ -43,7 +49,28 @@ impl BarChart {
             title: title.into(),
             log: false,
             bars: Vec::new(),
+            size: None,
         }
+    }
+
+    /// A bar for each row of a frame: its name, and its value, which is written by its size. Rows
+    /// without a value are left out.
+    ///
+    /// # Errors
+    /// If a column is missing, or `value` holds no numbers.
+    pub fn of(
+        title: impl Into<String>,
+        frame: &DataFrame,
+        name: &str,
+        value: &str,
+    ) -> Result<Self, ChartError> {
+        let mut chart = Self::new(title);
+        for (name, value) in texts(frame, name)?.into_iter().zip(numbers(frame, value)?) {
+            if let Some(value) = value {
+                chart = chart.bar(name, value, by_size(value));
+            }
+        }
+        Ok(chart)
     }
 
     /// Adds a bar of length `value`, which is written as `label`.
@@ -65,19 +92,31 @@ impl BarChart {
         self
     }
 
-    /// The height in pixels that suits the number of bars.
+    /// Sets the width and the height in pixels. Unless it is told, the chart is 820 wide and as high
+    /// as its bars need.
     #[must_use]
-    pub fn height(&self) -> u32 {
-        // 34 pixels for the title, 16 around the bars, 30 a bar.
-        50 + 30 * self.bars.len() as u32
+    pub fn size(mut self, width: u32, height: u32) -> Self {
+        self.size = Some((width, height));
+        self
     }
 
-    /// Draws the chart over the whole area.
+    /// The chart as a figure.
     ///
     /// # Errors
     /// If there is no bar, a value that cannot be drawn (not finite, negative, or 0 where lengths
     /// are logarithmic), or the backend fails.
-    pub fn draw<DB: DrawingBackend>(&self, area: &Area<DB>) -> Result<(), ChartError> {
+    pub fn figure(&self) -> Result<Figure, ChartError> {
+        // 34 pixels for the title, 16 around the bars, 30 a bar.
+        let height = 50 + 30 * self.bars.len() as u32;
+        let figure = drawn(self.size.unwrap_or((820, height)), |area| self.draw(area))?;
+        let bars = self
+            .bars
+            .iter()
+            .map(|bar| format!("{}: {}", bar.name, bar.label));
+        Ok(figure.described(&self.title, bars.collect::<Vec<_>>().join("\n")))
+    }
+
+    fn draw<DB: DrawingBackend>(&self, area: &Area<DB>) -> Result<(), ChartError> {
         self.check()?;
         let body = titled(area, &self.title)?;
         let (width, height) = (body.dim_in_pixel().0 as i32, body.dim_in_pixel().1 as i32);
@@ -184,33 +223,36 @@ impl Scale {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::chart::svg;
+    use crate::report::chart::number;
 
     #[test]
     fn bars_are_as_long_as_their_values() {
         let chart = BarChart::new("t").bar("a", 10.0, "10").bar("b", 5.0, "5");
-        let figure = svg((500, chart.height()), |area| chart.draw(area)).unwrap();
-        let bars = figure
-            .svg()
+        let svg = chart.figure().unwrap().svg();
+        let bars = svg
             .lines()
             .filter(|line| line.contains("<rect") && line.contains("#0072B2"));
-        let width = |line: &str| {
-            line.split("width=\"")
-                .nth(1)
-                .unwrap()
-                .split('"')
-                .next()
-                .unwrap()
-                .parse::<f64>()
-                .unwrap()
-        };
-        let widths: Vec<f64> = bars.map(width).collect();
+        let widths: Vec<f64> = bars.map(|bar| number(bar, " width")).collect();
         assert_eq!(widths.len(), 2);
         assert!((widths[0] / widths[1] - 2.0).abs() < 0.02, "{widths:?}");
+        assert!(
+            svg.contains("<title>t</title><desc>a: 10\nb: 5</desc>"),
+            "{svg}"
+        );
         let zero = BarChart::new("t").log().bar("a", 0.0, "0");
-        assert!(matches!(
-            svg((500, 80), |area| zero.draw(area)),
-            Err(ChartError::Value { .. })
-        ));
+        assert!(matches!(zero.figure(), Err(ChartError::Value { .. })));
+    }
+
+    #[test]
+    fn a_frame_gives_a_bar_a_row() {
+        let frame = polars::prelude::df![
+            "name" => ["a", "b", "c"],
+            "qps" => [Some(12_345.6), None, Some(0.5)],
+        ];
+        let chart = BarChart::of("t", &frame.unwrap(), "name", "qps").unwrap();
+        let expected = BarChart::new("t")
+            .bar("a", 12_345.6, "12.346")
+            .bar("c", 0.5, "0,500");
+        assert_eq!(chart, expected);
     }
 }

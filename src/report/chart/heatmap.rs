@@ -4,7 +4,9 @@ use ndarray::Array2;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, VPos};
 
-use super::{Area, ChartError, INK, PALE_INK, PALETTE, longest, text_style, titled, write_text};
+use super::{Area, ChartError, INK, PALE_INK, PALETTE};
+use super::{drawn, longest, text_style, titled, write_text};
+use crate::report::figure::Figure;
 use crate::report::numbers::integer;
 
 /// A square matrix of counts.
@@ -14,13 +16,12 @@ use crate::report::numbers::integer;
 ///
 /// # Examples
 /// ```
-/// use fashion_knn::report::chart::{Heatmap, svg};
+/// use fashion_knn::report::chart::Heatmap;
 ///
 /// let counts = ndarray::array![[950, 50], [30, 970]];
 /// let chart = Heatmap::new("Confusion", &["shirt", "coat"], &counts)
 ///     .labels("true class ↓", "predicted class →");
-/// let figure = svg((400, 300), |area| chart.draw(area))?;
-/// assert!(figure.svg().contains("950"));
+/// assert!(chart.figure()?.svg().contains("950"));
 /// # Ok::<(), fashion_knn::report::chart::ChartError>(())
 /// ```
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +31,7 @@ pub struct Heatmap {
     column_label: String,
     names: Vec<String>,
     counts: Array2<u32>,
+    size: (u32, u32),
 }
 
 /// Where the cells are, in pixels: `left` and `top` of the first, `width` and `height` of each.
@@ -54,7 +56,7 @@ impl Grid {
 }
 
 impl Heatmap {
-    /// A matrix whose rows and columns have `names`.
+    /// A matrix whose rows and columns have `names`, of 720 × 560 pixels.
     #[must_use]
     pub fn new(title: impl Into<String>, names: &[&str], counts: &Array2<u32>) -> Self {
         Self {
@@ -63,6 +65,7 @@ impl Heatmap {
             column_label: String::new(),
             names: names.iter().map(|&name| name.to_owned()).collect(),
             counts: counts.clone(),
+            size: (720, 560),
         }
     }
 
@@ -74,11 +77,33 @@ impl Heatmap {
         self
     }
 
-    /// Draws the matrix over the whole area.
+    /// Sets the width and the height in pixels.
+    #[must_use]
+    pub fn size(mut self, width: u32, height: u32) -> Self {
+        self.size = (width, height);
+        self
+    }
+
+    /// The matrix as a figure.
     ///
     /// # Errors
     /// If there is no cell, or the backend fails.
-    pub fn draw<DB: DrawingBackend>(&self, area: &Area<DB>) -> Result<(), ChartError> {
+    pub fn figure(&self) -> Result<Figure, ChartError> {
+        let figure = drawn(self.size, |area| self.draw(area))?;
+        Ok(figure.described(&self.title, self.description()))
+    }
+
+    /// What the rows and columns are, and the counts of each row.
+    fn description(&self) -> String {
+        let mut lines = vec![format!("{} {}", self.row_label, self.column_label)];
+        for (name, counts) in self.names.iter().zip(self.counts.rows()) {
+            let counts: Vec<String> = counts.iter().map(|&count| integer(count)).collect();
+            lines.push(format!("{name}: {}", counts.join(" ")));
+        }
+        lines.join("\n")
+    }
+
+    fn draw<DB: DrawingBackend>(&self, area: &Area<DB>) -> Result<(), ChartError> {
         let (rows, columns) = self.counts.dim();
         if rows == 0 || columns == 0 {
             return Err(ChartError::Empty {
@@ -180,18 +205,16 @@ impl Heatmap {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::chart::svg;
 
     #[test]
     fn every_count_is_written() {
         let counts = ndarray::array![[950, 12], [34, 12_345]];
         let chart = Heatmap::new("t", &["one", "two"], &counts).labels("true", "predicted");
-        let figure = svg((400, 300), |area| chart.draw(area)).unwrap();
+        let svg = chart.size(400, 300).figure().unwrap().svg();
         for text in ["950", "12", "34", "12.345", "true", "predicted", "two"] {
-            assert!(
-                figure.svg().lines().any(|line| line.trim() == text),
-                "{text}"
-            );
+            assert!(svg.lines().any(|line| line.trim() == text), "{text}");
         }
+        let words = "<desc>true predicted\none: 950 12\ntwo: 34 12.345</desc>";
+        assert!(svg.contains(words), "{svg}");
     }
 }

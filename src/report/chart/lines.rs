@@ -1,16 +1,17 @@
-//! [`LineChart`]: one or more curves over two axes, each linear or logarithmic.
+//! [`LineChart`]: one or more curves over two axes, with what is known of their doubt.
 
-use std::ops::Range;
-
-use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged};
-use plotters::coord::types::RangedCoordf64;
 use plotters::element::DashedPathElement;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, VPos};
+use polars::prelude::DataFrame;
 
+use super::axis::{Axis, Scale, can_hold};
+use super::marks::{draw_line, draw_marker};
 use super::{Area, CHARACTER, ChartError, GRID, INK, PALE_INK, PALETTE};
-use super::{extent, longest, text_style, titled, write_text};
-use crate::report::numbers::{integer, short_decimal};
+use super::{drawn, extent, longest, text_style, titled, write_text};
+use crate::report::figure::Figure;
+use crate::report::frame::{numbers, texts, truths};
+use crate::report::numbers::by_size;
 
 /// A named curve: points (x, y) in the order in which they are joined.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,6 +32,21 @@ impl Series {
         }
     }
 
+    /// A curve through the rows of a frame, in their order. Rows without one of the values are left
+    /// out.
+    ///
+    /// # Errors
+    /// If a column is missing or holds no numbers.
+    pub fn of(
+        name: impl Into<String>,
+        frame: &DataFrame,
+        x: &str,
+        y: &str,
+    ) -> Result<Self, ChartError> {
+        let pairs = numbers(frame, x)?.into_iter().zip(numbers(frame, y)?);
+        Ok(Self::new(name, pairs.filter_map(|(x, y)| Some((x?, y?)))))
+    }
+
     /// The same, dashed.
     #[must_use]
     pub fn dashed(mut self) -> Self {
@@ -43,41 +59,84 @@ impl Series {
 ///
 /// # Examples
 /// ```
-/// use fashion_knn::report::chart::{LineChart, Series, svg};
+/// use fashion_knn::report::chart::{LineChart, Series};
+/// use polars::prelude::df;
 ///
-/// let chart = LineChart::new("Recall and speed", "recall", "queries/s")
+/// let measured = df![
+///     "name" => ["HNSW", "HNSW", "hnswlib"],
+///     "ours" => [true, true, false],
+///     "recall" => [0.9, 0.99, 0.95],
+///     "qps" => [20_000.0, 6_000.0, 9_000.0],
+/// ]?;
+/// let figure = LineChart::new("Recall and speed", "recall", "queries/s")
 ///     .log_y()
-///     .with(Series::new("HNSW", [(0.9, 20_000.0), (0.99, 6_000.0)]))
-///     .with(Series::new("brute force", [(1.0, 2_500.0)]).dashed());
-/// let figure = svg((820, 480), |area| chart.draw(area))?;
+///     .recall_axis()
+///     .curves(&measured, "name", "recall", "qps")?
+///     .with(Series::new("brute force", [(1.0, 2_500.0)]))
+///     .figure()?;
 /// assert!(figure.svg().contains("HNSW"));
-/// # Ok::<(), fashion_knn::report::chart::ChartError>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct LineChart {
     title: String,
-    x_label: String,
-    y_label: String,
-    log_x: bool,
-    log_y: bool,
+    x: Labelled,
+    y: Labelled,
     series: Vec<Series>,
+    bands: Vec<Range>,
+    errors: Vec<Range>,
+    diagonal: bool,
+    size: (u32, u32),
 }
 
+/// An axis' name and scale.
+#[derive(Debug, Clone, PartialEq)]
+struct Labelled {
+    label: String,
+    scale: Scale,
+}
+
+/// How far values may lie from a curve: at each x, from `low` to `high`.
+#[derive(Debug, Clone, PartialEq)]
+struct Range {
+    /// The name of the curve.
+    name: String,
+    /// In the order in which a band joins them.
+    spans: Vec<Span>,
+}
+
+/// From `low` to `high` at `x`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Span {
+    x: f64,
+    low: f64,
+    high: f64,
+}
+
+/// A curve of more points than this has no markers: they would cover it.
+const MARKED: usize = 60;
+
 impl LineChart {
-    /// A chart without curves.
+    /// A chart without curves, of 820 × 460 pixels.
     #[must_use]
     pub fn new(
         title: impl Into<String>,
         x_label: impl Into<String>,
         y_label: impl Into<String>,
     ) -> Self {
+        let axis = |label: String| Labelled {
+            label,
+            scale: Scale::Linear,
+        };
         Self {
             title: title.into(),
-            x_label: x_label.into(),
-            y_label: y_label.into(),
-            log_x: false,
-            log_y: false,
+            x: axis(x_label.into()),
+            y: axis(y_label.into()),
             series: Vec::new(),
+            bands: Vec::new(),
+            errors: Vec::new(),
+            diagonal: false,
+            size: (820, 460),
         }
     }
 
@@ -88,86 +147,198 @@ impl LineChart {
         self
     }
 
+    /// Adds a curve for each value of the column `name`, in the order in which the values appear,
+    /// through its rows in their order. A curve is dashed where the frame has a column `ours` and
+    /// it says no.
+    ///
+    /// # Errors
+    /// If a column is missing, or `x` or `y` holds no numbers.
+    pub fn curves(
+        mut self,
+        frame: &DataFrame,
+        name: &str,
+        x: &str,
+        y: &str,
+    ) -> Result<Self, ChartError> {
+        let names = texts(frame, name)?;
+        let ours = truths(frame, "ours")?;
+        let (x, y) = (numbers(frame, x)?, numbers(frame, y)?);
+        let first = self.series.len();
+        for (row, name) in names.into_iter().enumerate() {
+            let (Some(x), Some(y)) = (x[row], y[row]) else {
+                continue;
+            };
+            let known = self.series[first..]
+                .iter_mut()
+                .find(|series| series.name == name);
+            if let Some(series) = known {
+                series.points.push((x, y));
+            } else {
+                let mut series = Series::new(name, [(x, y)]);
+                series.dashed = ours.as_ref().is_some_and(|ours| !ours[row]);
+                self.series.push(series);
+            }
+        }
+        Ok(self)
+    }
+
+    /// Lays a band over the chart for each value of the column `name`: at each `x` from `low` to
+    /// `high`, in the colour of the curve of that name.
+    ///
+    /// # Errors
+    /// As [`Self::curves`].
+    pub fn bands(
+        mut self,
+        frame: &DataFrame,
+        name: &str,
+        x: &str,
+        low: &str,
+        high: &str,
+    ) -> Result<Self, ChartError> {
+        self.bands.extend(ranges(frame, name, [x, low, high])?);
+        Ok(self)
+    }
+
+    /// Draws a bar with two ends at each `x` from `low` to `high`, in the colour of the curve that
+    /// the column `name` tells.
+    ///
+    /// # Errors
+    /// As [`Self::curves`].
+    pub fn errors(
+        mut self,
+        frame: &DataFrame,
+        name: &str,
+        x: &str,
+        low: &str,
+        high: &str,
+    ) -> Result<Self, ChartError> {
+        self.errors.extend(ranges(frame, name, [x, low, high])?);
+        Ok(self)
+    }
+
     /// Makes the x axis logarithmic.
     #[must_use]
     pub fn log_x(mut self) -> Self {
-        self.log_x = true;
+        self.x.scale = Scale::Log;
         self
     }
 
     /// Makes the y axis logarithmic.
     #[must_use]
     pub fn log_y(mut self) -> Self {
-        self.log_y = true;
+        self.y.scale = Scale::Log;
         self
     }
 
-    /// Draws the chart over the whole area.
+    /// Makes the x axis one of recall: .9, .99, .999 and .9999 stand evenly, by −log₁₀(1 − recall).
+    /// A recall of 1 stands at the end, behind a dashed line.
+    #[must_use]
+    pub fn recall_axis(mut self) -> Self {
+        self.x.scale = Scale::Recall;
+        self
+    }
+
+    /// Lets both axes go from 0 to 1, as of shares, and draws the line on which they are equal.
+    #[must_use]
+    pub fn diagonal(mut self) -> Self {
+        self.diagonal = true;
+        self
+    }
+
+    /// Sets the width and the height in pixels.
+    #[must_use]
+    pub fn size(mut self, width: u32, height: u32) -> Self {
+        self.size = (width, height);
+        self
+    }
+
+    /// The chart as a figure.
     ///
     /// # Errors
     /// If there is no point, a value that its axis cannot hold, or the backend fails.
-    pub fn draw<DB: DrawingBackend>(&self, area: &Area<DB>) -> Result<(), ChartError> {
+    pub fn figure(&self) -> Result<Figure, ChartError> {
+        let figure = drawn(self.size, |area| self.draw(area))?;
+        Ok(figure.described(&self.title, self.description()))
+    }
+
+    /// The axes' names, and from where to where each curve goes on both.
+    fn description(&self) -> String {
+        let mut lines = vec![format!("x: {}; y: {}", self.x.label, self.y.label)];
+        for series in &self.series {
+            let written = |values: (f64, f64)| match values {
+                (low, high) if low == high => by_size(low),
+                (low, high) => format!("{} – {}", by_size(low), by_size(high)),
+            };
+            let x = written(extent(series.points.iter().map(|point| point.0)));
+            let y = written(extent(series.points.iter().map(|point| point.1)));
+            lines.push(format!("{}: x {x}, y {y}", series.name));
+        }
+        lines.join("\n")
+    }
+
+    fn draw<DB: DrawingBackend>(&self, area: &Area<DB>) -> Result<(), ChartError> {
         // Both axes are made before anything is drawn, so that a chart with a bad value draws
         // nothing.
-        let points = || self.series.iter().flat_map(|series| &series.points);
-        let x = self.axis(points().map(|point| point.0), self.log_x)?;
-        let y = self.axis(points().map(|point| point.1), self.log_y)?;
+        let axes = Axes {
+            x: self.axis(self.x.scale, &self.all_x())?,
+            y: self.axis(self.y.scale, &self.all_y())?,
+        };
         let body = titled(area, &self.title)?;
         let names = self.series.iter().map(|series| series.name.as_str());
         // A line of the legend has its name from pixel 34 on (`draw_legend`): 40 leave 6 behind it.
-        let legend_width = 40 + CHARACTER * longest(names);
+        // A single curve without a name needs no legend.
+        let longest = longest(names);
+        let legend_width = if longest == 0 {
+            0
+        } else {
+            40 + CHARACTER * longest
+        };
         let (plot, legend) = body.split_horizontally(body.dim_in_pixel().0 as i32 - legend_width);
-        self.draw_plot(&plot, x, y)?;
+        self.draw_plot(&plot, axes)?;
         self.draw_legend(&legend)
     }
 
-    /// An axis over these values and a little more.
-    fn axis(
-        &self,
-        values: impl Iterator<Item = f64> + Clone,
-        log: bool,
-    ) -> Result<Axis, ChartError> {
-        for value in values.clone() {
-            // The mapping would make infinity or NaN of these, and the cast to a pixel would place
-            // them somewhere, in silence.
-            if !value.is_finite() || (log && value <= 0.0) {
-                return Err(ChartError::Value {
-                    title: self.title.clone(),
-                    value: value.to_string(),
-                });
-            }
+    /// Every x of the chart.
+    fn all_x(&self) -> Vec<f64> {
+        let ranges = self.bands.iter().chain(&self.errors);
+        let of_ranges = ranges.flat_map(|range| &range.spans).map(|span| span.x);
+        let of_series = self.series.iter().flat_map(|series| &series.points);
+        of_series.map(|point| point.0).chain(of_ranges).collect()
+    }
+
+    /// Every y of the chart.
+    fn all_y(&self) -> Vec<f64> {
+        let ranges = self.bands.iter().chain(&self.errors);
+        let of_ranges = ranges
+            .flat_map(|range| &range.spans)
+            .flat_map(|span| [span.low, span.high]);
+        let of_series = self.series.iter().flat_map(|series| &series.points);
+        of_series.map(|point| point.1).chain(of_ranges).collect()
+    }
+
+    /// An axis over these values.
+    fn axis(&self, scale: Scale, values: &[f64]) -> Result<Axis, ChartError> {
+        // The mapping would make infinity or NaN of some values, and the cast to a pixel would
+        // place them somewhere, in silence.
+        if let Some(value) = values.iter().find(|&&value| !can_hold(scale, value)) {
+            return Err(ChartError::Value {
+                title: self.title.clone(),
+                value: value.to_string(),
+            });
         }
-        let (low, high) = extent(values);
-        // `extent` gives (∞, −∞) of no values.
-        if low > high {
+        if values.is_empty() {
             return Err(ChartError::Empty {
                 title: self.title.clone(),
             });
         }
-        if log {
-            // On a logarithmic axis equal lengths are equal ratios: the margin is a factor of 1.15
-            // at each end, and keeps `low` above 0. It also gives a single value a length.
-            let range = low / 1.15..high * 1.15;
-            return Ok(Axis { range, log });
+        if self.diagonal {
+            return Ok(Axis::of_shares());
         }
-        // 5 % of the range at each end, so that no marker lies on the frame. A single value has no
-        // range: without a margin of its own the mapping would divide by 0.
-        let margin = if high > low {
-            0.05 * (high - low)
-        } else {
-            0.5 * high.abs().max(1.0)
-        };
-        let range = low - margin..high + margin;
-        Ok(Axis { range, log })
+        Ok(Axis::over(scale, values.iter().copied()))
     }
 
-    /// The axes with their grid, and the curves.
-    fn draw_plot<DB: DrawingBackend>(
-        &self,
-        area: &Area<DB>,
-        x: Axis,
-        y: Axis,
-    ) -> Result<(), ChartError> {
+    /// The axes with their grid, and all that stands between them.
+    fn draw_plot<DB: DrawingBackend>(&self, area: &Area<DB>, axes: Axes) -> Result<(), ChartError> {
         // Pixels: 42 below hold the ticks' labels and the axis' name, 66 on the left hold the
         // longer labels of the y axis and its name. 14 on the right leave room for the last label
         // of the x axis, which is centred on its tick.
@@ -176,7 +347,7 @@ impl LineChart {
             .margin_right(14)
             .x_label_area_size(42)
             .y_label_area_size(66)
-            .build_cartesian_2d(x, y)?;
+            .build_cartesian_2d(axes.x.clone(), axes.y.clone())?;
         // Grid lines stand at the labelled ticks (bold) alone; the light ones between are not
         // drawn.
         chart
@@ -184,32 +355,76 @@ impl LineChart {
             .light_line_style(TRANSPARENT)
             .bold_line_style(GRID)
             .axis_style(PALE_INK)
-            .x_desc(&self.x_label)
-            .y_desc(&self.y_label)
-            .x_label_formatter(&|value| tick(*value))
-            .y_label_formatter(&|value| tick(*value))
+            .x_desc(&self.x.label)
+            .y_desc(&self.y.label)
+            .x_label_formatter(&|value| axes.x.label(*value))
+            .y_label_formatter(&|value| axes.y.label(*value))
             .label_style(text_style(13, INK, HPos::Left, VPos::Top))
             .axis_desc_style(text_style(13, INK, HPos::Left, VPos::Top))
             .x_labels(9)
             .y_labels(8)
             .draw()?;
-        let plane = chart.plotting_area();
         // The curves are drawn in pixels, not by plotters' series: the markers have one size at any
-        // scale, and the legend draws them by the same functions. The plane maps to pixels of the
+        // scale, and the legend draws them by the same functions. The plot knows its pixels in the
         // whole figure, but the area draws in pixels of its own, which begin at its corner.
+        let (x, y) = chart.plotting_area().get_pixel_range();
         let origin = area.get_base_pixel();
+        let plot = Plot {
+            axes,
+            left: f64::from(x.start - origin.0),
+            width: f64::from(x.end - x.start),
+            top: f64::from(y.start - origin.1),
+            height: f64::from(y.end - y.start),
+        };
+        self.draw_marks(area, &plot)
+    }
+
+    /// What stands between the axes, from back to front.
+    fn draw_marks<DB: DrawingBackend>(
+        &self,
+        area: &Area<DB>,
+        plot: &Plot,
+    ) -> Result<(), ChartError> {
+        if let Some(gap) = plot.axes.x.gap() {
+            let x = (plot.left + gap * plot.width).round() as i32;
+            let (top, bottom) = (plot.top as i32, (plot.top + plot.height) as i32);
+            let style = PALE_INK.stroke_width(1);
+            area.draw(&DashedPathElement::new(
+                [(x, top), (x, bottom)].into_iter(),
+                2,
+                4,
+                style,
+            ))?;
+        }
+        if self.diagonal {
+            let ends = [plot.pixel((0.0, 0.0)), plot.pixel((1.0, 1.0))];
+            let style = PALE_INK.stroke_width(1);
+            area.draw(&DashedPathElement::new(ends.into_iter(), 6, 4, style))?;
+        }
+        for range in &self.bands {
+            draw_band(area, plot, range, self.place_of(&range.name))?;
+        }
+        for range in &self.errors {
+            draw_errors(area, plot, range, self.place_of(&range.name))?;
+        }
         for (at, series) in self.series.iter().enumerate() {
-            let mut pixels = Vec::with_capacity(series.points.len());
-            for point in &series.points {
-                let (x, y) = plane.map_coordinate(point);
-                pixels.push((x - origin.0, y - origin.1));
-            }
+            let points = series.points.iter();
+            let pixels: Vec<(i32, i32)> = points.map(|&point| plot.pixel(point)).collect();
             draw_line(area, &pixels, at, series.dashed)?;
-            for &pixel in &pixels {
-                draw_marker(area, at, pixel)?;
+            if pixels.len() <= MARKED {
+                for &pixel in &pixels {
+                    draw_marker(area, at, pixel)?;
+                }
             }
         }
         Ok(())
+    }
+
+    /// The number of the curve with this name, on which its colour depends; that of the next curve
+    /// if there is none.
+    fn place_of(&self, name: &str) -> usize {
+        let place = self.series.iter().position(|series| series.name == name);
+        place.unwrap_or(self.series.len())
     }
 
     /// A line with its marker and its name for each series.
@@ -220,6 +435,9 @@ impl LineChart {
         let height = legend.dim_in_pixel().1 as i32;
         let step = (height / (self.series.len() as i32 + 1)).min(22);
         for (at, series) in self.series.iter().enumerate() {
+            if series.name.is_empty() {
+                continue;
+            }
             // The line goes from 4 to 28 with the marker in its middle; the name follows.
             let y = step * (at as i32 + 1);
             draw_line(legend, &[(4, y), (28, y)], at, series.dashed)?;
@@ -230,178 +448,198 @@ impl LineChart {
     }
 }
 
-/// A tick's label, as short as it can be.
-fn tick(value: f64) -> String {
-    if value.abs() >= 1_000.0 {
-        integer(value.round() as i64)
-    } else {
-        short_decimal(value, 4)
+/// The ranges of a frame, one for each value of the column `name`.
+fn ranges(
+    frame: &DataFrame,
+    name: &str,
+    [x, low, high]: [&str; 3],
+) -> Result<Vec<Range>, ChartError> {
+    let names = texts(frame, name)?;
+    let (x, low, high) = (
+        numbers(frame, x)?,
+        numbers(frame, low)?,
+        numbers(frame, high)?,
+    );
+    let mut ranges: Vec<Range> = Vec::new();
+    for (row, name) in names.into_iter().enumerate() {
+        let (Some(x), Some(low), Some(high)) = (x[row], low[row], high[row]) else {
+            continue;
+        };
+        let span = Span { x, low, high };
+        match ranges.iter_mut().find(|range| range.name == name) {
+            Some(range) => range.spans.push(span),
+            None => ranges.push(Range {
+                name,
+                spans: vec![span],
+            }),
+        }
+    }
+    Ok(ranges)
+}
+
+/// Both axes of a chart.
+struct Axes {
+    x: Axis,
+    y: Axis,
+}
+
+/// Where the axes lie in an area, in pixels.
+struct Plot {
+    axes: Axes,
+    left: f64,
+    width: f64,
+    top: f64,
+    height: f64,
+}
+
+impl Plot {
+    /// The pixel of a point. Pixels count downwards, the y axis upwards.
+    fn pixel(&self, (x, y): (f64, f64)) -> (i32, i32) {
+        let right = self.left + self.axes.x.share(x) * self.width;
+        let down = self.top + (1.0 - self.axes.y.share(y)) * self.height;
+        (right.round() as i32, down.round() as i32)
     }
 }
 
-/// The line of series `at` through pixels.
-fn draw_line<DB: DrawingBackend>(
+/// A band in the colour of curve `at`: along the low ends to the right, back along the high ones.
+fn draw_band<DB: DrawingBackend>(
     area: &Area<DB>,
-    pixels: &[(i32, i32)],
+    plot: &Plot,
+    range: &Range,
     at: usize,
-    dashed: bool,
 ) -> Result<(), ChartError> {
-    let style = PALETTE[at % PALETTE.len()].stroke_width(2);
-    if dashed {
-        // 6 pixels of dash and 4 of gap, as in the interactive charts.
-        area.draw(&DashedPathElement::new(pixels.iter().copied(), 6, 4, style))?;
-    } else {
-        area.draw(&PathElement::new(pixels, style))?;
-    }
+    let low = range
+        .spans
+        .iter()
+        .map(|span| plot.pixel((span.x, span.low)));
+    let high = range
+        .spans
+        .iter()
+        .map(|span| plot.pixel((span.x, span.high)));
+    let outline: Vec<(i32, i32)> = low.chain(high.rev()).collect();
+    area.draw(&Polygon::new(outline, PALETTE[at % PALETTE.len()].mix(0.2)))?;
     Ok(())
 }
 
-/// The outlines of the markers, corners within about 5 pixels of the centre: circle, square,
-/// triangle up, diamond, triangle down, cross, hourglass, bow tie. The circle has no corners, and
-/// `draw_marker` draws it. The interactive charts have the same in the same order (`SHAPES`).
-const MARKERS: [&[(i32, i32)]; 8] = [
-    &[],
-    &[(-4, -4), (4, -4), (4, 4), (-4, 4)],
-    &[(0, -5), (5, 4), (-5, 4)],
-    &[(0, -6), (5, 0), (0, 6), (-5, 0)],
-    &[(0, 5), (5, -4), (-5, -4)],
-    &[
-        (-2, -5),
-        (2, -5),
-        (2, -2),
-        (5, -2),
-        (5, 2),
-        (2, 2),
-        (2, 5),
-        (-2, 5),
-        (-2, 2),
-        (-5, 2),
-        (-5, -2),
-        (-2, -2),
-    ],
-    &[(-5, -5), (5, -5), (-5, 5), (5, 5)],
-    &[(-5, -5), (-5, 5), (5, -5), (5, 5)],
-];
-
-/// The marker of series `at`, centred on a pixel: a shape of [`MARKERS`], hollow when all have been
-/// used once.
-fn draw_marker<DB: DrawingBackend>(
+/// Upright bars with an end of 8 pixels above and below, in the colour of curve `at`.
+fn draw_errors<DB: DrawingBackend>(
     area: &Area<DB>,
+    plot: &Plot,
+    range: &Range,
     at: usize,
-    (x, y): (i32, i32),
 ) -> Result<(), ChartError> {
-    let color = PALETTE[at % PALETTE.len()];
-    // 8 markers and 7 colours have no common divisor, so a pair of both comes back only after 56
-    // series; hollow markers help those who do not see the colours.
-    let hollow = at / MARKERS.len() % 2 == 1;
-    let corners = MARKERS[at % MARKERS.len()];
-    let Some(first) = corners.first() else {
-        let style = if hollow {
-            color.stroke_width(2)
-        } else {
-            color.filled()
-        };
-        area.draw(&Circle::new((x, y), 4, style))?;
-        return Ok(());
-    };
-    // The outline comes back to its first corner: a path, which draws the hollow ones, is not
-    // closed by itself.
-    let closed = corners.iter().chain([first]);
-    let outline: Vec<_> = closed.map(|corner| (x + corner.0, y + corner.1)).collect();
-    if hollow {
-        area.draw(&PathElement::new(outline, color.stroke_width(2)))?;
-    } else {
-        area.draw(&Polygon::new(outline, color.filled()))?;
+    let style = PALETTE[at % PALETTE.len()].stroke_width(1);
+    for span in &range.spans {
+        let (x, low) = plot.pixel((span.x, span.low));
+        let (_, high) = plot.pixel((span.x, span.high));
+        area.draw(&PathElement::new([(x, low), (x, high)], style))?;
+        for end in [low, high] {
+            area.draw(&PathElement::new([(x - 4, end), (x + 4, end)], style))?;
+        }
     }
     Ok(())
-}
-
-/// A linear or logarithmic axis. The logarithmic one has its ticks at 1, 2 and 5 of each decade, or
-/// at the decades alone where there are many.
-#[derive(Debug, Clone)]
-struct Axis {
-    range: Range<f64>,
-    log: bool,
-}
-
-impl Ranged for Axis {
-    type FormatOption = DefaultFormatting;
-    type ValueType = f64;
-
-    fn map(&self, value: &f64, limit: (i32, i32)) -> i32 {
-        // `share` is how far along the axis the value lies, from 0 to 1. `limit` holds the pixels
-        // of the two ends. Pixels count downwards, so on the y axis the first of them is the
-        // greater one, and the same formula turns the axis round.
-        let Range { start, end } = self.range;
-        let share = if self.log {
-            (value / start).ln() / (end / start).ln()
-        } else {
-            (value - start) / (end - start)
-        };
-        limit.0 + (share * f64::from(limit.1 - limit.0)).round() as i32
-    }
-
-    fn key_points<Hint: KeyPointHint>(&self, hint: Hint) -> Vec<f64> {
-        if !self.log {
-            return RangedCoordf64::from(self.range.clone()).key_points(hint);
-        }
-        // The decades that the range touches: from the power of ten at or below its start to the
-        // one at or above its end. Of more than 4, each has one tick, or the labels would overlap.
-        let low = self.range.start.log10().floor() as i32;
-        let high = self.range.end.log10().ceil() as i32;
-        let steps: &[f64] = if high - low > 4 {
-            &[1.0]
-        } else {
-            &[1.0, 2.0, 5.0]
-        };
-        let mut ticks = Vec::new();
-        for decade in low..=high {
-            for step in steps {
-                ticks.push(step * 10f64.powi(decade));
-            }
-        }
-        // The first and the last decade reach beyond the range.
-        ticks.retain(|tick| self.range.contains(tick));
-        ticks
-    }
-
-    fn range(&self) -> Range<f64> {
-        self.range.clone()
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use plotters::coord::ranged1d::BoldPoints;
+    use crate::report::chart::number;
+    use polars::prelude::df;
 
-    #[test]
-    fn logarithmic_ticks_are_round_and_inside() {
-        let axis = |range| Axis { range, log: true };
-        assert_eq!(
-            axis(8.0..120.0).key_points(BoldPoints(9)),
-            [10.0, 20.0, 50.0, 100.0]
-        );
-        assert_eq!(
-            axis(1.0..200_000.0).key_points(BoldPoints(9)),
-            [1.0, 10.0, 100.0, 1e3, 1e4, 1e5]
-        );
-        let axis = axis(1.0..100.0);
-        assert_eq!(
-            (
-                axis.map(&1.0, (0, 200)),
-                axis.map(&10.0, (0, 200)),
-                axis.map(&100.0, (0, 200))
-            ),
-            (0, 100, 200)
-        );
+    fn measured() -> DataFrame {
+        df![
+            "name" => ["a", "b", "a", "b"],
+            "ours" => [true, false, true, false],
+            "x" => [Some(1.0), Some(1.0), Some(2.0), None],
+            "y" => [1u32, 2, 3, 4],
+            "low" => [0.5, 1.5, 2.5, 3.5],
+            "high" => [1.5, 2.5, 3.5, 4.5],
+        ]
+        .unwrap()
     }
 
     #[test]
-    fn ticks_are_short() {
-        assert_eq!(
-            ["0,85", "60.000", "7", "−0,5"],
-            [tick(0.85), tick(60_000.0), tick(7.0), tick(-0.5)].map(String::from)
+    fn a_frame_gives_a_curve_a_name() {
+        let curves = LineChart::new("t", "x", "y").curves(&measured(), "name", "x", "y");
+        let expected = LineChart::new("t", "x", "y")
+            .with(Series::new("a", [(1.0, 1.0), (2.0, 3.0)]))
+            .with(Series::new("b", [(1.0, 2.0)]).dashed());
+        assert_eq!(curves.unwrap(), expected);
+        let missing = LineChart::new("t", "x", "y").curves(&measured(), "name", "x", "z");
+        assert!(matches!(missing, Err(ChartError::Frame { .. })));
+        let all = Series::of("s", &measured(), "x", "y").unwrap();
+        assert_eq!(all, Series::new("s", [(1.0, 1.0), (1.0, 2.0), (2.0, 3.0)]));
+    }
+
+    /// A recall is drawn where −log₁₀(1 − recall) lies between the places of two others.
+    #[test]
+    fn recall_is_drawn_at_its_number_of_nines() {
+        let recalls = [0.9, 0.99, 0.999, 1.0 - 10f64.powf(-1.5)];
+        let points = recalls.map(|recall| (recall, 1.0));
+        let chart = LineChart::new("t", "x", "y")
+            .recall_axis()
+            .with(Series::new("s", points));
+        let svg = chart.figure().unwrap().svg();
+        let circles = svg.lines().filter(|line| line.contains("<circle"));
+        let x: Vec<f64> = circles.take(4).map(|circle| number(circle, "cx")).collect();
+        let nine = x[1] - x[0];
+        assert!((x[2] - x[1] - nine).abs() <= 1.0, "{x:?}");
+        assert!((x[3] - x[0] - nine / 2.0).abs() <= 1.0, "{x:?}");
+    }
+
+    #[test]
+    fn bands_and_bars_have_the_colour_of_their_curve() {
+        let chart = LineChart::new("t", "x", "y")
+            .curves(&measured(), "name", "x", "y")
+            .and_then(|chart| chart.bands(&measured(), "name", "x", "low", "high"))
+            .and_then(|chart| chart.errors(&measured(), "name", "x", "low", "high"));
+        let svg = chart.unwrap().figure().unwrap().svg();
+        let bands: Vec<&str> = svg
+            .lines()
+            .filter(|line| line.contains("opacity=\"0.2\""))
+            .collect();
+        assert_eq!(bands.len(), 2, "{bands:?}");
+        assert!(
+            bands[0].contains("#0072B2") && bands[1].contains("#D55E00"),
+            "{bands:?}"
         );
+        // Three bars of three strokes each, one pixel wide.
+        let bars = svg.lines().filter(|line| {
+            line.contains("<polyline")
+                && line.contains("stroke-width=\"1\"")
+                && !line.contains("#DDDDDD")
+                && !line.contains("#555555")
+        });
+        assert_eq!(bars.count(), 9);
+    }
+
+    #[test]
+    fn a_diagonal_goes_through_equal_shares() {
+        let chart = LineChart::new("t", "x", "y")
+            .diagonal()
+            .with(Series::new("", [(0.0, 0.0), (1.0, 1.0), (0.5, 0.5)]))
+            .size(500, 500);
+        let svg = chart.figure().unwrap().svg();
+        let circles: Vec<&str> = svg
+            .lines()
+            .filter(|line| line.contains("<circle"))
+            .collect();
+        let at = |circle: &str| (number(circle, "cx"), number(circle, "cy"));
+        let [from, to, middle] = [at(circles[0]), at(circles[1]), at(circles[2])];
+        assert!((middle.0 - (from.0 + to.0) / 2.0).abs() <= 1.0);
+        assert!((middle.1 - (from.1 + to.1) / 2.0).abs() <= 1.0);
+        // A curve without a name has no legend: its three markers are all.
+        assert_eq!(circles.len(), 3);
+    }
+
+    #[test]
+    fn a_figure_says_what_it_shows() {
+        let chart = LineChart::new("Speed", "recall", "queries/s")
+            .with(Series::new("a", [(0.5, 100.0), (0.9, 20_000.0)]))
+            .with(Series::new("b", [(0.25, 7.0)]));
+        let svg = chart.figure().unwrap().svg();
+        let words = "<title>Speed</title><desc>x: recall; y: queries/s\n\
+                     a: x 0,500 – 0,900, y 100 – 20.000\nb: x 0,250, y 7,000</desc>";
+        assert!(svg.contains(words), "{svg}");
     }
 }

@@ -5,7 +5,9 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, VPos};
 
 use super::{Area, CHARACTER, ChartError, INK, PALE_INK, PALETTE, PAPER};
-use super::{extent, longest, text_style, titled, write_text};
+use super::{drawn, extent, longest, text_style, titled, write_text};
+use crate::report::figure::Figure;
+use crate::report::numbers::integer;
 
 /// A point (x, y) of the plane.
 pub type Point = (f64, f64);
@@ -15,15 +17,14 @@ pub type Point = (f64, f64);
 ///
 /// # Examples
 /// ```
-/// use fashion_knn::report::chart::{Plane, svg};
+/// use fashion_knn::report::chart::Plane;
 ///
 /// let leaf = [(0.0, 0.0), (2.0, 0.0), (1.0, 1.5)];
 /// let picture = Plane::new("A leaf and a query")
 ///     .group(leaf)
 ///     .hull(leaf)
 ///     .query((1.0, 0.5));
-/// let figure = svg((640, 430), |area| picture.draw(area))?;
-/// assert!(figure.svg().contains("A leaf and a query"));
+/// assert!(picture.figure()?.svg().contains("A leaf and a query"));
 /// # Ok::<(), fashion_knn::report::chart::ChartError>(())
 /// ```
 #[derive(Debug, Clone, PartialEq)]
@@ -34,6 +35,7 @@ pub struct Plane {
     circles: Vec<Ring>,
     segments: Vec<[Point; 2]>,
     query: Option<Point>,
+    size: (u32, u32),
 }
 
 /// Points of one colour, with the name of their class if they are one.
@@ -51,7 +53,7 @@ struct Ring {
 }
 
 impl Plane {
-    /// An empty picture.
+    /// An empty picture, of 640 × 430 pixels.
     #[must_use]
     pub fn new(title: impl Into<String>) -> Self {
         Self {
@@ -61,6 +63,7 @@ impl Plane {
             circles: Vec::new(),
             segments: Vec::new(),
             query: None,
+            size: (640, 430),
         }
     }
 
@@ -117,12 +120,33 @@ impl Plane {
         self
     }
 
-    /// Draws the picture over the area. A unit has one length on both axes. The points fill the
-    /// area; circles may reach beyond it.
+    /// Sets the width and the height in pixels.
+    #[must_use]
+    pub fn size(mut self, width: u32, height: u32) -> Self {
+        self.size = (width, height);
+        self
+    }
+
+    /// The picture as a figure. A unit has one length on both axes. The points fill the figure;
+    /// circles may reach beyond it.
     ///
     /// # Errors
     /// If there is no point, one is not finite, or the backend fails.
-    pub fn draw<DB: DrawingBackend>(&self, area: &Area<DB>) -> Result<(), ChartError> {
+    pub fn figure(&self) -> Result<Figure, ChartError> {
+        let figure = drawn(self.size, |area| self.draw(area))?;
+        // Of each group its number, its name and how many points it has.
+        let mut lines = Vec::new();
+        for (at, group) in self.groups.iter().enumerate() {
+            let points = integer(group.points.len() as u64);
+            lines.push(format!(
+                "{at} {}: {points}",
+                group.name().unwrap_or_default()
+            ));
+        }
+        Ok(figure.described(&self.title, lines.join("\n")))
+    }
+
+    fn draw<DB: DrawingBackend>(&self, area: &Area<DB>) -> Result<(), ChartError> {
         // Only the points and the query are checked: they alone decide the scale. What is drawn
         // around them may lie anywhere, and the border of the figure cuts it off.
         self.check()?;
@@ -344,7 +368,6 @@ fn turns_left(a: Point, b: Point, c: Point) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::chart::svg;
 
     #[test]
     fn a_hull_keeps_the_corners_alone() {
@@ -368,13 +391,11 @@ mod tests {
         let picture = Plane::new("t")
             .group([(0.0, 0.0), (10.0, 1.0)])
             .circle((5.0, 0.5), 5.0);
-        let figure = svg((224, 134), |area| picture.draw(area)).unwrap();
+        let svg = picture.size(224, 134).figure().unwrap().svg();
         // 200 pixels for 10 units: a radius of 5 units is 100 pixels.
-        assert!(figure.svg().contains("r=\"100\""), "{}", figure.svg());
-        assert!(matches!(
-            svg((200, 200), |area| Plane::new("t").draw(area)),
-            Err(ChartError::Empty { .. })
-        ));
+        assert!(svg.contains("r=\"100\""), "{svg}");
+        let empty = Plane::new("t").figure();
+        assert!(matches!(empty, Err(ChartError::Empty { .. })));
     }
 
     #[test]
@@ -382,17 +403,10 @@ mod tests {
         let picture = Plane::new("t")
             .class("a", [(0.0, 0.0), (1.0, 1.0), (9.0, 2.0)])
             .class("b", [(5.0, 5.0)]);
-        let figure = svg((300, 200), |area| picture.draw(area)).unwrap();
+        let svg = picture.size(300, 200).figure().unwrap().svg();
         for text in ["0", "1", "0 a", "1 b"] {
-            assert_eq!(
-                figure
-                    .svg()
-                    .lines()
-                    .filter(|line| line.trim() == text)
-                    .count(),
-                1,
-                "{text}"
-            );
+            let lines = svg.lines().filter(|line| line.trim() == text);
+            assert_eq!(lines.count(), 1, "{text}");
         }
     }
 
@@ -402,6 +416,6 @@ mod tests {
             .group([(3.0, 3.0)])
             .hull([(3.0, 3.0)])
             .query((3.0, 3.0));
-        assert!(svg((200, 200), |area| picture.draw(area)).is_ok());
+        assert!(picture.figure().is_ok());
     }
 }

@@ -175,7 +175,7 @@ fn speed_rows(rows: &[Measurement], view: &SpeedView<'_>, ks: &[usize]) -> Vec<V
                         && row.index == style.index
                         && row.recall >= LEAST_RECALL
                 });
-                for row in pareto(measured, |row| -row.qps) {
+                for row in pareto(measured, |row| row.recall, |row| -row.qps) {
                     values.push(json!({
                         "index": style.name,
                         "settings": row.params.to_string(),
@@ -420,7 +420,7 @@ mod tests {
     }
 
     fn still() -> Figure {
-        Figure::from_svg("<svg/>".to_owned())
+        Figure::new((1, 1), "")
     }
 
     fn speed_spec(rows: &[Measurement], data: &[DataName<'_>], k: usize) -> Value {
