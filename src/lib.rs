@@ -96,13 +96,15 @@ pub mod prelude {
     pub use crate::net;
     #[cfg(feature = "report")]
     pub use crate::report::chart::{
-        AccuracyCurve, AccuracyLabels, BarChart, DataName, Heatmap, IndexStyle, LineChart, Plane,
-        Series, SpeedLabels, SpeedView, accuracy_by_k, recall_and_speed,
+        AccuracyLabels, BarChart, DataName, Heatmap, LineChart, Plane, Series, SpeedLabels,
+        accuracy_by_k, recall_and_speed,
     };
     #[cfg(feature = "report")]
     pub use crate::report::{
         figure::{Figure, prose, side_by_side},
-        frame::{Tabular, column, fastest_at, frame_of, frontier, record, records},
+        frame::{
+            Tabular, column, fastest_at, frame_of, frontier, leading, machines, record, records,
+        },
         gallery::{Gallery, Tile},
         notebook::parameter,
         numbers::{by_size, decimal, integer, percent, short_decimal},

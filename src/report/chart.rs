@@ -15,6 +15,7 @@ use polars::prelude::PolarsError;
 use thiserror::Error;
 
 use crate::report::figure::Figure;
+use crate::report::frame::FrameError;
 
 mod axis;
 mod bars;
@@ -29,8 +30,7 @@ pub use heatmap::Heatmap;
 pub use lines::{LineChart, Series};
 pub use plane::{Plane, Point};
 pub use vega::{
-    AccuracyCurve, AccuracyLabels, DataName, IndexStyle, Interactive, SpeedLabels, SpeedView,
-    accuracy_by_k, recall_and_speed,
+    AccuracyLabels, DataName, Interactive, SpeedLabels, accuracy_by_k, recall_and_speed,
 };
 
 /// Where the charts draw.
@@ -75,6 +75,14 @@ impl<E: std::error::Error + Send + Sync> From<DrawingAreaErrorKind<E>> for Chart
     }
 }
 
+impl From<FrameError> for ChartError {
+    fn from(error: FrameError) -> Self {
+        Self::Frame {
+            message: error.to_string(),
+        }
+    }
+}
+
 impl From<PolarsError> for ChartError {
     fn from(error: PolarsError) -> Self {
         Self::Frame {
@@ -94,9 +102,9 @@ const GRID: RGBColor = RGBColor(0xDD, 0xDD, 0xDD);
 /// The background.
 const PAPER: RGBColor = RGBColor(0xFF, 0xFF, 0xFF);
 
-/// About the width in pixels of a character of the legends' text (13 pixels high), for the room
+/// About the width in pixels of a character of the legends' text (14 pixels high), for the room
 /// that it needs. The SVG is drawn with the reader's own font, so the true width is not known here.
-const CHARACTER: i32 = 7;
+const CHARACTER: i32 = 8;
 
 /// The colours of the series, in their order: six of Okabe and Ito's eight, and a grey. Left out
 /// are black, which would be taken for ink, and yellow, which is pale on white.
@@ -149,19 +157,41 @@ fn write_text<DB: DrawingBackend>(
     area.draw(&Text::new(text.to_owned(), at, style.clone()))
 }
 
-/// Writes the title and returns the area below it.
+/// Writes the title, in lines as long as the area is wide, and returns the area below it.
 fn titled<DB: DrawingBackend>(
     area: &Area<DB>,
     title: &str,
 ) -> Result<Area<DB>, DrawingAreaErrorKind<DB::ErrorType>> {
-    // The title is 17 pixels high, from 10 on: the 34 leave some room below it.
-    write_text(
-        area,
-        title,
-        (12, 10),
-        &text_style(17, INK, HPos::Left, VPos::Top),
-    )?;
-    Ok(area.margin(34, 0, 0, 0))
+    // The title is 17 pixels high and its characters about 9 wide. From 10 on, a line every 21
+    // pixels: they leave 7 below the last one.
+    let characters = (area.dim_in_pixel().0 as usize).saturating_sub(24) / 9;
+    let style = text_style(17, INK, HPos::Left, VPos::Top);
+    let mut y = 10;
+    for line in wrapped(title, characters) {
+        write_text(area, &line, (12, y), &style)?;
+        y += 21;
+    }
+    Ok(area.margin((y + 3) as u32, 0, 0, 0))
+}
+
+/// The text in lines of at most so many characters, broken at blanks; a longer word has a line of
+/// its own. At least one line, if an empty one.
+fn wrapped(text: &str, characters: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let line = lines
+            .last_mut()
+            .expect("there is a line from the beginning");
+        if line.is_empty() {
+            word.clone_into(line);
+        } else if line.chars().count() + 1 + word.chars().count() <= characters {
+            *line += " ";
+            *line += word;
+        } else {
+            lines.push(word.to_owned());
+        }
+    }
+    lines
 }
 
 /// The number of characters of the longest text; 0 of none.
@@ -212,6 +242,13 @@ mod tests {
     }
 
     #[test]
+    fn a_long_title_has_several_lines() {
+        assert_eq!(wrapped("ab cd ef", 5), ["ab cd", "ef"]);
+        assert_eq!(wrapped("abcdefgh ij", 5), ["abcdefgh", "ij"]);
+        assert_eq!(wrapped("", 5), [""]);
+    }
+
+    #[test]
     fn a_long_legend_fits() {
         let names: Vec<String> = (0..30).map(|at| format!("curve {at}")).collect();
         let all = |chart: LineChart, name: &String| {
@@ -219,17 +256,22 @@ mod tests {
         };
         let chart = names.iter().fold(LineChart::new("many", "x", "y"), all);
         let svg = chart.size(600, 420).figure().unwrap().svg();
-        let height = |name: &String| {
+        let place = |name: &String| {
             let mut texts = svg.split("<text");
-            let text = texts.find(|text| text.contains(&format!("\n{name}\n")));
-            number(text.unwrap(), "y")
+            let text = texts
+                .find(|text| text.contains(&format!("\n{name}\n")))
+                .unwrap();
+            (number(text, "x"), number(text, "y"))
         };
-        let heights: Vec<f64> = names.iter().map(height).collect();
-        assert!(
-            heights.windows(2).all(|pair| pair[1] - pair[0] > 10.0),
-            "{heights:?}"
-        );
-        assert!(heights[29] < 420.0);
+        let places: Vec<(f64, f64)> = names.iter().map(place).collect();
+        let height = number(&svg, "height");
+        for (at, (x, y)) in places.iter().enumerate() {
+            // 8 pixels a character: what is written ends inside the figure.
+            assert!(x + 64.0 < 600.0 && *y < height, "{places:?}");
+            let apart =
+                |other: &(f64, f64)| (other.0 - x).abs() > 64.0 || (other.1 - y).abs() > 15.0;
+            assert!(places[..at].iter().all(apart), "{places:?}");
+        }
     }
 
     #[test]

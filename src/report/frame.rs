@@ -225,6 +225,76 @@ pub fn fastest_at(frame: &DataFrame, wanted: f64) -> Result<DataFrame, FrameErro
     Ok(fastest)
 }
 
+/// The indexes that lead: of ours and of the others (by the column `ours`), those that are the
+/// fastest or the second at recall .9, .99, .999 or 1, in the order in which that is found.
+///
+/// # Errors
+/// As [`fastest_at`].
+pub fn leading(frame: &DataFrame) -> Result<Vec<String>, FrameError> {
+    let mut leaders: Vec<String> = Vec::new();
+    for wanted in [0.9, 0.99, 0.999, 1.0] {
+        let fastest = fastest_at(frame, wanted)?;
+        let names = texts(&fastest, "name")?;
+        let ours = truths(&fastest, "ours")?.unwrap_or_else(|| vec![true; names.len()]);
+        for group in [true, false] {
+            let of_group = names.iter().zip(&ours).filter(|&(_, &ours)| ours == group);
+            for (name, _) in of_group.take(2) {
+                if !leaders.contains(name) {
+                    leaders.push(name.clone());
+                }
+            }
+        }
+    }
+    Ok(leaders)
+}
+
+/// On which machines, with which instructions and on which days the rows were measured, where the
+/// frame says so: "AMD EPYC (25/1) · avx2 · 2026-11-25 – 2026-11-26". The numbers are the
+/// processor's family and model.
+///
+/// # Errors
+/// If a column of the machine is of a type that has no text.
+pub fn machines(frame: &DataFrame) -> PolarsResult<String> {
+    let (cpu, kind) = (
+        told(frame, "cpu")?,
+        [told(frame, "cpu_family")?, told(frame, "cpu_model")?],
+    );
+    let mut parts: Vec<String> = Vec::new();
+    for (row, cpu) in cpu.iter().enumerate() {
+        let [family, model] = [&kind[0][row], &kind[1][row]];
+        parts.push(match (family.as_str(), model.as_str()) {
+            ("", _) | (_, "") => cpu.clone(),
+            (family, model) => format!("{cpu} ({family}/{model})"),
+        });
+    }
+    parts.extend(told(frame, "simd")?);
+    // Each once, in the order in which it appears. There are few.
+    let mut distinct: Vec<String> = Vec::new();
+    for part in parts {
+        if !part.is_empty() && !distinct.contains(&part) {
+            distinct.push(part);
+        }
+    }
+    let mut days = told(frame, "date")?;
+    // Years come first in a day, so that the order of the texts is that of the days.
+    days.retain(|day| !day.is_empty());
+    days.sort_unstable();
+    match (days.first(), days.last()) {
+        (Some(first), Some(last)) if first == last => distinct.push(first.clone()),
+        (Some(first), Some(last)) => distinct.push(format!("{first} – {last}")),
+        _ => {}
+    }
+    Ok(distinct.join(" · "))
+}
+
+/// The texts of a column, all empty if the frame does not have it.
+fn told(frame: &DataFrame, name: &str) -> PolarsResult<Vec<String>> {
+    match frame.column(name) {
+        Ok(_) => texts(frame, name),
+        Err(_) => Ok(vec![String::new(); frame.height()]),
+    }
+}
+
 /// The numbers of a column, of whatever type of number it is.
 pub(super) fn numbers(frame: &DataFrame, name: &str) -> PolarsResult<Vec<Option<f64>>> {
     let column = frame.column(name)?;
@@ -414,6 +484,39 @@ mod tests {
         );
         let none = fastest_at(&frame_of(&rows[..1]).unwrap(), 0.95).unwrap();
         assert_eq!((none.height(), none.width()), (0, 8));
+    }
+
+    #[test]
+    fn the_two_fastest_of_both_kinds_lead() {
+        let rows = [
+            Measurement::toy("hnsw", 0.995, 300.0),
+            Measurement::toy("annoy", 0.995, 200.0),
+            Measurement::toy("scann", 0.995, 100.0),
+            Measurement::toy("brute_force", 1.0, 5.0),
+            Measurement::toy("hnswlib", 0.9, 1.0),
+        ];
+        let leaders = leading(&frame_of(&rows).unwrap()).unwrap();
+        assert_eq!(leaders, ["HNSW", "Annoy", "hnswlib", "BruteForce"]);
+    }
+
+    #[test]
+    fn machines_are_told_once_and_days_from_first_to_last() {
+        let row = |cpu: &str, family, simd: Option<&str>, date: &str| Measurement {
+            cpu: cpu.to_owned(),
+            cpu_family: family,
+            cpu_model: Some(1),
+            simd: simd.map(str::to_owned),
+            date: date.to_owned(),
+            ..Measurement::toy("hnsw", 0.5, 1.0)
+        };
+        let rows = [
+            row("EPYC", Some(25), Some("avx2"), "2026-11-26"),
+            row("EPYC", Some(25), None, "2026-11-25"),
+            row("M4", None, None, "2026-11-25"),
+        ];
+        let told = machines(&frame_of(&rows).unwrap()).unwrap();
+        assert_eq!(told, "EPYC (25/1) · M4 · avx2 · 2026-11-25 – 2026-11-26");
+        assert_eq!(machines(&df!["a" => [1]].unwrap()).unwrap(), "");
     }
 
     #[test]

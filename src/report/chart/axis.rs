@@ -22,10 +22,10 @@ pub(super) enum Scale {
 
 /// From this recall on a value counts as exact. 10,000 queries of 10 neighbours can tell one miss
 /// in 100,000 from none, and this is half of one.
-const EXACT: f64 = 1.0 - 5e-6;
+pub(super) const EXACT: f64 = 1.0 - 5e-6;
 
 /// How far behind the greatest inexact value the exact ones stand, in powers of ten.
-const GAP: f64 = 0.6;
+pub(super) const GAP: f64 = 0.6;
 
 /// An axis over some values.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,8 +45,13 @@ fn place(scale: Scale, value: f64) -> f64 {
     match scale {
         Scale::Linear => value,
         Scale::Log => value.log10(),
-        Scale::Recall => -(1.0 - value).log10(),
+        Scale::Recall => nines(value),
     }
+}
+
+/// How many nines a recall has: 1 of .9, 2 of .99, 1.3 of .95.
+pub(super) fn nines(recall: f64) -> f64 {
+    -(1.0 - recall).log10()
 }
 
 /// The value at a place.

@@ -92,7 +92,7 @@ impl BarChart {
         self
     }
 
-    /// Sets the width and the height in pixels. Unless it is told, the chart is 820 wide and as high
+    /// Sets the width and the height in pixels. Unless it is told, the chart is 660 wide and as high
     /// as its bars need.
     #[must_use]
     pub fn size(mut self, width: u32, height: u32) -> Self {
@@ -108,7 +108,7 @@ impl BarChart {
     pub fn figure(&self) -> Result<Figure, ChartError> {
         // 34 pixels for the title, 16 around the bars, 30 a bar.
         let height = 50 + 30 * self.bars.len() as u32;
-        let figure = drawn(self.size.unwrap_or((820, height)), |area| self.draw(area))?;
+        let figure = drawn(self.size.unwrap_or((660, height)), |area| self.draw(area))?;
         let bars = self
             .bars
             .iter()
@@ -131,8 +131,8 @@ impl BarChart {
             let x = left + scale.length(decade);
             body.draw(&PathElement::new(vec![(x, 0), (x, height - 8)], GRID))?;
         }
-        let name_style = text_style(13, INK, HPos::Right, VPos::Center);
-        let label_style = text_style(13, INK, HPos::Left, VPos::Center);
+        let name_style = text_style(14, INK, HPos::Right, VPos::Center);
+        let label_style = text_style(14, INK, HPos::Left, VPos::Center);
         let step = (height - 12) / self.bars.len() as i32;
         for (at, bar) in self.bars.iter().enumerate() {
             // A bar is as thick as 70 % of its step: 7 / 20 above its middle and as much below,

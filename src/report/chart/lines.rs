@@ -1,17 +1,15 @@
 //! [`LineChart`]: one or more curves over two axes, with what is known of their doubt.
 
-use plotters::element::DashedPathElement;
-use plotters::prelude::*;
-use plotters::style::text_anchor::{HPos, VPos};
 use polars::prelude::DataFrame;
 
 use super::axis::{Axis, Scale, can_hold};
-use super::marks::{draw_line, draw_marker};
-use super::{Area, CHARACTER, ChartError, GRID, INK, PALE_INK, PALETTE};
-use super::{drawn, extent, longest, text_style, titled, write_text};
+use super::{ChartError, drawn, extent};
 use crate::report::figure::Figure;
 use crate::report::frame::{numbers, texts, truths};
 use crate::report::numbers::by_size;
+
+mod labels;
+mod plot;
 
 /// A named curve: points (x, y) in the order in which they are joined.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,7 +53,7 @@ impl Series {
     }
 }
 
-/// Curves with markers, and a legend on the right.
+/// Curves with markers, and a legend below.
 ///
 /// # Examples
 /// ```
@@ -86,6 +84,11 @@ pub struct LineChart {
     bands: Vec<Range>,
     errors: Vec<Range>,
     diagonal: bool,
+    /// The names of the curves that lead: the others are pale.
+    leading: Vec<String>,
+    /// The headings of the legend, for full lines and for dashed ones.
+    groups: Option<[String; 2]>,
+    note: String,
     size: (u32, u32),
 }
 
@@ -113,11 +116,8 @@ struct Span {
     high: f64,
 }
 
-/// A curve of more points than this has no markers: they would cover it.
-const MARKED: usize = 60;
-
 impl LineChart {
-    /// A chart without curves, of 820 × 460 pixels.
+    /// A chart without curves, of 660 × 420 pixels and its legend.
     #[must_use]
     pub fn new(
         title: impl Into<String>,
@@ -136,7 +136,10 @@ impl LineChart {
             bands: Vec::new(),
             errors: Vec::new(),
             diagonal: false,
-            size: (820, 460),
+            leading: Vec::new(),
+            groups: None,
+            note: String::new(),
+            size: (660, 420),
         }
     }
 
@@ -245,7 +248,28 @@ impl LineChart {
         self
     }
 
-    /// Sets the width and the height in pixels.
+    /// Lets these curves lead: their names stand at their lines, and all others are pale.
+    #[must_use]
+    pub fn leading(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.leading = names.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Parts the legend in two, below these headings: the curves of full lines and the dashed ones.
+    #[must_use]
+    pub fn groups(mut self, full: impl Into<String>, dashed: impl Into<String>) -> Self {
+        self.groups = Some([full.into(), dashed.into()]);
+        self
+    }
+
+    /// Writes a line below the chart: what was measured, where and when.
+    #[must_use]
+    pub fn note(mut self, text: impl Into<String>) -> Self {
+        self.note = text.into();
+        self
+    }
+
+    /// Sets the width and the height in pixels; the legend and the note come below.
     #[must_use]
     pub fn size(mut self, width: u32, height: u32) -> Self {
         self.size = (width, height);
@@ -257,7 +281,14 @@ impl LineChart {
     /// # Errors
     /// If there is no point, a value that its axis cannot hold, or the backend fails.
     pub fn figure(&self) -> Result<Figure, ChartError> {
-        let figure = drawn(self.size, |area| self.draw(area))?;
+        // Both axes are made before anything is drawn, so that a chart with a bad value draws
+        // nothing.
+        let axes = plot::Axes {
+            x: self.axis(self.x.scale, &self.all_x())?,
+            y: self.axis(self.y.scale, &self.all_y())?,
+        };
+        let size = (self.size.0, self.whole_height());
+        let figure = drawn(size, |area| self.draw(area, axes))?;
         Ok(figure.described(&self.title, self.description()))
     }
 
@@ -273,29 +304,9 @@ impl LineChart {
             let y = written(extent(series.points.iter().map(|point| point.1)));
             lines.push(format!("{}: x {x}, y {y}", series.name));
         }
+        lines.push(self.note.clone());
+        lines.retain(|line| !line.is_empty());
         lines.join("\n")
-    }
-
-    fn draw<DB: DrawingBackend>(&self, area: &Area<DB>) -> Result<(), ChartError> {
-        // Both axes are made before anything is drawn, so that a chart with a bad value draws
-        // nothing.
-        let axes = Axes {
-            x: self.axis(self.x.scale, &self.all_x())?,
-            y: self.axis(self.y.scale, &self.all_y())?,
-        };
-        let body = titled(area, &self.title)?;
-        let names = self.series.iter().map(|series| series.name.as_str());
-        // A line of the legend has its name from pixel 34 on (`draw_legend`): 40 leave 6 behind it.
-        // A single curve without a name needs no legend.
-        let longest = longest(names);
-        let legend_width = if longest == 0 {
-            0
-        } else {
-            40 + CHARACTER * longest
-        };
-        let (plot, legend) = body.split_horizontally(body.dim_in_pixel().0 as i32 - legend_width);
-        self.draw_plot(&plot, axes)?;
-        self.draw_legend(&legend)
     }
 
     /// Every x of the chart.
@@ -336,116 +347,6 @@ impl LineChart {
         }
         Ok(Axis::over(scale, values.iter().copied()))
     }
-
-    /// The axes with their grid, and all that stands between them.
-    fn draw_plot<DB: DrawingBackend>(&self, area: &Area<DB>, axes: Axes) -> Result<(), ChartError> {
-        // Pixels: 42 below hold the ticks' labels and the axis' name, 66 on the left hold the
-        // longer labels of the y axis and its name. 14 on the right leave room for the last label
-        // of the x axis, which is centred on its tick.
-        let mut chart = ChartBuilder::on(area)
-            .margin(6)
-            .margin_right(14)
-            .x_label_area_size(42)
-            .y_label_area_size(66)
-            .build_cartesian_2d(axes.x.clone(), axes.y.clone())?;
-        // Grid lines stand at the labelled ticks (bold) alone; the light ones between are not
-        // drawn.
-        chart
-            .configure_mesh()
-            .light_line_style(TRANSPARENT)
-            .bold_line_style(GRID)
-            .axis_style(PALE_INK)
-            .x_desc(&self.x.label)
-            .y_desc(&self.y.label)
-            .x_label_formatter(&|value| axes.x.label(*value))
-            .y_label_formatter(&|value| axes.y.label(*value))
-            .label_style(text_style(13, INK, HPos::Left, VPos::Top))
-            .axis_desc_style(text_style(13, INK, HPos::Left, VPos::Top))
-            .x_labels(9)
-            .y_labels(8)
-            .draw()?;
-        // The curves are drawn in pixels, not by plotters' series: the markers have one size at any
-        // scale, and the legend draws them by the same functions. The plot knows its pixels in the
-        // whole figure, but the area draws in pixels of its own, which begin at its corner.
-        let (x, y) = chart.plotting_area().get_pixel_range();
-        let origin = area.get_base_pixel();
-        let plot = Plot {
-            axes,
-            left: f64::from(x.start - origin.0),
-            width: f64::from(x.end - x.start),
-            top: f64::from(y.start - origin.1),
-            height: f64::from(y.end - y.start),
-        };
-        self.draw_marks(area, &plot)
-    }
-
-    /// What stands between the axes, from back to front.
-    fn draw_marks<DB: DrawingBackend>(
-        &self,
-        area: &Area<DB>,
-        plot: &Plot,
-    ) -> Result<(), ChartError> {
-        if let Some(gap) = plot.axes.x.gap() {
-            let x = (plot.left + gap * plot.width).round() as i32;
-            let (top, bottom) = (plot.top as i32, (plot.top + plot.height) as i32);
-            let style = PALE_INK.stroke_width(1);
-            area.draw(&DashedPathElement::new(
-                [(x, top), (x, bottom)].into_iter(),
-                2,
-                4,
-                style,
-            ))?;
-        }
-        if self.diagonal {
-            let ends = [plot.pixel((0.0, 0.0)), plot.pixel((1.0, 1.0))];
-            let style = PALE_INK.stroke_width(1);
-            area.draw(&DashedPathElement::new(ends.into_iter(), 6, 4, style))?;
-        }
-        for range in &self.bands {
-            draw_band(area, plot, range, self.place_of(&range.name))?;
-        }
-        for range in &self.errors {
-            draw_errors(area, plot, range, self.place_of(&range.name))?;
-        }
-        for (at, series) in self.series.iter().enumerate() {
-            let points = series.points.iter();
-            let pixels: Vec<(i32, i32)> = points.map(|&point| plot.pixel(point)).collect();
-            draw_line(area, &pixels, at, series.dashed)?;
-            if pixels.len() <= MARKED {
-                for &pixel in &pixels {
-                    draw_marker(area, at, pixel)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// The number of the curve with this name, on which its colour depends; that of the next curve
-    /// if there is none.
-    fn place_of(&self, name: &str) -> usize {
-        let place = self.series.iter().position(|series| series.name == name);
-        place.unwrap_or(self.series.len())
-    }
-
-    /// A line with its marker and its name for each series.
-    fn draw_legend<DB: DrawingBackend>(&self, legend: &Area<DB>) -> Result<(), ChartError> {
-        let style = text_style(13, INK, HPos::Left, VPos::Center);
-        // 22 pixels a line, closer where the chart is too low for all of them: n lines and the
-        // space below the last divide the height into n + 1.
-        let height = legend.dim_in_pixel().1 as i32;
-        let step = (height / (self.series.len() as i32 + 1)).min(22);
-        for (at, series) in self.series.iter().enumerate() {
-            if series.name.is_empty() {
-                continue;
-            }
-            // The line goes from 4 to 28 with the marker in its middle; the name follows.
-            let y = step * (at as i32 + 1);
-            draw_line(legend, &[(4, y), (28, y)], at, series.dashed)?;
-            draw_marker(legend, at, (16, y))?;
-            write_text(legend, &series.name, (34, y), &style)?;
-        }
-        Ok(())
-    }
 }
 
 /// The ranges of a frame, one for each value of the column `name`.
@@ -475,69 +376,6 @@ fn ranges(
         }
     }
     Ok(ranges)
-}
-
-/// Both axes of a chart.
-struct Axes {
-    x: Axis,
-    y: Axis,
-}
-
-/// Where the axes lie in an area, in pixels.
-struct Plot {
-    axes: Axes,
-    left: f64,
-    width: f64,
-    top: f64,
-    height: f64,
-}
-
-impl Plot {
-    /// The pixel of a point. Pixels count downwards, the y axis upwards.
-    fn pixel(&self, (x, y): (f64, f64)) -> (i32, i32) {
-        let right = self.left + self.axes.x.share(x) * self.width;
-        let down = self.top + (1.0 - self.axes.y.share(y)) * self.height;
-        (right.round() as i32, down.round() as i32)
-    }
-}
-
-/// A band in the colour of curve `at`: along the low ends to the right, back along the high ones.
-fn draw_band<DB: DrawingBackend>(
-    area: &Area<DB>,
-    plot: &Plot,
-    range: &Range,
-    at: usize,
-) -> Result<(), ChartError> {
-    let low = range
-        .spans
-        .iter()
-        .map(|span| plot.pixel((span.x, span.low)));
-    let high = range
-        .spans
-        .iter()
-        .map(|span| plot.pixel((span.x, span.high)));
-    let outline: Vec<(i32, i32)> = low.chain(high.rev()).collect();
-    area.draw(&Polygon::new(outline, PALETTE[at % PALETTE.len()].mix(0.2)))?;
-    Ok(())
-}
-
-/// Upright bars with an end of 8 pixels above and below, in the colour of curve `at`.
-fn draw_errors<DB: DrawingBackend>(
-    area: &Area<DB>,
-    plot: &Plot,
-    range: &Range,
-    at: usize,
-) -> Result<(), ChartError> {
-    let style = PALETTE[at % PALETTE.len()].stroke_width(1);
-    for span in &range.spans {
-        let (x, low) = plot.pixel((span.x, span.low));
-        let (_, high) = plot.pixel((span.x, span.high));
-        area.draw(&PathElement::new([(x, low), (x, high)], style))?;
-        for end in [low, high] {
-            area.draw(&PathElement::new([(x - 4, end), (x + 4, end)], style))?;
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

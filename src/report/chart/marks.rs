@@ -5,15 +5,32 @@ use plotters::prelude::*;
 
 use super::{Area, ChartError, PALETTE};
 
-/// The line of series `at` through pixels.
+/// What the line and the markers of a series look like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Look {
+    /// The number of the series, which decides the colour and the marker.
+    pub(super) at: usize,
+    /// Whether the line is dashed.
+    pub(super) dashed: bool,
+    /// Whether the series stands back behind others.
+    pub(super) pale: bool,
+}
+
+impl Look {
+    fn color(self) -> RGBAColor {
+        let color = PALETTE[self.at % PALETTE.len()];
+        color.mix(if self.pale { 0.25 } else { 1.0 })
+    }
+}
+
+/// The line of a series through pixels.
 pub(super) fn draw_line<DB: DrawingBackend>(
     area: &Area<DB>,
     pixels: &[(i32, i32)],
-    at: usize,
-    dashed: bool,
+    look: Look,
 ) -> Result<(), ChartError> {
-    let style = PALETTE[at % PALETTE.len()].stroke_width(2);
-    if dashed {
+    let style = look.color().stroke_width(if look.pale { 1 } else { 2 });
+    if look.dashed {
         // 6 pixels of dash and 4 of gap, as in the interactive charts.
         area.draw(&DashedPathElement::new(pixels.iter().copied(), 6, 4, style))?;
     } else {
@@ -49,14 +66,14 @@ const MARKERS: [&[(i32, i32)]; 8] = [
     &[(-5, -5), (-5, 5), (5, -5), (5, 5)],
 ];
 
-/// The marker of series `at`, centred on a pixel: a shape of [`MARKERS`], hollow when all have been
+/// The marker of a series, centred on a pixel: a shape of [`MARKERS`], hollow when all have been
 /// used once.
 pub(super) fn draw_marker<DB: DrawingBackend>(
     area: &Area<DB>,
-    at: usize,
     (x, y): (i32, i32),
+    look: Look,
 ) -> Result<(), ChartError> {
-    let color = PALETTE[at % PALETTE.len()];
+    let (at, color) = (look.at, look.color());
     // 8 markers and 7 colours have no common divisor, so a pair of both comes back only after 56
     // series; hollow markers help those who do not see the colours.
     let hollow = at / MARKERS.len() % 2 == 1;
