@@ -68,7 +68,8 @@ pub mod vectors;
 pub mod prelude {
     pub use std::sync::Arc;
 
-    /// Data frames, and the words of a question to one: `frame.lazy().filter(col("k").eq(lit(10)))`.
+    /// Data frames, and the words of a question to one, as in
+    /// `frame.lazy().filter(col("k").eq(lit(10)))`.
     #[cfg(feature = "report")]
     pub use polars::prelude::{
         DataFrame, Expr, IntoLazy, JoinArgs, JoinType, LazyFrame, SortMultipleOptions, UnionArgs,
@@ -96,8 +97,8 @@ pub mod prelude {
     pub use crate::net;
     #[cfg(feature = "report")]
     pub use crate::report::chart::{
-        AccuracyLabels, BarChart, DataName, Heatmap, LineChart, Plane, Series, SpeedLabels,
-        accuracy_by_k, recall_and_speed,
+        AccuracyLabels, BarChart, DataName, Heatmap, LineChart, Plane, Series,
+        SpeedLabels, accuracy_by_k, recall_and_speed,
     };
     #[cfg(feature = "report")]
     pub use crate::report::{

@@ -1,7 +1,7 @@
 //! Charts: what is drawn, apart from what was measured.
 //!
-//! The still charts ([`LineChart`], [`BarChart`], [`Heatmap`], [`Plane`]) are drawn by plotters, and
-//! become a figure by their method `figure`. The interactive charts ([`recall_and_speed`],
+//! The still charts ([`LineChart`], [`BarChart`], [`Heatmap`], [`Plane`]) are drawn by plotters,
+//! and become a figure by their method `figure`. The interactive charts ([`recall_and_speed`],
 //! [`accuracy_by_k`]) are Vega-Lite over a still one.
 //!
 //! Series can be told apart without colour, by marker and dash. The colours are those of Okabe and

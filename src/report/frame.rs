@@ -97,8 +97,8 @@ pub fn frame_of<T: Tabular>(rows: &[T]) -> PolarsResult<DataFrame> {
 ///
 /// Measurements of indexes are validated ([`read_csv`]), and get the columns of
 /// [`frame_of`] a [`Measurement`](crate::lab::record::Measurement): those of the file, then `name`
-/// (for a reader), `settings` (as text), `ours`, `exact`, `memory_mb`, and a column a parameter. Any
-/// other CSV table (`models.csv`) is as its file is.
+/// (for a reader), `settings` (as text), `ours`, `exact`, `memory_mb`, and a column a parameter.
+/// Any other CSV table (`models.csv`) is as its file is.
 ///
 /// # Errors
 /// If the file cannot be read, or is a record with other columns or values.
@@ -158,8 +158,8 @@ const KEYS: [&str; 5] = ["data", "n", "d", "k", "name"];
 /// ascending recall. Rows with other data, k or size are other rows: those of the columns `data`,
 /// `n`, `d`, `k` and `name` that the frame has tell them apart.
 ///
-/// Of `qps`, `qps_batch` and what ends in `per_second` more is better; of any other column (seconds,
-/// megabytes) less is. Rows without a recall or a cost are left out.
+/// Of `qps`, `qps_batch` and what ends in `per_second` more is better; of any other column
+/// (seconds, megabytes) less is. Rows without a recall or a cost are left out.
 ///
 /// # Errors
 /// If a column is missing, or `recall` or `cost` holds no numbers.
@@ -192,8 +192,8 @@ struct Setting {
 }
 
 /// How fast each index is at a recall: a row an index (and data, n, d and k, where the frame has
-/// them) with the columns that tell it apart, `ours` and `exact` where they are there, and `qps`, by
-/// [`qps_at`]. The fastest comes first. Indexes that do not reach the recall are left out.
+/// them) with the columns that tell it apart, `ours` and `exact` where they are there, and `qps`,
+/// by [`qps_at`]. The fastest comes first. Indexes that do not reach the recall are left out.
 ///
 /// # Errors
 /// If `recall` or `qps` is missing or holds no numbers.

@@ -88,8 +88,8 @@ impl NumberFormat {
         text
     }
 
-    /// `value` with decimals by its size: none from 100 on (and its digits grouped), one from 10 on,
-    /// three below. Below .001, of which three decimals would show little, as "4,1·10⁻⁵".
+    /// `value` with decimals by its size: none from 100 on (and its digits grouped), one from 10
+    /// on, three below. Below .001, of which three decimals would show little, as "4,1·10⁻⁵".
     #[must_use]
     pub fn by_size(&self, value: f64) -> String {
         // What rounds to 100 or to 10 counts as such: 99.96 is "100" and not "100,0".

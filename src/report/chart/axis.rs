@@ -15,8 +15,8 @@ pub(super) enum Scale {
     Linear,
     /// Equal ratios are equally far.
     Log,
-    /// Equal ratios of 1 − value are equally far: .9, .99, .999 stand evenly. The value 1 stands at
-    /// the end, behind a gap.
+    /// Equal ratios of 1 − value are equally far: .9, .99, .999 stand evenly. The value 1 stands
+    /// at the end, behind a gap.
     Recall,
 }
 
@@ -236,7 +236,7 @@ mod tests {
         assert!((ends.share(10.0) - 0.5).abs() < 1e-12);
     }
 
-    /// The place of a recall is −log₁₀(1 − recall): .9 is at 1, .99 at 2, .999 at 3, .9999 at 4.
+    /// The place of a recall is −log₁₀(1 − recall): .9 is at 1, .99 at 2, .999 at 3.
     #[test]
     fn nines_stand_evenly_and_exact_ones_at_the_end() {
         let values = [0.8, 0.9, 0.99, 0.999, 0.9999, 1.0];

@@ -92,8 +92,8 @@ impl BarChart {
         self
     }
 
-    /// Sets the width and the height in pixels. Unless it is told, the chart is 660 wide and as high
-    /// as its bars need.
+    /// Sets the width and the height in pixels. Unless it is told, the chart is 660 wide and as
+    /// high as its bars need.
     #[must_use]
     pub fn size(mut self, width: u32, height: u32) -> Self {
         self.size = Some((width, height));

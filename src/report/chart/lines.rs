@@ -233,8 +233,8 @@ impl LineChart {
         self
     }
 
-    /// Makes the x axis one of recall: .9, .99, .999 and .9999 stand evenly, by −log₁₀(1 − recall).
-    /// A recall of 1 stands at the end, behind a dashed line.
+    /// Makes the x axis one of recall: .9, .99, .999 and .9999 stand evenly, by the logarithm of
+    /// what is missed. A recall of 1 stands at the end, behind a dashed line.
     #[must_use]
     pub fn recall_axis(mut self) -> Self {
         self.x.scale = Scale::Recall;

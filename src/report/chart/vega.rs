@@ -91,10 +91,10 @@ pub struct SpeedLabels<'a> {
 /// and .9999 stand evenly; exact answers stand at its end.
 ///
 /// `frame` holds measurements ([`frame_of`](crate::report::frame::frame_of)). Of ours and of the
-/// libraries those that lead ([`leading`]) are drawn first, with their names at their lines. A click
-/// on the legend adds another, or takes one away. The reader chooses the data (those of `data`; the
-/// first are shown at first) and k (the measured one nearest to `k` is shown at first). The machine
-/// and the days of the measurements stand below.
+/// libraries those that lead ([`leading`]) are drawn first, with their names at their lines. A
+/// click on the legend adds another, or takes one away. The reader chooses the data (those of
+/// `data`; the first are shown at first) and k (the measured one nearest to `k` is shown at
+/// first). The machine and the days of the measurements stand below.
 ///
 /// The still form shows what is shown at first.
 ///
@@ -377,9 +377,9 @@ pub struct AccuracyLabels<'a> {
     pub tried_k: &'a str,
 }
 
-/// Accuracy against k, of a frame with the columns `name`, `k` and `accuracy`: a curve a name, every
-/// other one dashed. A control says what each curve gives at the k that the reader tries, which is
-/// `k` at first.
+/// Accuracy against k, of a frame with the columns `name`, `k` and `accuracy`: a curve a name,
+/// every other one dashed. A control says what each curve gives at the k that the reader tries,
+/// which is `k` at first.
 ///
 /// # Errors
 /// If a column is missing or of another type, or there is no row.
@@ -591,8 +591,8 @@ mod tests {
             .collect();
         held.sort_by(|a, b| a.partial_cmp(b).unwrap());
         let row = |data: &str, index: &str, k, nines| (data.to_owned(), index.to_owned(), k, nines);
-        // −log₁₀ of what is missed: 1 of .9, 2 of .99, 1.30103 of .95. Exact ones stand .6 behind
-        // four nines.
+        // −log₁₀ of what is missed: 1 of .9, 2 of .99, 1.30103 of .95. Exact ones stand .6
+        // behind four nines.
         let expected = [
             row("features", "BruteForce", 100.0, 4.6),
             row("features", "HNSW", 100.0, 2.0),
