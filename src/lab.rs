@@ -16,8 +16,11 @@
 //! | [`frontier`] | which rows no other beats; queries a second at a given recall |
 //! | [`tune`] | the cheapest setting of an index that reaches a wanted recall |
 //! | [`difficulty`] | how hard data are to search |
+//! | [`statistics`] | the interval around a share; the test between two classifiers |
+//! | [`calibration`] | whether a classifier knows how sure it can be |
 //! | [`shapes`] | tables of hard shapes, from a seed |
 
+pub mod calibration;
 pub mod difficulty;
 pub mod evaluate;
 #[cfg(feature = "files")]
@@ -29,6 +32,7 @@ mod npy_export;
 #[cfg(feature = "files")]
 pub mod record;
 pub mod shapes;
+pub mod statistics;
 #[cfg(feature = "files")]
 pub mod task;
 #[cfg(feature = "files")]

@@ -83,12 +83,17 @@ pub mod prelude {
     #[cfg(feature = "files")]
     pub use crate::files;
     pub use crate::index::*;
+    pub use crate::lab::calibration::{
+        CoveragePoint, ReliabilityBin, Vote, calibration_error, coverage, coverage_at, reliability,
+        surest, vote_share,
+    };
     pub use crate::lab::difficulty::{intrinsic_dimension, relative_contrast};
     pub use crate::lab::evaluate::{
         ConfusionMatrix, accuracy, on_threads, recall, time_batch, time_queries,
     };
     #[cfg(feature = "files")]
     pub use crate::lab::record::{Measurement, read_csv};
+    pub use crate::lab::statistics::{Interval, McNemar, correct, mcnemar, wilson};
     #[cfg(feature = "files")]
     pub use crate::lab::task::Task;
     pub use crate::lab::tune::{Target, tune};
