@@ -18,6 +18,7 @@
 //! | [`difficulty`] | how hard data are to search |
 //! | [`statistics`] | the interval around a share; the test between two classifiers |
 //! | [`calibration`] | whether a classifier knows how sure it can be |
+//! | [`neighbourhood`] | copies, doubtful labels and hubs, read from the k-NN graph |
 //! | [`shapes`] | tables of hard shapes, from a seed |
 
 pub mod calibration;
@@ -27,6 +28,7 @@ pub mod evaluate;
 pub mod frontier;
 #[cfg(feature = "files")]
 pub mod machine;
+pub mod neighbourhood;
 #[cfg(feature = "files")]
 mod npy_export;
 #[cfg(feature = "files")]

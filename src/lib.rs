@@ -91,6 +91,10 @@ pub mod prelude {
     pub use crate::lab::evaluate::{
         ConfusionMatrix, accuracy, on_threads, recall, time_batch, time_queries,
     };
+    pub use crate::lab::neighbourhood::{
+        Disagreement, Hub, Pair, beyond, disagreeing, hubs, in_common, k_occurrence, knn_graph,
+        near_duplicates, skewness, without,
+    };
     #[cfg(feature = "files")]
     pub use crate::lab::record::{Measurement, read_csv};
     pub use crate::lab::statistics::{Interval, McNemar, correct, mcnemar, wilson};

@@ -78,8 +78,8 @@ pub fn vote_share(neighbors: &Neighbors, k: usize, labels: &[u8]) -> Vec<Vote> {
     votes
 }
 
-/// The most probable class of each row of `probabilities`, and its probability: what a net's softmax
-/// says.
+/// The most probable class of each row of `probabilities`, and its probability: what a net's
+/// softmax says.
 ///
 /// A row has a probability for each class, from class 0 on. Ties go to the smallest class.
 #[must_use]
@@ -126,8 +126,8 @@ pub struct ReliabilityBin {
 /// width belongs to the range before it.
 const EDGE: f64 = 1e-9;
 
-/// The points of the reliability diagram: the answers in `bins` ranges of confidence of equal width,
-/// ascending. Ranges without answers are left out.
+/// The points of the reliability diagram: the answers in `bins` ranges of confidence of equal
+/// width, ascending. Ranges without answers are left out.
 ///
 /// Range i of M is ((i − 1)/M, i/M], as in Guo et al. An answer without a class is wrong.
 ///
@@ -213,13 +213,13 @@ pub struct CoveragePoint {
     pub interval: Interval,
 }
 
-/// No more points than this, since a chart shows no more: a net gives each image a confidence of its
-/// own.
+/// No more points than this, since a chart shows no more: a net gives each image a confidence of
+/// its own.
 const POINTS: usize = 200;
 
 /// Accuracy against coverage: a point for each confidence at which the classifier can be told to
-/// stop, from the surest answers down to all. Of close ones the first is left out, so that there are
-/// some 200 at most.
+/// stop, from the surest answers down to all. Of close ones the first is left out, so that there
+/// are some 200 at most.
 ///
 /// Answers of the same confidence are given together or not at all: k-NN with k = 5 has five
 /// points at most.
@@ -274,8 +274,8 @@ fn surer_first(a: Vote, b: Vote) -> Ordering {
     b.share.total_cmp(&a.share)
 }
 
-/// The point that answers most images with at least this accuracy; `None` if even the surest answers
-/// are less accurate.
+/// The point that answers most images with at least this accuracy; `None` if even the surest
+/// answers are less accurate.
 #[must_use]
 pub fn coverage_at(points: &[CoveragePoint], accuracy: f64) -> Option<CoveragePoint> {
     let enough = points.iter().filter(|point| point.accuracy >= accuracy);

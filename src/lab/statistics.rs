@@ -5,8 +5,8 @@
 //! be a little more or less: [`wilson`] says between which bounds.
 //!
 //! Two accuracies whose intervals overlap can differ all the same. Both classifiers saw the *same*
-//! images, and most of these are right in both or wrong in both: they say nothing about which one is
-//! better. [`mcnemar`] looks at the others.
+//! images, and most of these are right in both or wrong in both: they say nothing about which one
+//! is better. [`mcnemar`] looks at the others.
 //!
 //! ```text
 //!                        second right     second wrong
@@ -39,9 +39,9 @@ impl Interval {
 /// Wilson's interval of 95 % for a share, of which `hits` of `n` were seen.
 ///
 /// It holds the shares p under which `hits` is no surprise: those with
-/// |hits/n − p| ≤ 1.96·√(p(1 − p)/n). Unlike the plain share ± 1.96 standard errors, it stays
-/// within 0 and 1, and has a width where all or none are hits. Of nothing seen, it is all from 0 to
-/// 1. `hits` above `n` count as `n`.
+/// |hits/n − p| ≤ 1.96·√(p(1 − p)/n). Unlike the plain share ± 1.96 standard errors, it
+/// stays within 0 and 1, and has a width where all or none are hits. Of nothing seen, it is all
+/// from 0 to 1. `hits` above `n` count as `n`.
 ///
 /// Source: E. B. Wilson, *Probable inference, the law of succession, and statistical inference*,
 /// JASA 22 (1927); recommended by Brown, Cai & DasGupta, *Statistical Science* 16 (2001).
@@ -175,9 +175,9 @@ fn mid_p(heads: usize, tails: usize) -> f64 {
             1.0 - observed / 2.0
         };
     }
-    // P(0) + … + P(fewer), from the largest term down: P(i − 1) = P(i)·i / (throws − i + 1). Below
-    // half of the throws the terms fall at least geometrically near the end, so that the loop can
-    // stop where they no longer change the sum.
+    // P(0) + … + P(fewer), from the largest term down: P(i − 1) = P(i)·i / (throws − i + 1).
+    // Below half of the throws the terms fall at least geometrically near the end, so that the loop
+    // can stop where they no longer change the sum.
     let (mut tail, mut term) = (observed, observed);
     for at in (1..=fewer).rev() {
         term *= at as f64 / (throws - at + 1) as f64;
@@ -287,7 +287,8 @@ mod tests {
     }
 
     /// With many throws the binomial is nearly normal. The mid-p value corrects for the steps, so
-    /// that it is close to 2·Φ(−z), z = |b − c| / √(b + c): .0454 for z = 2 and .3173 for z = 1.
+    /// that it is close to 2·Φ(−z), z = |b − c| / √(b + c): .0454 for z = 2 and .3173 for z
+    /// = 1.
     #[test]
     fn mid_p_of_many_throws_is_that_of_the_normal_distribution() {
         assert!((mid_p(4_900, 5_100) - 0.0455).abs() < 2e-4);
