@@ -83,9 +83,13 @@ pub fn vote_share(neighbors: &Neighbors, k: usize, labels: &[u8]) -> Vec<Vote> {
 ///
 /// A row has a probability for each class, from class 0 on. Ties go to the smallest class.
 #[must_use]
-pub fn surest<R: AsRef<[f64]>>(probabilities: &[R]) -> Vec<Vote> {
-    let rows = probabilities.iter();
-    rows.map(|row| greatest(row.as_ref())).collect()
+pub fn surest<R: AsRef<[f32]>>(probabilities: &[R]) -> Vec<Vote> {
+    let mut votes = Vec::with_capacity(probabilities.len());
+    for row in probabilities {
+        let shares: Vec<f64> = row.as_ref().iter().map(|&share| share.into()).collect();
+        votes.push(greatest(&shares));
+    }
+    votes
 }
 
 /// The class with the greatest share, the smallest one of equals; none if all shares are zero.
@@ -403,9 +407,9 @@ mod tests {
 
     #[test]
     fn the_surest_class_is_the_first_of_the_most_probable() {
-        let votes = surest(&[[0.1, 0.7, 0.2], [0.4, 0.2, 0.4]]);
-        assert_eq!((votes[0].class, votes[0].share), (Some(1), 0.7));
-        assert_eq!((votes[1].class, votes[1].share), (Some(0), 0.4));
+        let votes = surest(&[[0.125, 0.75, 0.125], [0.375, 0.25, 0.375]]);
+        assert_eq!((votes[0].class, votes[0].share), (Some(1), 0.75));
+        assert_eq!((votes[1].class, votes[1].share), (Some(0), 0.375));
     }
 
     #[test]
