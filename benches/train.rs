@@ -51,6 +51,8 @@ impl Arguments {
             fc1: self.fc1,
             fc2: self.fc2,
             dropout: 0.0,
+            smoothing: 0.0,
+            mirrored: false,
             ..CnnConfig::default()
         };
         Config {

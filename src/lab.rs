@@ -19,6 +19,7 @@
 //! | [`statistics`] | the interval around a share; the test between two classifiers |
 //! | [`calibration`] | whether a classifier knows how sure it can be |
 //! | [`neighbourhood`] | copies, doubtful labels and hubs, read from the k-NN graph |
+//! | [`learning`] | learning curves and their record |
 //! | [`shapes`] | tables of hard shapes, from a seed |
 
 pub mod calibration;
@@ -26,6 +27,8 @@ pub mod difficulty;
 pub mod evaluate;
 #[cfg(feature = "files")]
 pub mod frontier;
+#[cfg(feature = "files")]
+pub mod learning;
 #[cfg(feature = "files")]
 pub mod machine;
 pub mod neighbourhood;

@@ -56,12 +56,16 @@ mod epoch;
 mod features;
 mod little_endian;
 mod model;
+mod norm;
 mod optimizer;
 mod train;
+mod values;
 
-pub use architecture::{CLASSES, CnnConfig, Layer, MlpConfig, ModelConfig, PIXELS, SIDE};
+pub use architecture::{
+    CLASSES, CnnConfig, Layer, LayerKind, MlpConfig, ModelConfig, PIXELS, SIDE,
+};
 pub use config::{Augmentation, Config, Optimizer, Options, Schedule};
-pub use conv::conv_relu_pool;
+pub use conv::{conv_relu, conv_relu_pool};
 pub use data::Labelled;
 pub use epoch::Epoch;
 pub use features::{cached_features, encoded, features};

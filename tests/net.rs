@@ -49,7 +49,7 @@ fn small(model: ModelConfig) -> Config {
 
 fn small_cnn() -> Config {
     let cnn = CnnConfig {
-        channels: [8, 16],
+        blocks: vec![vec![8], vec![8, 16]],
         fc1: 32,
         fc2: 16,
         ..CnnConfig::default()
@@ -58,6 +58,7 @@ fn small_cnn() -> Config {
         augmentation: Augmentation {
             shift: 1,
             flip: true,
+            erase: 0.2,
         },
         ..small(ModelConfig::Cnn(cnn))
     }
@@ -506,12 +507,27 @@ fn a_configuration_that_cannot_be_is_an_error_that_names_what() {
             Config {
                 augmentation: Augmentation {
                     shift: 28,
-                    flip: false,
+                    ..Augmentation::NONE
                 },
                 ..base.clone()
             },
             "shift",
         ),
+        (
+            Config {
+                augmentation: Augmentation {
+                    erase: 1.5,
+                    ..Augmentation::NONE
+                },
+                ..base.clone()
+            },
+            "erase",
+        ),
+        (cnn(|cnn| cnn.blocks.clear()), "number of blocks"),
+        (cnn(|cnn| cnn.blocks = vec![vec![1]; 5]), "number of blocks"),
+        (cnn(|cnn| cnn.blocks[1].clear()), "convolutions of a block"),
+        (cnn(|cnn| cnn.blocks[0][0] = 0), "channels"),
+        (cnn(|cnn| cnn.smoothing = 1.0), "smoothing"),
         (cnn(|cnn| cnn.fc2 = 0), "fc2"),
         (cnn(|cnn| cnn.kernel = 4), "kernel"),
         (cnn(|cnn| cnn.dropout = 1.0), "dropout"),
@@ -581,6 +597,96 @@ fn features_are_the_penultimate_layer_and_are_computed_once() {
     // Other images, another file.
     cached_features(&trained.model, &images.head(10), folder.path()).unwrap();
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+}
+
+/// The images (n × 784 bytes), mirrored left to right.
+fn mirrored(images: &Vectors) -> Vectors {
+    let rows = images.bytes().unwrap().chunks_exact(SIDE);
+    let pixels: Vec<u8> = rows.flat_map(|row| row.iter().rev()).copied().collect();
+    Vectors::from_bytes(PIXELS, pixels).unwrap()
+}
+
+#[test]
+fn an_image_and_its_mirror_image_are_the_same_to_a_net_that_looks_at_both() {
+    let config = Config {
+        epochs: 1,
+        ..small_cnn()
+    };
+    let trained = run(&config, &Options::default()).unwrap();
+    let (images, _) = bars(40, 4);
+    let of = |images: &Vectors| features(&trained.model, images).unwrap().to_floats();
+    assert_eq!(of(&images), of(&mirrored(&images)));
+    assert_ne!(images.bytes(), mirrored(&images).bytes());
+}
+
+#[test]
+fn probabilities_are_the_softmax_of_the_scores() {
+    let config = Config {
+        epochs: 2,
+        ..small(ModelConfig::Logistic)
+    };
+    let model = run(&config, &Options::default()).unwrap().model;
+    // More than a batch.
+    let (images, _) = bars(300, 5);
+    let probabilities = model.probabilities(&images).unwrap();
+    assert_eq!(probabilities.len(), 300);
+    let parameters: std::collections::HashMap<_, _> = model.parameters().collect();
+    let weight = parameters["out.weight"].to_vec2::<f32>().unwrap();
+    let bias = parameters["out.bias"].to_vec1::<f32>().unwrap();
+    let scaling = model.scaling();
+    for (row, found) in probabilities.iter().enumerate() {
+        let pixels = images.row_bytes(row).unwrap();
+        let input =
+            |pixel: u8| f64::from((f32::from(pixel) / 255.0 - scaling.mean) / scaling.deviation);
+        let exponentials: Vec<f64> = (0..10)
+            .map(|class| {
+                let terms = pixels.iter().zip(&weight);
+                let sum: f64 = terms.map(|(&p, w)| input(p) * f64::from(w[class])).sum();
+                (sum + f64::from(bias[class])).exp()
+            })
+            .collect();
+        let all: f64 = exponentials.iter().sum();
+        for (found, exponential) in found.iter().zip(exponentials) {
+            assert!((f64::from(*found) - exponential / all).abs() < 1e-4);
+        }
+    }
+}
+
+#[test]
+fn a_layer_says_what_it_does_and_counts_what_it_learns() {
+    let config = ModelConfig::Cnn(CnnConfig {
+        blocks: vec![vec![4], vec![5, 6]],
+        fc1: 7,
+        fc2: 8,
+        ..CnnConfig::default()
+    });
+    let conv = |pool| LayerKind::Convolution { kernel: 3, pool };
+    let layers = config.layers();
+    let found: Vec<_> = layers
+        .iter()
+        .map(|layer| {
+            (
+                layer.name.as_str(),
+                layer.kind,
+                layer.output.clone(),
+                layer.parameters(),
+            )
+        })
+        .collect();
+    // Weights and biases, and for a convolution a scale and a shift for each channel.
+    let expected = [
+        ("conv1", conv(true), vec![14, 14, 4], 9 * 4 + 3 * 4),
+        ("conv2", conv(false), vec![14, 14, 5], 9 * 4 * 5 + 3 * 5),
+        ("conv3", conv(true), vec![7, 7, 6], 9 * 5 * 6 + 3 * 6),
+        ("fc1", LayerKind::Linear, vec![7], 49 * 6 * 7 + 7),
+        ("fc2", LayerKind::Linear, vec![8], 7 * 8 + 8),
+        ("out", LayerKind::Output, vec![10], 8 * 10 + 10),
+    ];
+    assert_eq!(found, expected);
+    assert_eq!(
+        config.parameters(),
+        expected.iter().map(|layer| layer.3).sum::<usize>()
+    );
 }
 
 #[test]

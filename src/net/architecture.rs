@@ -1,9 +1,9 @@
 //! Which model, and how large: the four architectures and their layers.
 //!
 //! ```text
-//! Logistic, Svm   784 pixels ------------------------------------------------> 10 scores
-//! Mlp             784 pixels -> 256 -> 128 ----------------------------------> 10 scores
-//! Cnn             28x28x1 -> conv1: 14x14x32 -> conv2: 7x7x64 -> 128 -> 128 -> 10 scores
+//! Logistic, Svm   784 pixels ----------------------------------------------------> 10 scores
+//! Mlp             784 pixels -> 256 -> 128 --------------------------------------> 10 scores
+//! Cnn             28x28x1 -> 14x14x32 -> 14x14x64 -> 7x7x64 -> 3x3x128 -> 128 -> 128 -> 10 scores
 //! ```
 //!
 //! The features that k-NN searches are the activations before the last arrow: 128 values (for a
@@ -58,33 +58,42 @@ impl Default for MlpConfig {
     }
 }
 
-/// Sizes of the convolutional net: two blocks of convolution, ReLU and 2 × 2 max-pooling, then
-/// three linear layers.
+/// Sizes of the convolutional net: blocks of convolutions, then three linear layers.
 ///
-/// 28 × 28 × 1 → 14 × 14 × `channels[0]` → 7 × 7 × `channels[1]` → `fc1` → `fc2`
-/// → 10.
+/// After each convolution stand a ReLU and batch normalisation, after the last one of a block also
+/// 2 × 2 max-pooling, which halves height and width (an odd last row or column is dropped).
+///
+/// 28 × 28 × 1 → blocks: 14 × 14, 7 × 7, 3 × 3 → `fc1` → `fc2` → 10.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CnnConfig {
-    /// Output channels of the two convolutions.
-    pub channels: [usize; 2],
+    /// The blocks, one to four: output channels of each of its convolutions.
+    pub blocks: Vec<Vec<usize>>,
     /// Height and width of the convolution kernels, odd.
     pub kernel: usize,
     /// Units of the first linear layer.
     pub fc1: usize,
     /// Units of the second linear layer. Its activations, after the ReLU, are the features.
     pub fc2: usize,
-    /// Share of the first linear layer's activations that training drops, 0 to below 1.
+    /// Share of the activations before and after the first linear layer that training drops, 0 to
+    /// below 1.
     pub dropout: f32,
+    /// Share of the target that is spread over all classes in training, 0 to below 1 (label
+    /// smoothing: Szegedy et al. 2016).
+    pub smoothing: f32,
+    /// Whether the features of an image are the mean of its own and those of its mirror image.
+    pub mirrored: bool,
 }
 
 impl Default for CnnConfig {
     fn default() -> Self {
         Self {
-            channels: [32, 64],
+            blocks: vec![vec![32], vec![64, 64], vec![128]],
             kernel: 3,
             fc1: 128,
             fc2: 128,
             dropout: 0.15,
+            smoothing: 0.1,
+            mirrored: true,
         }
     }
 }
@@ -116,7 +125,7 @@ impl ModelConfig {
     #[must_use]
     pub fn layers(&self) -> Vec<Layer> {
         match self {
-            Self::Logistic | Self::Svm => vec![Layer::linear("out", PIXELS, CLASSES)],
+            Self::Logistic | Self::Svm => vec![Layer::output(PIXELS)],
             Self::Mlp(mlp) => mlp.layers(),
             Self::Cnn(cnn) => cnn.layers(),
         }
@@ -147,7 +156,7 @@ impl MlpConfig {
             layers.push(Layer::linear(&format!("fc{}", i + 1), width, hidden));
             width = hidden;
         }
-        layers.push(Layer::linear("out", width, CLASSES));
+        layers.push(Layer::output(width));
         layers
     }
 
@@ -155,35 +164,55 @@ impl MlpConfig {
         for &width in &self.hidden {
             check_width("hidden", width)?;
         }
-        check_dropout(self.dropout)
+        check_share("dropout", self.dropout)
     }
 }
 
 impl CnnConfig {
     fn layers(&self) -> Vec<Layer> {
-        let [first, second] = self.channels;
-        // Each of the two blocks halves height and width: 28, 14, 7. The inputs of fc1 are all that
-        // is left of an image, 7 · 7 values of each channel.
-        let pooled = SIDE / 4;
-        vec![
-            Layer::conv("conv1", SIDE, 1, first, self.kernel),
-            Layer::conv("conv2", SIDE / 2, first, second, self.kernel),
-            Layer::linear("fc1", pooled * pooled * second, self.fc1),
+        let mut layers = Vec::new();
+        // What a layer takes is what the one before it gives: an image of one grey channel at first.
+        let (mut side, mut channels) = (SIDE, 1);
+        for block in &self.blocks {
+            for (i, &c_out) in block.iter().enumerate() {
+                let name = format!("conv{}", layers.len() + 1);
+                let pool = i + 1 == block.len();
+                let layer = Layer::conv(&name, side, channels, c_out, self.kernel, pool);
+                (side, channels) = (layer.output[0], c_out);
+                layers.push(layer);
+            }
+        }
+        layers.extend([
+            Layer::linear("fc1", side * side * channels, self.fc1),
             Layer::linear("fc2", self.fc1, self.fc2),
-            Layer::linear("out", self.fc2, CLASSES),
-        ]
+            Layer::output(self.fc2),
+        ]);
+        layers
     }
 
     fn validate(&self) -> Result<(), NetError> {
-        for channels in self.channels {
-            check_width("channels", channels)?;
+        // Each block halves the side: 28, 14, 7, 3, 1.
+        let blocks = self.blocks.len();
+        check(
+            "number of blocks",
+            (1..=4).contains(&blocks),
+            "1 to 4",
+            blocks,
+        )?;
+        for block in &self.blocks {
+            let some = !block.is_empty();
+            check("convolutions of a block", some, "at least one", block.len())?;
+            for &channels in block {
+                check_width("channels", channels)?;
+            }
         }
         check_width("fc1", self.fc1)?;
         check_width("fc2", self.fc2)?;
         // Only an odd kernel has a middle, around which the zero padding keeps the size.
         let odd = self.kernel % 2 == 1 && self.kernel < SIDE;
         check("kernel", odd, "an odd number below 28", self.kernel)?;
-        check_dropout(self.dropout)
+        check_share("smoothing", self.smoothing)?;
+        check_share("dropout", self.dropout)
     }
 }
 
@@ -192,9 +221,25 @@ fn check_width(what: &'static str, width: usize) -> Result<(), NetError> {
     check(what, fits, "1 to 65,536", width)
 }
 
-fn check_dropout(dropout: f32) -> Result<(), NetError> {
-    let share = (0.0..1.0).contains(&dropout);
-    check("dropout", share, "0 to below 1", dropout)
+fn check_share(what: &'static str, value: f32) -> Result<(), NetError> {
+    let share = (0.0..1.0).contains(&value);
+    check(what, share, "0 to below 1", value)
+}
+
+/// What a layer computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LayerKind {
+    /// Convolution, ReLU, 2 × 2 max-pooling if `pool`, batch normalisation.
+    Convolution {
+        /// Height and width of the kernel.
+        kernel: usize,
+        /// Whether it pools.
+        pool: bool,
+    },
+    /// Linear, ReLU.
+    Linear,
+    /// Linear, to the scores of the classes.
+    Output,
 }
 
 /// One layer with parameters.
@@ -202,6 +247,8 @@ fn check_dropout(dropout: f32) -> Result<(), NetError> {
 pub struct Layer {
     /// "conv1", "fc2", "out"…
     pub name: String,
+    /// What it computes.
+    pub kind: LayerKind,
     /// Shape of the input, for one image.
     pub input: Vec<usize>,
     /// Shape of the output, for one image, after ReLU and pooling where there are any.
@@ -215,32 +262,46 @@ impl Layer {
     fn linear(name: &str, input: usize, output: usize) -> Self {
         Self {
             name: name.to_owned(),
+            kind: LayerKind::Linear,
             input: vec![input],
             output: vec![output],
             weight: vec![input, output],
         }
     }
 
-    fn conv(name: &str, side: usize, c_in: usize, c_out: usize, kernel: usize) -> Self {
+    fn output(input: usize) -> Self {
+        Self {
+            kind: LayerKind::Output,
+            ..Self::linear("out", input, CLASSES)
+        }
+    }
+
+    fn conv(name: &str, side: usize, c_in: usize, c_out: usize, kernel: usize, pool: bool) -> Self {
+        // The padding keeps the size, the pooling halves it.
+        let after = if pool { side / 2 } else { side };
         Self {
             name: name.to_owned(),
+            kind: LayerKind::Convolution { kernel, pool },
             input: vec![side, side, c_in],
-            // The padding keeps the size, the pooling halves it.
-            output: vec![side / 2, side / 2, c_out],
+            output: vec![after, after, c_out],
             weight: vec![c_out, kernel, kernel, c_in],
         }
     }
 
-    /// Number of weights and biases.
+    /// Number of learned parameters: weights, biases, and scale and shift of the normalisation.
     #[must_use]
     pub fn parameters(&self) -> usize {
-        self.weight.iter().product::<usize>() + self.biases()
+        let normalisation = match self.kind {
+            LayerKind::Convolution { .. } => 2 * self.biases(),
+            LayerKind::Linear | LayerKind::Output => 0,
+        };
+        self.weight.iter().product::<usize>() + self.biases() + normalisation
     }
 
     /// Number of biases: one for each output unit or channel.
     pub(super) fn biases(&self) -> usize {
         // A linear layer's output is [units], a convolution's [rows, columns, channels].
-        *self.output.last().expect("both constructors give a shape")
+        *self.output.last().expect("every constructor gives a shape")
     }
 
     /// Number of inputs that are summed into one output.

@@ -1,4 +1,4 @@
-//! [`conv_relu_pool`]: convolution, ReLU and max-pooling as one candle operation.
+//! [`conv_relu_pool`] and [`conv_relu`]: convolution, ReLU and max-pooling as one candle operation.
 //!
 //! The naive form is three operations of candle's, one after the other. Most of a training step is
 //! then spent in the backward pass of its convolution, a transposed convolution in plain loops:
@@ -18,6 +18,9 @@
 //! pass visits winners only. Both passes take the images in parallel. The loops over one image are
 //! in `simd::convolution`.
 //!
+//! Without pooling each pixel is a window of its own, and the backward pass visits the pixels that
+//! the ReLU let pass.
+//!
 //! What can go wrong is that a sum depends on which thread comes first: addition of floats is not
 //! associative. So the images are cut into chunks of eight, whatever the number of threads. Each
 //! chunk sums the gradients of the parameters image after image, and the sums of the chunks are
@@ -25,9 +28,10 @@
 
 use std::sync::OnceLock;
 
-use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Storage, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
+use super::values::{values, with_values};
 use crate::simd::convolution::{self, Backward, Forward, Geometry, Sums};
 
 /// Images whose gradients are summed one after the other. The sums of the chunks are then added in
@@ -61,10 +65,39 @@ const CHUNK: usize = 8;
 /// # Ok::<(), candle_core::Error>(())
 /// ```
 pub fn conv_relu_pool(images: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    apply(2, images, weight, bias)
+}
+
+/// ReLU(conv(images) + bias), differentiable in all three arguments: [`conv_relu_pool`] without the
+/// pooling.
+///
+/// Shapes: as there, but the result is n × h × w × c_out.
+///
+/// # Errors
+/// If shapes, types or layouts are others.
+///
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use fashion_knn::net::conv_relu;
+///
+/// let image = Tensor::from_slice(&[-1.0f32, 2.0, 5.0, 3.0], (1, 2, 2, 1), &Device::Cpu)?;
+/// let weight = Tensor::from_slice(&[2.0f32], (1, 1, 1, 1), &Device::Cpu)?;
+/// let bias = Tensor::zeros(1, DType::F32, &Device::Cpu)?;
+/// let activations = conv_relu(&image, &weight, &bias)?;
+/// assert_eq!(activations.flatten_all()?.to_vec1::<f32>()?, [0.0, 4.0, 10.0, 6.0]);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+pub fn conv_relu(images: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    apply(1, images, weight, bias)
+}
+
+/// The operation with pooling windows of side `pool`.
+fn apply(pool: usize, images: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
     // The winners cost a byte for each value of the result. They are only needed if a gradient may
     // be asked for: if one of the three is a variable or was computed from one.
     let record = images.track_op() || weight.track_op() || bias.track_op();
     let operation = ConvReluPool {
+        pool,
         record,
         winners: OnceLock::new(),
     };
@@ -74,6 +107,8 @@ pub fn conv_relu_pool(images: &Tensor, weight: &Tensor, bias: &Tensor) -> Result
 /// One application of the operation.
 #[derive(Debug)]
 struct ConvReluPool {
+    /// Side of the pooling windows: 2, or 1 for none.
+    pool: usize,
     /// Whether the forward pass writes the winners down.
     record: bool,
     /// Which pixel each window took: one byte for each value of the result. candle lends the
@@ -96,6 +131,7 @@ impl CustomOp3 for ConvReluPool {
         bias_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let (count, geometry) = geometry(
+            self.pool,
             images_layout.shape(),
             weight_layout.shape(),
             bias_layout.shape(),
@@ -112,7 +148,7 @@ impl CustomOp3 for ConvReluPool {
             forward_all(&geometry, weight, bias, images, &mut outputs, record);
             if self.winners.set(winners).is_err() {
                 // A second application would leave winners that are not those of the first result.
-                // `conv_relu_pool` makes an operation for each call, so this is a guard against a
+                // `apply` makes an operation for each call, so this is a guard against a
                 // later mistake.
                 bail!("conv_relu_pool: one operation was applied twice");
             }
@@ -133,7 +169,7 @@ impl CustomOp3 for ConvReluPool {
         _result: &Tensor,
         gradient: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let (count, geometry) = geometry(images.shape(), weight.shape(), bias.shape())?;
+        let (count, geometry) = geometry(self.pool, images.shape(), weight.shape(), bias.shape())?;
         let Some(winners) = self.winners.get() else {
             bail!("conv_relu_pool: a backward pass without its forward pass");
         };
@@ -299,7 +335,12 @@ fn total(sums: &[Sums], part: fn(&Sums) -> &[f32]) -> Vec<f32> {
 }
 
 /// The number of images and the geometry, if the shapes agree.
-fn geometry(images: &Shape, weight: &Shape, bias: &Shape) -> Result<(usize, Geometry)> {
+fn geometry(
+    pool: usize,
+    images: &Shape,
+    weight: &Shape,
+    bias: &Shape,
+) -> Result<(usize, Geometry)> {
     let (count, height, width, c_in) = images.dims4()?;
     let (c_out, rows, kernel, weight_c_in) = weight.dims4()?;
     let kernel_fits = rows == kernel && kernel % 2 == 1;
@@ -309,10 +350,10 @@ fn geometry(images: &Shape, weight: &Shape, bias: &Shape) -> Result<(usize, Geom
              n × h × w × c_in, c_out × k × k × c_in with k odd, c_out"
         );
     }
-    if count == 0 || height < 2 || width < 2 || c_in == 0 || c_out == 0 {
+    if count == 0 || height < pool || width < pool || c_in == 0 || c_out == 0 {
         bail!(
             "conv_relu_pool: images {images:?}, weight {weight:?}; expected at least one image, \
-             2 × 2 pixels and one channel"
+             {pool} × {pool} pixels and one channel"
         );
     }
     let geometry = Geometry {
@@ -321,6 +362,7 @@ fn geometry(images: &Shape, weight: &Shape, bias: &Shape) -> Result<(usize, Geom
         c_in,
         c_out,
         kernel,
+        pool,
     };
     // The backward pass keeps places in an image and in the weights in 32 bits. They count values
     // of the padded image and of the wide weights, which are larger than those here. The factor 16
@@ -330,26 +372,6 @@ fn geometry(images: &Shape, weight: &Shape, bias: &Shape) -> Result<(usize, Geom
         bail!("conv_relu_pool: images {images:?}, weight {weight:?} are too large");
     }
     Ok((count, geometry))
-}
-
-/// The values of a contiguous f32 tensor.
-fn values<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
-    match layout.contiguous_offsets() {
-        // A contiguous tensor can still be a part of a larger storage, as a row of a batch is.
-        Some((start, end)) => Ok(&storage.as_slice::<f32>()?[start..end]),
-        None => bail!("conv_relu_pool: expected a contiguous tensor, received {layout:?}"),
-    }
-}
-
-/// Calls `f` with the values of a contiguous f32 tensor, which candle lends under a lock.
-fn with_values<T>(tensor: &Tensor, f: impl FnOnce(&[f32]) -> Result<T>) -> Result<T> {
-    // `storage` is the guard of a read lock, held until `f` returns. `f` may lock other tensors to
-    // read, but must not write to this one.
-    let (storage, layout) = tensor.storage_and_layout();
-    match &*storage {
-        Storage::Cpu(storage) => f(values(storage, layout)?),
-        _ => bail!("conv_relu_pool: expected a tensor on the CPU"),
-    }
 }
 
 #[cfg(test)]

@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::{D, Device, Tensor};
+use candle_nn::ops::softmax_last_dim;
 use safetensors::{Dtype, SafeTensors};
 use sha2::{Digest, Sha256};
 
-use super::architecture::PIXELS;
+use super::architecture::{CLASSES, PIXELS};
 use super::data::pixels;
 use super::little_endian::{bytes, floats};
 use super::model::{Model, Output};
@@ -54,6 +55,25 @@ impl Model {
             Ok(())
         })?;
         Ok(classes)
+    }
+
+    /// How probable each image (n × 784 bytes) makes each class, by the model's own account: the
+    /// softmax of the scores, ten values that add up to 1.
+    ///
+    /// The scores of an SVM are no logits, and its values here no probabilities.
+    ///
+    /// # Errors
+    /// If the images are not 784 bytes each.
+    pub fn probabilities(&self, images: &Vectors) -> Result<Vec<[f32; CLASSES]>, NetError> {
+        let mut all = Vec::with_capacity(images.len());
+        self.for_each_batch(pixels(images)?, |output| {
+            let shares = softmax_last_dim(&output.scores)?
+                .flatten_all()?
+                .to_vec1::<f32>()?;
+            all.extend_from_slice(shares.as_chunks().0);
+            Ok(())
+        })?;
+        Ok(all)
     }
 
     /// SHA-256 over the configuration and all parameters, in hexadecimal.

@@ -11,8 +11,9 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use super::NetError;
-use super::architecture::{Layer, ModelConfig, SIDE};
-use super::conv::conv_relu_pool;
+use super::architecture::{CnnConfig, Layer, LayerKind, ModelConfig, SIDE};
+use super::conv::{conv_relu, conv_relu_pool};
+use super::norm::{Statistics, affine, batch_norm};
 
 /// The result of a forward pass over n images.
 #[derive(Debug, Clone)]
@@ -37,11 +38,35 @@ pub struct Scaling {
 pub struct Model {
     config: ModelConfig,
     scaling: Scaling,
-    /// Weight and bias of each layer, in order.
-    parameters: Vec<(Var, Var)>,
-    /// Name of each layer, in order.
-    names: Vec<String>,
+    /// The layers, in order.
+    layers: Vec<Parameters>,
 }
+
+/// The parameters of one layer.
+#[derive(Debug, Clone)]
+struct Parameters {
+    layer: Layer,
+    weight: Var,
+    bias: Var,
+    /// Those of the batch normalisation, where the layer has one.
+    norm: Option<Norm>,
+}
+
+/// Batch normalisation of a layer's output.
+#[derive(Debug, Clone)]
+struct Norm {
+    /// Learned.
+    scale: Var,
+    /// Learned.
+    shift: Var,
+    /// Running mean of the batches' means: not learned, and without a gradient.
+    mean: Var,
+    /// Running mean of the batches' variances, likewise.
+    variance: Var,
+}
+
+/// Weight of a batch's statistics in the running means, as in PyTorch.
+const MOMENTUM: f32 = 0.1;
 
 impl Model {
     /// A model with random weights.
@@ -58,17 +83,12 @@ impl Model {
         rng: &mut ChaCha8Rng,
     ) -> Result<Self, NetError> {
         config.validate()?;
-        let mut parameters = Vec::new();
-        let mut names = Vec::new();
-        for layer in config.layers() {
-            parameters.push(random_parameters(&layer, rng)?);
-            names.push(layer.name);
-        }
+        let layers = config.layers().into_iter();
+        let layers = layers.map(|layer| Parameters::random(layer, rng));
         Ok(Self {
             config: config.clone(),
             scaling,
-            parameters,
-            names,
+            layers: layers.collect::<Result<_, NetError>>()?,
         })
     }
 
@@ -84,14 +104,14 @@ impl Model {
         self.scaling
     }
 
-    /// The parameters and their names, in order: "conv1.weight", "conv1.bias", …
+    /// The parameters and their names, in order: "conv1.weight", "conv1.bias", "conv1.scale", …
+    ///
+    /// Among them are the running mean and variance of the batch normalisation, which are not
+    /// learned, but kept with the others.
     pub fn parameters(&self) -> impl Iterator<Item = (String, &Var)> {
-        let layers = self.names.iter().zip(&self.parameters);
-        layers.flat_map(|(name, (weight, bias))| {
-            [
-                (format!("{name}.weight"), weight),
-                (format!("{name}.bias"), bias),
-            ]
+        self.layers.iter().flat_map(|layer| {
+            let vars = layer.vars().into_iter();
+            vars.map(|(part, var)| (format!("{}.{part}", layer.layer.name), var))
         })
     }
 
@@ -108,9 +128,10 @@ impl Model {
         mut rng: Option<&mut ChaCha8Rng>,
     ) -> Result<Output, NetError> {
         // The scores come from the last layer alone, so `features` is whatever reaches it. Each
-        // architecture below says only how the hidden layers get there.
-        let layers = self.weights(rng.is_some());
-        let (output, hidden) = layers
+        // architecture says only how the hidden layers get there.
+        let training = rng.is_some();
+        let (output, hidden) = self
+            .layers
             .split_last()
             .expect("every architecture has an output layer");
         let features = match &self.config {
@@ -123,47 +144,24 @@ impl Model {
                     if i > 0 {
                         x = dropout(x, mlp.dropout, &mut rng)?;
                     }
-                    x = layer.linear(&x)?.relu()?;
+                    x = layer.linear(&x, training)?.relu()?;
                 }
                 x
             }
             ModelConfig::Cnn(cnn) => {
-                // The four hidden layers, in the order of `CnnConfig::layers`: two convolutions,
-                // two linear layers. Images are n × height × width × channels, with one grey
-                // channel.
-                let x = inputs.reshape((inputs.dim(0)?, SIDE, SIDE, 1))?;
-                let x = conv_relu_pool(&x, &hidden[0].weight, &hidden[0].bias)?;
-                let x = conv_relu_pool(&x, &hidden[1].weight, &hidden[1].bias)?;
-                // n × 7 × 7 × c becomes n × 49 · c, channels last. The rows of the weights of
-                // fc1 are in the same order.
-                let x = hidden[2].linear(&x.flatten_from(1)?)?.relu()?;
-                // Between the linear layers only: the features themselves are never dropped.
-                let x = dropout(x, cnn.dropout, &mut rng)?;
-                hidden[3].linear(&x)?.relu()?
+                let features = convolutional(hidden, cnn, inputs, &mut rng)?;
+                if cnn.mirrored && !training {
+                    // The output layer is linear: the scores of the mean features are the mean of
+                    // the scores of the two images.
+                    let mirror = convolutional(hidden, cnn, &mirrored(inputs)?, &mut rng)?;
+                    ((features + mirror)? * 0.5)?
+                } else {
+                    features
+                }
             }
         };
-        let scores = output.linear(&features)?;
+        let scores = output.linear(&features, training)?;
         Ok(Output { features, scores })
-    }
-
-    /// The layers' parameters for one forward pass. Detached from the variables, candle records
-    /// nothing for a backward pass.
-    fn weights(&self, with_gradients: bool) -> Vec<Weights> {
-        // Both kinds share the variable's memory. What differs is whether candle knows it as a
-        // variable. If so, it records each operation on it, and the activations stay in memory
-        // until the backward pass.
-        let tensor = |var: &Var| {
-            if with_gradients {
-                var.as_tensor().clone()
-            } else {
-                var.as_detached_tensor()
-            }
-        };
-        let layers = self.parameters.iter().map(|(weight, bias)| Weights {
-            weight: tensor(weight),
-            bias: tensor(bias),
-        });
-        layers.collect()
     }
 
     /// Mean loss of `scores` (n × 10) against the classes `labels` (n values of u32).
@@ -176,50 +174,173 @@ impl Model {
     pub fn loss(&self, scores: &Tensor, labels: &Tensor) -> Result<Tensor, NetError> {
         Ok(match self.config {
             ModelConfig::Svm => hinge_loss(scores, labels)?,
-            _ => cross_entropy(scores, labels)?,
+            ModelConfig::Cnn(ref cnn) => cross_entropy(scores, labels, cnn.smoothing)?,
+            _ => cross_entropy(scores, labels, 0.0)?,
         })
     }
 }
 
-/// The parameters of one layer in a forward pass.
-struct Weights {
-    weight: Tensor,
-    bias: Tensor,
+/// The hidden layers of the convolutional net: n × 784 → n × `fc2`.
+fn convolutional(
+    hidden: &[Parameters],
+    cnn: &CnnConfig,
+    inputs: &Tensor,
+    rng: &mut Option<&mut ChaCha8Rng>,
+) -> candle_core::Result<Tensor> {
+    let training = rng.is_some();
+    // Images are n × height × width × channels, with one grey channel.
+    let mut x = inputs.reshape((inputs.dim(0)?, SIDE, SIDE, 1))?;
+    for layer in hidden {
+        x = match layer.layer.kind {
+            LayerKind::Convolution { pool, .. } => layer.convolution(&x, pool, training)?,
+            LayerKind::Linear | LayerKind::Output => {
+                // The first linear layer gets n × 3 × 3 × c as n × 9 · c, channels last. The rows
+                // of its weights are in the same order. The features are never dropped.
+                let x = dropout(x.flatten_from(1)?, cnn.dropout, rng)?;
+                layer.linear(&x, training)?.relu()?
+            }
+        };
+    }
+    Ok(x)
 }
 
-impl Weights {
+/// The images of `inputs` (n × 784), mirrored left to right.
+fn mirrored(inputs: &Tensor) -> candle_core::Result<Tensor> {
+    let columns: Vec<u32> = (0..SIDE as u32).rev().collect();
+    let columns = Tensor::from_vec(columns, SIDE, inputs.device())?;
+    let rows = inputs.reshape((inputs.dim(0)?, SIDE, SIDE))?;
+    rows.index_select(&columns, 2)?.flatten_from(1)
+}
+
+impl Parameters {
+    /// Random weights, biases of zero, and a normalisation that changes nothing but mean and
+    /// deviation.
+    fn random(layer: Layer, rng: &mut ChaCha8Rng) -> Result<Self, NetError> {
+        // A ReLU sets about half of its inputs to zero, which halves the mean square of what goes
+        // on. The factor 2 makes up for it. No ReLU follows the output layer.
+        let gain = match layer.kind {
+            LayerKind::Output => 1.0,
+            LayerKind::Convolution { .. } | LayerKind::Linear => 2.0,
+        };
+        // Uniform numbers in −bound..bound have the variance bound² / 3, here gain / inputs.
+        let bound = (3.0 * gain / layer.fan_in() as f32).sqrt();
+        let count: usize = layer.weight.iter().product();
+        // One after the other on one thread: the weights depend on the seed alone.
+        let values: Vec<f32> = (0..count)
+            .map(|_| rng.random_range(-bound..bound))
+            .collect();
+        let weight = Var::from_vec(values, layer.weight.clone(), &Device::Cpu)?;
+        let width = layer.biases();
+        let all = |value: f32| Var::from_vec(vec![value; width], width, &Device::Cpu);
+        let norm = match layer.kind {
+            LayerKind::Convolution { .. } => Some(Norm {
+                scale: all(1.0)?,
+                shift: all(0.0)?,
+                mean: all(0.0)?,
+                variance: all(1.0)?,
+            }),
+            LayerKind::Linear | LayerKind::Output => None,
+        };
+        Ok(Self {
+            weight,
+            bias: all(0.0)?,
+            norm,
+            layer,
+        })
+    }
+
+    /// All of them and what they are called.
+    fn vars(&self) -> Vec<(&'static str, &Var)> {
+        let mut vars = vec![("weight", &self.weight), ("bias", &self.bias)];
+        if let Some(norm) = &self.norm {
+            vars.extend([
+                ("scale", &norm.scale),
+                ("shift", &norm.shift),
+                ("mean", &norm.mean),
+                ("variance", &norm.variance),
+            ]);
+        }
+        vars
+    }
+
     /// x · weight + bias, for x of n × inputs.
-    fn linear(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        x.matmul(&self.weight)?.broadcast_add(&self.bias)
+    fn linear(&self, x: &Tensor, training: bool) -> candle_core::Result<Tensor> {
+        let (weight, bias) = (tensor(&self.weight, training), tensor(&self.bias, training));
+        x.matmul(&weight)?.broadcast_add(&bias)
+    }
+
+    /// Convolution, ReLU, perhaps pooling, normalisation, for x of n × height × width × channels.
+    fn convolution(&self, x: &Tensor, pool: bool, training: bool) -> candle_core::Result<Tensor> {
+        let (weight, bias) = (tensor(&self.weight, training), tensor(&self.bias, training));
+        let x = if pool {
+            conv_relu_pool(x, &weight, &bias)?
+        } else {
+            conv_relu(x, &weight, &bias)?
+        };
+        match &self.norm {
+            Some(norm) => norm.apply(&x, training),
+            None => Ok(x),
+        }
     }
 }
 
-/// Random weights and zero biases for one layer.
-fn random_parameters(layer: &Layer, rng: &mut ChaCha8Rng) -> Result<(Var, Var), NetError> {
-    // A ReLU sets about half of its inputs to zero, which halves the mean square of what goes on.
-    // The factor 2 makes up for it. No ReLU follows the output layer.
-    let gain = if layer.name == "out" { 1.0 } else { 2.0 };
-    // Uniform numbers in −bound..bound have the variance bound² / 3, here gain / inputs.
-    let bound = (3.0 * gain / layer.fan_in() as f32).sqrt();
-    let count: usize = layer.weight.iter().product();
-    // One after the other on one thread: the weights depend on the seed alone.
-    let values: Vec<f32> = (0..count)
-        .map(|_| rng.random_range(-bound..bound))
-        .collect();
-    let weight = Var::from_vec(values, layer.weight.clone(), &Device::Cpu)?;
-    let zeros = vec![0.0f32; layer.biases()];
-    let bias = Var::from_vec(zeros, layer.biases(), &Device::Cpu)?;
-    Ok((weight, bias))
+impl Norm {
+    /// `x` normalised: by its own statistics in a training pass, which then go into the running
+    /// means; else by these.
+    fn apply(&self, x: &Tensor, training: bool) -> candle_core::Result<Tensor> {
+        if training {
+            let (y, batch) = batch_norm(x, &self.scale, &self.shift)?;
+            run(&self.mean, &batch.mean)?;
+            run(&self.variance, &batch.variance)?;
+            return Ok(y);
+        }
+        let statistics = Statistics {
+            mean: self.mean.to_vec1()?,
+            variance: self.variance.to_vec1()?,
+        };
+        let (factor, offset) = statistics.fold(&self.scale.to_vec1()?, &self.shift.to_vec1()?);
+        affine(x, factor, offset)
+    }
 }
 
-/// −log softmax(scores) at the right class, averaged.
-fn cross_entropy(scores: &Tensor, labels: &Tensor) -> candle_core::Result<Tensor> {
+/// Moves a running mean towards what a batch had.
+fn run(running: &Var, batch: &[f32]) -> candle_core::Result<()> {
+    let old: Vec<f32> = running.to_vec1()?;
+    let new: Vec<f32> = old
+        .iter()
+        .zip(batch)
+        .map(|(old, batch)| old + MOMENTUM * (batch - old))
+        .collect();
+    running.set(&Tensor::from_vec(new, batch.len(), &Device::Cpu)?)
+}
+
+/// A parameter in a forward pass.
+fn tensor(var: &Var, training: bool) -> Tensor {
+    // Both kinds share the variable's memory. What differs is whether candle knows it as a
+    // variable. If so, it records each operation on it, and the activations stay in memory until
+    // the backward pass.
+    if training {
+        var.as_tensor().clone()
+    } else {
+        var.as_detached_tensor()
+    }
+}
+
+/// −log softmax(scores) at the right class, averaged; with `smoothing`, this share of it is the mean
+/// over all classes instead.
+fn cross_entropy(scores: &Tensor, labels: &Tensor, smoothing: f32) -> candle_core::Result<Tensor> {
     let right = labels.unsqueeze(1)?;
     // `gather` takes one value from each row, at the column that `right` (n × 1) names. The
     // logarithm of the softmax is computed as a whole, score − log Σ exp: a softmax that rounds
     // to zero would have the logarithm −∞.
     let log_shares = ops::log_softmax(scores, D::Minus1)?;
-    log_shares.gather(&right, D::Minus1)?.mean_all()?.neg()
+    let at_right = log_shares.gather(&right, D::Minus1)?.mean_all()?.neg()?;
+    if smoothing == 0.0 {
+        return Ok(at_right);
+    }
+    let at_all = log_shares.mean_all()?.neg()?;
+    let smoothing = f64::from(smoothing);
+    (at_right * (1.0 - smoothing))? + (at_all * smoothing)?
 }
 
 /// max(0, 1 + best wrong score − right score), averaged.

@@ -1,5 +1,5 @@
-//! The loops of a convolutional layer (convolution, ReLU, 2 × 2 max-pooling), one image at a time,
-//! on plain slices.
+//! The loops of a convolutional layer (convolution, ReLU, and 2 × 2 max-pooling where it is wanted),
+//! one image at a time, on plain slices.
 //!
 //! The naive form of the forward pass, before pooling:
 //!
@@ -25,7 +25,7 @@
 //! - forward: a register tile of a few neighbouring pixels × 16 channels, as in a matrix product,
 //!   whose left side is read straight out of the image;
 //! - backward: after 2 × 2 max-pooling at most one pixel in four has a gradient, a *hit*, and
-//!   after the ReLU fewer still. Both gradients are sums of contiguous runs over the hits only: for
+//!   after the ReLU fewer still (without pooling, those that the ReLU let pass). Both gradients are sums of contiguous runs over the hits only: for
 //!   the weights of a channel, the runs of the image under its hits; for the image under a pixel,
 //!   the runs of the weights of the channels that hit it.
 //!
@@ -43,7 +43,7 @@ const DEAD: u8 = 4;
 /// What a window's gradient can go to: one of its four pixels, or nowhere.
 const WINNERS: usize = DEAD as usize + 1;
 
-/// The shape of one convolution with stride 1, zero padding that keeps the size, and 2 × 2
+/// The shape of one convolution with stride 1 and zero padding that keeps the size, and of the
 /// max-pooling after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Geometry {
@@ -57,6 +57,8 @@ pub struct Geometry {
     pub c_out: usize,
     /// Side of the kernel, odd.
     pub kernel: usize,
+    /// Side of a pooling window: 2, or 1 for no pooling. Then every pixel is a window of its own.
+    pub pool: usize,
 }
 
 impl Geometry {
@@ -65,9 +67,9 @@ impl Geometry {
         self.height * self.width * self.c_in
     }
 
-    /// Rows and columns after pooling (an odd last row or column is dropped).
+    /// Rows and columns after pooling (what is left of a whole window is dropped).
     pub fn pooled(&self) -> (usize, usize) {
-        (self.height / 2, self.width / 2)
+        (self.height / self.pool, self.width / self.pool)
     }
 
     /// Values that come out of an image.
@@ -126,16 +128,20 @@ impl Geometry {
         }
     }
 
-    /// Where the four pixels of a pooling window have their patches in the padded image. The fifth
-    /// place is for windows without a gradient ([`DEAD`]): any valid place, as it is never used.
+    /// Where the four pixels of a pooling window have their patches in the padded image (without
+    /// pooling only the first is a pixel of the window). The fifth place is for windows without a
+    /// gradient ([`DEAD`]): any valid place, as it is never used.
     #[inline(always)]
     fn window_places(&self, window: usize) -> [usize; WINNERS] {
         let (_, columns) = self.pooled();
         // The window covers two rows and two columns of pixels. The patch of pixel (y, x) begins at
         // row y and column x of the padded image: the margin is as wide as the patch reaches to the
         // left and above.
-        let (y, x) = (window / columns * 2, window % columns * 2);
+        let (y, x) = (window / columns * self.pool, window % columns * self.pool);
         let corner = y * self.padded_row() + x * self.c_in;
+        if self.pool == 1 {
+            return [corner, 0, 0, 0, 0];
+        }
         let below = corner + self.padded_row();
         [corner, corner + self.c_in, below, below + self.c_in, 0]
     }
@@ -180,7 +186,7 @@ impl Geometry {
 #[derive(Debug)]
 pub struct Forward {
     padded: Vec<f32>,
-    /// Two rows of pixels before pooling, [`TILE`] channels.
+    /// The rows of pixels that make a row of windows, [`TILE`] channels.
     rows: Vec<[f32; TILE]>,
 }
 
@@ -190,7 +196,7 @@ impl Forward {
         let (_, columns) = geometry.pooled();
         Self {
             padded: vec![0.0; geometry.padded_len()],
-            rows: vec![[0.0; TILE]; 4 * columns],
+            rows: vec![[0.0; TILE]; geometry.pool * geometry.pool * columns],
         }
     }
 }
@@ -244,8 +250,8 @@ impl Backward {
 }
 
 dispatch! {
-    /// max-pool(ReLU(conv(image) + bias)) into `output`, and into `winners` which of its four
-    /// pixels each window took.
+    /// max-pool(ReLU(conv(image) + bias)) into `output`, and into `winners` which of its pixels
+    /// each window took.
     pub fn forward(
         geometry: &Geometry,
         scratch: &mut Forward,
@@ -302,17 +308,20 @@ mod source {
             let mut tile_bias = [0.0; TILE];
             tile_bias[..channels.len()].copy_from_slice(&bias[channels.clone()]);
             for pooled_row in 0..pooled_rows {
-                // Two rows of pixels make one row of windows.
-                for (y, row) in rows.chunks_exact_mut(2 * pooled_columns).enumerate() {
+                for (y, row) in rows.chunks_exact_mut(g.pool * pooled_columns).enumerate() {
                     // The patches of image row y begin at row y of the padded image.
-                    let padded = &padded[(2 * pooled_row + y) * g.padded_row()..];
+                    let padded = &padded[(g.pool * pooled_row + y) * g.padded_row()..];
                     convolve::<FMA>(&g, padded, weights, row);
                 }
-                let (upper, lower) = rows.split_at(2 * pooled_columns);
-                let windows = upper.chunks_exact(2).zip(lower.chunks_exact(2));
-                for (column, (upper, lower)) in windows.enumerate() {
-                    let window = [&upper[0], &upper[1], &lower[0], &lower[1]];
-                    let (best, winner) = pool(window, &tile_bias);
+                for column in 0..pooled_columns {
+                    let (best, winner) = if g.pool == 1 {
+                        pool([&rows[column]], &tile_bias)
+                    } else {
+                        // The second row of pixels follows the first.
+                        let (upper, lower) = (2 * column, 2 * (pooled_columns + column));
+                        let places = [upper, upper + 1, lower, lower + 1];
+                        pool(places.map(|place| &rows[place]), &tile_bias)
+                    };
                     // The output has all channels of a window together; this tile writes its share
                     // of them.
                     let at = (pooled_row * pooled_columns + column) * g.c_out;
@@ -384,10 +393,13 @@ mod source {
         out.copy_from_slice(&sums);
     }
 
-    /// The largest of four, the bias added, cut at zero; and which it was. A NaN stays one: a
+    /// The largest of a window, the bias added, cut at zero; and which it was. A NaN stays one: a
     /// diverged training must not look like a dead unit.
     #[inline(always)]
-    fn pool(window: [&[f32; TILE]; 4], bias: &[f32; TILE]) -> ([f32; TILE], [u8; TILE]) {
+    fn pool<const PIXELS: usize>(
+        window: [&[f32; TILE]; PIXELS],
+        bias: &[f32; TILE],
+    ) -> ([f32; TILE], [u8; TILE]) {
         let mut best = *window[0];
         // 32 bits, as wide as the floats: one comparison then chooses in both arrays.
         let mut winner = [0u32; TILE];
@@ -395,7 +407,7 @@ mod source {
             clippy::needless_range_loop,
             reason = "iterators are compiled apart here, without SIMD"
         )]
-        for place in 1..4 {
+        for place in 1..PIXELS {
             let values = window[place];
             for lane in 0..TILE {
                 let better = (values[lane] > best[lane]) | values[lane].is_nan();
@@ -404,7 +416,7 @@ mod source {
             }
         }
         for lane in 0..TILE {
-            // The bias is the same for all four pixels, so it can be added after the largest is
+            // The bias is the same for all pixels, so it can be added after the largest is
             // found.
             best[lane] += bias[lane];
             // This is false for a NaN, so that a NaN passes the ReLU.
@@ -694,13 +706,14 @@ mod tests {
     use rand::{Rng, SeedableRng};
     use rand_chacha::ChaCha8Rng;
 
-    const SHAPES: [Geometry; 3] = [
+    const SHAPES: [Geometry; 5] = [
         Geometry {
             height: 6,
             width: 14,
             c_in: 1,
             c_out: 16,
             kernel: 3,
+            pool: 2,
         },
         // An odd row and column, that pooling drops, and channels beyond a tile.
         Geometry {
@@ -709,6 +722,7 @@ mod tests {
             c_in: 3,
             c_out: 19,
             kernel: 5,
+            pool: 2,
         },
         Geometry {
             height: 4,
@@ -716,6 +730,24 @@ mod tests {
             c_in: 40,
             c_out: 2,
             kernel: 3,
+            pool: 2,
+        },
+        // Without pooling.
+        Geometry {
+            height: 5,
+            width: 7,
+            c_in: 8,
+            c_out: 18,
+            kernel: 3,
+            pool: 1,
+        },
+        Geometry {
+            height: 3,
+            width: 1,
+            c_in: 1,
+            c_out: 3,
+            kernel: 5,
+            pool: 1,
         },
     ];
 
@@ -758,10 +790,10 @@ mod tests {
         for window in 0..rows * columns {
             for (filter, bias) in weight.chunks(filter_len).zip(bias) {
                 let (mut best, mut winner) = (0.0, DEAD);
-                for pixel in 0..4 {
+                for pixel in 0..g.pool * g.pool {
                     let (y, x) = (
-                        window / columns * 2 + pixel / 2,
-                        window % columns * 2 + pixel % 2,
+                        window / columns * g.pool + pixel / 2,
+                        window % columns * g.pool + pixel % 2,
                     );
                     let terms = patch(g, y, x)
                         .into_iter()
@@ -798,8 +830,8 @@ mod tests {
             }
             let pixel = usize::from(winner);
             let (y, x) = (
-                window / columns * 2 + pixel / 2,
-                window % columns * 2 + pixel % 2,
+                window / columns * g.pool + pixel / 2,
+                window % columns * g.pool + pixel % 2,
             );
             d_bias[channel] += gradient;
             for (w, i) in patch(g, y, x) {

@@ -3,7 +3,7 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
-use super::conv_relu_pool;
+use super::{conv_relu, conv_relu_pool};
 
 fn random(rng: &mut ChaCha8Rng, shape: &[usize]) -> Tensor {
     let values: Vec<f32> = (0..shape.iter().product())
@@ -117,6 +117,30 @@ fn values_and_gradients_are_candles_own() {
             let difference = largest_difference(ours.get(var).unwrap(), theirs.get(var).unwrap());
             assert!(
                 difference < 1e-3,
+                "{shape:?}, gradient of {name}: {difference}"
+            );
+        }
+    }
+}
+
+#[test]
+fn without_pooling_values_and_gradients_are_candles_own() {
+    for (seed, shape) in SHAPES.into_iter().enumerate() {
+        let (images, weight, bias, _) = problem(seed as u64, shape);
+        let [n, h, w, _, c_out, _] = shape;
+        let outer = random(&mut ChaCha8Rng::seed_from_u64(1), &[n, h, w, c_out]);
+        let ours = conv_relu(&images, &weight, &bias).unwrap();
+        let theirs = to_nhwc(&candles_conv(&images, &weight, &bias));
+        assert!(largest_difference(&ours, &theirs) < 1e-4, "{shape:?}");
+        let gradients = |result: &Tensor| {
+            let sum = (result * &outer).unwrap().sum_all().unwrap();
+            sum.backward().unwrap()
+        };
+        let (ours, theirs) = (gradients(&ours), gradients(&theirs));
+        for (name, var) in [("images", &images), ("weight", &weight), ("bias", &bias)] {
+            let difference = largest_difference(ours.get(var).unwrap(), theirs.get(var).unwrap());
+            assert!(
+                difference < 2e-3,
                 "{shape:?}, gradient of {name}: {difference}"
             );
         }
