@@ -12,7 +12,7 @@ use clap::Parser;
 use fashion_knn::classify::Trial;
 use fashion_knn::fashion::{self, Fashion};
 use fashion_knn::files;
-use fashion_knn::index::{BruteForce, BruteForceParams, Index};
+use fashion_knn::index::{BruteForce, BruteForceParams, Build, Query};
 use fashion_knn::lab::evaluate::accuracy;
 use fashion_knn::lab::learning::{Learned, Method, add, learning};
 use fashion_knn::lab::machine::{Machine, commit, round, today};
