@@ -60,6 +60,7 @@ help:
 	@echo 'make publish    put the executed outputs into the notebooks in git'
 	@echo 'make measure    measure every index again, into data/results (45 minutes; leave the machine alone)'
 	@echo 'make peers      the same for the real libraries from PyPI, in turns with ours (45 minutes)'
+	@echo 'make learning   accuracy against the number of images, three seeds each, into data/results (hours)'
 	@echo 'make corpora    real embeddings and SIFT descriptors, out of Debian packages (Debian only; a quarter of an hour)'
 	@echo 'make corpora-test  every index at its defaults over all of both (half an hour)'
 	@echo 'make test-rust  formatting, lints, documentation, tests of the crate: needs no Python, no Jupyter'
@@ -136,13 +137,18 @@ publish: report
 	@$(REPORT) publish $(HTML) $(NOTEBOOKS)
 	$(SAY) 'The outputs are in the notebooks: git diff --stat notebooks'
 
-.PHONY: measure peers
+.PHONY: measure peers learning
 measure:
 	$(SAY) 'Measuring every index into data/results: three quarters of an hour. Leave the machine alone meanwhile'
 	@tools/measure.sh
 peers:
 	$(SAY) 'Measuring the real libraries, in turns with ours, into data/results: three quarters of an hour'
 	@tools/measure.sh peers
+
+# What is in the record stays: remove data/results/learning.csv to measure everything again.
+learning: .stamps/data
+	$(SAY) 'Learning curves into data/results/learning.csv: two to three hours, in parts if need be'
+	cargo run --release --bin learning
 
 # More data to develop on than Fashion-MNIST: docs/measurements.md.
 .PHONY: corpora corpora-test
