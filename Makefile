@@ -148,7 +148,8 @@ peers:
 # What is in the record stays: remove data/results/learning.csv to measure everything again.
 learning: .stamps/data
 	$(SAY) 'Learning curves into data/results/learning.csv: two to three hours, in parts if need be'
-	cargo run --release --bin learning
+	@env -u RUSTFLAGS -u CARGO_BUILD_TARGET \
+		cargo run --quiet --release --no-default-features --features cli,net --bin learning
 
 # More data to develop on than Fashion-MNIST: docs/measurements.md.
 .PHONY: corpora corpora-test
