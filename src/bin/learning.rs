@@ -54,7 +54,7 @@ const KS: [usize; 10] = [1, 3, 5, 7, 9, 11, 15, 21, 31, 51];
 /// A net sees as many images as this in its training, each many times where there are few.
 const SEEN: usize = 60_000;
 /// But no image more often.
-const MOST_EPOCHS: usize = 200;
+const MOST_EPOCHS: usize = 100;
 
 fn main() -> ExitCode {
     match run(&Arguments::parse()) {
