@@ -9,13 +9,15 @@
 //!   [`Vectors`].
 //! - [`learned`] and [`encoded`] do both for the report: a [`Fashion`] of features. What they
 //!   compute is kept on disk.
-//! - [`conv_relu_pool`] makes it fast: with candle's own convolution such a net learned 280 images
-//!   a second, with this one it learns 5,250 (docs/measurements.md, "Nets").
+//! - [`Model::probabilities`] says how sure a model is of each class.
+//! - [`conv_relu_pool`] makes it fast: with candle's own convolution a net of two of them learned
+//!   280 images a second, with this one 5,250 (docs/measurements.md, "Nets").
 //!
 //! The files, each of which imports only files above it:
 //!
 //! ```text
-//! architecture, epoch, little_endian, conv    sizes; figures of an epoch; bytes; the convolution
+//! architecture, epoch, little_endian, values  sizes; figures of an epoch; bytes; slices of tensors
+//! conv, norm                                  the convolution; batch normalisation
 //! config, model                               all settings; parameters, forward pass, loss
 //! data, optimizer                             batches; steps
 //! features, checkpoint                        what is kept on disk

@@ -1,8 +1,9 @@
 //! [`Model`]: the parameters of a net, its forward pass and its loss.
 //!
 //! Each layer is a product and a bias, `x · weight + bias`, and all but the last are followed by a
-//! ReLU. The convolutional net's first two layers are [`conv_relu_pool`]. What comes out before the
-//! last layer are the features, after it the scores of the ten classes.
+//! ReLU. The convolutional net's first layers are [`conv_relu`] and [`conv_relu_pool`], each with
+//! [`batch_norm`] after it. What comes out before the last layer are the features, after it the
+//! scores of the ten classes.
 
 use candle_core::{D, Device, Tensor, Var};
 use candle_nn::ops;
