@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use crate::distance::Metric;
 use crate::index::{Index, Query, QueryError};
 use crate::lab::evaluate::accuracy;
 use crate::neighbor::{Neighbor, Neighbors};
@@ -91,34 +92,56 @@ impl Weights {
 }
 
 /// The accuracy of one k and one kind of weights on images that were held out.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Trial {
+    /// The metric in which the neighbours were searched.
+    pub metric: Metric,
     /// What a vote weighed.
     pub weights: Weights,
     /// How many neighbours voted.
     pub k: usize,
     /// Share of the images that were classified rightly.
     pub accuracy: f64,
+    /// Which images were: two trials on the same images can be compared image by image.
+    pub right: Vec<bool>,
 }
 
 impl Trial {
     /// Tries every k of `ks` with uniform votes, then every k with votes by distance.
     ///
-    /// `found` are the neighbours of each query: one search with the largest k is enough.
-    /// `base_labels` are the classes of the base, `labels` those of the queries.
+    /// `found` are the neighbours of each query, searched in the Euclidean metric: one search with
+    /// the largest k is enough. `base_labels` are the classes of the base, `labels` those of the
+    /// queries.
     ///
     /// # Panics
     /// As [`Weights::vote`], and if there is not one label for each query.
     #[must_use]
     pub fn all(found: &Neighbors, ks: &[usize], base_labels: &[u8], labels: &[u8]) -> Vec<Self> {
+        Self::all_in(Metric::Euclidean, found, ks, base_labels, labels)
+    }
+
+    /// [`Trial::all`] of neighbours that were searched in `metric`.
+    ///
+    /// # Panics
+    /// As [`Trial::all`].
+    #[must_use]
+    pub fn all_in(
+        metric: Metric,
+        found: &Neighbors,
+        ks: &[usize],
+        base_labels: &[u8],
+        labels: &[u8],
+    ) -> Vec<Self> {
         let mut trials = Vec::with_capacity(2 * ks.len());
         for weights in [Weights::Uniform, Weights::Distance] {
             for &k in ks {
                 let classes = weights.vote_rows(found, k, base_labels);
                 trials.push(Self {
+                    metric,
                     weights,
                     k,
                     accuracy: accuracy(&classes, labels),
+                    right: right(&classes, labels),
                 });
             }
         }
@@ -130,15 +153,21 @@ impl Trial {
     #[must_use]
     pub fn best(trials: &[Self]) -> Option<Self> {
         // Ties go to the smaller k, which is the cheaper one. Of equal k the earlier trial stays.
-        let (mut best, others) = trials.split_first().map(|(first, rest)| (*first, rest))?;
-        for &trial in others {
+        let (mut best, others) = trials.split_first()?;
+        for trial in others {
             let as_accurate = trial.accuracy == best.accuracy;
             if trial.accuracy > best.accuracy || (as_accurate && trial.k < best.k) {
                 best = trial;
             }
         }
-        Some(best)
+        Some(best.clone())
     }
+}
+
+/// Which predictions are the true label.
+fn right(classes: &[Option<u8>], labels: &[u8]) -> Vec<bool> {
+    let pairs = classes.iter().zip(labels);
+    pairs.map(|(&class, &label)| class == Some(label)).collect()
 }
 
 impl FromStr for Weights {
@@ -283,9 +312,12 @@ mod tests {
         let found: Neighbors = [reversed, row(&[1.0, 1.1, 1.2])].into_iter().collect();
         let trials = Trial::all(&found, &[1, 3], &[0, 1, 1], &[1, 1]);
         let of = |weights, k, accuracy| Trial {
+            metric: Metric::Euclidean,
             weights,
             k,
             accuracy,
+            // The first query is right with three neighbours only, the second always.
+            right: vec![accuracy == 1.0, true],
         };
         let (uniform, distance) = (Weights::Uniform, Weights::Distance);
         assert_eq!(
@@ -297,9 +329,9 @@ mod tests {
                 of(distance, 3, 1.0)
             ]
         );
-        assert_eq!(Trial::best(&trials), Some(trials[1]));
+        assert_eq!(Trial::best(&trials).as_ref(), Some(&trials[1]));
         assert_eq!(
-            Trial::best(&[trials[1], of(distance, 1, 1.0)]).map(|best| best.k),
+            Trial::best(&[trials[1].clone(), of(distance, 1, 1.0)]).map(|best| best.k),
             Some(1)
         );
         assert_eq!(Trial::best(&[]), None);

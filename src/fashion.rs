@@ -221,7 +221,109 @@ pub struct Split {
     pub held_out_labels: Arc<[u8]>,
 }
 
+/// Images and their labels: the training set, the test set, or a part of one.
+#[derive(Debug, Clone)]
+pub struct Labelled {
+    /// The images, n × 784 bytes.
+    pub images: Arc<Vectors>,
+    /// Their labels, 0 to 9.
+    pub labels: Arc<[u8]>,
+}
+
+impl Labelled {
+    /// The rows of the images of a class, in order.
+    ///
+    /// ```
+    /// use fashion_knn::fashion::Labelled;
+    /// use fashion_knn::vectors::Vectors;
+    ///
+    /// let images = Vectors::from_bytes(1, vec![10, 20, 30])?.into();
+    /// let set = Labelled { images, labels: [7, 3, 7].into() };
+    /// assert_eq!(set.of_class(7).collect::<Vec<_>>(), [0, 2]);
+    /// # Ok::<(), fashion_knn::vectors::VectorsError>(())
+    /// ```
+    pub fn of_class(&self, class: usize) -> impl Iterator<Item = usize> + '_ {
+        (0..self.labels.len()).filter(move |&row| usize::from(self.labels[row]) == class)
+    }
+
+    /// How many images each of the ten classes has.
+    #[must_use]
+    pub fn class_counts(&self) -> Vec<u32> {
+        (0..CLASSES.len())
+            .map(|class| self.of_class(class).count() as u32)
+            .collect()
+    }
+
+    /// The name of the class of image `row`.
+    ///
+    /// # Panics
+    /// If there is no such row, as slices do, or its label is no class.
+    #[must_use]
+    pub fn class_name(&self, row: usize) -> &'static str {
+        CLASSES[usize::from(self.labels[row])]
+    }
+
+    /// The first `count` images, or all if there are fewer (a copy).
+    #[must_use]
+    pub fn head(&self, count: usize) -> Self {
+        Self {
+            images: Arc::new(self.images.head(count)),
+            labels: self.labels[..count.min(self.labels.len())].into(),
+        }
+    }
+
+    /// The images of the given rows, in that order (a copy).
+    ///
+    /// # Errors
+    /// If there is no such row.
+    pub fn select(&self, rows: &[usize]) -> Result<Self, VectorsError> {
+        // The images first: a row that does not exist is an error there, and a panic in `labels`.
+        let images = Arc::new(self.images.select(rows)?);
+        let labels = rows.iter().map(|&row| self.labels[row]).collect();
+        Ok(Self { images, labels })
+    }
+
+    /// A random sample of `count` images, or all if there are fewer, in random order.
+    #[must_use]
+    pub fn sample(&self, count: usize, seed: u64) -> Self {
+        let mut order: Vec<usize> = (0..self.labels.len()).collect();
+        order.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
+        order.truncate(count);
+        self.select(&order)
+            .expect("the order is a permutation of the rows")
+    }
+}
+
+impl Split {
+    /// What remains to search in, images and labels.
+    #[must_use]
+    pub fn base_set(&self) -> Labelled {
+        Labelled {
+            images: self.base.clone(),
+            labels: self.base_labels.clone(),
+        }
+    }
+}
+
 impl Fashion {
+    /// The training set.
+    #[must_use]
+    pub fn train_set(&self) -> Labelled {
+        Labelled {
+            images: self.train.clone(),
+            labels: self.train_labels.clone(),
+        }
+    }
+
+    /// The test set.
+    #[must_use]
+    pub fn test_set(&self) -> Labelled {
+        Labelled {
+            images: self.test.clone(),
+            labels: self.test_labels.clone(),
+        }
+    }
+
     /// The data set with only the first `count` training images, or all if there are fewer: for a
     /// quick look.
     #[must_use]

@@ -79,7 +79,7 @@ pub mod prelude {
     pub use crate::classify::{KnnClassifier, Trial, Weights};
     pub use crate::distance::Metric;
     #[cfg(feature = "files")]
-    pub use crate::fashion::{self, CLASSES, Fashion};
+    pub use crate::fashion::{self, CLASSES, Fashion, Labelled, Split};
     #[cfg(feature = "files")]
     pub use crate::files;
     pub use crate::index::*;
@@ -89,7 +89,8 @@ pub mod prelude {
     };
     pub use crate::lab::difficulty::{intrinsic_dimension, relative_contrast};
     pub use crate::lab::evaluate::{
-        ConfusionMatrix, accuracy, on_threads, recall, time_batch, time_queries,
+        ConfusionMatrix, Evaluated, Passes, Speed, Timed, TimedQueries, accuracy, evaluate,
+        on_threads, recall, three_passes, time_batch, time_queries, timed,
     };
     pub use crate::lab::neighbourhood::{
         Disagreement, Hub, Pair, beyond, disagreeing, hubs, in_common, k_occurrence, knn_graph,
@@ -118,6 +119,7 @@ pub mod prelude {
         gallery::{Gallery, Tile},
         notebook::parameter,
         numbers::{by_size, decimal, integer, percent, short_decimal},
+        pictures::{in_the_plane, neighbour_gallery, points_of, tile},
         table::table,
     };
     pub use crate::vectors::{Row, Vectors};

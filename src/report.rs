@@ -9,6 +9,7 @@
 //!   table    a frame as an HTML table
 //!   chart    curves, bars, matrices, pictures of the plane; interactive charts (Vega-Lite)
 //!   gallery  rows of grey images
+//!   pictures what several lessons draw alike: images with their neighbours, points of a plane
 //! notebook   parameters from the environment
 //! ```
 //!
@@ -21,4 +22,5 @@ pub mod frame;
 pub mod gallery;
 pub mod notebook;
 pub mod numbers;
+pub mod pictures;
 pub mod table;

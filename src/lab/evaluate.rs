@@ -234,16 +234,45 @@ fn share(part: u32, whole: u32) -> f64 {
     }
 }
 
+/// What a piece of work gave, and how long it took.
+///
+/// ```
+/// use fashion_knn::lab::evaluate::timed;
+///
+/// let parsed = timed(|| "7".parse::<u32>())?;
+/// assert_eq!(parsed.value, 7);
+/// assert!(parsed.seconds >= 0.0);
+/// # Ok::<(), std::num::ParseIntError>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Timed<T> {
+    /// What it gave.
+    pub value: T,
+    /// How long it took, in seconds.
+    pub seconds: f64,
+}
+
+/// Does `work` once and times it: the build of an index, say.
+///
+/// # Errors
+/// What `work` returns.
+pub fn timed<T, E>(work: impl FnOnce() -> Result<T, E>) -> Result<Timed<T>, E> {
+    let start = Instant::now();
+    let value = work()?;
+    let seconds = start.elapsed().as_secs_f64();
+    Ok(Timed { value, seconds })
+}
+
 /// What a timed run of queries found and how long it took.
 #[derive(Debug, Clone)]
-pub struct Timed {
+pub struct TimedQueries {
     /// The neighbours, a row a query.
     pub neighbors: Neighbors,
     /// Seconds of each call, ascending: one a query, or a single one for a batch.
     pub seconds: Vec<f64>,
 }
 
-impl Timed {
+impl TimedQueries {
     /// Queries answered per second.
     #[must_use]
     pub fn queries_per_second(&self) -> f64 {
@@ -284,7 +313,11 @@ pub fn on_threads<T: Send>(
 ///
 /// # Errors
 /// As [`Query::query`].
-pub fn time_queries(index: &dyn Index, queries: &Vectors, k: usize) -> Result<Timed, QueryError> {
+pub fn time_queries(
+    index: &dyn Index,
+    queries: &Vectors,
+    k: usize,
+) -> Result<TimedQueries, QueryError> {
     // Each query is copied to floats before the clock starts: reading it from a table is no part of
     // the search. A single query is asked in floats, whatever the base holds.
     let rows: Vec<Vec<f32>> = (0..queries.len())
@@ -300,10 +333,10 @@ pub fn time_queries(index: &dyn Index, queries: &Vectors, k: usize) -> Result<Ti
         seconds.push(start.elapsed().as_secs_f64());
         neighbors.push(found);
     }
-    // Ascending, as `Timed` promises for the percentiles. The times no longer stand beside their
+    // Ascending, as `TimedQueries` promises for the percentiles. The times no longer stand beside their
     // queries; the neighbours keep the queries' order.
     seconds.sort_by(f64::total_cmp);
-    Ok(Timed {
+    Ok(TimedQueries {
         neighbors: neighbors.into_iter().collect(),
         seconds,
     })
@@ -313,19 +346,234 @@ pub fn time_queries(index: &dyn Index, queries: &Vectors, k: usize) -> Result<Ti
 ///
 /// # Errors
 /// As [`Query::query_batch`].
-pub fn time_batch(index: &dyn Index, queries: &Vectors, k: usize) -> Result<Timed, QueryError> {
+pub fn time_batch(
+    index: &dyn Index,
+    queries: &Vectors,
+    k: usize,
+) -> Result<TimedQueries, QueryError> {
     let start = Instant::now();
     let neighbors = index.query_batch(queries, k)?;
-    Ok(Timed {
+    Ok(TimedQueries {
         neighbors,
         seconds: vec![start.elapsed().as_secs_f64()],
+    })
+}
+
+/// How many times queries are asked where their speed is shown with its spread.
+const PASSES: usize = 3;
+
+/// The same queries asked three times: what was found, and the speed of each pass.
+///
+/// One pass alone can be slow by chance, when another program takes the processor. The median of
+/// three is not moved by one such pass, and the slowest and the fastest say how far to trust it.
+#[derive(Debug, Clone)]
+pub struct Passes {
+    /// The passes, the slowest first.
+    passes: Vec<TimedQueries>,
+}
+
+/// Asks three times: `pass` is a call of [`time_queries`] or [`time_batch`].
+///
+/// ```
+/// use std::sync::Arc;
+/// use fashion_knn::lab::evaluate::{three_passes, time_batch};
+/// use fashion_knn::prelude::*;
+///
+/// let points = Arc::new(Vectors::from_floats(1, vec![0.0, 1.0, 2.0])?);
+/// let index = BruteForce::build(points.clone(), BruteForceParams::default())?;
+/// let passes = three_passes(|| time_batch(&index, &points, 2))?;
+/// assert_eq!(passes.neighbors().len(), 3);
+/// assert!(passes.slowest() <= passes.queries_per_second());
+/// assert!(passes.queries_per_second() <= passes.fastest());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// What `pass` returns.
+pub fn three_passes<E>(pass: impl Fn() -> Result<TimedQueries, E>) -> Result<Passes, E> {
+    let mut passes = Vec::with_capacity(PASSES);
+    for _ in 0..PASSES {
+        passes.push(pass()?);
+    }
+    passes.sort_by(|a, b| a.queries_per_second().total_cmp(&b.queries_per_second()));
+    Ok(Passes { passes })
+}
+
+impl Passes {
+    /// The pass of median speed.
+    fn median(&self) -> &TimedQueries {
+        &self.passes[PASSES / 2]
+    }
+
+    /// The neighbours found, a row a query: those of the median pass, which are those of all, since
+    /// an index answers the same query alike.
+    #[must_use]
+    pub fn neighbors(&self) -> &Neighbors {
+        &self.median().neighbors
+    }
+
+    /// Queries per second: the median of the passes.
+    #[must_use]
+    pub fn queries_per_second(&self) -> f64 {
+        self.median().queries_per_second()
+    }
+
+    /// Queries per second in the slowest pass.
+    #[must_use]
+    pub fn slowest(&self) -> f64 {
+        self.passes[0].queries_per_second()
+    }
+
+    /// Queries per second in the fastest pass.
+    #[must_use]
+    pub fn fastest(&self) -> f64 {
+        self.passes[PASSES - 1].queries_per_second()
+    }
+
+    /// The latency of the median pass: see [`TimedQueries::latency_us`].
+    #[must_use]
+    pub fn latency_us(&self, quantile: f64) -> f64 {
+        self.median().latency_us(quantile)
+    }
+
+    /// Its row in a table of several ways to ask, under the name `name`.
+    #[must_use]
+    pub fn speed(&self, name: &str) -> Speed {
+        Speed {
+            name: name.to_owned(),
+            queries: self.neighbors().len(),
+            qps: self.queries_per_second(),
+            slowest: self.slowest(),
+            fastest: self.fastest(),
+        }
+    }
+}
+
+/// How fast a way of asking is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Speed {
+    /// What the way is called.
+    pub name: String,
+    /// How many queries were asked in a pass.
+    pub queries: usize,
+    /// Queries per second: the median of the passes.
+    pub qps: f64,
+    /// Queries per second in the slowest pass.
+    pub slowest: f64,
+    /// Queries per second in the fastest pass.
+    pub fastest: f64,
+}
+
+/// How good and how fast an index is, asked one query a call.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Evaluated {
+    /// The index's name: "Annoy".
+    pub name: &'static str,
+    /// Of the true neighbours, the share found: see [`recall`].
+    pub recall: f64,
+    /// Queries per second, one thread, one query a call: the median of three passes.
+    pub qps: f64,
+    /// Queries per second in the slowest pass.
+    pub slowest: f64,
+    /// Queries per second in the fastest pass.
+    pub fastest: f64,
+    /// The median latency of a query, in microseconds.
+    pub p50_us: f64,
+    /// The 99th percentile of it, in microseconds.
+    pub p99_us: f64,
+    /// Memory of the index, the vectors that it keeps included, in 10⁶ bytes.
+    pub memory_mb: f64,
+    /// What it found, a row a query.
+    pub neighbors: Neighbors,
+}
+
+/// Asks `index` for the `k` nearest of each query, three times over, one query a call, on the
+/// calling thread. `truth` are the true neighbours of the queries, at least `k` each.
+///
+/// # Errors
+/// As [`Query::query`].
+///
+/// # Panics
+/// If there are not as many rows in `truth` as queries.
+pub fn evaluate(
+    index: &dyn Index,
+    queries: &Vectors,
+    truth: &Neighbors,
+    k: usize,
+) -> Result<Evaluated, QueryError> {
+    let passes = three_passes(|| time_queries(index, queries, k))?;
+    Ok(Evaluated {
+        name: index.name(),
+        recall: recall(passes.neighbors(), truth, k),
+        qps: passes.queries_per_second(),
+        slowest: passes.slowest(),
+        fastest: passes.fastest(),
+        p50_us: passes.latency_us(0.5),
+        p99_us: passes.latency_us(0.99),
+        memory_mb: index.memory_bytes() as f64 / 1e6,
+        neighbors: passes.neighbors().clone(),
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::cell::Cell;
+    use std::sync::Arc;
+
+    use crate::index::{BruteForce, BruteForceParams, Build};
     use crate::neighbor::Neighbor;
+
+    /// A run of one query that took so many seconds.
+    fn took(seconds: f64) -> TimedQueries {
+        TimedQueries {
+            neighbors: rows(&[&[1.0]]),
+            seconds: vec![seconds],
+        }
+    }
+
+    #[test]
+    fn the_speed_is_the_median_of_three_passes() {
+        // The second pass was disturbed: ten times slower than the others.
+        let seconds = Cell::new([0.02, 0.2, 0.01].into_iter().collect::<Vec<_>>());
+        let next = || {
+            let mut left = seconds.take();
+            let first = left.remove(0);
+            seconds.set(left);
+            Ok::<_, QueryError>(took(first))
+        };
+        let passes = three_passes(next).unwrap();
+        let speed = passes.speed("way");
+        assert_eq!(
+            speed,
+            Speed {
+                name: "way".to_owned(),
+                queries: 1,
+                qps: 50.0,
+                slowest: 5.0,
+                fastest: 100.0,
+            }
+        );
+        assert!((passes.latency_us(0.5) - 20_000.0).abs() < 1e-6);
+        let refused = three_passes(|| Err::<TimedQueries, _>("refused"));
+        assert_eq!(refused.unwrap_err(), "refused");
+    }
+
+    #[test]
+    fn an_exact_index_is_evaluated_at_recall_1() {
+        let base = Arc::new(Vectors::from_floats(1, vec![0.0, 1.0, 5.0]).unwrap());
+        let index = BruteForce::build(base.clone(), BruteForceParams::default()).unwrap();
+        let truth = index.query_batch(&base, 2).unwrap();
+        let found = evaluate(&index, &base, &truth, 2).unwrap();
+        assert_eq!((found.name, found.recall), (BruteForce::NAME, 1.0));
+        assert_eq!(found.neighbors, truth);
+        assert!(found.slowest <= found.qps && found.qps <= found.fastest);
+        assert!(found.p50_us <= found.p99_us);
+        // Of other true neighbours, none is found: those of a query far away.
+        let nowhere = rows(&[&[-1.0], &[-1.0], &[-1.0]]);
+        assert_eq!(evaluate(&index, &base, &nowhere, 1).unwrap().recall, 0.0);
+        assert!(evaluate(&index, &base, &truth, 0).is_err());
+    }
 
     fn rows(distances: &[&[f64]]) -> Neighbors {
         let row = |row: &&[f64]| {
@@ -430,7 +678,7 @@ mod tests {
 
     #[test]
     fn percentiles_are_nearest_rank() {
-        let timed = Timed {
+        let timed = TimedQueries {
             neighbors: Neighbors::default(),
             seconds: (1..=100).map(|us| f64::from(us) * 1e-6).collect(),
         };

@@ -23,7 +23,7 @@ use super::truth_cache;
 use crate::distance::{Metric, Ranker};
 use crate::index::registry::{Entry, Knob, Settings};
 use crate::index::{BruteForce, BruteForceParams, Build, BuildError, Index, Query, QueryError};
-use crate::lab::evaluate::{Timed, on_threads, recall, time_batch, time_queries};
+use crate::lab::evaluate::{TimedQueries, on_threads, recall, time_batch, time_queries};
 use crate::lab::machine::{Machine, commit, today};
 use crate::lab::record::Measurement;
 use crate::neighbor::{Neighbor, Neighbors};
@@ -309,7 +309,9 @@ fn true_neighbors(
 
 /// The faster of two rounds: on a shared machine, what slows a short one down is never the index.
 /// A long round is not repeated.
-fn better_of_two(round: impl Fn() -> Result<Timed, QueryError>) -> Result<Timed, QueryError> {
+fn better_of_two(
+    round: impl Fn() -> Result<TimedQueries, QueryError>,
+) -> Result<TimedQueries, QueryError> {
     let first = round()?;
     if first.seconds.iter().sum::<f64>() > LONG_ROUND_S {
         return Ok(first);

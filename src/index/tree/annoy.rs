@@ -240,6 +240,31 @@ impl Annoy {
         }
         planes
     }
+
+    /// The rows in each of the regions that the first `depth` levels of one tree leave, by id: at
+    /// most 2^depth regions, fewer where a leaf comes before. None if there is no such tree.
+    #[must_use]
+    pub fn regions(&self, tree: usize, depth: usize) -> Vec<Vec<u32>> {
+        let Some(tree) = self.forest.trees.get(tree) else {
+            return Vec::new();
+        };
+        let mut regions = Vec::new();
+        let mut pending = vec![(tree.root, 0)];
+        while let Some((node, level)) = pending.pop() {
+            if let Node::Split(number) = node
+                && level < depth
+            {
+                let sides = tree.splits[number as usize].sides;
+                pending.extend(sides.map(|side| (side, level + 1)));
+                continue;
+            }
+            // Trees name rows by position; the caller knows them by id.
+            let rows = tree.rows_below(node).iter();
+            let id = |&row: &u32| self.forest.rows.ids()[row as usize];
+            regions.push(rows.map(id).collect());
+        }
+        regions
+    }
 }
 
 impl Tree {
