@@ -541,6 +541,29 @@ fn unpack(stored: &[u8]) -> io::Result<Vec<u8>> {
 mod tests {
     use super::*;
 
+    #[test]
+    fn a_sample_keeps_each_label_beside_its_image() {
+        // The label of an image is its one pixel.
+        let pixels: Vec<u8> = (0..10).collect();
+        let images = Arc::new(Vectors::from_bytes(1, pixels.clone()).unwrap());
+        let labels = pixels.into();
+        let set = Labelled { images, labels };
+        assert_eq!(set.class_counts(), [1; 10]);
+        let sample = set.sample(6, 1);
+        assert_eq!(sample.images.bytes().unwrap(), &sample.labels[..]);
+        assert_eq!(sample.labels.len(), 6);
+        // No image twice: as a set there are six.
+        let mut once = sample.labels.to_vec();
+        once.sort_unstable();
+        once.dedup();
+        assert_eq!(once.len(), 6);
+        assert_ne!(sample.labels, set.sample(6, 2).labels);
+        assert_eq!(set.sample(99, 1).labels.len(), 10);
+        assert_eq!(set.head(3).labels[..], [0, 1, 2]);
+        assert_eq!(set.class_name(9), "Ankle boot");
+        assert!(set.select(&[10]).is_err());
+    }
+
     /// A labels file with a header that promises what the real one does, and `body` after it.
     fn labels(body: &[u8]) -> Vec<u8> {
         [&[0, 0, 8, 1, 0, 0, 0x27, 0x10], body].concat()

@@ -89,8 +89,8 @@ pub mod prelude {
     };
     pub use crate::lab::difficulty::{intrinsic_dimension, relative_contrast};
     pub use crate::lab::evaluate::{
-        ConfusionMatrix, Evaluated, Passes, Speed, Timed, TimedQueries, accuracy, evaluate,
-        on_threads, recall, three_passes, time_batch, time_queries, timed,
+        ConfusionMatrix, Evaluated, FirstLook, Passes, Speed, Timed, TimedQueries, accuracy,
+        evaluate, first_look, on_threads, recall, three_passes, time_batch, time_queries, timed,
     };
     pub use crate::lab::neighbourhood::{
         Disagreement, Hub, Pair, beyond, disagreeing, hubs, in_common, k_occurrence, knn_graph,
@@ -102,7 +102,8 @@ pub mod prelude {
     #[cfg(feature = "files")]
     pub use crate::lab::task::Task;
     pub use crate::lab::tune::{Target, tune};
-    pub use crate::neighbor::{Neighbor, Neighbors, TopK};
+    pub use crate::math::pca::Pca;
+    pub use crate::neighbor::{Candidate, Neighbor, Neighbors, TopK};
     #[cfg(feature = "net")]
     pub use crate::net;
     #[cfg(feature = "report")]

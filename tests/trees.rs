@@ -221,6 +221,33 @@ fn hyperplanes_part_their_rows() {
 }
 
 #[test]
+fn regions_are_what_the_planes_above_leave() {
+    let values: Vec<u8> = (0..2_000u32).map(|i| (i * i % 251) as u8).collect();
+    let base = Arc::new(Vectors::from_bytes(2, values).unwrap());
+    let params = AnnoyParams {
+        n_trees: 1,
+        seed: 1,
+    };
+    let forest = Annoy::build(base, params).unwrap();
+    let sorted = |mut regions: Vec<Vec<u32>>| {
+        regions.iter_mut().for_each(|ids| ids.sort_unstable());
+        regions.sort();
+        regions
+    };
+    // Nothing is a leaf yet after two levels: what a plane of depth 2 parts is a region of two
+    // levels, and there are four.
+    let planes = forest.hyperplanes(0).into_iter();
+    let below: Vec<_> = planes.filter(|plane| plane.depth == 2).collect();
+    let parted = below.into_iter().map(|plane| plane.ids).collect();
+    let regions = forest.regions(0, 2);
+    assert_eq!(regions.len(), 4);
+    assert_eq!(sorted(regions), sorted(parted));
+    let all = sorted(forest.regions(0, 0));
+    assert_eq!(all, [(0..1_000).collect::<Vec<u32>>()]);
+    assert!(forest.regions(1, 2).is_empty());
+}
+
+#[test]
 fn leaves_hold_every_row_once() {
     let table = Table {
         dim: 3,

@@ -4,9 +4,9 @@ use std::time::Instant;
 
 use ndarray::Array2;
 
-use crate::index::{Index, Query, QueryError};
-use crate::neighbor::Neighbors;
-use crate::vectors::Vectors;
+use crate::index::{Index, Query, QueryError, Visits};
+use crate::neighbor::{Neighbor, Neighbors};
+use crate::vectors::{Row, Vectors};
 
 /// How much farther than the true k-th neighbour a hit may be, as a share of that distance.
 ///
@@ -464,6 +464,31 @@ pub struct Speed {
     pub fastest: f64,
 }
 
+impl Speed {
+    /// The speed of calls that all do the same work, by the seconds of each: the median call, the
+    /// slowest and the fastest. Without calls, all are 0.
+    ///
+    /// ```
+    /// use fashion_knn::lab::evaluate::Speed;
+    ///
+    /// let speed = Speed::of_calls("loops", &[0.5, 0.1, 0.2]);
+    /// assert_eq!((speed.slowest, speed.qps, speed.fastest), (2.0, 5.0, 10.0));
+    /// ```
+    #[must_use]
+    pub fn of_calls(name: &str, seconds: &[f64]) -> Self {
+        let mut speeds: Vec<f64> = seconds.iter().map(|seconds| 1.0 / seconds).collect();
+        speeds.sort_by(f64::total_cmp);
+        let at = |place: usize| speeds.get(place).copied().unwrap_or(0.0);
+        Self {
+            name: name.to_owned(),
+            queries: speeds.len(),
+            qps: at(speeds.len() / 2),
+            slowest: at(0),
+            fastest: at(speeds.len().saturating_sub(1)),
+        }
+    }
+}
+
 /// How good and how fast an index is, asked one query a call.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Evaluated {
@@ -481,14 +506,18 @@ pub struct Evaluated {
     pub p50_us: f64,
     /// The 99th percentile of it, in microseconds.
     pub p99_us: f64,
+    /// The share of the base that a query looks at, from 0 to 1, on average: rows whose bound, code
+    /// or distance is computed.
+    pub looked_at: f64,
     /// Memory of the index, the vectors that it keeps included, in 10⁶ bytes.
     pub memory_mb: f64,
     /// What it found, a row a query.
     pub neighbors: Neighbors,
 }
 
-/// Asks `index` for the `k` nearest of each query, three times over, one query a call, on the
-/// calling thread. `truth` are the true neighbours of the queries, at least `k` each.
+/// Asks `index` for the `k` nearest of each query, one query a call, on the calling thread: once to
+/// count what it looks at, which also warms the caches, and three times to time it. `truth` are the
+/// true neighbours of the queries, at least `k` each.
 ///
 /// # Errors
 /// As [`Query::query`].
@@ -501,8 +530,10 @@ pub fn evaluate(
     truth: &Neighbors,
     k: usize,
 ) -> Result<Evaluated, QueryError> {
+    let looked_at = share_looked_at(index, queries, k)?;
     let passes = three_passes(|| time_queries(index, queries, k))?;
     Ok(Evaluated {
+        looked_at,
         name: index.name(),
         recall: recall(passes.neighbors(), truth, k),
         qps: passes.queries_per_second(),
@@ -515,6 +546,50 @@ pub fn evaluate(
     })
 }
 
+/// The share of the base that a query looks at, on average.
+fn share_looked_at(index: &dyn Index, queries: &Vectors, k: usize) -> Result<f64, QueryError> {
+    let mut looked = 0;
+    for row in 0..queries.len() {
+        looked += first_look(index, queries.row(row), k)?.rows();
+    }
+    // Of no queries the share is 0, not NaN.
+    let all = (queries.len() * index.len()).max(1);
+    Ok(looked as f64 / all as f64)
+}
+
+/// One query's answer, and what the index looked at to give it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FirstLook {
+    /// The index's name: "Annoy".
+    pub name: &'static str,
+    /// The neighbours, the nearest first.
+    pub nearest: Vec<Neighbor>,
+    /// What it looked at.
+    pub visits: Visits,
+}
+
+impl FirstLook {
+    /// Rows that were looked at: most indexes look at a bound or a code first, and compute the
+    /// distance of few of them; others compute distances at once.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.visits.bounds.max(self.visits.distances)
+    }
+}
+
+/// Asks `index` for the `k` nearest of one query.
+///
+/// # Errors
+/// As [`Query::query`].
+pub fn first_look(index: &dyn Index, query: Row<'_>, k: usize) -> Result<FirstLook, QueryError> {
+    let (nearest, visits) = index.query_counted(query, k)?;
+    Ok(FirstLook {
+        name: index.name(),
+        nearest,
+        visits,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -522,7 +597,6 @@ mod tests {
     use std::sync::Arc;
 
     use crate::index::{BruteForce, BruteForceParams, Build};
-    use crate::neighbor::Neighbor;
 
     /// A run of one query that took so many seconds.
     fn took(seconds: f64) -> TimedQueries {
@@ -569,6 +643,8 @@ mod tests {
         assert_eq!(found.neighbors, truth);
         assert!(found.slowest <= found.qps && found.qps <= found.fastest);
         assert!(found.p50_us <= found.p99_us);
+        // Brute force looks at every row.
+        assert_eq!(found.looked_at, 1.0);
         // Of other true neighbours, none is found: those of a query far away.
         let nowhere = rows(&[&[-1.0], &[-1.0], &[-1.0]]);
         assert_eq!(evaluate(&index, &base, &nowhere, 1).unwrap().recall, 0.0);

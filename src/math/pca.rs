@@ -206,6 +206,26 @@ impl Pca {
         basis.dot(&ArrayView1::from(&centred)).to_vec()
     }
 
+    /// The share (0 to 1) of the variance of all d dimensions that the first `components` carry.
+    ///
+    /// # Panics
+    /// If there are fewer than `components`.
+    #[must_use]
+    pub fn share_carried(&self, components: usize) -> f64 {
+        self.eigenvalues.slice(s![..components]).sum() / self.variance
+    }
+
+    /// All rows in the first `components` coordinates, as vectors to search in: n × `components`.
+    ///
+    /// # Panics
+    /// As [`Pca::project`].
+    #[must_use]
+    pub fn reduce(&self, rows: &Vectors, components: usize) -> Vectors {
+        let projected = self.project_all(rows, components);
+        Vectors::from_array(projected.mapv(|value| value as f32).view())
+            .expect("coordinates of finite values are finite")
+    }
+
     /// The same for all rows: n × `components`, by blocked matrix products on the current rayon
     /// pool.
     ///
@@ -329,6 +349,22 @@ mod tests {
 
     fn fit(base: &Vectors) -> Pca {
         Pca::fit(base, &PcaOptions::default()).unwrap()
+    }
+
+    #[test]
+    fn a_plane_is_carried_by_two_components() {
+        // Points of a plane in three dimensions, along its axes 3 and 4 apart: the variance is
+        // 3² / 4 and 4² / 4.
+        let corners = vec![0.0, 0.0, 5.0, 3.0, 0.0, 5.0, 0.0, 4.0, 5.0, 3.0, 4.0, 5.0];
+        let base = Vectors::from_floats(3, corners).unwrap();
+        let pca = fit(&base);
+        assert!((pca.share_carried(1) - 16.0 / 25.0).abs() < 1e-12);
+        assert!((pca.share_carried(2) - 1.0).abs() < 1e-12);
+        assert_eq!(pca.share_carried(0), 0.0);
+        let reduced = pca.reduce(&base, 1);
+        assert_eq!((reduced.len(), reduced.dim()), (4, 1));
+        let first = reduced.to_floats();
+        assert!(first.iter().all(|value| (value.abs() - 2.0).abs() < 1e-5));
     }
 
     fn dot(a: ArrayView1<'_, f64>, b: ArrayView1<'_, f64>) -> f64 {

@@ -15,12 +15,15 @@ pub fn tile(images: &Vectors, row: usize, caption: impl Into<String>) -> Tile {
     Tile::new(images.row_bytes(row).unwrap_or_default(), caption)
 }
 
+/// So many neighbours stand in a row of a gallery: with the image itself they fill a page's width.
+const SHOWN: usize = 7;
+
 /// Images with their neighbours, a row for each of `rows`: first image `row` of `asked`, captioned
 /// `caption`, then its neighbours in `base`, the nearest first, each captioned with its class and
 /// framed as right (of the class of the image) or wrong.
 ///
-/// The heading of a row is the image's class, and below it, after an arrow, the class that its
-/// neighbours vote for (uniform votes).
+/// The heading of a row is the image's class, and below it, after an arrow, the class that all its
+/// neighbours vote for (uniform votes), also those that have no room in the picture.
 ///
 /// ```
 /// use fashion_knn::fashion::Labelled;
@@ -51,7 +54,7 @@ pub fn neighbour_gallery(
     for &row in rows {
         let found = neighbors.row(row);
         let mut tiles = vec![tile(&asked.images, row, caption)];
-        for neighbor in found {
+        for neighbor in found.iter().take(SHOWN) {
             let id = neighbor.id as usize;
             let is_right = base.labels[id] == asked.labels[row];
             tiles.push(tile(&base.images, id, base.class_name(id)).marked(is_right));
@@ -68,9 +71,7 @@ pub fn neighbour_gallery(
 /// # Errors
 /// If there are too few vectors for principal components.
 pub fn in_the_plane(vectors: &Vectors) -> Result<Vectors, PcaError> {
-    let projected = Pca::fit(vectors, &Default::default())?.project_all(vectors, 2);
-    let floats: Vec<f32> = projected.iter().map(|&value| value as f32).collect();
-    Ok(Vectors::from_floats(2, floats).expect("a projection is two finite values a row"))
+    Ok(Pca::fit(vectors, &Default::default())?.reduce(vectors, 2))
 }
 
 /// Rows of a plane (n × 2) as points of a picture.
