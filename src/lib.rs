@@ -120,7 +120,7 @@ pub mod prelude {
         gallery::{Gallery, Tile},
         notebook::parameter,
         numbers::{by_size, decimal, integer, percent, short_decimal},
-        pictures::{in_the_plane, neighbour_gallery, points_of, tile},
+        pictures::{as_point, cells, in_the_plane, neighbour_gallery, point_of, points_of, tile},
         table::table,
     };
     pub use crate::vectors::{Row, Vectors};

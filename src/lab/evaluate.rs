@@ -494,6 +494,8 @@ impl Speed {
 pub struct Evaluated {
     /// The index's name: "Annoy".
     pub name: &'static str,
+    /// Its parameters: "n_trees=50 search_k=4000".
+    pub settings: String,
     /// Of the true neighbours, the share found: see [`recall`].
     pub recall: f64,
     /// Queries per second, one thread, one query a call: the median of three passes.
@@ -535,6 +537,7 @@ pub fn evaluate(
     Ok(Evaluated {
         looked_at,
         name: index.name(),
+        settings: settings_of(index),
         recall: recall(passes.neighbors(), truth, k),
         qps: passes.queries_per_second(),
         slowest: passes.slowest(),
@@ -544,6 +547,15 @@ pub fn evaluate(
         memory_mb: index.memory_bytes() as f64 / 1e6,
         neighbors: passes.neighbors().clone(),
     })
+}
+
+/// The parameters of an index as text.
+fn settings_of(index: &dyn Index) -> String {
+    let parameters = index.params().into_iter();
+    let texts: Vec<String> = parameters
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    texts.join(" ")
 }
 
 /// The share of the base that a query looks at, on average.
@@ -643,7 +655,8 @@ mod tests {
         assert_eq!(found.neighbors, truth);
         assert!(found.slowest <= found.qps && found.qps <= found.fastest);
         assert!(found.p50_us <= found.p99_us);
-        // Brute force looks at every row.
+        // Brute force has no parameters and looks at every row.
+        assert_eq!(found.settings, "");
         assert_eq!(found.looked_at, 1.0);
         // Of other true neighbours, none is found: those of a query far away.
         let nowhere = rows(&[&[-1.0], &[-1.0], &[-1.0]]);

@@ -4,7 +4,7 @@ use crate::classify::Weights;
 use crate::fashion::{CLASSES, Labelled};
 use crate::math::pca::{Pca, PcaError};
 use crate::neighbor::Neighbors;
-use crate::report::chart::Point;
+use crate::report::chart::{Plane, Point};
 use crate::report::gallery::{Gallery, Tile};
 use crate::vectors::Vectors;
 
@@ -74,18 +74,47 @@ pub fn in_the_plane(vectors: &Vectors) -> Result<Vectors, PcaError> {
     Ok(Pca::fit(vectors, &Default::default())?.reduce(vectors, 2))
 }
 
+/// A picture of the cells into which an index parts a plane: each cell's points in one colour, within
+/// their convex hull.
+#[must_use]
+pub fn cells(title: &str, cells: impl IntoIterator<Item = Vec<Point>>) -> Plane {
+    let mut picture = Plane::new(title);
+    for cell in cells {
+        picture = picture.group(cell.clone()).hull(cell);
+    }
+    picture
+}
+
+/// Two coordinates, such as the centre of a ball of the plane, as a point of a picture.
+///
+/// # Panics
+/// If there are not two.
+#[must_use]
+pub fn as_point(coordinates: &[f64]) -> Point {
+    let &[x, y] = coordinates else {
+        panic!("{} coordinates; a point has two", coordinates.len());
+    };
+    (x, y)
+}
+
+/// A row of a plane (n × 2) as a point of a picture.
+///
+/// # Panics
+/// If the vectors have other than two dimensions, or the id is no row.
+#[must_use]
+pub fn point_of(plane: &Vectors, id: u32) -> Point {
+    assert_eq!(plane.dim(), 2, "a plane has two dimensions");
+    let row = plane.row_to_floats(id as usize);
+    (f64::from(row[0]), f64::from(row[1]))
+}
+
 /// Rows of a plane (n × 2) as points of a picture.
 ///
 /// # Panics
-/// If the vectors have other than two dimensions, or an id is no row.
+/// As [`point_of`].
 #[must_use]
 pub fn points_of(plane: &Vectors, ids: &[u32]) -> Vec<Point> {
-    assert_eq!(plane.dim(), 2, "a plane has two dimensions");
-    let point = |&id: &u32| {
-        let row = plane.row_to_floats(id as usize);
-        (f64::from(row[0]), f64::from(row[1]))
-    };
-    ids.iter().map(point).collect()
+    ids.iter().map(|&id| point_of(plane, id)).collect()
 }
 
 #[cfg(test)]
