@@ -11,6 +11,7 @@
 //! |---|---|
 //! | [`evaluate`] | recall, accuracy, the confusion matrix, timed queries |
 //! | [`task`] | a base with queries and their true neighbours; measures an index on it |
+//! | [`sweep`] | an index built once and asked with one setting after another, in a lesson |
 //! | [`record`] | the measured rows and the one schema of their CSV files |
 //! | [`machine`] | processor, memory bandwidth, commit and day of a measurement |
 //! | [`frontier`] | which rows no other beats; queries a second at a given recall |
@@ -38,6 +39,8 @@ mod npy_export;
 pub mod record;
 pub mod shapes;
 pub mod statistics;
+#[cfg(feature = "files")]
+pub mod sweep;
 #[cfg(feature = "files")]
 pub mod task;
 #[cfg(feature = "files")]

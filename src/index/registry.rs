@@ -77,6 +77,13 @@ impl Entry {
         }
     }
 
+    /// The search parameter with most values in its sweep, which buys recall with time; `None` if
+    /// there is nothing to set.
+    #[must_use]
+    pub fn main_knob(&self) -> Option<&'static Knob> {
+        self.query_knobs.iter().max_by_key(|knob| knob.sweep.len())
+    }
+
     /// Every combination of the build knobs' sweep values.
     #[must_use]
     pub fn build_sweep(&self) -> Vec<Settings> {

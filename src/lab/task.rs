@@ -76,7 +76,7 @@ pub(super) fn file_error(path: &Path, error: &dyn std::error::Error) -> MeasureE
 /// How many queries are asked before the clock starts. The first ones are slower than those that
 /// follow: caches are cold, pages are touched for the first time, and the processor's clock has not
 /// yet risen. If the task has fewer queries, all of them are asked.
-const WARM_UP: usize = 50;
+pub(super) const WARM_UP: usize = 50;
 
 /// A round that took more than so many seconds is not repeated. Another program may take the
 /// processor away for a few milliseconds: that spoils a round of 20 ms, but is a small part of a
@@ -119,6 +119,15 @@ pub struct Task {
     pub threads: usize,
     /// The true neighbours, as many as the largest count asks for.
     truth: Neighbors,
+    /// The classes, if the data have any.
+    pub(super) labels: Option<Labels>,
+}
+
+/// The classes of a task's rows: one a row of the base, and one a query.
+#[derive(Debug, Clone)]
+pub(super) struct Labels {
+    pub base: Arc<[u8]>,
+    pub queries: Arc<[u8]>,
 }
 
 impl Task {
@@ -149,7 +158,21 @@ impl Task {
             queries,
             ks: ks.to_vec(),
             threads,
+            labels: None,
         })
+    }
+
+    /// The task with the classes of its base (n) and of its queries (m), by which a lesson also
+    /// tells how many queries the neighbours' vote classifies rightly.
+    ///
+    /// # Panics
+    /// If there is not one label a row.
+    #[must_use]
+    pub fn with_labels(self, base: Arc<[u8]>, queries: Arc<[u8]>) -> Self {
+        assert_eq!(base.len(), self.base.len(), "one label a row of the base");
+        assert_eq!(queries.len(), self.queries.len(), "one label a query");
+        let labels = Some(Labels { base, queries });
+        Self { labels, ..self }
     }
 
     /// Builds `entry` with `build` and measures it with each of `sweep`, which are settings of its

@@ -209,8 +209,7 @@ impl<'a> Tuner<'a> {
         // All that is tried is collected here, and the best is taken at the end. The sweep itself
         // stays as it is, for the next recall.
         let mut tried = self.swept.clone();
-        let knobs = self.entry.query_knobs.iter();
-        let Some(main) = knobs.max_by_key(|knob| knob.sweep.len()) else {
+        let Some(main) = self.entry.main_knob() else {
             // Nothing to move, as with most exact indexes: the one setting suffices or none does.
             return self.fastest(&tried, recall);
         };

@@ -1,0 +1,261 @@
+//! An index that is built once over a [`Task`] and asked with one setting after another: what a
+//! lesson measures in its own run.
+//!
+//! [`Task::run`] does the same for the record, on disk and with all that a comparison over months
+//! needs. Here each setting gives a [`Run`]: the columns of the table in FAISS's documentation
+//! (search time, 1-R@1, size of the index, build time), the recall, and the speed with its spread.
+
+use std::time::Instant;
+
+use super::task::{MeasureError, Task, WARM_UP};
+use crate::classify::Weights;
+use crate::index::registry::{Built, Entry, Settings};
+use crate::lab::evaluate::{accuracy, on_threads, time_queries};
+use crate::neighbor::Neighbors;
+
+/// How often all queries are asked. The median of three is not moved by one pass in which another
+/// program took the processor away.
+const PASSES: usize = 3;
+
+/// An index over the base of a task, built and ready for any search setting.
+///
+/// ```
+/// use std::sync::Arc;
+/// use fashion_knn::index::registry::{Settings, find};
+/// use fashion_knn::lab::task::Task;
+/// use fashion_knn::vectors::Vectors;
+///
+/// let base = Arc::new(Vectors::from_bytes(1, (0..64).collect::<Vec<u8>>())?);
+/// let queries = Vectors::from_bytes(1, vec![10, 50])?;
+/// let task = Task::new("line", base, queries, &[3], 1, None)?;
+///
+/// // One build, as many settings as one likes.
+/// let annoy = task.build(find("annoy").expect("it is in the registry"), &Settings::default())?;
+/// let all_leaves = annoy.ask(&"search_k=1000".parse()?, 3)?;
+/// assert_eq!((all_leaves.index, all_leaves.recall), ("annoy", 1.0));
+/// assert!(all_leaves.qps_low <= all_leaves.qps && all_leaves.qps <= all_leaves.qps_high);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct BuiltIndex<'a> {
+    task: &'a Task,
+    entry: &'static Entry,
+    built: Built,
+    /// Seconds that the build took, on the task's threads.
+    pub build_s: f64,
+}
+
+/// What one setting of an index gave, asked on one thread with a query a call.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Run {
+    /// The task's name: "pixels".
+    pub data: String,
+    /// The index's name on the command line: "annoy".
+    pub index: &'static str,
+    /// Its name in tables and charts: "Annoy".
+    pub name: &'static str,
+    /// Whether it always returns the true neighbours.
+    pub exact: bool,
+    /// Whether it was asked with its own defaults.
+    pub is_default: bool,
+    /// What was set, "nprobe=4"; empty for the defaults.
+    pub settings: String,
+    /// The value of the main knob divided by its default ([`effort_of`]); `None` where another
+    /// knob is not at its default, or there is no knob.
+    pub effort: Option<f64>,
+    /// recall@k, from 0 to 1.
+    pub recall: f64,
+    /// FAISS's 1-R@1: the share of the queries whose first row returned is their true nearest.
+    pub recall_at_1: f64,
+    /// Queries per second, the median of three passes.
+    pub qps: f64,
+    /// The slowest pass.
+    pub qps_low: f64,
+    /// The fastest pass.
+    pub qps_high: f64,
+    /// Seconds for all queries of the task, in the median pass.
+    pub search_s: f64,
+    /// Seconds of the build.
+    pub build_s: f64,
+    /// Bytes of the index, the vectors that it keeps included.
+    pub memory_bytes: usize,
+    /// Vectors in the base.
+    pub n: usize,
+    /// Share of the queries whose class the vote of the k neighbours gives; `None` if the task has
+    /// no labels.
+    pub accuracy: Option<f64>,
+}
+
+impl Task {
+    /// Builds `entry` over the base with the parameters `build`, on the task's threads.
+    ///
+    /// # Errors
+    /// If the index refuses its data or a parameter, or the system gives no threads.
+    pub fn build(
+        &self,
+        entry: &'static Entry,
+        build: &Settings,
+    ) -> Result<BuiltIndex<'_>, MeasureError> {
+        let start = Instant::now();
+        let built = on_threads(self.threads, || (entry.build)(self.base.clone(), build))?;
+        let build_s = start.elapsed().as_secs_f64();
+        Ok(BuiltIndex {
+            task: self,
+            entry,
+            built: built.map_err(|source| MeasureError::Build {
+                index: entry.key,
+                source,
+            })?,
+            build_s,
+        })
+    }
+}
+
+impl BuiltIndex<'_> {
+    /// Asks the index, searched with `settings`, for the `k` nearest of every query: three passes
+    /// over all queries, one a call.
+    ///
+    /// # Errors
+    /// If the index refuses the settings or the queries.
+    pub fn ask(&self, settings: &Settings, k: usize) -> Result<Run, MeasureError> {
+        let index = (self.built)(settings).map_err(|source| MeasureError::Build {
+            index: self.entry.key,
+            source,
+        })?;
+        let queries = &self.task.queries;
+        time_queries(index.as_ref(), &queries.head(WARM_UP), k)?;
+        let mut found = Neighbors::default();
+        let mut seconds = Vec::with_capacity(PASSES);
+        for _ in 0..PASSES {
+            let pass = time_queries(index.as_ref(), queries, k)?;
+            seconds.push(pass.seconds.iter().sum::<f64>());
+            // Every pass finds the same.
+            found = pass.neighbors;
+        }
+        // From the fastest pass to the slowest.
+        seconds.sort_by(f64::total_cmp);
+        let search_s = seconds[PASSES / 2];
+        let per_second = |seconds: f64| queries.len() as f64 / seconds;
+        Ok(Run {
+            data: self.task.name.clone(),
+            index: self.entry.key,
+            name: self.entry.name,
+            exact: self.entry.exact,
+            is_default: settings.names().next().is_none(),
+            settings: settings.to_string(),
+            effort: effort_of(self.entry, settings),
+            recall: self.task.recall(&found, k),
+            recall_at_1: self.task.recall(&found, 1),
+            qps: per_second(search_s),
+            qps_low: per_second(seconds[PASSES - 1]),
+            qps_high: per_second(seconds[0]),
+            search_s,
+            build_s: self.build_s,
+            memory_bytes: index.memory_bytes(),
+            n: self.task.base.len(),
+            accuracy: self.accuracy(&found, k),
+        })
+    }
+
+    /// The share of the queries that the vote of their `k` neighbours classifies rightly.
+    fn accuracy(&self, found: &Neighbors, k: usize) -> Option<f64> {
+        let labels = self.task.labels.as_ref()?;
+        let predicted = Weights::Uniform.vote_rows(found, k, &labels.base);
+        Some(accuracy(&predicted, &labels.queries))
+    }
+}
+
+/// How much the main knob is turned up: its value divided by its default. So knobs of different
+/// indexes, whose values have nothing to do with each other, stand on one axis.
+///
+/// A default of zero means that the index chooses for the data. The value is then divided by the
+/// middle one of the knob's sweep. `None` if the index has no knob, or another one than the main
+/// knob is not at its default.
+#[must_use]
+pub fn effort_of(entry: &Entry, settings: &Settings) -> Option<f64> {
+    let main = entry.main_knob()?;
+    let mut others = entry
+        .query_knobs
+        .iter()
+        .filter(|knob| knob.name != main.name);
+    if others.any(|knob| settings.get(knob) != knob.default) {
+        return None;
+    }
+    let reference = if main.default == 0.0 {
+        main.sweep[main.sweep.len() / 2]
+    } else {
+        main.default
+    };
+    let effort = settings.get(main) / reference;
+    (effort > 0.0).then_some(effort)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::index::registry::{REGISTRY, find};
+    use crate::vectors::Vectors;
+
+    /// The numbers 0 to 99 on a line; below 50 they are of class 0, from there on of class 1.
+    fn line() -> Task {
+        let base = Arc::new(Vectors::from_bytes(1, (0..100).collect::<Vec<u8>>()).unwrap());
+        let queries = Vectors::from_bytes(1, vec![3, 40, 60, 97]).unwrap();
+        let labels: Arc<[u8]> = (0..100).map(|row| u8::from(row >= 50)).collect();
+        // The last query is said to be of class 0: the vote of its neighbours is wrong.
+        let task = Task::new("line", base, queries, &[5], 1, None).unwrap();
+        task.with_labels(labels, [0, 0, 1, 0].into())
+    }
+
+    #[test]
+    fn an_exact_index_finds_all_and_votes_as_the_line_says() {
+        let task = line();
+        let brute = task
+            .build(find("brute_force").unwrap(), &Settings::default())
+            .unwrap();
+        let run = brute.ask(&Settings::default(), 5).unwrap();
+        assert_eq!((run.recall, run.recall_at_1), (1.0, 1.0));
+        assert_eq!(run.accuracy, Some(0.75));
+        assert_eq!((run.n, run.is_default, run.effort), (100, true, None));
+        assert!(run.qps_low <= run.qps && run.qps <= run.qps_high);
+        assert!((run.search_s * run.qps - 4.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn what_an_index_refuses_is_told_with_its_name() {
+        let task = line();
+        let entry = find("ivf_flat").unwrap();
+        let Err(error) = task.build(entry, &"nlist=0".parse().unwrap()) else {
+            panic!("no lists cannot hold any row");
+        };
+        assert!(error.to_string().starts_with("ivf_flat: "), "{error}");
+        let built = task.build(entry, &"nlist=4".parse().unwrap()).unwrap();
+        assert!(built.ask(&"nprobe=0".parse().unwrap(), 5).is_err());
+        assert!(built.ask(&Settings::default(), 0).is_err());
+    }
+
+    #[test]
+    fn effort_is_relative_to_the_default_and_only_of_the_main_knob() {
+        for entry in REGISTRY {
+            let Some(main) = entry.main_knob() else {
+                assert_eq!(effort_of(entry, &Settings::default()), None);
+                continue;
+            };
+            if main.default > 0.0 {
+                let twice = Settings::default().with(main.name, 2.0 * main.default);
+                assert_eq!(effort_of(entry, &twice), Some(2.0), "{}", entry.key);
+                assert_eq!(effort_of(entry, &Settings::default()), Some(1.0));
+            } else {
+                assert_eq!(effort_of(entry, &Settings::default()), None);
+            }
+            for other in entry
+                .query_knobs
+                .iter()
+                .filter(|knob| knob.name != main.name)
+            {
+                let moved = Settings::default().with(other.name, other.default + 1.0);
+                assert_eq!(effort_of(entry, &moved), None, "{}", entry.key);
+            }
+        }
+    }
+}
