@@ -9,6 +9,7 @@
 //!
 //! | module | what is in it |
 //! |---|---|
+//! | [`classified`] | what classifiers said of the same images, and how they compare |
 //! | [`evaluate`] | recall, accuracy, the confusion matrix, timed queries |
 //! | [`task`] | a base with queries and their true neighbours; measures an index on it |
 //! | [`sweep`] | an index built once and asked with one setting after another, in a lesson |
@@ -24,6 +25,8 @@
 //! | [`shapes`] | tables of hard shapes, from a seed |
 
 pub mod calibration;
+#[cfg(feature = "files")]
+pub mod classified;
 pub mod difficulty;
 pub mod evaluate;
 #[cfg(feature = "files")]

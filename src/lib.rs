@@ -87,7 +87,13 @@ pub mod prelude {
         CoveragePoint, ReliabilityBin, Vote, calibration_error, coverage, coverage_at, reliability,
         surest, vote_share,
     };
-    pub use crate::lab::difficulty::{intrinsic_dimension, relative_contrast};
+    #[cfg(feature = "files")]
+    pub use crate::lab::classified::{
+        Chosen, Classified, Comparison, compared, mean_share, purity,
+    };
+    pub use crate::lab::difficulty::{
+        Difficulty, between_classes, difficulty, intrinsic_dimension, relative_contrast,
+    };
     pub use crate::lab::evaluate::{
         ConfusionMatrix, Evaluated, FirstLook, Passes, Speed, Timed, TimedQueries, accuracy,
         evaluate, first_look, on_threads, recall, three_passes, time_batch, time_queries, timed,
@@ -100,8 +106,10 @@ pub mod prelude {
     pub use crate::lab::record::{Measurement, read_csv};
     pub use crate::lab::statistics::{Interval, McNemar, correct, mcnemar, wilson};
     #[cfg(feature = "files")]
+    pub use crate::lab::sweep::{BuiltIndex, Run};
+    #[cfg(feature = "files")]
     pub use crate::lab::task::Task;
-    pub use crate::lab::tune::{Target, tune};
+    pub use crate::lab::tune::{Target, Tuned, tune};
     pub use crate::math::pca::Pca;
     pub use crate::neighbor::{Candidate, Neighbor, Neighbors, TopK};
     #[cfg(feature = "net")]

@@ -1,6 +1,200 @@
-//! How hard data are to search: the intrinsic dimension and the contrast of distances.
+//! How hard data are to search: the intrinsic dimension, the contrast of distances, and what trees
+//! look at; and how far apart the classes are.
 
+use std::sync::Arc;
+
+use crate::error::{BuildError, QueryError};
+use crate::index::{
+    BallTree, BallTreeParams, BruteForce, BruteForceParams, Build, Index, KdTree, KdTreeParams,
+    Query,
+};
 use crate::neighbor::Neighbors;
+use crate::vectors::{Vectors, VectorsError};
+use thiserror::Error;
+
+/// Neighbours by which the intrinsic dimension is estimated. Levina & Bickel (2004) average over
+/// k = 10 to 20.
+const NEAR: usize = 20;
+/// Every so many rows of the base, one is taken for the distances to any row.
+const STEP: usize = 100;
+
+/// Why the difficulty of some data could not be told.
+#[derive(Debug, Error)]
+pub enum DifficultyError {
+    /// An index refused the data.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// An index refused the queries.
+    #[error(transparent)]
+    Query(#[from] QueryError),
+    /// There are no rows to choose from.
+    #[error(transparent)]
+    Vectors(#[from] VectorsError),
+    /// All distances that would be compared are zero, or alike.
+    #[error("the {what} of the data is not defined: its neighbours are copies or equally far")]
+    Undefined {
+        /// Which figure.
+        what: &'static str,
+    },
+}
+
+/// How hard some data are to search: what D2 compares pixels and features by.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Difficulty {
+    /// d, the number of values of a row.
+    pub dimensions: usize,
+    /// [`intrinsic_dimension`], by the 20 nearest rows of each query.
+    pub intrinsic_dimension: f64,
+    /// [`relative_contrast`].
+    pub relative_contrast: f64,
+    /// Of the rows of the base, the share (0 to 1) that a KD-tree looks at for a query.
+    pub kd_tree_looked_at: f64,
+    /// The same for a ball tree: by a bound, where not at once by the distance.
+    pub ball_tree_looked_at: f64,
+    /// The share whose distance a ball tree computes.
+    pub ball_tree_distances: f64,
+}
+
+/// Measures how hard it is to find the `k` nearest rows of `base` (n × d) to each of `queries`
+/// (m × d). Two trees are built for it.
+///
+/// ```
+/// use std::sync::Arc;
+/// use fashion_knn::lab::difficulty::difficulty;
+/// use fashion_knn::vectors::Vectors;
+///
+/// // A line in two dimensions: one direction, and a tree looks at few of the rows.
+/// let place = |step: u32| [step as f32, 2.0 * step as f32];
+/// let base = Arc::new(Vectors::from_floats(2, (0..4_000).flat_map(place).collect::<Vec<_>>())?);
+/// let between = |step: u32| [step as f32 + 0.3, 2.0 * step as f32 + 0.6];
+/// let asked = (500..3_500).step_by(100).flat_map(between);
+/// let queries = Vectors::from_floats(2, asked.collect::<Vec<_>>())?;
+///
+/// let line = difficulty(&base, &queries, 5)?;
+/// assert!((line.intrinsic_dimension - 1.0).abs() < 0.2);
+/// assert!(line.relative_contrast > 100.0);
+/// assert!(line.kd_tree_looked_at < 0.05);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// If there are no rows or `k` is 0, the queries do not fit, or all neighbours are copies or
+/// equally far.
+pub fn difficulty(
+    base: &Arc<Vectors>,
+    queries: &Vectors,
+    k: usize,
+) -> Result<Difficulty, DifficultyError> {
+    let near =
+        BruteForce::build(base.clone(), BruteForceParams::default())?.query_batch(queries, NEAR)?;
+    // Distances to a row like any other: the base is in no order.
+    let rows: Vec<usize> = (0..base.len()).step_by(STEP).collect();
+    let some = Arc::new(base.select(&rows)?);
+    let far =
+        BruteForce::build(some, BruteForceParams::default())?.query_batch(queries, rows.len())?;
+    let distances: Vec<f64> = far.iter().flatten().map(|row| row.distance).collect();
+    let defined = |value: Option<f64>, what| value.ok_or(DifficultyError::Undefined { what });
+    let kd_tree = KdTree::build(base.clone(), KdTreeParams::default())?;
+    let ball_tree = BallTree::build(base.clone(), BallTreeParams::default())?;
+    let kd = looked_at(&kd_tree, queries, k)?;
+    let ball = looked_at(&ball_tree, queries, k)?;
+    Ok(Difficulty {
+        dimensions: base.dim(),
+        intrinsic_dimension: defined(intrinsic_dimension(&near), "intrinsic dimension")?,
+        relative_contrast: defined(relative_contrast(&near, &distances), "relative contrast")?,
+        kd_tree_looked_at: kd.bounds,
+        ball_tree_looked_at: ball.bounds,
+        ball_tree_distances: ball.distances,
+    })
+}
+
+/// Shares of the base, 0 to 1, on average over the queries.
+struct LookedAt {
+    /// Rows that were looked at, by a bound or by their distance.
+    bounds: f64,
+    /// Rows whose distance was computed.
+    distances: f64,
+}
+
+/// What `index` looks at to find the `k` nearest of each query.
+fn looked_at(index: &impl Index, queries: &Vectors, k: usize) -> Result<LookedAt, QueryError> {
+    let mut bounds = 0;
+    let mut distances = 0;
+    for row in 0..queries.len() {
+        let visits = index.query_counted(queries.row(row), k)?.1;
+        bounds += visits.bounds;
+        distances += visits.distances;
+    }
+    let share = |count: usize| count as f64 / (queries.len() * index.len()) as f64;
+    Ok(LookedAt {
+        bounds: share(bounds),
+        distances: share(distances),
+    })
+}
+
+/// Of the variance of `rows` (n × d), the share between the classes, 0 to 1: that of the means of
+/// the classes. The rest is within them.
+///
+/// ```
+/// use fashion_knn::lab::difficulty::between_classes;
+/// use fashion_knn::vectors::Vectors;
+///
+/// // Two classes at 0 and 10, each half a unit around its mean: 25 of 25.25.
+/// let rows = Vectors::from_floats(1, vec![-0.5, 0.5, 9.5, 10.5])?;
+/// assert!((between_classes(&rows, &[0, 0, 1, 1]) - 25.0 / 25.25).abs() < 1e-12);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Panics
+/// If there is not one label a row.
+#[must_use]
+pub fn between_classes(rows: &Vectors, labels: &[u8]) -> f64 {
+    assert_eq!(rows.len(), labels.len(), "one label a row");
+    // By the sums and the squares: Σ over classes of |sum|² / count is what the means explain, and
+    // both it and the squares lose what the mean of all explains.
+    let d = rows.dim();
+    let mut classes = vec![ClassSum::of(d); usize::from(u8::MAX) + 1];
+    let mut all = ClassSum::of(d);
+    let mut squares = 0.0;
+    for (row, &label) in labels.iter().enumerate() {
+        let values = rows.row_to_floats(row);
+        classes[usize::from(label)].add(&values);
+        all.add(&values);
+        squares += values
+            .iter()
+            .map(|&value| f64::from(value).powi(2))
+            .sum::<f64>();
+    }
+    let explained: f64 = classes.iter().map(ClassSum::explained).sum();
+    (explained - all.explained()) / (squares - all.explained())
+}
+
+/// The sum of some rows, and how many there are.
+#[derive(Clone)]
+struct ClassSum {
+    sum: Vec<f64>,
+    count: usize,
+}
+
+impl ClassSum {
+    fn of(d: usize) -> Self {
+        let (sum, count) = (vec![0.0; d], 0);
+        Self { sum, count }
+    }
+
+    fn add(&mut self, values: &[f32]) {
+        self.count += 1;
+        for (sum, &value) in self.sum.iter_mut().zip(values) {
+            *sum += f64::from(value);
+        }
+    }
+
+    /// The squares of the rows, were each the mean: count · |mean|².
+    fn explained(&self) -> f64 {
+        let squares: f64 = self.sum.iter().map(|sum| sum * sum).sum();
+        squares / self.count.max(1) as f64
+    }
+}
 
 /// The intrinsic dimension: how many directions the data really vary in, seen from the queries.
 ///

@@ -10,12 +10,8 @@ use std::time::Instant;
 use super::task::{MeasureError, Task, WARM_UP};
 use crate::classify::Weights;
 use crate::index::registry::{Built, Entry, Settings};
-use crate::lab::evaluate::{accuracy, on_threads, time_queries};
+use crate::lab::evaluate::{accuracy, on_threads, three_passes, time_queries};
 use crate::neighbor::Neighbors;
-
-/// How often all queries are asked. The median of three is not moved by one pass in which another
-/// program took the processor away.
-const PASSES: usize = 3;
 
 /// An index over the base of a task, built and ready for any search setting.
 ///
@@ -33,7 +29,7 @@ const PASSES: usize = 3;
 /// let annoy = task.build(find("annoy").expect("it is in the registry"), &Settings::default())?;
 /// let all_leaves = annoy.ask(&"search_k=1000".parse()?, 3)?;
 /// assert_eq!((all_leaves.index, all_leaves.recall), ("annoy", 1.0));
-/// assert!(all_leaves.qps_low <= all_leaves.qps && all_leaves.qps <= all_leaves.qps_high);
+/// assert!(all_leaves.slowest <= all_leaves.qps && all_leaves.qps <= all_leaves.fastest);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct BuiltIndex<'a> {
@@ -68,10 +64,10 @@ pub struct Run {
     pub recall_at_1: f64,
     /// Queries per second, the median of three passes.
     pub qps: f64,
-    /// The slowest pass.
-    pub qps_low: f64,
-    /// The fastest pass.
-    pub qps_high: f64,
+    /// Queries per second in the slowest pass.
+    pub slowest: f64,
+    /// Queries per second in the fastest pass.
+    pub fastest: f64,
     /// Seconds for all queries of the task, in the median pass.
     pub search_s: f64,
     /// Seconds of the build.
@@ -122,19 +118,10 @@ impl BuiltIndex<'_> {
             source,
         })?;
         let queries = &self.task.queries;
+        // The warm-up: its answers and times are dropped.
         time_queries(index.as_ref(), &queries.head(WARM_UP), k)?;
-        let mut found = Neighbors::default();
-        let mut seconds = Vec::with_capacity(PASSES);
-        for _ in 0..PASSES {
-            let pass = time_queries(index.as_ref(), queries, k)?;
-            seconds.push(pass.seconds.iter().sum::<f64>());
-            // Every pass finds the same.
-            found = pass.neighbors;
-        }
-        // From the fastest pass to the slowest.
-        seconds.sort_by(f64::total_cmp);
-        let search_s = seconds[PASSES / 2];
-        let per_second = |seconds: f64| queries.len() as f64 / seconds;
+        let passes = three_passes(|| time_queries(index.as_ref(), queries, k))?;
+        let (found, qps) = (passes.neighbors(), passes.queries_per_second());
         Ok(Run {
             data: self.task.name.clone(),
             index: self.entry.key,
@@ -143,16 +130,16 @@ impl BuiltIndex<'_> {
             is_default: settings.names().next().is_none(),
             settings: settings.to_string(),
             effort: effort_of(self.entry, settings),
-            recall: self.task.recall(&found, k),
-            recall_at_1: self.task.recall(&found, 1),
-            qps: per_second(search_s),
-            qps_low: per_second(seconds[PASSES - 1]),
-            qps_high: per_second(seconds[0]),
-            search_s,
+            recall: self.task.recall(found, k),
+            recall_at_1: self.task.recall(found, 1),
+            qps,
+            slowest: passes.slowest(),
+            fastest: passes.fastest(),
+            search_s: queries.len() as f64 / qps,
             build_s: self.build_s,
             memory_bytes: index.memory_bytes(),
             n: self.task.base.len(),
-            accuracy: self.accuracy(&found, k),
+            accuracy: self.accuracy(found, k),
         })
     }
 
@@ -217,7 +204,7 @@ mod tests {
         assert_eq!((run.recall, run.recall_at_1), (1.0, 1.0));
         assert_eq!(run.accuracy, Some(0.75));
         assert_eq!((run.n, run.is_default, run.effort), (100, true, None));
-        assert!(run.qps_low <= run.qps && run.qps <= run.qps_high);
+        assert!(run.slowest <= run.qps && run.qps <= run.fastest);
         assert!((run.search_s * run.qps - 4.0).abs() < 1e-9);
     }
 
