@@ -72,8 +72,8 @@ pub mod prelude {
     /// `frame.lazy().filter(col("k").eq(lit(10)))`.
     #[cfg(feature = "report")]
     pub use polars::prelude::{
-        DataFrame, Expr, IntoLazy, JoinArgs, JoinType, LazyFrame, SortMultipleOptions, UnionArgs,
-        col, cols, concat, df, len, lit, when,
+        DataFrame, DataType, Expr, IntoLazy, JoinArgs, JoinType, LazyFrame, SortMultipleOptions,
+        UnionArgs, col, cols, concat, df, len, lit, when,
     };
 
     pub use crate::classify::{KnnClassifier, Trial, Weights};
@@ -123,7 +123,7 @@ pub mod prelude {
     pub use crate::report::{
         figure::{Figure, prose, side_by_side},
         frame::{
-            Tabular, column, fastest_at, frame_of, frontier, leading, machines, record, records,
+            Tabular, column, fastest_at, frame_of, frontier, leading, machines, number_at, pivoted, record, records, text_at,
         },
         gallery::{Gallery, Tile},
         notebook::parameter,

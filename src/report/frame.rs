@@ -32,6 +32,9 @@ use crate::lab::frontier::{RecallAndSpeed, pareto, qps_at};
 use crate::lab::record::{COLUMNS, RecordError, read_csv};
 
 mod results;
+mod searched;
+
+pub use self::searched::{number_at, pivoted, text_at};
 
 /// Why a frame could not be made.
 #[derive(Debug, Error)]

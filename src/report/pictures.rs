@@ -35,8 +35,9 @@ const SHOWN: usize = 7;
 /// let base = Labelled { images, labels: [1, 8].into() };
 /// let found: Neighbors = [vec![Neighbor { id: 1, distance: 0.0 }]].into_iter().collect();
 /// // Image 0 is a trouser, and its neighbour a bag.
-/// let figure = neighbour_gallery(&base, &base, &found, &[0], "query").figure();
-/// assert!(figure.svg().contains("→ Bag") && figure.svg().contains("✗ Bag"));
+/// let figure = neighbour_gallery("A trouser", &base, &base, &found, &[0], "query").figure();
+/// let svg = figure.svg();
+/// assert!(svg.contains("→ Bag") && svg.contains("✗ Bag"));
 /// # Ok::<(), fashion_knn::vectors::VectorsError>(())
 /// ```
 ///
@@ -44,13 +45,14 @@ const SHOWN: usize = 7;
 /// If one of `rows` is no row of `asked` and of `neighbors`, or a neighbour's id none of `base`.
 #[must_use]
 pub fn neighbour_gallery(
+    title: &str,
     asked: &Labelled,
     base: &Labelled,
     neighbors: &Neighbors,
     rows: &[usize],
     caption: &str,
 ) -> Gallery {
-    let mut gallery = Gallery::default();
+    let mut gallery = Gallery::new(title);
     for &row in rows {
         let found = neighbors.row(row);
         let mut tiles = vec![tile(&asked.images, row, caption)];

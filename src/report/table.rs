@@ -26,6 +26,7 @@ pub struct Table {
     frame: DataFrame,
     caption: Option<String>,
     decimals: Vec<Decimals>,
+    names: Vec<(String, String)>,
 }
 
 /// How many decimals the floats of a column have.
@@ -44,6 +45,7 @@ pub fn table(frame: impl Borrow<DataFrame>) -> Table {
         frame: frame.borrow().clone(),
         caption: None,
         decimals: Vec::new(),
+        names: Vec::new(),
     }
 }
 
@@ -55,6 +57,28 @@ impl Table {
             column: column.to_owned(),
             places,
         });
+        self
+    }
+
+    /// Heads columns with other names, for the reader: pairs of a column's name and its heading.
+    /// Columns that are not there are passed over, so that one list serves the tables of a whole
+    /// notebook; of two headings for a column the later one counts.
+    ///
+    /// ```
+    /// use fashion_knn::report::table::table;
+    /// use polars::prelude::df;
+    ///
+    /// let frame = df!["name" => ["HNSW"], "qps" => [9_000.0]]?;
+    /// let html = table(frame).named(&[("qps", "queries/s"), ("k", "neighbours")]).html();
+    /// assert!(html.contains(">queries/s</th>") && html.contains(">name</th>"));
+    /// # Ok::<(), polars::prelude::PolarsError>(())
+    /// ```
+    #[must_use]
+    pub fn named(mut self, names: &[(&str, &str)]) -> Self {
+        let owned = names
+            .iter()
+            .map(|(name, heading)| (name.to_string(), heading.to_string()));
+        self.names.extend(owned);
         self
     }
 
@@ -75,7 +99,7 @@ impl Table {
         }
         html += "<thead><tr>";
         for column in columns {
-            html += &heading(column);
+            html += &self.heading(column);
         }
         html += "</tr></thead>\n<tbody>\n";
         for row in 0..self.frame.height() {
@@ -98,6 +122,23 @@ impl Table {
         emit("text/html", &self.html());
     }
 
+    /// The heading of a column, on the side of its values. A column without a name has an empty cell
+    /// and no heading: a reader who hears the table would hear an empty one before each value.
+    fn heading(&self, column: &Column) -> String {
+        let name = column.name().as_str();
+        // From the last to the first, so that a later call overrules an earlier one.
+        let said = self.names.iter().rev().find(|(known, _)| known == name);
+        let heading = said.map_or(name, |(_, heading)| heading.as_str()).trim();
+        if heading.is_empty() {
+            return "<td></td>".to_owned();
+        }
+        let side = side(column);
+        format!(
+            "<th scope=\"col\" style=\"text-align:{side}\">{}</th>",
+            escape(heading)
+        )
+    }
+
     /// The decimals of a column, if they were said: the last time counts.
     fn places(&self, column: &str) -> Option<usize> {
         // From the last to the first, so that a later call overrules an earlier one.
@@ -108,20 +149,6 @@ impl Table {
             .find(|said| said.column == column);
         said.map(|said| said.places)
     }
-}
-
-/// The heading of a column, on the side of its values. A column without a name has an empty cell
-/// and no heading: a reader who hears the table would hear an empty one before each value.
-fn heading(column: &Column) -> String {
-    let name = column.name().trim();
-    if name.is_empty() {
-        return "<td></td>".to_owned();
-    }
-    let side = side(column);
-    format!(
-        "<th scope=\"col\" style=\"text-align:{side}\">{}</th>",
-        escape(name)
-    )
 }
 
 /// Where the values of a column stand.

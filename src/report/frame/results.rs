@@ -7,6 +7,7 @@ use crate::classify::Trial;
 use crate::lab::evaluate::ClassScores;
 use crate::lab::frontier::{is_exact, is_ours, label};
 use crate::lab::record::{Measurement, parameter_columns};
+use crate::lab::statistics::wilson;
 #[cfg(feature = "net")]
 use crate::net::{Epoch, Layer};
 
@@ -57,10 +58,17 @@ fn columns_of_the_file(rows: &[Measurement]) -> Vec<Column> {
 
 impl Tabular for Trial {
     fn columns(rows: &[Self]) -> Vec<Column> {
+        let interval = |row: &Self| {
+            let hits = row.right.iter().filter(|&&right| right).count();
+            wilson(hits, row.right.len())
+        };
         vec![
+            column("metric", rows, |row| row.metric.name()),
             column("weights", rows, |row| row.weights.name()),
             column("k", rows, |row| row.k as u32),
             column("accuracy", rows, |row| row.accuracy),
+            column("low", rows, |row| interval(row).low),
+            column("high", rows, |row| interval(row).high),
         ]
     }
 }
