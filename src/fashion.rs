@@ -29,7 +29,7 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use crate::files;
-use crate::vectors::{Vectors, VectorsError};
+use crate::vectors::{Storage, Vectors, VectorsError};
 
 #[cfg(feature = "cli")]
 mod fetch;
@@ -366,6 +366,43 @@ impl Fashion {
             held_out_labels: labels(held_out),
         })
     }
+}
+
+/// The images (n × 784) shifted to the right by `pixels`: black comes in from the left, and what
+/// leaves on the right is lost. By 28 or more, nothing is left.
+///
+/// ```
+/// use fashion_knn::fashion::shifted_right;
+/// use fashion_knn::vectors::Vectors;
+///
+/// let image: Vec<u8> = (0..784).map(|pixel| (pixel % 28) as u8).collect();
+/// let moved = shifted_right(&Vectors::from_bytes(784, image)?, 2)?;
+/// assert_eq!(moved.row_bytes(0).map(|row| &row[..5]), Some(&[0, 0, 0, 1, 2][..]));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// If the images are not 784 values each.
+pub fn shifted_right(images: &Vectors, pixels: usize) -> Result<Vectors, VectorsError> {
+    let (dim, received) = (SIDE * SIDE, images.dim());
+    if received != dim {
+        return Err(VectorsError::Ragged { received, dim });
+    }
+    match images.storage() {
+        Storage::Bytes(values) => Vectors::from_bytes(dim, lines_shifted(values, pixels)),
+        Storage::Floats(values) => Vectors::from_floats(dim, lines_shifted(values, pixels)),
+    }
+}
+
+/// Lines of 28 values, each shifted to the right.
+fn lines_shifted<T: Copy + Default>(values: &[T], pixels: usize) -> Vec<T> {
+    let kept = SIDE - pixels.min(SIDE);
+    let mut shifted = Vec::with_capacity(values.len());
+    for line in values.chunks_exact(SIDE) {
+        shifted.extend(std::iter::repeat_n(T::default(), SIDE - kept));
+        shifted.extend(&line[..kept]);
+    }
+    shifted
 }
 
 /// The data set: found on this machine, or fetched.

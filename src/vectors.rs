@@ -401,6 +401,36 @@ impl Vectors {
         }
     }
 
+    /// The rows divided by their length, as floats; a row of zeros stays as it is.
+    ///
+    /// Between such rows the Euclidean distance is √(2 − 2 cos), by the angle between them: the
+    /// nearest by it are the nearest by cosine, in the same order.
+    ///
+    /// ```
+    /// use fashion_knn::vectors::Vectors;
+    ///
+    /// let rows = Vectors::from_bytes(2, vec![3, 4, 0, 0])?;
+    /// assert_eq!(rows.normalized().floats(), Some(&[0.6, 0.8, 0.0, 0.0][..]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn normalized(&self) -> Self {
+        let mut values = self.to_floats();
+        for row in values.chunks_exact_mut(self.dim) {
+            let squares: f64 = row.iter().map(|&value| f64::from(value).powi(2)).sum();
+            if squares > 0.0 {
+                let length = squares.sqrt();
+                for value in row {
+                    *value = (f64::from(*value) / length) as f32;
+                }
+            }
+        }
+        Self {
+            storage: Storage::Floats(values.into()),
+            ..*self
+        }
+    }
+
     /// Asks for the values to be kept in huge pages, for rows that are read here and there.
     pub(crate) fn in_huge_pages(&self) {
         match &self.storage {

@@ -4,6 +4,8 @@
 //! Two accuracies of .929 and .932 on 10,000 images have intervals that overlap, and may yet be
 //! different for sure: what counts is on how many images the two disagree ([`mcnemar`]).
 
+use std::sync::Arc;
+
 use super::calibration::Vote;
 use super::statistics::{Interval, correct, mcnemar, wilson};
 use crate::classify::Trial;
@@ -11,7 +13,7 @@ use crate::distance::Metric;
 use crate::fashion::Fashion;
 use crate::index::{BruteForce, BruteForceParams, Build, BuildError, Query, QueryError};
 use crate::neighbor::Neighbors;
-use crate::vectors::VectorsError;
+use crate::vectors::{Vectors, VectorsError};
 use thiserror::Error;
 
 /// A classifier's answers to some images.
@@ -153,6 +155,8 @@ pub struct Chosen {
     pub index: BruteForce,
     /// The largest k: a search with it serves every smaller one.
     pub largest_k: usize,
+    /// The classes of the training images.
+    pub labels: Arc<[u8]>,
 }
 
 impl Chosen {
@@ -187,24 +191,39 @@ impl Chosen {
             trials,
             index: BruteForce::build(data.train.clone(), params)?,
             largest_k,
+            labels: data.train_labels.clone(),
         })
     }
 
-    /// The answers to images whose neighbours are `found`, by the k and the vote chosen.
-    /// `labels` are the classes of the training images, `truth` those of the images.
+    /// The answers to images whose neighbours among the training images are `found`, at least
+    /// the chosen k a row. `truth` are the images' classes.
     ///
     /// # Panics
     /// If there is not a row of neighbours for each label of `truth`.
     #[must_use]
-    pub fn classified(
+    pub fn classified(&self, name: &str, found: &Neighbors, truth: &[u8]) -> Classified {
+        let predicted = self
+            .best
+            .weights
+            .vote_rows(found, self.best.k, &self.labels);
+        Classified::new(name, &predicted, truth)
+    }
+
+    /// The answers to `images` (m × d), whose neighbours are searched first.
+    ///
+    /// # Errors
+    /// If the images have another dimension.
+    ///
+    /// # Panics
+    /// If there is not one image for each label of `truth`.
+    pub fn classify(
         &self,
         name: &str,
-        found: &Neighbors,
-        labels: &[u8],
+        images: &Vectors,
         truth: &[u8],
-    ) -> Classified {
-        let predicted = self.best.weights.vote_rows(found, self.best.k, labels);
-        Classified::new(name, &predicted, truth)
+    ) -> Result<Classified, QueryError> {
+        let found = self.index.query_batch(images, self.best.k)?;
+        Ok(self.classified(name, &found, truth))
     }
 }
 
@@ -236,12 +255,9 @@ pub fn mean_share(votes: &[Vote]) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::classify::Weights;
     use crate::neighbor::Neighbor;
-    use crate::vectors::Vectors;
 
     /// Images of one pixel: the classes 0 and 1 lie around 50 and 200, but 60 is of class 1.
     fn line() -> Fashion {
@@ -267,7 +283,9 @@ mod tests {
             .index
             .query_batch(&data.test, chosen.largest_k)
             .unwrap();
-        let answers = chosen.classified("k-NN", &found, &data.train_labels, &data.test_labels);
+        let answers = chosen.classified("k-NN", &found, &data.test_labels);
+        let asked = chosen.classify("k-NN", &data.test, &data.test_labels);
+        assert_eq!(asked.unwrap(), answers);
         assert_eq!(answers.predicted, [Some(1), Some(1)]);
         assert_eq!(answers.right, [false, true]);
         let three = Weights::Uniform.vote_rows(&found, 3, &data.train_labels);

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use super::task::{MeasureError, Task, WARM_UP};
 use crate::classify::Weights;
+use crate::fashion::Fashion;
 use crate::index::registry::{Built, Entry, Settings};
 use crate::lab::evaluate::{accuracy, on_threads, three_passes, time_queries};
 use crate::neighbor::Neighbors;
@@ -82,6 +83,18 @@ pub struct Run {
 }
 
 impl Task {
+    /// A lesson's task, on one thread: for the first `queries` test images of `data`, their `k`
+    /// nearest training images. It knows the classes of both.
+    ///
+    /// # Errors
+    /// As [`Task::new`].
+    pub fn of(name: &str, data: &Fashion, queries: usize, k: usize) -> Result<Self, MeasureError> {
+        let asked = data.test.head(queries);
+        let labels = data.test_labels[..asked.len()].into();
+        let task = Self::new(name, data.train.clone(), asked, &[k], 1, None)?;
+        Ok(task.with_labels(data.train_labels.clone(), labels))
+    }
+
     /// Builds `entry` over the base with the parameters `build`, on the task's threads.
     ///
     /// # Errors
@@ -107,6 +120,18 @@ impl Task {
 }
 
 impl BuiltIndex<'_> {
+    /// The settings of a sweep: the index's own defaults, then every combination of the sweep
+    /// values of its search parameters.
+    #[must_use]
+    pub fn sweep(&self) -> Vec<Settings> {
+        let mut all = vec![Settings::default()];
+        // Without knobs the sweep is one empty setting: the defaults again.
+        if !self.entry.query_knobs.is_empty() {
+            all.extend(self.entry.query_sweep());
+        }
+        all
+    }
+
     /// Asks the index, searched with `settings`, for the `k` nearest of every query: three passes
     /// over all queries, one a call.
     ///
@@ -206,6 +231,11 @@ mod tests {
         assert_eq!((run.n, run.is_default, run.effort), (100, true, None));
         assert!(run.slowest <= run.qps && run.qps <= run.fastest);
         assert!((run.search_s * run.qps - 4.0).abs() < 1e-9);
+        // An exact index has nothing to set.
+        assert_eq!(brute.sweep(), [Settings::default()]);
+        let entry = find("hnsw").unwrap();
+        let sweep = task.build(entry, &Settings::default()).unwrap().sweep();
+        assert_eq!(sweep.len(), 1 + entry.query_sweep().len());
     }
 
     #[test]
