@@ -7,6 +7,7 @@
 //!   continued if it was interrupted.
 //! - [`features`] and [`cached_features`] give the activations of the penultimate layer as
 //!   [`Vectors`].
+//! - [`Training`] does the same step by step, for a loop that a reader sees.
 //! - [`learned`] and [`encoded`] do both for the report: a [`Fashion`] of features. What they
 //!   compute is kept on disk.
 //! - [`Model::probabilities`] says how sure a model is of each class.
@@ -72,7 +73,7 @@ pub use data::Labelled;
 pub use epoch::Epoch;
 pub use features::{cached_features, encoded, features};
 pub use model::{Model, Output, Scaling};
-pub use train::{Trained, learned, train};
+pub use train::{Batch, Trained, Training, learned, train};
 
 /// Why a net could not be built, trained, loaded or used.
 #[derive(Debug, Error)]

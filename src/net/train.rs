@@ -29,6 +29,10 @@ use super::model::Model;
 use super::optimizer::State;
 use crate::fashion::Fashion;
 
+mod lesson;
+
+pub use lesson::Training;
+
 /// Images that are scored at a time, after an epoch and at the end. More than a training batch,
 /// because no activations are kept for a backward pass. The size changes only speed, memory and the
 /// last bits of the mean loss.
@@ -104,35 +108,26 @@ pub fn train(
     // From here on every value is in range. The code below relies on that: at least one epoch, a
     // batch that is not empty, an image to learn from and one to validate on.
     config.validate(train.len())?;
-    let mut training = Training::begin(config, train, test)?;
-    if let Some(path) = &options.checkpoint
+    let mut learner = Learner::begin(config, train, test)?;
+    let checkpoint = options.checkpoint.as_deref();
+    if let Some(path) = checkpoint
         && !options.again
-        && let Some(test_accuracy) = training.resume(path)?
+        && let Some(test_accuracy) = learner.resume(path)?
     {
-        return Ok(training.finish(test_accuracy, true));
+        return Ok(learner.finish(test_accuracy, true));
     }
     // The history counts the epochs, also those that a checkpoint brought. If the training was
     // killed after its last epoch and before the test, none is left and the test follows at once.
-    while training.history.len() < config.epochs {
-        let epoch = training.epoch(train)?;
-        if let Some(path) = &options.checkpoint {
-            checkpoint::save(path, &training.record(None), &training.all_tensors()?)?;
+    while learner.history.len() < config.epochs {
+        for batch in learner.batches() {
+            learner.step(train, &batch)?;
         }
+        let epoch = learner.end_epoch(train)?;
         // The epoch is on the disk before it is reported: if `each` panics, nothing is lost.
+        learner.save(checkpoint)?;
         each(&epoch);
     }
-    // The last epoch need not be the best. The test images had no part in the choice, so their
-    // accuracy is an unbiased estimate.
-    training.restore_best()?;
-    let rows: Vec<usize> = (0..test.len()).collect();
-    let test_accuracy = score(&training.model, test, &rows)?.accuracy();
-    if let Some(path) = &options.checkpoint {
-        // The last checkpoint: with the test accuracy, by which a finished training is known, and
-        // without what only the next step would need.
-        let record = training.record(Some(test_accuracy));
-        checkpoint::save(path, &record, &training.best_tensors())?;
-    }
-    Ok(training.finish(test_accuracy, false))
+    learner.test(test, checkpoint)
 }
 
 /// [`train`] on Fashion-MNIST, with its checkpoint in `folder`: a finished training is loaded, an
@@ -156,8 +151,9 @@ pub fn learned(
 }
 
 /// A training in progress.
-struct Training<'a> {
-    config: &'a Config,
+#[derive(Debug)]
+struct Learner {
+    config: Config,
     /// Hashes of the data, as in [`Record::data`].
     data: String,
     model: Model,
@@ -171,20 +167,46 @@ struct Training<'a> {
     best: usize,
     /// The model's parameters after the best epoch.
     best_parameters: Tensors,
+    now: Now,
 }
 
-/// One step's share of an epoch.
-struct Batch<'a> {
+/// The epoch in progress.
+#[derive(Debug)]
+struct Now {
+    started: Instant,
+    /// What the epoch draws from: the order of its images, their augmentation, the dropout.
+    rng: ChaCha8Rng,
+    /// On the training images, each by the model as it was when the image came by.
+    score: Score,
+    /// That of the last step.
+    learning_rate: f32,
+}
+
+impl Now {
+    /// The beginning of epoch `number`, from 1.
+    fn of(config: &Config, number: usize) -> Self {
+        Self {
+            started: Instant::now(),
+            rng: config.rng(Purpose::Epoch, number),
+            score: Score::default(),
+            learning_rate: 0.0,
+        }
+    }
+}
+
+/// The images of one step, and its learning rate.
+#[derive(Debug, Clone)]
+pub struct Batch {
     /// Epoch, from 1.
     epoch: usize,
     /// Number of the batch in the epoch, from 1.
     number: usize,
     /// Rows of its images.
-    rows: &'a [usize],
+    rows: Vec<usize>,
     learning_rate: f32,
 }
 
-impl Batch<'_> {
+impl Batch {
     fn diverged(&self, what: String) -> NetError {
         NetError::NotFinite {
             what,
@@ -220,12 +242,8 @@ impl Score {
     }
 }
 
-impl<'a> Training<'a> {
-    fn begin(
-        config: &'a Config,
-        train: Labelled<'_>,
-        test: Labelled<'_>,
-    ) -> Result<Self, NetError> {
+impl Learner {
+    fn begin(config: &Config, train: Labelled<'_>, test: Labelled<'_>) -> Result<Self, NetError> {
         let (rows, held_out) = config.split(train.len());
         // Mean and deviation come from the images to learn from. Those held out stand for images
         // that the model has never seen, so they must not influence its inputs.
@@ -236,7 +254,8 @@ impl<'a> Training<'a> {
         let model = Model::random(&config.model, scaling, &mut rng)?;
         let optimizer = State::new(config.optimizer, model.parameters().map(|(_, var)| var));
         Ok(Self {
-            config,
+            config: config.clone(),
+            now: Now::of(config, 1),
             data: checkpoint::hash_of_data(train, test),
             model,
             optimizer,
@@ -248,24 +267,51 @@ impl<'a> Training<'a> {
         })
     }
 
-    /// One pass over the training images, then the validation.
-    fn epoch(&mut self, train: Labelled<'_>) -> Result<Epoch, NetError> {
-        let start = Instant::now();
-        let number = self.history.len() + 1;
-        let (learned, learning_rate) = self.learn(train, number)?;
+    /// Begins an epoch: its batches, which hold all images to learn from, in a random order.
+    fn batches(&mut self) -> Vec<Batch> {
+        let config = &self.config;
+        let epoch = self.history.len() + 1;
+        self.now = Now::of(config, epoch);
+        // Each shuffle starts from the same order. So the order of an epoch depends on the seed and
+        // the epoch's number only, as a resumed training needs: it has not seen the shuffles
+        // before.
+        let mut order = self.rows.clone();
+        order.shuffle(&mut self.now.rng);
+        let batches = order.len().div_ceil(config.batch_size);
+        // The schedule runs over all steps of the training, not of the epoch. The last batch takes
+        // what is left of the images, so every epoch has ⌈images / batch size⌉ steps. The
+        // product saturates because the number of epochs has no upper limit.
+        let steps_before = (epoch - 1) * batches;
+        let all_steps = config.epochs.saturating_mul(batches);
+        let mut all = Vec::with_capacity(batches);
+        for (i, rows) in order.chunks(config.batch_size).enumerate() {
+            let factor = config.schedule.factor(steps_before + i, all_steps);
+            all.push(Batch {
+                epoch,
+                number: i + 1,
+                rows: rows.to_vec(),
+                learning_rate: config.learning_rate * factor,
+            });
+        }
+        all
+    }
+
+    /// After the last step of an epoch: the validation.
+    fn end_epoch(&mut self, train: Labelled<'_>) -> Result<Epoch, NetError> {
+        let learned = &self.now.score;
         // The rate is of learning alone. It is taken before the validation, whose seconds would
         // lower it.
-        let images_per_s = learned.images as f64 / start.elapsed().as_secs_f64();
+        let images_per_s = learned.images as f64 / self.now.started.elapsed().as_secs_f64();
         let validation = score(&self.model, train, &self.held_out)?;
         let epoch = Epoch {
-            epoch: number,
+            epoch: self.history.len() + 1,
             epochs: self.config.epochs,
-            learning_rate,
+            learning_rate: self.now.learning_rate,
             loss: learned.mean_loss(),
             train_accuracy: learned.accuracy(),
             validation_loss: validation.mean_loss(),
             validation_accuracy: validation.accuracy(),
-            seconds: start.elapsed().as_secs_f64(),
+            seconds: self.now.started.elapsed().as_secs_f64(),
             images_per_s,
         };
         // In the first epoch there is no best one yet. Among equals the earlier one stays. The new
@@ -279,50 +325,14 @@ impl<'a> Training<'a> {
         Ok(epoch)
     }
 
-    /// The steps of one epoch. Returns the score on the training images and the last learning rate.
-    fn learn(&mut self, train: Labelled<'_>, epoch: usize) -> Result<(Score, f32), NetError> {
-        let config = self.config;
-        let mut rng = config.rng(Purpose::Epoch, epoch);
-        // Each shuffle starts from the same order. So the order of an epoch depends on the seed and
-        // the epoch's number only, as a resumed training needs: it has not seen the shuffles
-        // before.
-        let mut order = self.rows.clone();
-        order.shuffle(&mut rng);
-        let batches = order.len().div_ceil(config.batch_size);
-        // The schedule runs over all steps of the training, not of the epoch. The last batch takes
-        // what is left of the images, so every epoch has ⌈images / batch size⌉ steps. The
-        // product saturates because the number of epochs has no upper limit.
-        let steps_before = (epoch - 1) * batches;
-        let all_steps = config.epochs.saturating_mul(batches);
-        let mut score = Score::default();
-        let mut learning_rate = 0.0;
-        for (i, rows) in order.chunks(config.batch_size).enumerate() {
-            let factor = config.schedule.factor(steps_before + i, all_steps);
-            learning_rate = config.learning_rate * factor;
-            let batch = Batch {
-                epoch,
-                number: i + 1,
-                rows,
-                learning_rate,
-            };
-            self.step(train, &batch, &mut rng, &mut score)?;
-        }
-        Ok((score, learning_rate))
-    }
-
-    /// One step: forward, backward, and the optimizer's move.
-    fn step(
-        &mut self,
-        train: Labelled<'_>,
-        batch: &Batch<'_>,
-        rng: &mut ChaCha8Rng,
-        score: &mut Score,
-    ) -> Result<(), NetError> {
+    /// One step: forward, backward, and the optimizer's move. Returns the mean loss of the batch.
+    fn step(&mut self, train: Labelled<'_>, batch: &Batch) -> Result<f64, NetError> {
         let augmentation = self.config.augmentation;
+        let rng = &mut self.now.rng;
         // One generator serves both random parts of a step, in this order: the changes of the
         // images, then the dropout. Without augmentation nothing is drawn for the images.
         let augment = (augmentation != Augmentation::NONE).then_some((augmentation, &mut *rng));
-        let (inputs, labels) = train.batch(batch.rows, self.model.scaling(), augment)?;
+        let (inputs, labels) = train.batch(&batch.rows, self.model.scaling(), augment)?;
         let output = self.model.forward(&inputs, Some(rng))?;
         let loss = self.model.loss(&output.scores, &labels)?;
         // The loss is checked before the backward pass. A loss that is not finite has a gradient
@@ -343,9 +353,34 @@ impl<'a> Training<'a> {
         }
         // The scores are those from before the step: the accuracy of training costs no pass of its
         // own, but lags behind the model by one step.
-        let right = count_right(&output.scores, train, batch.rows)?;
-        score.add(mean_loss, right, batch.rows.len());
-        Ok(())
+        let right = count_right(&output.scores, train, &batch.rows)?;
+        self.now.score.add(mean_loss, right, batch.rows.len());
+        self.now.learning_rate = batch.learning_rate;
+        Ok(mean_loss)
+    }
+
+    /// Writes a checkpoint, if there is a file for it.
+    fn save(&self, checkpoint: Option<&Path>) -> Result<(), NetError> {
+        let Some(path) = checkpoint else {
+            return Ok(());
+        };
+        checkpoint::save(path, &self.record(None), &self.all_tensors()?)
+    }
+
+    /// Scores the best epoch on the test images, once, and ends the training.
+    fn test(mut self, test: Labelled<'_>, checkpoint: Option<&Path>) -> Result<Trained, NetError> {
+        // The last epoch need not be the best. The test images had no part in the choice, so their
+        // accuracy is an unbiased estimate.
+        self.restore_best()?;
+        let rows: Vec<usize> = (0..test.len()).collect();
+        let test_accuracy = score(&self.model, test, &rows)?.accuracy();
+        if let Some(path) = checkpoint {
+            // The last checkpoint: with the test accuracy, by which a finished training is known,
+            // and without what only the next step would need.
+            let record = self.record(Some(test_accuracy));
+            checkpoint::save(path, &record, &self.best_tensors())?;
+        }
+        Ok(self.finish(test_accuracy, false))
     }
 
     /// Takes over the checkpoint at `path`, if there is one. If that training was finished, returns
@@ -358,7 +393,7 @@ impl<'a> Training<'a> {
             .map(|(name, var)| (name, var.dims().to_vec()))
             .collect();
         let expected = Expected {
-            config: self.config,
+            config: &self.config,
             data: &self.data,
             shapes: &shapes,
         };
