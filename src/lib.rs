@@ -89,7 +89,7 @@ pub mod prelude {
     };
     #[cfg(feature = "files")]
     pub use crate::lab::classified::{
-        Chosen, Classified, Comparison, compared, mean_share, purity,
+        Chosen, Classified, Comparison, Confidence, Spread, compared, purity,
     };
     pub use crate::lab::difficulty::{
         Difficulty, between_classes, difficulty, intrinsic_dimension, relative_contrast,
@@ -123,9 +123,10 @@ pub mod prelude {
     pub use crate::report::{
         figure::{Figure, prose, side_by_side},
         frame::{
-            Tabular, column, fastest_at, frame_of, frontier, leading, machines, number_at, pivoted, record, records, text_at,
+            Tabular, column, doublings, exponents, fastest_at, frame_of, frontier, leading, machines, number_at, pivoted, record, records, text_at,
         },
         gallery::{Gallery, Tile},
+        maps::{class_plane, plane_of},
         notebook::parameter,
         numbers::{by_size, decimal, integer, percent, short_decimal},
         pictures::{as_point, cells, in_the_plane, neighbour_gallery, point_of, points_of, tile},

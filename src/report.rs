@@ -10,6 +10,7 @@
 //!   chart    curves, bars, matrices, pictures of the plane; interactive charts (Vega-Lite)
 //!   gallery  rows of grey images
 //!   pictures what several lessons draw alike: images with their neighbours, points of a plane
+//!   maps     vectors as points of a plane, a colour a class
 //! notebook   parameters from the environment
 //! ```
 //!
@@ -20,6 +21,7 @@ pub mod chart;
 pub mod figure;
 pub mod frame;
 pub mod gallery;
+pub mod maps;
 pub mod notebook;
 pub mod numbers;
 pub mod pictures;

@@ -6,15 +6,20 @@
 
 use std::sync::Arc;
 
-use super::calibration::Vote;
+use super::calibration::{Vote, calibration_error, coverage, coverage_at};
+use super::difficulty::between_classes;
 use super::statistics::{Interval, correct, mcnemar, wilson};
 use crate::classify::Trial;
 use crate::distance::Metric;
-use crate::fashion::Fashion;
+use crate::fashion::{Fashion, Labelled};
 use crate::index::{BruteForce, BruteForceParams, Build, BuildError, Query, QueryError};
+use crate::math::pca::{Pca, PcaError, PcaOptions};
 use crate::neighbor::Neighbors;
 use crate::vectors::{Vectors, VectorsError};
 use thiserror::Error;
+
+/// The share of the variance by whose components [`Spread`] counts.
+const CARRIED: f64 = 0.9;
 
 /// A classifier's answers to some images.
 ///
@@ -246,11 +251,89 @@ pub fn purity(found: &Neighbors, k: usize, base_labels: &[u8], labels: &[u8]) ->
     same as f64 / all.max(1) as f64
 }
 
-/// How sure the votes were, on average: what an expected calibration error compares with the
-/// accuracy.
-#[must_use]
-pub fn mean_share(votes: &[Vote]) -> f64 {
-    votes.iter().map(|vote| vote.share).sum::<f64>() / votes.len().max(1) as f64
+/// How the classes lie in a space: what a lesson compares pixels and features by.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Spread {
+    /// What the space is called.
+    pub name: String,
+    /// d.
+    pub dimensions: usize,
+    /// Of the variance, the share (0 to 1) between the classes ([`between_classes`]).
+    pub between_classes: f64,
+    /// Principal components that carry 90 % of the variance.
+    pub components: usize,
+    /// The share of neighbours that are of the class of their query ([`purity`]).
+    pub same_class: f64,
+}
+
+impl Spread {
+    /// Of the space `name` with the rows `rows`, among which searches have found neighbours of
+    /// purity `same_class`.
+    ///
+    /// # Errors
+    /// If there are too few rows for principal components.
+    pub fn of(name: &str, rows: &Labelled, same_class: f64) -> Result<Self, PcaError> {
+        let pca = Pca::fit(&rows.images, &PcaOptions::default())?;
+        Ok(Self {
+            name: name.to_owned(),
+            dimensions: rows.images.dim(),
+            between_classes: between_classes(&rows.images, &rows.labels),
+            components: pca.components_for(CARRIED),
+            same_class,
+        })
+    }
+}
+
+/// How sure a classifier is of its answers, and with what right.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Confidence {
+    /// What the classifier is called.
+    pub name: String,
+    /// The share of the images that it classifies rightly.
+    pub accuracy: f64,
+    /// How sure it is of its answers, on average, 0 to 1. More than the accuracy is overconfident.
+    pub share: f64,
+    /// The expected calibration error, in 15 bins ([`calibration_error`]).
+    pub error: f64,
+    /// The greatest share of the images that it can answer with an accuracy of .99, the surest
+    /// first; `None` if it cannot answer any so well.
+    pub coverage: Option<f64>,
+}
+
+/// Bins of the expected calibration error: as many as Guo et al. (2017) take.
+const BINS: usize = 15;
+/// What is asked of the images that a classifier answers.
+const WANTED: f64 = 0.99;
+
+impl Confidence {
+    /// Of the classifier `name` with the answers `votes`, judged by the true classes.
+    ///
+    /// ```
+    /// use fashion_knn::lab::calibration::Vote;
+    /// use fashion_knn::lab::classified::Confidence;
+    ///
+    /// let vote = |class, share| Vote { class: Some(class), share };
+    /// let votes = [vote(3, 1.0), vote(3, 0.9), vote(5, 0.5), vote(5, 0.6)];
+    /// let sure = Confidence::of("k-NN", &votes, &[3, 3, 5, 7]);
+    /// assert_eq!((sure.accuracy, sure.share), (0.75, 0.75));
+    /// // Its two surest answers are right; the third is not.
+    /// assert_eq!(sure.coverage, Some(0.5));
+    /// ```
+    ///
+    /// # Panics
+    /// If there is not one vote a label.
+    #[must_use]
+    pub fn of(name: &str, votes: &[Vote], truth: &[u8]) -> Self {
+        let right = correct(votes, truth).into_iter().filter(|&right| right);
+        let count = votes.len().max(1) as f64;
+        Self {
+            name: name.to_owned(),
+            accuracy: right.count() as f64 / count,
+            share: votes.iter().map(|vote| vote.share).sum::<f64>() / count,
+            error: calibration_error(votes, truth, BINS),
+            coverage: coverage_at(&coverage(votes, truth), WANTED).map(|point| point.coverage),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -320,6 +403,19 @@ mod tests {
         assert_eq!(names, [("a", "b"), ("a", "c"), ("b", "c")]);
         assert_eq!((pairs[1].only_first, pairs[1].only_second), (3, 1));
         assert_eq!(pairs[1].difference, -0.5);
+    }
+
+    #[test]
+    fn a_space_of_one_direction_has_one_component() {
+        // Two classes apart along the diagonal, and nothing else.
+        let images = Vectors::from_floats(2, vec![0.0, 0.0, 0.0, 0.0, 9.0, 9.0, 9.0, 9.0]);
+        let rows = Labelled {
+            images: images.unwrap().into(),
+            labels: [0, 0, 1, 1].into(),
+        };
+        let spread = Spread::of("line", &rows, 0.5).unwrap();
+        assert_eq!((spread.dimensions, spread.components), (2, 1));
+        assert!((spread.between_classes - 1.0).abs() < 1e-12);
     }
 
     #[test]

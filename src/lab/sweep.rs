@@ -56,6 +56,8 @@ pub struct Run {
     pub is_default: bool,
     /// What was set, "nprobe=4"; empty for the defaults.
     pub settings: String,
+    /// The main knob's name; `None` if there is nothing to set.
+    pub main_knob: Option<&'static str>,
     /// The value of the main knob divided by its default ([`effort_of`]); `None` where another
     /// knob is not at its default, or there is no knob.
     pub effort: Option<f64>,
@@ -154,6 +156,7 @@ impl BuiltIndex<'_> {
             exact: self.entry.exact,
             is_default: settings.names().next().is_none(),
             settings: settings.to_string(),
+            main_knob: self.entry.main_knob().map(|knob| knob.name),
             effort: effort_of(self.entry, settings),
             recall: self.task.recall(found, k),
             recall_at_1: self.task.recall(found, 1),

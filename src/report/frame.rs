@@ -31,10 +31,14 @@ use crate::files::data_dir;
 use crate::lab::frontier::{RecallAndSpeed, pareto, qps_at};
 use crate::lab::record::{COLUMNS, RecordError, read_csv};
 
+mod growth;
+mod lessons;
 mod results;
 mod searched;
 
 pub use self::searched::{number_at, pivoted, text_at};
+
+pub use growth::{doublings, exponents};
 
 /// Why a frame could not be made.
 #[derive(Debug, Error)]
