@@ -11,6 +11,7 @@
 //!   gallery  rows of grey images
 //!   pictures what several lessons draw alike: images with their neighbours, points of a plane
 //!   maps     vectors as points of a plane, a colour a class
+//!   words    what makes a cell short: the reader's column names, charts of several lessons
 //! notebook   parameters from the environment
 //! ```
 //!
@@ -26,3 +27,4 @@ pub mod notebook;
 pub mod numbers;
 pub mod pictures;
 pub mod table;
+pub mod words;

@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use super::calibration::{Vote, calibration_error, coverage, coverage_at};
 use super::difficulty::between_classes;
+use super::evaluate::ConfusionMatrix;
 use super::statistics::{Interval, correct, mcnemar, wilson};
 use crate::classify::Trial;
 use crate::distance::Metric;
-use crate::fashion::{Fashion, Labelled};
+use crate::fashion::{CLASSES, Fashion, Labelled};
 use crate::index::{BruteForce, BruteForceParams, Build, BuildError, Query, QueryError};
 use crate::math::pca::{Pca, PcaError, PcaOptions};
 use crate::neighbor::Neighbors;
@@ -70,6 +71,15 @@ impl Classified {
             interval: wilson(hits, right.len()),
             right,
         }
+    }
+
+    /// How often each class was taken for which, by the true classes.
+    ///
+    /// # Panics
+    /// If there is not one label an answer.
+    #[must_use]
+    pub fn confusion(&self, truth: &[u8]) -> ConfusionMatrix {
+        ConfusionMatrix::new(&self.predicted, truth, CLASSES.len())
     }
 
     /// The images that it classifies rightly and `other` does not.

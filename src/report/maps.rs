@@ -5,7 +5,8 @@ use crate::math::pca::PcaError;
 use crate::report::chart::{Plane, Point};
 use crate::report::pictures::{in_the_plane, points_of};
 
-/// The rows in the plane of their first two principal components, a colour a class.
+/// The rows in the plane of their first two principal components, a colour a class; of half a
+/// page's width.
 ///
 /// ```
 /// use fashion_knn::fashion::Labelled;
@@ -24,7 +25,8 @@ use crate::report::pictures::{in_the_plane, points_of};
 pub fn class_plane(title: &str, rows: &Labelled) -> Result<Plane, PcaError> {
     let plane = in_the_plane(&rows.images)?;
     let ids: Vec<u32> = (0..rows.images.len() as u32).collect();
-    Ok(plane_of(title, &points_of(&plane, &ids), &rows.labels))
+    let points = points_of(&plane, &ids);
+    Ok(plane_of(title, &points, &rows.labels).size(580, 470))
 }
 
 /// Points with the classes of Fashion-MNIST, a colour a class.
