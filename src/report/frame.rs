@@ -31,6 +31,7 @@ use crate::files::data_dir;
 use crate::lab::frontier::{RecallAndSpeed, pareto, qps_at};
 use crate::lab::record::{COLUMNS, RecordError, read_csv};
 
+mod answers;
 mod growth;
 mod lessons;
 mod results;
