@@ -131,7 +131,9 @@ pub mod prelude {
         numbers::{by_size, decimal, integer, percent, short_decimal},
         pictures::{as_point, cells, in_the_plane, neighbour_gallery, point_of, points_of, tile},
         table::table,
-        words::{Words, confusion_map, is, learning_chart, recall_chart, stacked},
+        words::{
+            Words, bins_of, confusion_map, coverage_of, is, learning_chart, recall_chart, stacked,
+        },
     };
     pub use crate::vectors::{Row, Vectors};
 }

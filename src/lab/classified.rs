@@ -6,7 +6,9 @@
 
 use std::sync::Arc;
 
-use super::calibration::{Vote, calibration_error, coverage, coverage_at};
+use super::calibration::{
+    CoveragePoint, ReliabilityBin, Vote, calibration_error, coverage, coverage_at, reliability,
+};
 use super::difficulty::between_classes;
 use super::evaluate::ConfusionMatrix;
 use super::statistics::{Interval, correct, mcnemar, wilson};
@@ -308,10 +310,16 @@ pub struct Confidence {
     /// The greatest share of the images that it can answer with an accuracy of .99, the surest
     /// first; `None` if it cannot answer any so well.
     pub coverage: Option<f64>,
+    /// Ten bins of how sure it is, each with the accuracy in it ([`reliability`]).
+    pub bins: Vec<ReliabilityBin>,
+    /// The accuracy of its surest answers, for each share of them ([`coverage`]).
+    pub curve: Vec<CoveragePoint>,
 }
 
 /// Bins of the expected calibration error: as many as Guo et al. (2017) take.
 const BINS: usize = 15;
+/// Bins of a reliability diagram, enough to see a curve.
+const SHOWN_BINS: usize = 10;
 /// What is asked of the images that a classifier answers.
 const WANTED: f64 = 0.99;
 
@@ -336,12 +344,15 @@ impl Confidence {
     pub fn of(name: &str, votes: &[Vote], truth: &[u8]) -> Self {
         let right = correct(votes, truth).into_iter().filter(|&right| right);
         let count = votes.len().max(1) as f64;
+        let curve = coverage(votes, truth);
         Self {
             name: name.to_owned(),
             accuracy: right.count() as f64 / count,
             share: votes.iter().map(|vote| vote.share).sum::<f64>() / count,
             error: calibration_error(votes, truth, BINS),
-            coverage: coverage_at(&coverage(votes, truth), WANTED).map(|point| point.coverage),
+            coverage: coverage_at(&curve, WANTED).map(|point| point.coverage),
+            bins: reliability(votes, truth, SHOWN_BINS),
+            curve,
         }
     }
 }

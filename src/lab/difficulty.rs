@@ -8,6 +8,7 @@ use crate::index::{
     BallTree, BallTreeParams, BruteForce, BruteForceParams, Build, Index, KdTree, KdTreeParams,
     Query,
 };
+use crate::lab::neighbourhood::{k_occurrence, knn_graph, skewness};
 use crate::neighbor::Neighbors;
 use crate::vectors::{Vectors, VectorsError};
 use thiserror::Error;
@@ -15,6 +16,10 @@ use thiserror::Error;
 /// Neighbours by which the intrinsic dimension is estimated. Levina & Bickel (2004) average over
 /// k = 10 to 20.
 const NEAR: usize = 20;
+/// Rows among which hubs are looked for: all pairs of them are compared.
+const HUB_ROWS: usize = 10_000;
+/// The k of their k-occurrence. Radovanović et al. (2010) take 10.
+const HUB_NEIGHBOURS: usize = 10;
 /// Every so many rows of the base, one is taken for the distances to any row.
 const STEP: usize = 100;
 
@@ -47,6 +52,9 @@ pub struct Difficulty {
     pub intrinsic_dimension: f64,
     /// [`relative_contrast`].
     pub relative_contrast: f64,
+    /// How unevenly rows are neighbours of others: the [`skewness`] of [`k_occurrence`], over the
+    /// first 10,000 rows and their 10 nearest. 0 would be evenly; of hubs it is far above 1.
+    pub hub_skewness: f64,
     /// Of the rows of the base, the share (0 to 1) that a KD-tree looks at for a query.
     pub kd_tree_looked_at: f64,
     /// The same for a ball tree: by a bound, where not at once by the distance.
@@ -101,11 +109,20 @@ pub fn difficulty(
     Ok(Difficulty {
         dimensions: base.dim(),
         intrinsic_dimension: defined(intrinsic_dimension(&near), "intrinsic dimension")?,
+        hub_skewness: hub_skewness(base)?,
         relative_contrast: defined(relative_contrast(&near, &distances), "relative contrast")?,
         kd_tree_looked_at: kd.bounds,
         ball_tree_looked_at: ball.bounds,
         ball_tree_distances: ball.distances,
     })
+}
+
+/// The skewness of how often a row is among the nearest of another.
+fn hub_skewness(base: &Vectors) -> Result<f64, DifficultyError> {
+    let some = Arc::new(base.head(HUB_ROWS));
+    let index = BruteForce::build(some.clone(), BruteForceParams::default())?;
+    let graph = knn_graph(&index, &some, HUB_NEIGHBOURS)?;
+    Ok(skewness(&k_occurrence(&graph, some.len())))
 }
 
 /// Shares of the base, 0 to 1, on average over the queries.

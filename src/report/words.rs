@@ -3,6 +3,7 @@
 
 use polars::prelude::{Column, DataFrame, Expr, Literal, PolarsResult, col, lit};
 
+use crate::lab::classified::Confidence;
 use crate::lab::evaluate::ConfusionMatrix;
 use crate::report::chart::{ChartError, Heatmap, LineChart, Series};
 use crate::report::frame::{Tabular, frame_of};
@@ -84,6 +85,24 @@ pub fn stacked<T: Tabular>(name: &str, kinds: &[(&str, &[T])]) -> PolarsResult<D
         };
     }
     Ok(all)
+}
+
+/// The bins of several classifiers below each other, with their `name`: for a reliability diagram.
+///
+/// # Errors
+/// Never for this data: all have the same columns. The type is polars'.
+pub fn bins_of(all: &[Confidence]) -> PolarsResult<DataFrame> {
+    let bins = all.iter().map(|sure| (&*sure.name, &*sure.bins));
+    stacked("name", &bins.collect::<Vec<_>>())
+}
+
+/// The same for the accuracy of their surest answers.
+///
+/// # Errors
+/// As [`bins_of`].
+pub fn coverage_of(all: &[Confidence]) -> PolarsResult<DataFrame> {
+    let curves = all.iter().map(|sure| (&*sure.name, &*sure.curve));
+    stacked("name", &curves.collect::<Vec<_>>())
 }
 
 /// The column `y` against recall, a curve an index (`name`): recall on the axis on which .9, .99 and

@@ -9,7 +9,7 @@ use crate::lab::neighbourhood::{Disagreement, Hub, Pair};
 impl Tabular for Vote {
     fn columns(rows: &[Self]) -> Vec<Column> {
         vec![
-            column("class", rows, |row| row.class),
+            column("class", rows, |row| row.class.map(u32::from)),
             column("share", rows, |row| row.share),
         ]
     }
@@ -55,8 +55,8 @@ impl Tabular for Disagreement {
     fn columns(rows: &[Self]) -> Vec<Column> {
         vec![
             column("id", rows, |row| row.id as u32),
-            column("label", rows, |row| row.label),
-            column("class", rows, |row| row.class),
+            column("label", rows, |row| u32::from(row.label)),
+            column("class", rows, |row| u32::from(row.class)),
             column("share", rows, |row| row.share),
             column("distance", rows, |row| row.distance),
         ]

@@ -44,6 +44,7 @@ impl Tabular for Difficulty {
             column("dimensions", rows, |row| row.dimensions as u32),
             column("intrinsic_dimension", rows, |row| row.intrinsic_dimension),
             column("relative_contrast", rows, |row| row.relative_contrast),
+            column("hub_skewness", rows, |row| row.hub_skewness),
             column("kd_tree_looked_at", rows, |row| row.kd_tree_looked_at),
             column("ball_tree_looked_at", rows, |row| row.ball_tree_looked_at),
             column("ball_tree_distances", rows, |row| row.ball_tree_distances),
