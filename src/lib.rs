@@ -116,8 +116,7 @@ pub mod prelude {
     pub use crate::net;
     #[cfg(feature = "report")]
     pub use crate::report::chart::{
-        AccuracyLabels, BarChart, DataName, Heatmap, LineChart, Plane, Series,
-        SpeedLabels, accuracy_by_k, recall_and_speed,
+            AccuracyLabels, BarChart, ClassMap, DataName, Heatmap, LineChart, Plane, Series, SpeedLabels, accuracy_by_k, hover_maps, recall_and_speed,
     };
     #[cfg(feature = "report")]
     pub use crate::report::{

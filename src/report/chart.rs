@@ -21,6 +21,7 @@ mod axis;
 mod bars;
 mod heatmap;
 mod lines;
+mod map;
 mod marks;
 mod plane;
 mod vega;
@@ -28,6 +29,7 @@ mod vega;
 pub use bars::BarChart;
 pub use heatmap::Heatmap;
 pub use lines::{LineChart, Series};
+pub use map::{ClassMap, hover_maps};
 pub use plane::{Plane, Point};
 pub use vega::{
     AccuracyLabels, DataName, Interactive, SpeedLabels, accuracy_by_k, recall_and_speed,

@@ -37,6 +37,11 @@ pub struct Interactive {
 }
 
 impl Interactive {
+    /// A chart in both forms.
+    pub(super) fn new(still: Figure, spec: Value) -> Self {
+        Self { still, spec }
+    }
+
     /// The Vega-Lite specification, its data within.
     #[must_use]
     pub fn spec(&self) -> &Value {
@@ -492,7 +497,7 @@ fn dashes(dashed: &[bool]) -> Vec<[u32; 2]> {
 /// # Panics
 /// If the template is not JSON, or has a hole without a part. Both stand in this folder, and the
 /// tests fill every template.
-fn filled(template: &str, parts: &Value) -> Value {
+pub(super) fn filled(template: &str, parts: &Value) -> Value {
     let mut spec = serde_json::from_str(template).expect("a template is JSON");
     fill(&mut spec, parts);
     spec
