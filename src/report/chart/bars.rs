@@ -39,6 +39,14 @@ struct Bar {
     name: String,
     value: f64,
     label: String,
+    spread: Option<Spread>,
+}
+
+/// From where to where a value lies.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Spread {
+    low: f64,
+    high: f64,
 }
 
 impl BarChart {
@@ -80,8 +88,33 @@ impl BarChart {
             name: name.into(),
             value,
             label: label.into(),
+            spread: None,
         });
         self
+    }
+
+    /// Draws a line over each bar from `low` to `high` of the row of its name: the interval or the
+    /// spread of its value.
+    ///
+    /// # Errors
+    /// If a column is missing, or `low` or `high` holds no numbers.
+    pub fn errors(
+        mut self,
+        frame: &DataFrame,
+        name: &str,
+        low: &str,
+        high: &str,
+    ) -> Result<Self, ChartError> {
+        let (low, high) = (numbers(frame, low)?, numbers(frame, high)?);
+        for (row, name) in texts(frame, name)?.into_iter().enumerate() {
+            let (Some(low), Some(high)) = (low[row], high[row]) else {
+                continue;
+            };
+            for bar in self.bars.iter_mut().filter(|bar| bar.name == name) {
+                bar.spread = Some(Spread { low, high });
+            }
+        }
+        Ok(self)
     }
 
     /// Makes lengths logarithmic, with a grid of decades. The bars begin at the decade below the
@@ -144,7 +177,14 @@ impl BarChart {
             let corners = [(left, middle - half), (end, middle + half)];
             body.draw(&Rectangle::new(corners, PALETTE[0].filled()))?;
             write_text(&body, &bar.name, (left - 8, middle), &name_style)?;
-            write_text(&body, &bar.label, (end + 6, middle), &label_style)?;
+            let mut label_at = end + 6;
+            if let Some(spread) = bar.spread {
+                let (low, high) = (scale.length(spread.low), scale.length(spread.high));
+                let whisker = vec![(left + low, middle), (left + high, middle)];
+                body.draw(&PathElement::new(whisker, INK.stroke_width(2)))?;
+                label_at = label_at.max(left + high + 6);
+            }
+            write_text(&body, &bar.label, (label_at, middle), &label_style)?;
         }
         Ok(())
     }
@@ -157,12 +197,15 @@ impl BarChart {
             });
         }
         for bar in &self.bars {
-            let too_small = bar.value < 0.0 || (self.log && bar.value == 0.0);
-            if !bar.value.is_finite() || too_small {
-                return Err(ChartError::Value {
-                    title: self.title.clone(),
-                    value: bar.value.to_string(),
-                });
+            let ends = bar.spread.map(|spread| [spread.low, spread.high]);
+            for value in ends.into_iter().flatten().chain([bar.value]) {
+                let too_small = value < 0.0 || (self.log && value == 0.0);
+                if !value.is_finite() || too_small {
+                    return Err(ChartError::Value {
+                        title: self.title.clone(),
+                        value: value.to_string(),
+                    });
+                }
             }
         }
         Ok(())
@@ -170,7 +213,11 @@ impl BarChart {
 
     /// The scale on which the longest bar is `room` pixels long.
     fn scale(&self, room: f64) -> Scale {
-        let (low, high) = extent(self.bars.iter().map(|bar| bar.value));
+        let ends = self.bars.iter().flat_map(|bar| {
+            let spread = bar.spread.map(|spread| [spread.low, spread.high]);
+            spread.into_iter().flatten().chain([bar.value])
+        });
+        let (low, high) = extent(ends);
         // Values may all be 0: the lengths are then 0 / tiny = 0 rather than 0 / 0.
         let high = high.max(f64::MIN_POSITIVE);
         Scale {
@@ -241,6 +288,29 @@ mod tests {
         );
         let zero = BarChart::new("t").log().bar("a", 0.0, "0");
         assert!(matches!(zero.figure(), Err(ChartError::Value { .. })));
+    }
+
+    #[test]
+    fn a_whisker_goes_from_low_to_high() {
+        let frame = polars::prelude::df!["name" => ["a"], "low" => [5.0], "high" => [10.0]];
+        let frame = frame.unwrap();
+        let chart = BarChart::new("t").bar("a", 8.0, "8");
+        let chart = chart.errors(&frame, "name", "low", "high").unwrap();
+        let svg = chart.figure().unwrap().svg();
+        let line = svg.lines().find(|line| line.contains("<polyline")).unwrap();
+        let points = line.split("points=\"").nth(1).unwrap();
+        let points: Vec<f64> = points
+            .split('"')
+            .next()
+            .unwrap()
+            .split([',', ' '])
+            .filter_map(|number| number.parse().ok())
+            .collect();
+        let bar = svg.lines().find(|line| line.contains("#0072B2")).unwrap();
+        let (start, width) = (number(bar, " x"), number(bar, " width"));
+        let unit = width / 8.0;
+        assert!((points[0] - start - 5.0 * unit).abs() <= 1.0, "{points:?}");
+        assert!((points[2] - start - 10.0 * unit).abs() <= 1.0, "{points:?}");
     }
 
     #[test]
