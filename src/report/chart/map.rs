@@ -13,6 +13,8 @@ use super::plane::Point;
 use super::vega::{Interactive, filled};
 use crate::fashion::{CLASSES, Labelled};
 use crate::report::figure::{Figure, escape};
+use crate::report::pictures::points_of;
+use crate::vectors::Vectors;
 
 const MAPS: &str = include_str!("hover_maps.vl.json");
 const MAP: &str = include_str!("hover_map.vl.json");
@@ -47,6 +49,16 @@ impl ClassMap {
     pub fn new(name: &str, points: Vec<Point>) -> Self {
         let name = name.to_owned();
         Self { name, points }
+    }
+
+    /// The map `name` of a layout: rows of two coordinates (n × 2), one an image.
+    ///
+    /// # Panics
+    /// If the rows have other than two dimensions.
+    #[must_use]
+    pub fn of(name: &str, layout: &Vectors) -> Self {
+        let ids: Vec<u32> = (0..layout.len() as u32).collect();
+        Self::new(name, points_of(layout, &ids))
     }
 
     /// The points moved and scaled alike in both directions into the square from −1 to 1.
@@ -252,7 +264,6 @@ fn still(title: &str, maps: &[ClassMap], pictures: &[String], colors: &[String])
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vectors::Vectors;
 
     fn images() -> Labelled {
         let pixels = vec![255; 3 * 784];
