@@ -116,13 +116,15 @@ pub mod prelude {
     pub use crate::net;
     #[cfg(feature = "report")]
     pub use crate::report::chart::{
-            AccuracyLabels, BarChart, ClassMap, DataName, Heatmap, LineChart, Plane, Series, SpeedLabels, accuracy_by_k, hover_maps, recall_and_speed,
+        AccuracyLabels, BarChart, ClassMap, DataName, Heatmap, LineChart, Plane, Series,
+        SpeedLabels, accuracy_by_k, hover_maps, recall_and_speed,
     };
     #[cfg(feature = "report")]
     pub use crate::report::{
         figure::{Figure, prose, side_by_side},
         frame::{
-            Tabular, column, doublings, exponents, fastest_at, frame_of, frontier, leading, machines, number_at, pivoted, record, records, text_at,
+            Tabular, column, doublings, exponents, fastest_at, frame_of, frontier, leading,
+            machines, number_at, pivoted, record, records, text_at,
         },
         gallery::{Gallery, Tile},
         maps::{class_plane, plane_of},
