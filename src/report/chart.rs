@@ -104,9 +104,10 @@ const GRID: RGBColor = RGBColor(0xDD, 0xDD, 0xDD);
 /// The background.
 const PAPER: RGBColor = RGBColor(0xFF, 0xFF, 0xFF);
 
-/// About the width in pixels of a character of the legends' text (14 pixels high), for the room
-/// that it needs. The SVG is drawn with the reader's own font, so the true width is not known here.
-const CHARACTER: i32 = 8;
+/// About the width in pixels of a character of the legends' text, for the room that it needs. The
+/// text's size is 16 for plotters, which makes 13 pixels of it. The SVG is drawn with the reader's
+/// own font, so the true width is not known here.
+const CHARACTER: i32 = 7;
 
 /// The colours of the series, in their order: six of Okabe and Ito's eight, and a grey. Left out
 /// are black, which would be taken for ink, and yellow, which is pale on white.
@@ -164,10 +165,10 @@ fn titled<DB: DrawingBackend>(
     area: &Area<DB>,
     title: &str,
 ) -> Result<Area<DB>, DrawingAreaErrorKind<DB::ErrorType>> {
-    // The title is 17 pixels high and its characters about 9 wide. From 10 on, a line every 21
-    // pixels: they leave 7 below the last one.
+    // The title is 16 pixels high (plotters' 20) and its characters about 9 wide. From 10 on, a
+    // line every 21 pixels: they leave 8 below the last one.
     let characters = (area.dim_in_pixel().0 as usize).saturating_sub(24) / 9;
-    let style = text_style(17, INK, HPos::Left, VPos::Top);
+    let style = text_style(20, INK, HPos::Left, VPos::Top);
     let mut y = 10;
     for line in wrapped(title, characters) {
         write_text(area, &line, (12, y), &style)?;
@@ -268,10 +269,10 @@ mod tests {
         let places: Vec<(f64, f64)> = names.iter().map(place).collect();
         let height = number(&svg, "height");
         for (at, (x, y)) in places.iter().enumerate() {
-            // 8 pixels a character: what is written ends inside the figure.
-            assert!(x + 64.0 < 600.0 && *y < height, "{places:?}");
+            // 7 pixels a character: what is written ends inside the figure.
+            assert!(x + 56.0 < 600.0 && *y < height, "{places:?}");
             let apart =
-                |other: &(f64, f64)| (other.0 - x).abs() > 64.0 || (other.1 - y).abs() > 15.0;
+                |other: &(f64, f64)| (other.0 - x).abs() > 56.0 || (other.1 - y).abs() > 15.0;
             assert!(places[..at].iter().all(apart), "{places:?}");
         }
     }

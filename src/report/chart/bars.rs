@@ -164,8 +164,8 @@ impl BarChart {
             let x = left + scale.length(decade);
             body.draw(&PathElement::new(vec![(x, 0), (x, height - 8)], GRID))?;
         }
-        let name_style = text_style(14, INK, HPos::Right, VPos::Center);
-        let label_style = text_style(14, INK, HPos::Left, VPos::Center);
+        let name_style = text_style(16, INK, HPos::Right, VPos::Center);
+        let label_style = text_style(16, INK, HPos::Left, VPos::Center);
         let step = (height - 12) / self.bars.len() as i32;
         for (at, bar) in self.bars.iter().enumerate() {
             // A bar is as thick as 70 % of its step: 7 / 20 above its middle and as much below,

@@ -45,29 +45,31 @@ pub(super) fn place_labels(labels: &[Label], x: Range<i32>, y: Range<i32>) -> Ve
         .iter()
         .flat_map(|label| dotted(&label.line))
         .collect();
+    // Curves of few points come first, since they have the fewest places to choose from.
+    let mut order: Vec<usize> = (0..labels.len()).collect();
+    order.sort_by_key(|&at| labels[at].line.len());
+    let mut corners = vec![(x.start, y.start); labels.len()];
     let mut taken: Vec<Rectangle> = Vec::new();
-    for label in labels {
+    for at in order {
         let cost = |place: &Rectangle| {
             let names = taken.iter().filter(|taken| taken.meets(*place)).count();
             let covered = dots.iter().filter(|&&dot| place.contains(dot)).count();
             1_000 * names + covered
         };
-        let inside = candidates(label).into_iter().filter(|place| {
+        let inside = candidates(&labels[at]).into_iter().filter(|place| {
             x.contains(&place.left)
                 && x.contains(&(place.left + place.width))
                 && y.contains(&place.top)
                 && y.contains(&(place.top + HEIGHT))
         });
-        // Of places alike the last: it is the farthest along the curve.
-        let best = inside.rev().min_by_key(cost);
-        // A name that fits nowhere, or that of a curve without points, stands in the corner.
-        taken.push(best.unwrap_or(Rectangle {
-            left: x.start,
-            top: y.start,
-            width: label.width,
-        }));
+        // Of places alike the last: it is the farthest along the curve. A name that fits nowhere
+        // stays in the corner.
+        if let Some(best) = inside.rev().min_by_key(cost) {
+            corners[at] = (best.left, best.top);
+            taken.push(best);
+        }
     }
-    taken.iter().map(|place| (place.left, place.top)).collect()
+    corners
 }
 
 /// Where a name may stand: at each point of its curve, on four sides, 8 pixels away.

@@ -94,7 +94,7 @@ impl LineChart {
         self.draw_plot(&body, axes)?;
         let layout = self.layout();
         self.draw_legend(&below, &layout)?;
-        let style = text_style(13, PALE_INK, HPos::Left, VPos::Top);
+        let style = text_style(15, PALE_INK, HPos::Left, VPos::Top);
         write_text(&below, &self.note, (12, layout.height() + 4), &style)?;
         Ok(())
     }
@@ -137,7 +137,7 @@ impl LineChart {
         let mut y = LEGEND_LINE / 2;
         for group in &layout.groups {
             if !group.heading.is_empty() {
-                let style = text_style(14, PALE_INK, HPos::Left, VPos::Center);
+                let style = text_style(16, PALE_INK, HPos::Left, VPos::Center);
                 write_text(legend, group.heading, (12, y), &style)?;
                 y += LEGEND_LINE;
             }
@@ -149,7 +149,7 @@ impl LineChart {
                 draw_line(legend, &[(x + 4, line), (x + 28, line)], look)?;
                 draw_marker(legend, (x + 16, line), look)?;
                 let ink = if look.pale { PALE_INK } else { INK };
-                let style = text_style(14, ink, HPos::Left, VPos::Center);
+                let style = text_style(16, ink, HPos::Left, VPos::Center);
                 write_text(legend, &self.series[at].name, (x + 34, line), &style)?;
             }
             y += LEGEND_LINE * group.curves.len().div_ceil(layout.columns) as i32;
@@ -174,14 +174,14 @@ impl LineChart {
 
     /// The axes with their grid, and all that stands between them.
     fn draw_plot<DB: DrawingBackend>(&self, area: &Area<DB>, axes: Axes) -> Result<(), ChartError> {
-        // Pixels: 46 below hold the ticks' labels and the axis' name, 70 on the left hold the
+        // Pixels: 50 below hold the ticks' labels and the axis' name, 76 on the left hold the
         // longer labels of the y axis and its name. 18 on the right leave room for the last label
         // of the x axis, which is centred on its tick.
         let mut chart = ChartBuilder::on(area)
             .margin(6)
             .margin_right(18)
-            .x_label_area_size(46)
-            .y_label_area_size(70)
+            .x_label_area_size(50)
+            .y_label_area_size(76)
             .build_cartesian_2d(axes.x.clone(), axes.y.clone())?;
         // Grid lines stand at the labelled ticks (bold) alone; the light ones between are not
         // drawn.
@@ -194,9 +194,9 @@ impl LineChart {
             .y_desc(&self.y.label)
             .x_label_formatter(&|value| axes.x.label(*value))
             .y_label_formatter(&|value| axes.y.label(*value))
-            .label_style(text_style(14, INK, HPos::Left, VPos::Top))
-            .axis_desc_style(text_style(14, INK, HPos::Left, VPos::Top))
-            .x_labels(8)
+            .label_style(text_style(16, INK, HPos::Left, VPos::Top))
+            .axis_desc_style(text_style(16, INK, HPos::Left, VPos::Top))
+            .x_labels(7)
             .y_labels(8)
             .draw()?;
         // The curves are drawn in pixels, not by plotters' series: the markers have one size at any
@@ -282,7 +282,7 @@ impl LineChart {
         let top = plot.top as i32..(plot.top + plot.height) as i32;
         for (corner, &at) in place_labels(&labels, left, top).iter().zip(&curves) {
             let color = PALETTE[at % PALETTE.len()];
-            let style = text_style(14, color, HPos::Left, VPos::Top);
+            let style = text_style(16, color, HPos::Left, VPos::Top);
             write_text(area, &self.series[at].name, *corner, &style)?;
         }
         Ok(())
