@@ -22,6 +22,7 @@
 //! | [`calibration`] | whether a classifier knows how sure it can be |
 //! | [`neighbourhood`] | copies, doubtful labels and hubs, read from the k-NN graph |
 //! | [`learning`] | learning curves and their record |
+//! | [`layout`] | a map: images in the plane, neighbours together |
 //! | [`shapes`] | tables of hard shapes, from a seed |
 
 pub mod calibration;
@@ -31,6 +32,7 @@ pub mod difficulty;
 pub mod evaluate;
 #[cfg(feature = "files")]
 pub mod frontier;
+pub mod layout;
 #[cfg(feature = "files")]
 pub mod learning;
 #[cfg(feature = "files")]

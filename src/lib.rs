@@ -98,6 +98,7 @@ pub mod prelude {
         ConfusionMatrix, Evaluated, FirstLook, Passes, Speed, Timed, TimedQueries, accuracy,
         evaluate, first_look, on_threads, recall, three_passes, time_batch, time_queries, timed,
     };
+    pub use crate::lab::layout::map_of_neighbours;
     pub use crate::lab::neighbourhood::{
         Disagreement, Hub, Pair, beyond, disagreeing, hubs, in_common, k_occurrence, knn_graph,
         near_duplicates, skewness, without,
