@@ -17,7 +17,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use crate::distance::Metric;
-use crate::index::{Index, Query, QueryError};
+use crate::index::{BruteForce, BruteForceParams, Build, BuildError, Index, Query, QueryError};
 use crate::lab::evaluate::accuracy;
 use crate::neighbor::{Neighbor, Neighbors};
 use crate::vectors::Vectors;
@@ -170,6 +170,41 @@ fn right(classes: &[Option<u8>], labels: &[u8]) -> Vec<bool> {
     pairs.map(|(&class, &label)| class == Some(label)).collect()
 }
 
+impl Trial {
+    /// The class of each of `queries`, by brute force over `base` (whose classes are `labels`) with
+    /// this trial's metric, votes and k.
+    ///
+    /// # Errors
+    /// If the base is empty, or the queries have another dimension.
+    ///
+    /// # Panics
+    /// If there are fewer labels than rows of the base.
+    pub fn classify(
+        &self,
+        base: &Arc<Vectors>,
+        labels: &[u8],
+        queries: &Vectors,
+    ) -> Result<Vec<Option<u8>>, TrialError> {
+        let params = BruteForceParams {
+            metric: self.metric,
+        };
+        let index = BruteForce::build(Arc::clone(base), params)?;
+        let found = index.query_batch(queries, self.k)?;
+        Ok(self.weights.vote_rows(&found, self.k, labels))
+    }
+}
+
+/// Why images could not be classified with a trial's settings.
+#[derive(Debug, Clone, PartialEq, Error)]
+pub enum TrialError {
+    /// There is nothing to search in.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// The queries do not fit.
+    #[error(transparent)]
+    Query(#[from] QueryError),
+}
+
 impl FromStr for Weights {
     type Err = UnknownWeights;
 
@@ -266,7 +301,6 @@ impl KnnClassifier {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::index::{BruteForce, BruteForceParams, Build};
 
     fn row(distances: &[f64]) -> Vec<Neighbor> {
         distances
@@ -335,6 +369,25 @@ mod tests {
             Some(1)
         );
         assert_eq!(Trial::best(&[]), None);
+    }
+
+    #[test]
+    fn a_trial_classifies_with_its_own_settings() {
+        // From (0, 0), the point (3, 3) is nearer than (5, 0) in the Euclidean metric: 4.2 to 5. In
+        // that of Manhattan it is farther: 6 to 5.
+        let base = Arc::new(Vectors::from_floats(2, vec![3.0, 3.0, 5.0, 0.0]).unwrap());
+        let query = Vectors::from_floats(2, vec![0.0, 0.0]).unwrap();
+        for (metric, class) in [(Metric::Euclidean, 4), (Metric::Manhattan, 7)] {
+            let trial = Trial {
+                metric,
+                weights: Weights::Uniform,
+                k: 1,
+                accuracy: 1.0,
+                right: Vec::new(),
+            };
+            let classes = trial.classify(&base, &[4, 7], &query).unwrap();
+            assert_eq!(classes, [Some(class)]);
+        }
     }
 
     #[test]

@@ -72,6 +72,27 @@ impl Metric {
         }
     }
 
+    /// What one coordinate adds to the reduced distance of two byte vectors: the square of the gap
+    /// between its two values, or the gap itself.
+    ///
+    /// The sum of these is the definition of the reduced distance; everything else here computes it
+    /// faster.
+    ///
+    /// ```
+    /// use fashion_knn::distance::Metric;
+    ///
+    /// assert_eq!(Metric::Euclidean.term(3, 7), 16.0);
+    /// assert_eq!(Metric::Manhattan.term(3, 7), 4.0);
+    /// ```
+    #[must_use]
+    pub fn term(self, a: u8, b: u8) -> f64 {
+        let gap = f64::from(a.abs_diff(b));
+        match self {
+            Self::Euclidean => gap * gap,
+            Self::Manhattan => gap,
+        }
+    }
+
     /// Reduced distance of a float vector and a byte vector of equal length.
     ///
     /// # Panics

@@ -12,7 +12,7 @@ use super::calibration::{
 use super::difficulty::between_classes;
 use super::evaluate::ConfusionMatrix;
 use super::statistics::{Interval, correct, mcnemar, wilson};
-use crate::classify::Trial;
+use crate::classify::{Trial, Weights};
 use crate::distance::Metric;
 use crate::fashion::{CLASSES, Fashion, Labelled};
 use crate::index::{BruteForce, BruteForceParams, Build, BuildError, Query, QueryError};
@@ -82,6 +82,22 @@ impl Classified {
     #[must_use]
     pub fn confusion(&self, truth: &[u8]) -> ConfusionMatrix {
         ConfusionMatrix::new(&self.predicted, truth, CLASSES.len())
+    }
+
+    /// What the `k` nearest of `found` in `base` say of the images of `asked`: uniform votes.
+    ///
+    /// # Panics
+    /// If there is not one row of neighbours for each image, or an id is none of `base`.
+    #[must_use]
+    pub fn by_vote(
+        name: &str,
+        found: &Neighbors,
+        k: usize,
+        base: &Labelled,
+        asked: &Labelled,
+    ) -> Self {
+        let classes = Weights::Uniform.vote_rows(found, k, &base.labels);
+        Self::new(name, &classes, &asked.labels)
     }
 
     /// The images that it classifies rightly and `other` does not.

@@ -292,6 +292,49 @@ pub fn in_common(a: &Neighbors, b: &Neighbors, k: usize) -> f64 {
     }
 }
 
+/// A query and the nearest image of the base.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Nearest {
+    /// Which image of the base, from 0.
+    pub id: usize,
+    /// How far away it is.
+    pub distance: f64,
+    /// Whether both are of the same class.
+    pub same: bool,
+}
+
+/// The nearest image of each query, and whether its class is the query's; queries without
+/// neighbours are left out. `base_labels` are the classes of the base, `labels` those of the
+/// queries.
+///
+/// ```
+/// use fashion_knn::lab::neighbourhood::nearest_of;
+/// use fashion_knn::neighbor::{Neighbor, Neighbors};
+///
+/// let found: Neighbors = [vec![Neighbor { id: 1, distance: 4.0 }]].into_iter().collect();
+/// let nearest = &nearest_of(&found, &[3, 8], &[8])[0];
+/// assert_eq!((nearest.id, nearest.distance, nearest.same), (1, 4.0, true));
+/// ```
+///
+/// # Panics
+/// If there is not a label for each query, or for each id.
+#[must_use]
+pub fn nearest_of(neighbors: &Neighbors, base_labels: &[u8], labels: &[u8]) -> Vec<Nearest> {
+    assert_eq!(neighbors.len(), labels.len(), "one label a query");
+    let mut all = Vec::new();
+    for (row, &label) in neighbors.iter().zip(labels) {
+        if let Some(nearest) = row.first() {
+            let id = nearest.id as usize;
+            all.push(Nearest {
+                id,
+                distance: nearest.distance,
+                same: base_labels[id] == label,
+            });
+        }
+    }
+    all
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

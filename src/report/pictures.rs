@@ -76,13 +76,17 @@ pub fn in_the_plane(vectors: &Vectors) -> Result<Vectors, PcaError> {
     Ok(Pca::fit(vectors, &Default::default())?.reduce(vectors, 2))
 }
 
-/// A picture of the cells into which an index parts a plane: each cell's points in one colour, within
-/// their convex hull.
+/// A picture of the cells into which an index parts a plane (n × 2): the points of each cell, given
+/// by their rows, in one colour and within their convex hull.
+///
+/// # Panics
+/// As [`point_of`].
 #[must_use]
-pub fn cells(title: &str, cells: impl IntoIterator<Item = Vec<Point>>) -> Plane {
+pub fn cells(title: &str, plane: &Vectors, cells: Vec<Vec<u32>>) -> Plane {
     let mut picture = Plane::new(title);
     for cell in cells {
-        picture = picture.group(cell.clone()).hull(cell);
+        let points = points_of(plane, &cell);
+        picture = picture.group(points.clone()).hull(points);
     }
     picture
 }

@@ -11,6 +11,8 @@ use polars::frame::PivotColumnNaming;
 
 use super::{Tabular, column, numbers, texts};
 use crate::lab::evaluate::{Evaluated, FirstLook, Speed};
+use crate::lab::neighbourhood::Nearest;
+use crate::neighbor::Neighbor;
 
 impl Tabular for Speed {
     fn columns(rows: &[Self]) -> Vec<Column> {
@@ -20,6 +22,25 @@ impl Tabular for Speed {
             column("qps", rows, |row| row.qps),
             column("slowest", rows, |row| row.slowest),
             column("fastest", rows, |row| row.fastest),
+        ]
+    }
+}
+
+impl Tabular for Neighbor {
+    fn columns(rows: &[Self]) -> Vec<Column> {
+        vec![
+            column("id", rows, |row| row.id),
+            column("distance", rows, |row| row.distance),
+        ]
+    }
+}
+
+impl Tabular for Nearest {
+    fn columns(rows: &[Self]) -> Vec<Column> {
+        vec![
+            column("id", rows, |row| row.id as u32),
+            column("distance", rows, |row| row.distance),
+            column("same", rows, |row| row.same),
         ]
     }
 }
