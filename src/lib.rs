@@ -100,8 +100,8 @@ pub mod prelude {
     };
     pub use crate::lab::layout::map_of_neighbours;
     pub use crate::lab::neighbourhood::{
-        Disagreement, Hub, Pair, beyond, disagreeing, hubs, in_common, k_occurrence, knn_graph,
-        near_duplicates, nearest_of, skewness, without,
+        Disagreement, Hub, Nearest, Pair, beyond, disagreeing, hubs, in_common, k_occurrence,
+        knn_graph, near_duplicates, nearest_of, skewness, without,
     };
     #[cfg(feature = "files")]
     pub use crate::lab::record::{Measurement, read_csv};

@@ -12,6 +12,7 @@ use polars::frame::PivotColumnNaming;
 use super::{Tabular, column, numbers, texts};
 use crate::lab::evaluate::{Evaluated, FirstLook, Speed};
 use crate::lab::neighbourhood::Nearest;
+use crate::lab::statistics::McNemar;
 use crate::neighbor::Neighbor;
 
 impl Tabular for Speed {
@@ -31,6 +32,17 @@ impl Tabular for Neighbor {
         vec![
             column("id", rows, |row| row.id),
             column("distance", rows, |row| row.distance),
+        ]
+    }
+}
+
+impl Tabular for McNemar {
+    fn columns(rows: &[Self]) -> Vec<Column> {
+        vec![
+            column("only_first", rows, |row| row.only_first as u32),
+            column("only_second", rows, |row| row.only_second as u32),
+            column("difference", rows, |row| row.difference),
+            column("p", rows, |row| row.p),
         ]
     }
 }
