@@ -3,6 +3,8 @@
     python -m report execute NOTEBOOK EXECUTED   execute and check; EXECUTED is written only if every cell is as it should
     python -m report export EXECUTED PAGE        as an HTML page
     python -m report index PAGE EXECUTED...      the page that lists the reports
+    python -m report style NOTEBOOK...           whether the code of the notebooks reads as a lesson; its figures
+    python -m report format NOTEBOOK...          lay its cells out as rustfmt does, hide the code of prose
     python -m report publish FOLDER NOTEBOOK...  the executed outputs, from FOLDER, into the notebooks in git
 """
 
@@ -16,6 +18,7 @@ from . import files
 from .execute import CellFailed, execute
 from .export import export, index
 from .publish import NotPublishable, publish
+from .style import judge, put_in_order
 
 
 def main(arguments: list[str]) -> int:
@@ -33,6 +36,19 @@ def main(arguments: list[str]) -> int:
             files.write(Path(page), export(nbformat.read(executed, as_version=4), Path(executed).stem))
         case ["index", page, *executed]:
             files.write(Path(page), index([Path(path) for path in executed]))
+        case ["style", *notebooks] if notebooks:
+            told, wrong = judge([Path(notebook) for notebook in notebooks])
+            print("\n".join(told))
+            for message in wrong:
+                print(f"FAILED: {message}", file=sys.stderr)
+            return 1 if wrong else 0
+        case ["format", *notebooks] if notebooks:
+            try:
+                for notebook in notebooks:
+                    print(f"{notebook}: {'in order now' if put_in_order(Path(notebook)) else 'was in order'}")
+            except ValueError as error:
+                print(f"FAILED: {notebook}: {error}", file=sys.stderr)
+                return 1
         case ["publish", folder, *notebooks]:
             try:
                 for notebook in map(Path, notebooks):
