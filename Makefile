@@ -9,6 +9,13 @@ SHELL := /bin/sh
 .NOTPARALLEL:
 .SUFFIXES:
 
+ifneq ($(shell test -w . && echo yes),yes)
+ifneq ($(or $(MAKECMDGOALS),help),help)
+$(error This folder is read-only: $(CURDIR). What is compiled, the environment and the report are written into it: \
+copy it to a place where you may write)
+endif
+endif
+
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -32,7 +39,7 @@ EXPORTER := $(addprefix tools/report/,export.py files.py) $(shell find tools/tem
 PARAMETERS := K N_QUERIES METRIC TRAIN_IMAGES EPOCHS INDEX SEARCH RECALL FASHION_MNIST_DIR
 ifdef FASHION_MNIST_DIR
 # A notebook runs in notebooks/: a relative path would mean another folder there.
-override FASHION_MNIST_DIR := $(abspath $(FASHION_MNIST_DIR))
+override FASHION_MNIST_DIR := $(if $(filter /%,$(firstword $(FASHION_MNIST_DIR))),,$(CURDIR)/)$(FASHION_MNIST_DIR)
 endif
 export $(PARAMETERS)
 
@@ -66,7 +73,8 @@ help:
 	@echo 'make test-rust  formatting, lints, documentation, tests of the crate: needs no Python, no Jupyter'
 	@echo '                (20 minutes the first time, then 5 to 10)'
 	@echo 'make test       the same and the tests of the report (3 minutes more after make report)'
-	@echo 'make browser    the tests in a browser: JupyterLab, the exported pages (5 minutes)'
+	@echo 'make test-notebooks  only what must hold of the notebooks as they are in git (half a minute)'
+	@echo 'make browser    the tests in a browser: JupyterLab, the exported pages, every other way in (10 minutes)'
 	@echo 'make clean      remove the report; make distclean: the environment, what is compiled and the data too'
 
 .PHONY: report
@@ -178,17 +186,35 @@ test-rust: .stamps/data
 	FASHION_KNN_SIMD=portable $(TEST) --test conformance
 	$(TEST) --no-default-features
 
+# What must hold of the notebooks in git, without executing them: their code reads as a lesson, and the
+# outputs that `make publish` put in belong to the cells and the records as they stand.
+.PHONY: test-notebooks
+test-notebooks: .stamps/venv
+	@$(REPORT) style $(NOTEBOOKS)
+#	@$(REPORT) published $(NOTEBOOKS)
+
 .PHONY: test
-test: test-rust .stamps/kernel .stamps/build
+test: test-rust test-notebooks .stamps/kernel .stamps/build
 	$(SAY) 'Tests of the report, with failures planted in real notebooks: 2 minutes'
 	$(RUN) -m pytest --quiet tools/tests
 
+# What judges the pages comes from npm, in the versions of tests/browser/package-lock.json.
+NPM := .tools/npm
+.stamps/npm: tests/browser/package.json tests/browser/package-lock.json
+	$(SAY) 'Installing axe-core and html-validate into $(NPM)'
+	@command -v npm >/dev/null || { echo 'make browser needs Node.js and npm (Debian: nodejs, npm)' >&2; exit 1; }
+	@mkdir -p .stamps $(NPM)
+	@cp $^ $(NPM)
+	@cd $(NPM) && npm ci --ignore-scripts --no-audit --no-fund --silent
+	@touch $@
+
 .PHONY: browser
-browser: report
+browser: report .stamps/npm
 	$(RUN) -m pytest --quiet tests/browser
 
 .PHONY: clean distclean
 clean:
-	rm -rf $(HTML) .stamps .evcxr
+	$(PYTHON) tools/kernel.py clean
+	rm -rf $(HTML) .stamps
 distclean: clean
 	rm -rf $(VENV) .venv-peers .venv-corpora .tools target data/fashion-mnist data/cache

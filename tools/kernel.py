@@ -1,8 +1,9 @@
 """The project's Jupyter kernel: evcxr_jupyter, whose cells use what cargo compiled for the tests.
 
-    python tools/kernel.py install EVCXR   write the kernelspec into this virtual environment
-    python tools/kernel.py build           compile the crate as the notebooks need it
-    python tools/kernel.py launch FILE     what Jupyter runs: prepare a workspace, become evcxr
+    python tools/kernel.py install EVCXR         write the kernelspec into this virtual environment
+    python tools/kernel.py build                 compile the crate as the notebooks need it
+    python tools/kernel.py launch EVCXR FILE     what Jupyter runs: prepare a workspace, run evcxr in it
+    python tools/kernel.py clean                 remove the workspaces
 
 evcxr compiles each cell as a package `ctx` in a folder of its own (EVCXR_TMPDIR). Left to itself it
 would resolve and compile every dependency there once more. So that folder is laid out as a cargo
@@ -22,18 +23,50 @@ manifest and not a package that re-exports the crate: a cell that says `:dep fas
 ".." }` would link with the library itself, and nothing would load the re-export.
 """
 
+import ctypes
 import fcntl
+import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
+import threading
+from collections import deque
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-WORKSPACES = ROOT / ".evcxr"
 NAME = "fashion-knn"
 RUSTFLAGS = "-Cprefer-dynamic"  # what evcxr compiles with; the Makefile sets the same
+TOLD_LINES = 12  # of what evcxr said last, when it dies
+PR_SET_PDEATHSIG = 1  # Linux, linux/prctl.h
+
+
+class CannotStart(Exception):
+    """Why there is no kernel, in a sentence for whoever opened the notebook."""
+
+
+def workspaces() -> Path:
+    """Where the kernels' workspaces are: in the checkout, or in the user's cache if its path has a space.
+
+    evcxr tells its child process which file to load by a line "LOAD_AND_RUN FILE FUNCTION", and the child splits it at
+    spaces (evcxr 0.22, runtime.rs).
+    """
+    if not has_space(ROOT):
+        return ROOT / ".evcxr"
+    name = f"{NAME}-{hashlib.sha256(os.fsencode(ROOT)).hexdigest()[:12]}"
+    caches = [os.environ.get("XDG_CACHE_HOME"), os.path.expanduser("~/.cache"), tempfile.gettempdir()]
+    for cache in filter(None, caches):
+        if os.path.isabs(cache) and not has_space(cache):
+            return Path(cache) / name
+    raise CannotStart(f"evcxr needs a folder without a space in its path, and there is none among {caches}: set XDG_CACHE_HOME")
+
+
+def has_space(path: Path | str) -> bool:
+    return any(letter.isspace() for letter in str(path))
+
 
 WORKSPACE_TOML = """[workspace]
 members = ["cells", "pin"]
@@ -61,21 +94,25 @@ def target_dir() -> Path:
 
 
 def host() -> str:
+    if not shutil.which("rustc"):
+        raise CannotStart("rustc is not on Jupyter's PATH: install Rust, or start Jupyter from a shell that has it")
     command = ["rustc", "--print", "host-tuple"]
     return subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout.strip()
 
 
 def lay_out_crate() -> None:
     """Writes the package that is fashion-knn as a dylib."""
-    crate = WORKSPACES / "crate"
-    crate.mkdir(parents=True, exist_ok=True)
+    crate = workspaces() / "crate"
+    crate.mkdir(parents=True, exist_ok=True, mode=0o700)
     for entry in ROOT.iterdir():
         link = crate / entry.name
         hidden = entry.name.startswith(".") or entry.name in ("Cargo.toml", "Cargo.lock", "target")
         if not hidden and not link.is_symlink():
             link.symlink_to(entry)
     write_if_new(crate / "Cargo.toml", (ROOT / "Cargo.toml").read_text() + DYLIB_TOML)
-    write_if_new(WORKSPACES / ".cargo/config.toml", 'paths = ["crate"]\n')
+    # Cargo reads the checkout's own file only for workspaces that lie in the checkout.
+    profiles = (ROOT / ".cargo/config.toml").read_text()
+    write_if_new(workspaces() / ".cargo/config.toml", f'paths = ["crate"]\n\n{profiles}')
 
 
 def write_if_new(path: Path, text: str) -> None:
@@ -101,10 +138,10 @@ def lay_out(workspace: Path) -> Path:
 def build() -> int:
     """Compiles the dylib into the checkout's target folder, beside what the tests compile there."""
     lay_out_crate()
-    lay_out(WORKSPACES / "build")
+    lay_out(workspaces() / "build")
     env = dict(os.environ, CARGO_TARGET_DIR=str(target_dir()), RUSTFLAGS=RUSTFLAGS)
     command = ["cargo", "build", "--package", "pin", "--target", host()]
-    return subprocess.run(command, cwd=WORKSPACES / "build", env=env).returncode
+    return subprocess.run(command, cwd=workspaces() / "build", env=env).returncode
 
 
 def share_compiled(target: Path) -> None:
@@ -130,7 +167,7 @@ def free_workspace() -> Path:
     """The first workspace that no kernel holds; holds it until this process, and what it becomes, ends."""
     number = 1
     while True:
-        workspace = WORKSPACES / f"k{number}"
+        workspace = workspaces() / f"k{number}"
         workspace.mkdir(parents=True, exist_ok=True)
         lock = os.open(workspace / "lock", os.O_CREAT | os.O_RDWR)
         try:
@@ -142,23 +179,95 @@ def free_workspace() -> Path:
             number += 1
 
 
-def launch(evcxr: str, connection_file: str) -> None:
-    lay_out_crate()
-    cells = lay_out(free_workspace())
-    share_compiled(cells / "target")
+def prepare() -> dict[str, str]:
+    """Lays a workspace out and returns the environment for evcxr in it."""
+    try:
+        lay_out_crate()
+        cells = lay_out(free_workspace())
+        share_compiled(cells / "target")
+    except FileNotFoundError:
+        raise CannotStart(f"the crate is not compiled yet: run `make .stamps/build` in {ROOT}, then restart it") from None
+    except OSError as error:
+        raise CannotStart(f"it must write to {workspaces()}, and cannot: {error}") from None
+    removed = ["CARGO_TARGET_DIR", "CARGO_BUILD_TARGET", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_RUSTFLAGS"]
+    environment = {name: value for name, value in os.environ.items() if name not in removed}
     # A copy of a notebook in another folder finds the data of this checkout all the same.
-    os.environ.setdefault("FASHION_KNN_DATA", str(ROOT / "data"))
-    os.environ.update(
-        EVCXR_TMPDIR=str(cells),
-        EVCXR_CONFIG_DIR=str(ROOT / "tools/evcxr"),
+    environment.setdefault("FASHION_KNN_DATA", str(ROOT / "data"))
+    return environment | {
+        "EVCXR_TMPDIR": str(cells),
+        "EVCXR_CONFIG_DIR": str(ROOT / "tools/evcxr"),
         # Read by the rust-analyzer inside evcxr, which infers the types of a cell's variables; for its
         # own builds evcxr sets RUSTFLAGS anew. Cargo.toml hides the dependencies from rust-analyzer:
         # their 400 crates would cost 30 s at every start.
-        RUSTFLAGS="--cfg rust_analyzer",
-    )
-    for name in ["CARGO_TARGET_DIR", "CARGO_BUILD_TARGET", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_RUSTFLAGS"]:
-        os.environ.pop(name, None)
-    os.execv(evcxr, [evcxr, "--control_file", connection_file])
+        "RUSTFLAGS": "--cfg rust_analyzer",
+    }
+
+
+def launch(evcxr: str, connection_file: str) -> int:
+    """Runs evcxr. If there is no way to, a kernel that says why answers every cell: Jupyter itself would only say "died"."""
+    try:
+        status, said = run(evcxr, connection_file, prepare())
+    except CannotStart as error:
+        return answer_with(connection_file, f"The Rust kernel cannot start: {error}.")
+    if status < 0:
+        print(f"evcxr was ended by {signal.Signals(-status).name}", file=sys.stderr, flush=True)
+        return 128 - status
+    if status > 0:  # evcxr ends with an error only while it starts; an error of a cell is an answer
+        last = "\n".join(said) or f"nothing, and ended with status {status}"
+        return answer_with(connection_file, f"The Rust kernel cannot start: evcxr said\n{last}")
+    return 0
+
+
+def run(evcxr: str, connection_file: str, environment: dict[str, str]) -> tuple[int, list[str]]:
+    """Runs evcxr to its end; its status and the last lines of its stderr, which go on to ours as well."""
+    command = [evcxr, "--control_file", connection_file]
+    try:
+        process = subprocess.Popen(
+            command, env=environment, stderr=subprocess.PIPE, text=True, errors="replace", close_fds=False, preexec_fn=end_with_parent
+        )
+    except OSError as error:
+        raise CannotStart(f"{evcxr}: {error.strerror}; `make .stamps/kernel` in {ROOT} installs it") from None
+    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Jupyter interrupts by message
+    said: deque[str] = deque(maxlen=TOLD_LINES)
+
+    def listen() -> None:
+        for line in process.stderr:
+            print(line, end="", file=sys.stderr, flush=True)
+            if line.strip():
+                said.append(line.rstrip())
+
+    listener = threading.Thread(target=listen, daemon=True)
+    listener.start()
+    status = process.wait()
+    listener.join(timeout=1)
+    return status, list(said)
+
+
+def end_with_parent() -> None:
+    """Called in the child: it is killed when this process is, however that ends."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def answer_with(connection_file: str, sentence: str) -> int:
+    """Is a kernel, until Jupyter ends it, that answers every cell with this error."""
+    from ipykernel.kernelapp import IPKernelApp
+    from ipykernel.kernelbase import Kernel
+
+    class Silent(Kernel):
+        implementation, implementation_version, banner = NAME, "1", sentence
+        language_info = {"name": "rust", "mimetype": "text/rust", "file_extension": ".rs"}
+
+        async def do_execute(self, code, silent, store_history=True, user_expressions=None, allow_stdin=False, **_):
+            error = {"ename": "KernelError", "evalue": sentence, "traceback": [sentence]}
+            self.send_response(self.iopub_socket, "error", error)
+            return {"status": "error", "execution_count": self.execution_count, **error}
+
+    print(sentence, file=sys.stderr, flush=True)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    IPKernelApp.launch_instance(argv=["-f", connection_file], kernel_class=Silent)
+    return 1
 
 
 def install(evcxr: str) -> None:
@@ -181,9 +290,15 @@ def main(arguments: list[str]) -> int:
         case ["install", evcxr]:
             install(evcxr)
         case ["build"]:
-            return build()
+            try:
+                return build()
+            except CannotStart as error:
+                print(f"FAILED: {error}", file=sys.stderr)
+                return 1
         case ["launch", evcxr, connection_file]:
-            launch(evcxr, connection_file)
+            return launch(evcxr, connection_file)
+        case ["clean"]:
+            shutil.rmtree(workspaces(), ignore_errors=True)
         case _:
             print(__doc__, file=sys.stderr)
             return 2

@@ -6,6 +6,7 @@
     python -m report style NOTEBOOK...           whether the code of the notebooks reads as a lesson; its figures
     python -m report format NOTEBOOK...          lay its cells out as rustfmt does, hide the code of prose
     python -m report publish FOLDER NOTEBOOK...  the executed outputs, from FOLDER, into the notebooks in git
+    python -m report published NOTEBOOK...       whether the outputs in git belong to the cells as they stand
 """
 
 import signal
@@ -17,7 +18,7 @@ import nbformat
 from . import files
 from .execute import CellFailed, execute
 from .export import export, index
-from .publish import NotPublishable, publish
+from .publish import NotPublishable, check_published, publish
 from .style import judge, put_in_order
 
 
@@ -39,9 +40,9 @@ def main(arguments: list[str]) -> int:
         case ["style", *notebooks] if notebooks:
             told, wrong = judge([Path(notebook) for notebook in notebooks])
             print("\n".join(told))
-            for message in wrong:
-                print(f"FAILED: {message}", file=sys.stderr)
-            return 1 if wrong else 0
+            return tell(wrong)
+        case ["published", *notebooks] if notebooks:
+            return tell([message for notebook in notebooks for message in check_published(Path(notebook))])
         case ["format", *notebooks] if notebooks:
             try:
                 for notebook in notebooks:
@@ -60,6 +61,13 @@ def main(arguments: list[str]) -> int:
             print(__doc__, file=sys.stderr)
             return 2
     return 0
+
+
+def tell(wrong: list[str]) -> int:
+    """Prints what is wrong; the status with which to end."""
+    for message in wrong:
+        print(f"FAILED: {message}", file=sys.stderr)
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":

@@ -3,9 +3,11 @@
 import asyncio
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from queue import Empty
+from typing import BinaryIO
 
 import nbformat
 from nbclient import NotebookClient
@@ -18,6 +20,7 @@ from .check import Failure, check_cell, check_notebook
 KERNEL = "fashion-knn"
 CELL_TIMEOUT = 1_800  # seconds
 GRACE = 0.05  # seconds
+LAST_LINES = 12  # of what a kernel said before it died
 
 # Compiled and run after the last cell. What the cells wrote to stderr comes through the same pipe before it.
 END = "end of the notebook's stderr"
@@ -52,15 +55,17 @@ class Client(NotebookClient):
         """Runs all cells; raises `CellFailed` for the first that fails."""
         end = new_code_cell(END_CELL)
         self.nb.cells.append(end)
-        try:
-            # What the kernel itself logs, such as a connection that Jupyter closed, is no output of a cell.
-            await self.async_execute(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        except CellTimeoutError:
-            raise self.failed(f"took longer than {self.timeout} s") from None
-        except DeadKernelError:
-            raise self.failed("the kernel died") from None
-        except Empty:
-            raise self.failed("the kernel no longer answers") from None
+        # What the kernel itself logs, such as a connection that Jupyter closed, is no output of a cell.
+        # It is told only of a kernel that died.
+        with tempfile.TemporaryFile() as log:
+            try:
+                await self.async_execute(stdout=subprocess.DEVNULL, stderr=log)
+            except CellTimeoutError:
+                raise self.failed(f"took longer than {self.timeout} s") from None
+            except DeadKernelError:
+                raise self.failed(f"the kernel died{last_words(log)}") from None
+            except (Empty, RuntimeError) as error:  # RuntimeError: "Kernel died before replying", and the like
+                raise self.failed(f"{error or 'the kernel no longer answers'}{last_words(log)}") from None
         self.nb.cells.pop()
         # A late message may have changed a cell that was judged before.
         if failures := check_notebook(self.nb):
@@ -126,6 +131,13 @@ class Client(NotebookClient):
 
     def failed(self, message: str) -> CellFailed:
         return CellFailed(Failure(self.index + 1, first_line(self.nb.cells[self.index]), message))
+
+
+def last_words(log: BinaryIO) -> str:
+    """The last that a kernel said on its stderr, to stand after a sentence."""
+    log.seek(0)
+    lines = [line.rstrip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
+    return "; it said last:\n" + "\n".join(lines[-LAST_LINES:]) if lines else "; it said nothing"
 
 
 def first_line(cell: NotebookNode) -> str:

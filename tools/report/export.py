@@ -10,16 +10,16 @@ import jinja2
 import nbformat
 import vl_convert
 from latex2mathml.converter import convert as to_mathml
-from nbconvert import HTMLExporter
+from mistune.plugins.table import render_table
+from nbconvert import HTMLExporter, TemplateExporter
+from nbconvert.filters import Highlight2HTML
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode
 from pygments.formatters import HtmlFormatter
 
-from .check import text_of
+from .check import VEGA_LITE, text_of
 
 TEMPLATES = Path(__file__).resolve().parent.parent / "template"
-# The form of a chart that answers its reader, beside the still one. JupyterLab draws the same.
-VEGA_LITE = "application/vnd.vegalite.v5+json"
 VEGA_LITE_VERSION = "6.4"
 
 
@@ -30,10 +30,23 @@ class Renderer(IPythonRenderer):
         return to_mathml(body)
 
     def block_math(self, body: str) -> str:
-        return to_mathml(body, display="block")
+        return formula(to_mathml(body, display="block"))
 
     def latex_environment(self, name: str, body: str) -> str:
-        return to_mathml(rf"\begin{{{name}}}{body}\end{{{name}}}", display="block")
+        return formula(to_mathml(rf"\begin{{{name}}}{body}\end{{{name}}}", display="block"))
+
+    def table(self, text: str) -> str:
+        return wide(render_table(self, text))
+
+
+def formula(mathml: str) -> str:
+    """A formula of its own line; on a narrow screen it scrolls, by the keyboard too."""
+    return f'<div class="formula" tabindex="0">{mathml}</div>'
+
+
+def wide(table: str) -> str:
+    """A table, which scrolls on a narrow screen, by the keyboard too."""
+    return f'<div class="wide" tabindex="0">{table}</div>'
 
 
 def markdown(source: str) -> str:
@@ -42,7 +55,8 @@ def markdown(source: str) -> str:
 
 def highlight_css() -> str:
     """Colours of the code, for light and for dark."""
-    light = HtmlFormatter(style="friendly", nobackground=True).get_style_defs(".highlight")
+    # Of Pygments' styles these are the ones whose every colour has a contrast of 4.5 with our paper.
+    light = HtmlFormatter(style="xcode", nobackground=True).get_style_defs(".highlight")
     dark = HtmlFormatter(style="github-dark", nobackground=True).get_style_defs(".highlight")
     return f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}"
 
@@ -62,15 +76,23 @@ def inside_script(text: str) -> str:
 
 
 @functools.cache
+def script(name: str) -> str:
+    return (TEMPLATES / name).read_text(encoding="utf-8")
+
+
+@functools.cache
 def vega() -> str:
     """Vega, Vega-Lite and Vega-Embed in one script, and what draws the charts of a page with them."""
     bundle = vl_convert.javascript_bundle(vl_version=VEGA_LITE_VERSION)
-    return inside_script(bundle + "\n" + (TEMPLATES / "interactive.js").read_text(encoding="utf-8"))
+    return inside_script(bundle + "\n" + script("interactive.js"))
 
 
-def scripts(page: str) -> str:
-    """The script that the page needs, if it has a chart that does."""
-    return f"<script>{vega()}</script>" if 'class="wide interactive"' in page else ""
+def finished(page: str) -> str:
+    """The page with its scripts; Vega, which is large, only if it has a chart that needs it."""
+    scripts = f"<script>{script('page.js')}</script>"
+    if 'class="wide interactive"' in page:
+        scripts += f"\n<script>{vega()}</script>"
+    return page.replace("</body>", f"{scripts}\n</body>")
 
 
 def drawing(output: NotebookNode) -> str:
@@ -89,6 +111,15 @@ def drawing(output: NotebookNode) -> str:
     )
 
 
+class Exporter(HTMLExporter):
+    """nbconvert's, but for the pass through BeautifulSoup, which would write `<meta/>` and look for JupyterLab's classes."""
+
+    def from_notebook_node(self, nb: NotebookNode, resources: dict | None = None, **options) -> tuple[str, dict]:
+        lexer = nb.metadata.get("language_info", {}).get("pygments_lexer", "rust")
+        self.register_filter("highlight_code", Highlight2HTML(pygments_lexer=lexer, parent=self))
+        return TemplateExporter.from_notebook_node(self, nb, resources, **options)
+
+
 def export(notebook: NotebookNode, name: str) -> str:
     """The notebook as an HTML page. `name` titles it where it has no heading."""
     seen = set()
@@ -96,16 +127,16 @@ def export(notebook: NotebookNode, name: str) -> str:
         answers = [tag for tag in cell.metadata.get("tags", []) if tag.startswith("answer-") and tag not in seen]
         seen.update(answers)
         cell.metadata["report_ids"] = answers
-    exporter = HTMLExporter(
+    exporter = Exporter(
         template_name="report",
         extra_template_basedirs=[str(TEMPLATES)],
-        filters={"report_markdown": markdown, "report_figure": drawing},
+        filters={"report_markdown": markdown, "report_figure": drawing, "report_wide": wide},
     )
     page, _ = exporter.from_notebook_node(
         notebook,
         resources={"report": {"title": summary(notebook, name)["title"], "css": css()}},
     )
-    return page.replace("</body>", scripts(page) + "\n</body>")
+    return finished(page)
 
 
 def summary(notebook: NotebookNode, name: str) -> dict:
@@ -137,7 +168,7 @@ def shown(output: NotebookNode) -> str:
     if prose := text_of(output, "text/markdown"):
         return f'<div class="prose">{markdown(prose)}</div>'
     table = text_of(output, "text/html")
-    return f'<div class="wide" tabindex="0">{table}</div>' if table else ""
+    return wide(table) if table else ""
 
 
 def plain(fragment_of_html: str) -> str:
@@ -151,4 +182,4 @@ def index(executed: list[Path]) -> str:
     ]
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True)
     page = environment.get_template("index.html.j2").render(reports=reports, css=css())
-    return page.replace("</body>", scripts(page) + "\n</body>")
+    return finished(page)
