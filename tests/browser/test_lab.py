@@ -11,7 +11,7 @@ import urllib.request
 
 import nbformat
 import pytest
-from conftest import ROOT
+from conftest import ROOT, pictures_shown
 
 from report.check import check_notebook, text_of
 
@@ -120,6 +120,10 @@ def test_k_is_changed_and_the_tables_follow(browser, lab):
     page.locator(".jp-Toolbar-kernelName", has_text="Rust (fashion-knn)").first.wait_for()
     page.wait_for_function(IDLE)
 
+    prose = sum("prose" in cell.metadata.get("tags", []) for cell in notebook(page).cells)
+    hidden = "window.jupyterapp.shell.currentWidget.content.widgets.filter(cell => cell.inputHidden).length"
+    assert page.evaluate(hidden) == prose > 0, "the code of sentences is collapsed, and no other"
+
     first = run_all(page)
     assert str(K) not in numbers_in_tables(first.cells)
 
@@ -139,3 +143,16 @@ def test_k_is_changed_and_the_tables_follow(browser, lab):
     index = max(i for i, c in enumerate(second.cells) if str(K) in numbers_in_tables([c]))
     page.evaluate("index => window.jupyterapp.shell.currentWidget.content.scrollToItem(index, 'center')", index)
     page.locator(".jp-OutputArea table td", has_text=re.compile(f"^{K}$")).first.wait_for(state="visible")
+
+    page.evaluate("window.jupyterapp.commands.execute('docmanager:save')")
+    page.wait_for_function("!window.jupyterapp.shell.currentWidget.context.model.dirty")
+    exported_shows_every_figure(browser, lab, second)
+
+
+def exported_shows_every_figure(browser, lab, ran):
+    """File > Save and Export Notebook As > HTML opens this address; its page is looked at without network or scripts."""
+    exported = ask(f"{lab}/nbconvert/html/{NOTEBOOK}?download=true").decode()
+    figures = sum("figure" in cell.metadata.get("tags", []) for cell in ran.cells)
+    page = browser.new_context(viewport={"width": 1440, "height": 1000}, java_script_enabled=False, offline=True).new_page()
+    page.set_content(exported, wait_until="domcontentloaded")
+    assert len(pictures_shown(page)) >= figures > 0

@@ -2,17 +2,13 @@
 
 import nbformat
 import pytest
-from conftest import ROOT
+from conftest import HTML, LIMIT, PAGES, open_page
 from playwright.sync_api import expect
 
-HTML = ROOT / "notebooks/html"
-LIMIT = 10 * 60_000  # milliseconds for one step of a page: for one that hangs, not for a slow machine
 # Not of what is drawn within them, such as the tiles of a gallery.
 SIZES_OF_PICTURES = """[...document.querySelectorAll('svg, img')]
     .filter(picture => !picture.parentElement.closest('svg, .interactive .still'))
     .map(picture => picture.getBoundingClientRect()).map(box => [box.width, box.height])"""
-ALL_DRAWN = """[...document.querySelectorAll('.interactive')]
-    .every(figure => figure.querySelector('.live svg'))"""
 # Where the lines and the markers of a chart are, without its axes and legend.
 MARKS = """figure => JSON.stringify(
     [...figure.querySelectorAll('.live svg .mark-line path, .live svg .mark-symbol.role-mark path')]
@@ -21,21 +17,6 @@ OTHER_MARKS = f"""([figure, before]) => {{
     const marks = ({MARKS})(figure);
     return marks !== before && marks !== '[]';
 }}"""
-PAGES = sorted(path.stem for path in HTML.glob("*.html"))
-
-
-def open_page(browser, name, width, scheme):
-    """The page, and what it should not have done: what it asked of the network, and what went wrong."""
-    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    page = context.new_page()
-    page.set_default_timeout(LIMIT)
-    page.set_default_navigation_timeout(LIMIT)
-    wrong = []
-    page.on("request", lambda r: r.url.startswith(("file:", "data:")) or wrong.append(f"asked for {r.url}"))
-    page.on("console", lambda m: m.type in ("error", "warning") and wrong.append(f"console: {m.text}"))
-    page.on("pageerror", lambda e: wrong.append(f"error: {e}"))
-    page.goto((HTML / f"{name}.html").as_uri())
-    return page, wrong
 
 
 def figures_promised(name):
@@ -52,7 +33,6 @@ def test_there_is_a_report():
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_shows_everything_and_asks_for_nothing(browser, name, width, scheme):
     page, wrong = open_page(browser, name, width, scheme)
-    page.wait_for_function(ALL_DRAWN)
     sizes = page.evaluate(SIZES_OF_PICTURES)
     assert sizes and all(width > 50 and height > 50 for width, height in sizes)
     if name == "index":
@@ -80,12 +60,54 @@ def test_the_index_leads_to_a_report_and_back(browser):
     assert wrong == []
 
 
-def test_the_code_can_be_hidden(browser):
-    page, _ = open_page(browser, next(name for name in PAGES if name != "index"), 1440, "light")
-    code = page.locator(".code").first
-    assert code.is_visible()
+NOTEBOOKS = [name for name in PAGES if name != "index"]
+
+
+def test_the_code_is_the_readers_choice(browser):
+    page, wrong = open_page(browser, NOTEBOOKS[0], 1440, "light")
+    shown, hidden = page.locator("div.code").first, page.locator("details.code").first
+    assert shown.is_visible() and hidden.is_visible()
+    assert not hidden.locator("pre").is_visible(), "the code of a sentence is opened by who wants it"
+    hidden.locator("summary").click()
+    assert "prose(" in hidden.locator("pre").inner_text()
     page.get_by_label("Amaga el codi").check()
-    assert not code.is_visible()
+    assert not shown.is_visible() and not hidden.is_visible()
+    assert wrong == []
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_code_is_nowhere_cut_off(browser, name, width):
+    page, _ = open_page(browser, name, width, "light")
+    for hidden in page.locator("details").all():
+        hidden.evaluate("details => details.open = true")
+    cut = "[...document.querySelectorAll('pre')].filter(pre => pre.scrollWidth > pre.clientWidth + 1).map(pre => pre.innerText)"
+    assert page.evaluate(cut) == []
+    page.context.close()
+
+
+def test_code_is_copied(browser):
+    page, wrong = open_page(browser, NOTEBOOKS[0], 1440, "light")
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    code = page.locator("div.code").first
+    code.hover()
+    code.get_by_role("button", name="Copia").click()
+    expect(code.get_by_role("button")).to_have_text("Copiat")
+    assert page.evaluate("navigator.clipboard.readText()").strip() == code.locator("pre").inner_text().strip()
+    assert wrong == []
+
+
+def test_on_a_phone_a_chart_is_as_wide_as_the_page_or_large(browser):
+    page, _ = open_page(browser, NOTEBOOKS[-1], 390, "light")
+    wider = """[...document.querySelectorAll('figure')].filter(figure => figure.scrollWidth > figure.clientWidth + 1)
+        .map(figure => figure.outerHTML.slice(0, 200))"""
+    assert page.evaluate(wider) == []
+    figure = page.locator("figure.wide:not(.interactive)").first
+    button = page.locator("figure.wide:not(.interactive) + button.enlarge").first
+    button.click()
+    assert figure.evaluate("figure => figure.scrollWidth > figure.clientWidth")
+    button.click()
+    assert page.evaluate(wider) == []
 
 
 def test_the_reader_chooses_k_and_data_on_the_chart_of_recall_and_speed(browser):
@@ -122,8 +144,12 @@ def test_the_reader_tries_k_on_the_chart_of_accuracy(browser):
     assert wrong == []
 
 
-def test_without_scripts_the_still_charts_are_shown(browser):
-    context = browser.new_context(java_script_enabled=False)
-    page = context.new_page()
-    page.goto((HTML / "Apartat_D.html").as_uri())
-    assert page.locator(".interactive .still").first.is_visible()
+@pytest.mark.parametrize("name", PAGES)
+def test_without_scripts_every_figure_is_shown(browser, name):
+    page, _ = open_page(browser, name, 1440, "light", scripts=False)
+    figures = page.locator("figure.wide").all()
+    assert figures
+    for figure in figures:
+        box = figure.locator("svg, img").first.bounding_box()
+        assert box["width"] > 50 and box["height"] > 50, figure.inner_html()[:200]
+    assert not page.locator("button").count()

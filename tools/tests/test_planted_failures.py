@@ -16,6 +16,10 @@ EMIT_FIGURE = (
     'println!("EVCXR_BEGIN_CONTENT image/svg+xml\\n<svg xmlns=\'http://www.w3.org/2000/svg\'>'
     "<rect width='9' height='9'/></svg>\\nEVCXR_END_CONTENT\");"
 )
+KILL_EVCXR = (
+    "use std::os::unix::process::parent_id;"
+    ' std::process::Command::new("kill").args(["-9".into(), parent_id().to_string()]).status();'
+)
 
 
 def make_report(folder: Path, *cells: str | tuple[str, str], **environment: str) -> subprocess.CompletedProcess:
@@ -67,6 +71,7 @@ def test_a_sound_notebook_becomes_a_report(tmp_path):
         pytest.param([EMIT_TABLE + ' "seven".parse::<f32>()?;'], 2, "invalid float literal", id="error after output"),
         pytest.param([('println!("the chart was here");', "figure")], 2, "is tagged `figure` and shows none", id="removed figure"),
         pytest.param(["std::process::exit(3);"], 2, "exit status: 3", id="dead process"),
+        pytest.param([KILL_EVCXR], 2, "evcxr was ended by SIGKILL", id="dead kernel"),
         pytest.param(["no_such_function();"], 2, "cannot find function", id="does not compile"),
     ],
 )

@@ -1,0 +1,88 @@
+"""Kernels that start where it is hard to, and kernels that cannot: the reader is told why, in the notebook."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+EVCXR = json.loads((Path(sys.prefix) / "share/jupyter/kernels/fashion-knn/kernel.json").read_text())["argv"][3]
+
+
+def checkout(folder: Path) -> Path:
+    """What a kernel needs of a checkout, with nothing compiled: enough for cells that use nothing of the crate."""
+    for name in ["tools", ".cargo"]:
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ["Cargo.toml", "Cargo.lock", "src", "data"]:
+        (folder / name).symlink_to(ROOT / name)
+    return folder
+
+
+def compiled(folder: Path) -> Path:
+    host = subprocess.run(["rustc", "--print", "host-tuple"], check=True, capture_output=True, text=True).stdout.strip()
+    for profile in ["debug", f"{host}/debug"]:
+        for part in [".fingerprint", "build", "deps"]:
+            (folder / "target" / profile / part).mkdir(parents=True)
+    return folder
+
+
+def run(folder: Path, *cells: str, evcxr: str = EVCXR) -> subprocess.CompletedProcess:
+    """`jupyter nbconvert --execute`, as any reader may call it, on a notebook of these cells."""
+    kernels = folder / "jupyter/kernels/planted"
+    kernels.mkdir(parents=True)
+    argv = [sys.executable, str(folder / "tools/kernel.py"), "launch", evcxr, "{connection_file}"]
+    spec = {"argv": argv, "display_name": "Planted", "language": "rust", "interrupt_mode": "message"}
+    (kernels / "kernel.json").write_text(json.dumps(spec))
+    made = new_notebook(cells=[new_code_cell(cell) for cell in cells])
+    made.metadata["kernelspec"] = {"name": "planted", "display_name": "Planted", "language": "rust"}
+    nbformat.write(made, folder / "N.ipynb")
+    ours = ("CARGO_TARGET_DIR", "CARGO_BUILD_TARGET", "RUSTFLAGS")  # the Makefile's
+    environment = {name: value for name, value in os.environ.items() if name not in ours}
+    environment |= {"JUPYTER_PATH": str(folder / "jupyter"), "XDG_CACHE_HOME": str(folder.parent / "cache")}
+    command = [sys.executable, "-m", "nbconvert", "--to", "notebook", "--execute", "--output", "ran", "N.ipynb"]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def test_a_path_with_a_space_and_an_accent(tmp_path):
+    folder = compiled(checkout(tmp_path / "amb espai i à"))
+    result = run(folder, "let k = 5;", "k + 1")
+    assert result.returncode == 0, result.stdout + result.stderr
+    ran = nbformat.read(folder / "ran.ipynb", as_version=4)
+    assert ran.cells[1].outputs[0].data["text/plain"] == "6"
+    [workspaces] = (tmp_path / "cache").iterdir()
+    subprocess.run(
+        [sys.executable, folder / "tools/kernel.py", "clean"], check=True, env=os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    )
+    assert not workspaces.exists()
+
+
+def dying(folder: Path, *lines: str) -> str:
+    """A program that says these lines and fails, as evcxr does where it cannot start."""
+    program = folder / "evcxr_jupyter"
+    program.write_text("#!/bin/sh\n" + "".join(f"echo '{line}' >&2\n" for line in lines) + "exit 1\n")
+    program.chmod(0o755)
+    return str(program)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        pytest.param(lambda folder: {"evcxr": dying(folder, "warming up", "Error: no linker")}, "evcxr said\nwarming up\nError: no linker", id="evcxr dies"),
+        pytest.param(lambda folder: {"evcxr": str(folder / "nowhere")}, "No such file or directory; `make .stamps/kernel`", id="no evcxr"),
+        pytest.param(lambda folder: shutil.rmtree(folder / "target") or {}, "the crate is not compiled yet: run `make .stamps/build`", id="not compiled"),
+        # As in a folder that is read-only: root may write to any other.
+        pytest.param(lambda folder: (folder / ".evcxr").touch() or {}, "it must write to", id="not writable"),
+    ],
+)
+def test_a_kernel_that_cannot_start_says_why(tmp_path, spoil, message):
+    folder = compiled(checkout(tmp_path / "checkout"))
+    result = run(folder, "1 + 1", **spoil(folder))
+    assert result.returncode != 0
+    assert "The Rust kernel cannot start: " in result.stderr, result.stderr
+    assert message in result.stderr, result.stderr
