@@ -232,9 +232,11 @@ def run(evcxr: str, connection_file: str, environment: dict[str, str]) -> tuple[
     said: deque[str] = deque(maxlen=TOLD_LINES)
 
     def listen() -> None:
+        told = True
         for line in process.stderr:
             print(line, end="", file=sys.stderr, flush=True)
-            if line.strip():
+            told = told and not line.startswith("Stack backtrace")  # of no use to a reader
+            if told and line.strip():
                 said.append(line.rstrip())
 
     listener = threading.Thread(target=listen, daemon=True)

@@ -16,11 +16,12 @@ EVCXR = json.loads((Path(sys.prefix) / "share/jupyter/kernels/fashion-knn/kernel
 
 
 def checkout(folder: Path) -> Path:
-    """What a kernel needs of a checkout, with nothing compiled: enough for cells that use nothing of the crate."""
+    """A checkout with nothing compiled: enough for cells that use nothing of the crate."""
     for name in ["tools", ".cargo"]:
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ["Cargo.toml", "Cargo.lock", "src", "data"]:
-        (folder / name).symlink_to(ROOT / name)
+    for entry in ROOT.iterdir():
+        if not entry.name.startswith(".") and entry.name not in ("tools", "target"):
+            (folder / entry.name).symlink_to(entry)
     return folder
 
 
