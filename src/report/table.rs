@@ -89,7 +89,8 @@ impl Table {
         self
     }
 
-    /// The table as HTML: numbers to the right, all else to the left.
+    /// The table as HTML: numbers to the right, all else to the left. A first column of texts heads
+    /// the rows.
     #[must_use]
     pub fn html(&self) -> String {
         let columns = self.frame.columns();
@@ -104,13 +105,21 @@ impl Table {
         html += "</tr></thead>\n<tbody>\n";
         for row in 0..self.frame.height() {
             html += "<tr>";
-            for column in columns {
+            for (place, column) in columns.iter().enumerate() {
                 // `row` is below the height, so `get` does not fail and the fallback is not used. A
                 // missing value is a `Null` of the frame.
                 let value = column.get(row).unwrap_or(AnyValue::Null);
                 let text = written(&value, self.places(column.name()));
                 let side = side(column);
-                html += &format!("<td style=\"text-align:{side}\">{}</td>", escape(&text));
+                // Who hears a table hears the heading of the row before a value. An empty heading
+                // would be none.
+                let heads = place == 0 && columns.len() > 1 && side == "left" && !text.is_empty();
+                html += &if heads {
+                    let style = "text-align:left;font-weight:normal";
+                    format!("<th scope=\"row\" style=\"{style}\">{}</th>", escape(&text))
+                } else {
+                    format!("<td style=\"text-align:{side}\">{}</td>", escape(&text))
+                };
             }
             html += "</tr>\n";
         }
@@ -253,8 +262,10 @@ mod tests {
     #[test]
     fn a_column_without_a_name_has_no_heading() {
         let html = table(df!["" => ["a"], "b" => [0.25f32]].unwrap()).html();
-        assert_eq!(html.matches("<th ").count(), 1, "{html}");
+        assert_eq!(html.matches("<th scope=\"col\"").count(), 1, "{html}");
         assert!(html.contains("<td></td><th "), "{html}");
+        let row = "<th scope=\"row\" style=\"text-align:left;font-weight:normal\">a</th>";
+        assert!(html.contains(row), "{html}");
         assert!(html.contains(">0,250</td>"), "{html}");
         assert!(!html.contains("<caption>"), "{html}");
     }
