@@ -448,7 +448,7 @@ pub fn accuracy_by_k(
 }
 
 /// How Vega writes numbers: as the rest of the report does. Vega wants a currency too.
-fn number_format() -> Value {
+pub(super) fn number_format() -> Value {
     json!({
         "decimal": REPORT.decimal_mark,
         "thousands": REPORT.thousands_mark,
