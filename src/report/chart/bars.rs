@@ -306,7 +306,8 @@ mod tests {
             .split([',', ' '])
             .filter_map(|number| number.parse().ok())
             .collect();
-        let bar = svg.lines().find(|line| line.contains("#0072B2")).unwrap();
+        let is_bar = |line: &&str| line.contains("<rect") && line.contains("#0072B2");
+        let bar = svg.lines().find(is_bar).unwrap();
         let (start, width) = (number(bar, " x"), number(bar, " width"));
         let unit = width / 8.0;
         assert!((points[0] - start - 5.0 * unit).abs() <= 1.0, "{points:?}");
