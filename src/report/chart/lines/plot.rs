@@ -232,11 +232,11 @@ impl LineChart {
         if let Some(gap) = plot.axes.x.gap() {
             let x = (plot.left + gap * plot.width).round() as i32;
             let ends = [plot.top, plot.top + plot.height].map(|y| (x, y as i32));
-            area.draw(&DashedPathElement::new(ends.into_iter(), 2, 4, style))?;
+            area.draw(&DashedPathElement::new(ends, 2, 4, style))?;
         }
         if self.diagonal {
             let ends = [(0.0, 0.0), (1.0, 1.0)].map(|point| plot.pixel(point));
-            area.draw(&DashedPathElement::new(ends.into_iter(), 6, 4, style))?;
+            area.draw(&DashedPathElement::new(ends, 6, 4, style))?;
         }
         Ok(())
     }
