@@ -315,8 +315,11 @@ fn png_of_all(pixels: &[u8]) -> Vec<u8> {
             for x in 0..SMALL {
                 let shade = mean_of_four(image, x, y) >> 4;
                 let (column, row) = (left + x, top + y);
-                packed[row * width / 2 + column / 2] |=
-                    if column % 2 == 0 { shade << 4 } else { shade };
+                packed[row * width / 2 + column / 2] |= if column.is_multiple_of(2) {
+                    shade << 4
+                } else {
+                    shade
+                };
             }
         }
     }
@@ -402,7 +405,11 @@ mod tests {
         reader.next_frame(&mut decoded).unwrap();
         let shade = |x: usize, y: usize| {
             let both = decoded[y * 700 + x / 2];
-            if x % 2 == 0 { both >> 4 } else { both & 15 }
+            if x.is_multiple_of(2) {
+                both >> 4
+            } else {
+                both & 15
+            }
         };
         assert_eq!((shade(13, 13), shade(12, 13), shade(14, 13)), (10, 0, 0));
         assert_eq!((shade(0, 14), shade(13, 27), shade(14, 14)), (15, 15, 0));
