@@ -58,7 +58,6 @@ fn small_cnn() -> Config {
         augmentation: Augmentation {
             shift: 1,
             flip: true,
-            erase: 0.2,
         },
         ..small(ModelConfig::Cnn(cnn))
     }
@@ -512,16 +511,6 @@ fn a_configuration_that_cannot_be_is_an_error_that_names_what() {
                 ..base.clone()
             },
             "shift",
-        ),
-        (
-            Config {
-                augmentation: Augmentation {
-                    erase: 1.5,
-                    ..Augmentation::NONE
-                },
-                ..base.clone()
-            },
-            "erase",
         ),
         (cnn(|cnn| cnn.blocks.clear()), "number of blocks"),
         (cnn(|cnn| cnn.blocks = vec![vec![1]; 5]), "number of blocks"),

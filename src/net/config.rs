@@ -77,7 +77,6 @@ impl Config {
                 augmentation: Augmentation {
                     shift: 1,
                     flip: true,
-                    erase: 0.0,
                 },
                 ..base
             },
@@ -175,9 +174,6 @@ impl Config {
         // A shift by the whole width would leave a black image, but still with the label of its
         // garment.
         check("augmentation.shift", shift < SIDE, "below 28", shift)?;
-        let erase = self.augmentation.erase;
-        let probability = (0.0..=1.0).contains(&erase);
-        check("augmentation.erase", probability, "0 to 1", erase)?;
         let expected = format!("1 to below {images}, the training images");
         let some_left = (1..images).contains(&self.validation);
         check("validation", some_left, &expected, self.validation)
@@ -346,15 +342,12 @@ fn half_cosine(at: f64) -> f64 {
 }
 
 /// Random changes that keep an image's class, drawn anew each time that the image is seen.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Augmentation {
     /// Largest shift in pixels, up, down, left and right. The border is filled with black.
     pub shift: usize,
     /// Mirror each image left to right with probability 1/2.
     pub flip: bool,
-    /// Probability that a rectangle of the image is filled with noise (random erasing: Zhong et
-    /// al. 2020).
-    pub erase: f32,
 }
 
 impl Augmentation {
@@ -362,6 +355,5 @@ impl Augmentation {
     pub const NONE: Self = Self {
         shift: 0,
         flip: false,
-        erase: 0.0,
     };
 }

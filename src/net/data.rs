@@ -3,8 +3,6 @@
 //! A batch of m images is an m × 784 tensor of (pixel / 255 − mean) / deviation. There are only
 //! 256 pixel values, so the inputs come out of a table with one entry for each.
 
-use std::ops::Range;
-
 use candle_core::{Device, Tensor};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -135,9 +133,6 @@ impl<'a> Labelled<'a> {
             Some((augmentation, rng)) => {
                 for (input, image) in pairs {
                     augmentation.draw(rng).apply(image, input, &table);
-                    if augmentation.erase > 0.0 && rng.random::<f32>() < augmentation.erase {
-                        Erased::draw(rng).apply(input, &table, rng);
-                    }
                 }
             }
             None => {
@@ -239,45 +234,6 @@ impl Change {
     }
 }
 
-/// A rectangle of an image that is replaced by noise, so that no class hangs on one detail.
-#[derive(Debug, Clone, PartialEq)]
-struct Erased {
-    rows: Range<usize>,
-    columns: Range<usize>,
-}
-
-impl Erased {
-    /// The shares of the image that are erased, and the ratios of height to width: as in the paper.
-    const AREA: (f32, f32) = (0.02, 0.33);
-    const LARGEST_RATIO: f32 = 10.0 / 3.0;
-
-    /// Draws a rectangle within the image.
-    fn draw(rng: &mut ChaCha8Rng) -> Self {
-        let area = rng.random_range(Self::AREA.0..Self::AREA.1) * PIXELS as f32;
-        // The logarithm is uniform: twice as high is as likely as twice as wide.
-        let log = Self::LARGEST_RATIO.ln();
-        let ratio = rng.random_range(-log..log).exp();
-        let mut range = |side: f32| {
-            let length = (side.round() as usize).clamp(1, SIDE);
-            let start = rng.random_range(0..=SIDE - length);
-            start..start + length
-        };
-        Self {
-            rows: range((area * ratio).sqrt()),
-            columns: range((area / ratio).sqrt()),
-        }
-    }
-
-    /// Fills the rectangle with the inputs of random pixels.
-    fn apply(&self, input: &mut [f32], table: &[f32; 256], rng: &mut ChaCha8Rng) {
-        for row in self.rows.clone() {
-            for value in &mut input[row * SIDE..][self.columns.clone()] {
-                *value = table[usize::from(rng.random::<u8>())];
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -328,7 +284,6 @@ mod tests {
                 Augmentation {
                     shift: 2,
                     flip: true,
-                    erase: 0.0,
                 }
                 .draw(&mut rng)
             })
@@ -353,35 +308,6 @@ mod tests {
                 right: 0,
                 flip: false
             }
-        );
-    }
-
-    #[test]
-    fn what_is_erased_lies_within_the_image_and_is_as_large_as_the_paper_says() {
-        let mut rng = ChaCha8Rng::seed_from_u64(3);
-        let mut covered = vec![false; PIXELS];
-        for _ in 0..300 {
-            let erased = Erased::draw(&mut rng);
-            assert!(
-                erased.rows.end <= SIDE && erased.columns.end <= SIDE,
-                "{erased:?}"
-            );
-            // Sides are rounded, and cut where a long one would not fit.
-            let area = erased.rows.len() * erased.columns.len();
-            let share = area as f32 / PIXELS as f32;
-            assert!((0.01..0.37).contains(&share), "{erased:?}: {share}");
-            // Black is no input of a random pixel here, so that what is left of it was not erased.
-            let mut input = vec![-1.0; PIXELS];
-            erased.apply(&mut input, &plain(), &mut rng);
-            let changed = input.iter().filter(|&&value| value >= 0.0).count();
-            assert_eq!(changed, area);
-            for (covered, value) in covered.iter_mut().zip(input) {
-                *covered |= value >= 0.0;
-            }
-        }
-        assert!(
-            covered.iter().all(|&covered| covered),
-            "a place is never erased"
         );
     }
 
