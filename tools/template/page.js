@@ -29,6 +29,7 @@
       const large = figure.classList.toggle("large");
       self.textContent = large ? "Redueix" : "Amplia";
       self.setAttribute("aria-pressed", large);
+      dispatchEvent(new Event("resize")); // what is drawn by script takes its new width
     });
     enlarge.setAttribute("aria-pressed", false);
     figure.after(enlarge);
