@@ -112,7 +112,7 @@ def test_on_a_phone_a_chart_is_as_wide_as_the_page_or_large(browser):
 
 def test_the_reader_chooses_k_and_data_on_the_chart_of_recall_and_speed(browser):
     page, wrong = open_page(browser, "Apartat_D", 1440, "light")
-    figure = page.locator(".interactive").first
+    figure = page.locator(".interactive", has=page.locator("select")).filter(has_text="consultes/s").last
     figure.locator(".live svg").wait_for()
     assert not figure.locator(".still").is_visible()
     controls = figure.locator("select").all()
@@ -128,6 +128,16 @@ def test_the_reader_chooses_k_and_data_on_the_chart_of_recall_and_speed(browser)
     tooltip = page.locator("#vg-tooltip-element")
     tooltip.wait_for()
     assert all(word in tooltip.inner_text() for word in ["índex", "paràmetres", "recall", "consultes/s"])
+    assert wrong == []
+
+
+def test_a_point_of_the_map_shows_its_picture(browser):
+    page, wrong = open_page(browser, "Apartat_D", 1440, "light")
+    figure = page.locator(".interactive", has=page.locator(".live svg image")).first
+    figure.locator(".live svg .mark-symbol.role-mark path").nth(100).hover(force=True)
+    picture = page.locator("#vg-tooltip-element img")
+    picture.wait_for()
+    assert picture.get_attribute("src").startswith("data:image/png")
     assert wrong == []
 
 
