@@ -12,30 +12,20 @@
       view: { stroke: line },
     };
   };
-  // On a phone, what stands side by side stands one below the other.
-  const NARROW = 600;
-  const stacked = ({ hconcat, ...spec }) => {
-    const legend = { ...spec.config?.legend, columns: 2 };
-    return { ...spec, vconcat: hconcat, config: { ...spec.config, legend } };
-  };
   for (const figure of document.querySelectorAll(".interactive")) {
     const spec = JSON.parse(figure.querySelector("script").textContent);
     // That of the notebook's version, which is not the page's.
     delete spec.$schema;
     const live = figure.querySelector(".live");
-    let narrow;
     const draw = () => {
       // Shown before it is drawn: its width is that of the page.
       figure.classList.add("drawn");
-      narrow = live.clientWidth < NARROW;
-      vegaEmbed(live, narrow && spec.hconcat ? stacked(spec) : spec, { mode: "vega-lite", actions: false, renderer: "svg", config: theme() }).catch((error) => {
+      vegaEmbed(live, spec, { mode: "vega-lite", actions: false, renderer: "svg", config: theme() }).catch((error) => {
         figure.classList.remove("drawn");
         console.error(error);
       });
     };
     draw();
     dark.addEventListener("change", draw);
-    // A phone that is turned, a figure that is enlarged.
-    addEventListener("resize", () => spec.hconcat && narrow !== live.clientWidth < NARROW && draw());
   }
 })();
