@@ -124,8 +124,8 @@ pub mod prelude {
     pub use crate::report::{
         figure::{Figure, prose, side_by_side},
         frame::{
-            Tabular, column, doublings, exponents, fastest_at, frame_of, frontier, leading,
-            machines, number_at, pivoted, record, records, text_at,
+            Tabular, column, doublings, exponents, fastest_at, fastest_at_each, frame_of, frontier,
+            leading, machines, number_at, pivoted, record, records, text_at,
         },
         gallery::{Gallery, Tile},
         maps::{class_plane, plane_of},
@@ -134,7 +134,8 @@ pub mod prelude {
         pictures::{as_point, cells, in_the_plane, neighbour_gallery, point_of, points_of, tile},
         table::table,
         words::{
-            Words, bins_of, confusion_map, coverage_of, is, learning_chart, recall_chart, stacked,
+            Words, bins_of, confusion_map, coverage_of, growth_chart, is, learning_chart,
+            recall_chart, stacked,
         },
     };
     pub use crate::vectors::{Row, Vectors};

@@ -11,8 +11,12 @@ use super::task::{MeasureError, Task, WARM_UP};
 use crate::classify::Weights;
 use crate::fashion::Fashion;
 use crate::index::registry::{Built, Entry, Settings};
+use crate::lab::difficulty::{Difficulty, DifficultyError, difficulty};
 use crate::lab::evaluate::{accuracy, on_threads, three_passes, time_queries};
 use crate::neighbor::Neighbors;
+
+/// So many queries tell how hard the data are: the figures no longer move in their first two digits.
+const DIFFICULTY_QUERIES: usize = 500;
 
 /// An index over the base of a task, built and ready for any search setting.
 ///
@@ -95,6 +99,14 @@ impl Task {
         let labels = data.test_labels[..asked.len()].into();
         let task = Self::new(name, data.train.clone(), asked, &[k], 1, None)?;
         Ok(task.with_labels(data.train_labels.clone(), labels))
+    }
+
+    /// How hard the base is to search, by the first 500 queries ([`difficulty`]).
+    ///
+    /// # Errors
+    /// As [`difficulty`].
+    pub fn difficulty(&self, k: usize) -> Result<Difficulty, DifficultyError> {
+        difficulty(&self.base, &self.queries.head(DIFFICULTY_QUERIES), k)
     }
 
     /// Builds `entry` over the base with the parameters `build`, on the task's threads.

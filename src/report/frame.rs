@@ -39,7 +39,7 @@ mod searched;
 
 pub use self::searched::{number_at, pivoted, text_at};
 
-pub use growth::{doublings, exponents};
+pub use growth::{doublings, exponents, fastest_at_each};
 
 /// Why a frame could not be made.
 #[derive(Debug, Error)]

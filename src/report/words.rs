@@ -127,6 +127,22 @@ pub fn recall_chart(
     Ok(chart)
 }
 
+/// The column `y` against `x`, both logarithmic, a curve an index (`name`): a straight line is a
+/// power law.
+///
+/// # Errors
+/// If a column is missing or holds no numbers.
+pub fn growth_chart(
+    title: &str,
+    frame: &DataFrame,
+    x: &str,
+    y: &str,
+    y_label: &str,
+) -> Result<LineChart, ChartError> {
+    let chart = LineChart::new(title, x, y_label).log_x().log_y();
+    chart.curves(frame, "name", x, y)
+}
+
 /// The column `y` of the epochs of a training (`frame_of(&trained.history)`), and dashed the same
 /// on the images held out. `names` are those of the x axis and of the two curves.
 ///

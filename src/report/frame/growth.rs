@@ -1,8 +1,8 @@
 //! How curves grow: the exponent of a power law, and what a doubling gives.
 
-use polars::prelude::{DataFrame, IdxSize, PolarsResult, df};
+use polars::prelude::{Column, DataFrame, IdxSize, PolarsResult, df};
 
-use super::{numbers, texts};
+use super::{FrameError, fastest_at, numbers, texts};
 use crate::lab::frontier::exponent;
 
 /// A curve of a frame: its name and its points (x, y), by ascending x.
@@ -68,6 +68,26 @@ pub fn doublings(frame: &DataFrame, name: &str, x: &str, y: &str) -> PolarsResul
         gains.push((last.1 - before.1) / (last.0 / before.0).log2());
     }
     df![name => names, "from" => from, "to" => to, "gain" => gains]
+}
+
+/// [`fastest_at`] each of the recalls `wanted`, one below the other, with the column `wanted`.
+///
+/// # Errors
+/// As [`fastest_at`].
+pub fn fastest_at_each(frame: &DataFrame, wanted: &[f64]) -> Result<DataFrame, FrameError> {
+    let mut all = DataFrame::empty();
+    for &recall in wanted {
+        let mut fastest = fastest_at(frame, recall)?;
+        let height = fastest.height();
+        fastest.with_column(Column::new("wanted".into(), vec![recall; height]))?;
+        // An empty frame has no columns, so nothing can be put below it.
+        all = if all.width() == 0 {
+            fastest
+        } else {
+            all.vstack(&fastest)?
+        };
+    }
+    Ok(all)
 }
 
 /// The curves of a frame, in the order in which their names appear. Rows without an x or a y are
