@@ -167,8 +167,8 @@ fn looked_at(index: &impl Index, queries: &Vectors, k: usize) -> Result<LookedAt
 #[must_use]
 pub fn between_classes(rows: &Vectors, labels: &[u8]) -> f64 {
     assert_eq!(rows.len(), labels.len(), "one label a row");
-    // By the sums and the squares: Σ over classes of |sum|² / count is what the means explain, and
-    // both it and the squares lose what the mean of all explains.
+    // By the sums and the squares: the means explain Σ |sum|² / count over the classes. Both this
+    // and the squares lose what the mean of all rows explains.
     let d = rows.dim();
     let mut classes = vec![ClassSum::of(d); usize::from(u8::MAX) + 1];
     let mut all = ClassSum::of(d);

@@ -15,7 +15,7 @@ use crate::lab::difficulty::{Difficulty, DifficultyError, difficulty};
 use crate::lab::evaluate::{accuracy, on_threads, three_passes, time_queries};
 use crate::neighbor::Neighbors;
 
-/// So many queries tell how hard the data are: the figures no longer move in their first two digits.
+/// So many queries tell how hard the data are, at a twentieth of the time of 10,000.
 const DIFFICULTY_QUERIES: usize = 500;
 
 /// An index over the base of a task, built and ready for any search setting.

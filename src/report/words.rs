@@ -105,9 +105,9 @@ pub fn coverage_of(all: &[Confidence]) -> PolarsResult<DataFrame> {
     stacked("name", &curves.collect::<Vec<_>>())
 }
 
-/// The column `y` against recall, a curve an index (`name`): recall on the axis on which .9, .99 and
-/// .999 stand evenly, `y` logarithmic. Where the frame has the columns `slowest` and `fastest`,
-/// their spread is drawn.
+/// The column `y` against recall, a curve an index (`name`): recall on the axis on which .9, .99
+/// and .999 stand evenly, `y` logarithmic. Where the frame has the columns `slowest` and
+/// `fastest`, their spread is drawn.
 ///
 /// # Errors
 /// If a column is missing or holds no numbers.
