@@ -135,7 +135,7 @@ pub mod prelude {
         table::table,
         words::{
             Words, bins_of, confusion_map, coverage_of, growth_chart, is, learning_chart,
-            recall_chart, stacked,
+            recall_chart, stacked, whole,
         },
     };
     pub use crate::vectors::{Row, Vectors};

@@ -1,7 +1,7 @@
 //! Words of a lesson that make a cell short: the reader's column names, a question to a frame, and
 //! charts that several lessons draw alike.
 
-use polars::prelude::{Column, DataFrame, Expr, Literal, PolarsResult, col, lit};
+use polars::prelude::{Column, DataFrame, DataType, Expr, Literal, PolarsResult, col, lit};
 
 use crate::lab::classified::Confidence;
 use crate::lab::evaluate::ConfusionMatrix;
@@ -15,13 +15,24 @@ use crate::report::table::{Table, table};
 /// use fashion_knn::report::words::Words;
 /// use polars::prelude::df;
 ///
-/// let catalan = Words::new(&[("qps", "consultes/s"), ("k", "veïns")]);
-/// let html = catalan.table(&df!["qps" => [9_000.0]]?, "La velocitat").html();
+/// let catalan = Words::new(&[("qps", "consultes/s"), ("k", "veïns")]).decimals("recall", 4);
+/// let html = catalan.table(&df!["qps" => [9_000.0], "recall" => [0.5]]?, "La velocitat").html();
+/// assert!(html.contains(">0,5000</td>"));
 /// assert!(html.contains(">consultes/s</th>") && html.contains("<caption>La velocitat"));
 /// # Ok::<(), polars::prelude::PolarsError>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Words(Vec<Word>);
+pub struct Words {
+    words: Vec<Word>,
+    decimals: Vec<Decimals>,
+}
+
+/// How many decimals the floats of a column have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Decimals {
+    column: String,
+    places: usize,
+}
 
 /// A column's name, and its heading.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,22 +49,47 @@ impl Words {
             column: column.to_owned(),
             heading: heading.to_owned(),
         };
-        Self(pairs.iter().map(word).collect())
+        Self {
+            words: pairs.iter().map(word).collect(),
+            decimals: Vec::new(),
+        }
+    }
+
+    /// The floats of `column` have `places` decimals in every table ([`Table::decimals`]).
+    #[must_use]
+    pub fn decimals(mut self, column: &str, places: usize) -> Self {
+        self.decimals.push(Decimals {
+            column: column.to_owned(),
+            places,
+        });
+        self
     }
 
     /// The frame as a table with a caption and these headings ([`Table::named`]).
     #[must_use]
     pub fn table(&self, frame: &DataFrame, caption: &str) -> Table {
         let pair = |word: &'_ Word| (word.column.clone(), word.heading.clone());
-        let owned: Vec<(String, String)> = self.0.iter().map(pair).collect();
+        let owned: Vec<(String, String)> = self.words.iter().map(pair).collect();
         let pairs: Vec<(&str, &str)> = owned.iter().map(|(a, b)| (&**a, &**b)).collect();
-        table(frame).caption(caption).named(&pairs)
+        let mut shown = table(frame).caption(caption).named(&pairs);
+        for said in &self.decimals {
+            shown = shown.decimals(&said.column, said.places);
+        }
+        shown
     }
 }
 
 /// The rows in which a column has this value: `frame.filter(is("data", "pixels"))`.
 pub fn is<V: Literal>(column: &str, value: V) -> Expr {
     col(column).eq(lit(value))
+}
+
+/// The whole numbers of a column as text: for names such as "n_trees = 50".
+#[must_use]
+pub fn whole(column: &str) -> Expr {
+    // A parameter is a float in the record, since some are no whole numbers: as text it would be
+    // "50.0".
+    col(column).cast(DataType::Int64).cast(DataType::String)
 }
 
 /// Results of several kinds below each other: a frame of all rows, with the column `name` that says
