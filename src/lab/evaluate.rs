@@ -333,8 +333,8 @@ pub fn time_queries(
         seconds.push(start.elapsed().as_secs_f64());
         neighbors.push(found);
     }
-    // Ascending, as `TimedQueries` promises for the percentiles. The times no longer stand beside their
-    // queries; the neighbours keep the queries' order.
+    // Ascending, as `TimedQueries` promises for the percentiles. The times no longer stand beside
+    // their queries; the neighbours keep the queries' order.
     seconds.sort_by(f64::total_cmp);
     Ok(TimedQueries {
         neighbors: neighbors.into_iter().collect(),

@@ -171,7 +171,7 @@ impl MlpConfig {
 impl CnnConfig {
     fn layers(&self) -> Vec<Layer> {
         let mut layers = Vec::new();
-        // What a layer takes is what the one before it gives: an image of one grey channel at first.
+        // A layer takes what the one before it gives: an image of one grey channel at first.
         let (mut side, mut channels) = (SIDE, 1);
         for block in &self.blocks {
             for (i, &c_out) in block.iter().enumerate() {

@@ -195,8 +195,8 @@ fn convolutional(
         x = match layer.layer.kind {
             LayerKind::Convolution { pool, .. } => layer.convolution(&x, pool, training)?,
             LayerKind::Linear | LayerKind::Output => {
-                // The first linear layer gets n × 3 × 3 × c as n × 9 · c, channels last. The rows
-                // of its weights are in the same order. The features are never dropped.
+                // The first linear layer gets n × 3 × 3 × c as n × 9 · c, channels last. The
+                // rows of its weights are in the same order. The features are never dropped.
                 let x = dropout(x.flatten_from(1)?, cnn.dropout, rng)?;
                 layer.linear(&x, training)?.relu()?
             }
@@ -270,7 +270,7 @@ impl Parameters {
         x.matmul(&weight)?.broadcast_add(&bias)
     }
 
-    /// Convolution, ReLU, perhaps pooling, normalisation, for x of n × height × width × channels.
+    /// Convolution, ReLU, perhaps pooling, normalisation, of n × height × width × channels.
     fn convolution(&self, x: &Tensor, pool: bool, training: bool) -> candle_core::Result<Tensor> {
         let (weight, bias) = (tensor(&self.weight, training), tensor(&self.bias, training));
         let x = if pool {
@@ -327,8 +327,8 @@ fn tensor(var: &Var, training: bool) -> Tensor {
     }
 }
 
-/// −log softmax(scores) at the right class, averaged; with `smoothing`, this share of it is the mean
-/// over all classes instead.
+/// −log softmax(scores) at the right class, averaged; with `smoothing`, this share of it is the
+/// mean over all classes instead.
 fn cross_entropy(scores: &Tensor, labels: &Tensor, smoothing: f32) -> candle_core::Result<Tensor> {
     let right = labels.unsqueeze(1)?;
     // `gather` takes one value from each row, at the column that `right` (n × 1) names. The

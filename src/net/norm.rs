@@ -210,7 +210,8 @@ impl BatchNorm {
         let pieces = x
             .par_chunks(ROWS * channels)
             .zip(gradient.par_chunks(ROWS * channels));
-        // Σ g and Σ g · (x − mean): the deviation is the same for all rows and is multiplied after.
+        // Σ g and Σ g · (x − mean): the deviation is the same for all rows, so it is multiplied
+        // afterwards.
         let [d_shift, products] = sums_over_rows(pieces.clone(), channels, |(x, gradient)| {
             let mut sums = [vec![0.0f32; channels], vec![0.0f32; channels]];
             let [sum, product] = &mut sums;
@@ -261,7 +262,8 @@ impl BatchNorm {
     }
 }
 
-/// Two sums for each channel over all pieces: taken for each piece in parallel, then added in order.
+/// Two sums for each channel over all pieces: taken for each piece in parallel, then added in
+/// order.
 fn sums_over_rows<T: Send>(
     pieces: impl IndexedParallelIterator<Item = T>,
     channels: usize,

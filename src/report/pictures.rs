@@ -76,8 +76,8 @@ pub fn in_the_plane(vectors: &Vectors) -> Result<Vectors, PcaError> {
     Ok(Pca::fit(vectors, &Default::default())?.reduce(vectors, 2))
 }
 
-/// A picture of the cells into which an index parts a plane (n × 2): the points of each cell, given
-/// by their rows, in one colour and within their convex hull.
+/// A picture of the cells into which an index parts a plane (n × 2): the points of each cell,
+/// given by their rows, in one colour and within their convex hull.
 ///
 /// # Panics
 /// As [`point_of`].

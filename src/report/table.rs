@@ -131,8 +131,8 @@ impl Table {
         emit("text/html", &self.html());
     }
 
-    /// The heading of a column, on the side of its values. A column without a name has an empty cell
-    /// and no heading: a reader who hears the table would hear an empty one before each value.
+    /// The heading of a column, on the side of its values. A column without a name has an empty
+    /// cell and no heading: a reader who hears the table would hear an empty one before each value.
     fn heading(&self, column: &Column) -> String {
         let name = column.name().as_str();
         // From the last to the first, so that a later call overrules an earlier one.

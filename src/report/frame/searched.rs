@@ -130,7 +130,8 @@ fn nothing_there(name: &str, row: usize) -> PolarsError {
 /// A long frame made wide for a reader: a row for each value of `rows`, a column for each value of
 /// `columns`, both in the order in which they appear, and in each place the number of `values`.
 ///
-/// A pair that is not there is missing in the result. Of a pair that is there twice, the last stays.
+/// A pair that is not there is missing in the result. Of a pair that is there twice, the last
+/// stays.
 ///
 /// # Errors
 /// If a column is missing, or `values` holds no numbers.
