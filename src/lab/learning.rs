@@ -144,6 +144,14 @@ mod tests {
         assert_eq!(text.lines().next(), Some(COLUMNS.join(",").as_str()));
     }
 
+    /// The committed record is one of these.
+    #[test]
+    fn the_record_is_read() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let rows = learning(&root.join("data/results/learning.csv")).unwrap();
+        assert!(rows.iter().all(|row| (0.0..=1.0).contains(&row.accuracy)));
+    }
+
     #[test]
     fn another_table_is_refused() {
         let folder = tempfile::tempdir().unwrap();
