@@ -25,6 +25,7 @@ manifest and not a package that re-exports the crate: a cell that says `:dep fas
 
 import ctypes
 import fcntl
+import functools
 import hashlib
 import json
 import os
@@ -40,6 +41,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 NAME = "fashion-knn"
 RUSTFLAGS = "-Cprefer-dynamic"  # what evcxr compiles with; the Makefile sets the same
+LIBRARY_PATH = "DYLD_FALLBACK_LIBRARY_PATH" if sys.platform == "darwin" else "LD_LIBRARY_PATH"
 TOLD_LINES = 12  # of what evcxr said last, when it dies
 PR_SET_PDEATHSIG = 1  # Linux, linux/prctl.h
 
@@ -93,11 +95,17 @@ def target_dir() -> Path:
     return Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target").absolute()
 
 
-def host() -> str:
+@functools.cache
+def rustc_says() -> list[str]:
+    """The host's target, and the folder of its standard library."""
     if not shutil.which("rustc"):
         raise CannotStart("rustc is not on Jupyter's PATH: install Rust, or start Jupyter from a shell that has it")
-    command = ["rustc", "--print", "host-tuple"]
-    return subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout.strip()
+    command = ["rustc", "--print", "host-tuple", "--print", "target-libdir"]
+    return subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout.splitlines()
+
+
+def host() -> str:
+    return rustc_says()[0]
 
 
 def lay_out_crate() -> None:
@@ -193,7 +201,11 @@ def prepare() -> dict[str, str]:
     environment = {name: value for name, value in os.environ.items() if name not in removed}
     # A copy of a notebook in another folder finds the data of this checkout all the same.
     environment.setdefault("FASHION_KNN_DATA", str(ROOT / "data"))
+    # A cell finds libstd by a path that is relative to deps/, but evcxr moves the cell one folder up. That
+    # goes well only where the path leads through "/": not where the workspace and Rust lie in the same home.
+    libraries = [rustc_says()[1], str(cells / "target" / host() / "debug/deps"), os.environ.get(LIBRARY_PATH)]
     return environment | {
+        LIBRARY_PATH: ":".join(filter(None, libraries)),
         "EVCXR_TMPDIR": str(cells),
         "EVCXR_CONFIG_DIR": str(ROOT / "tools/evcxr"),
         # Read by the rust-analyzer inside evcxr, which infers the types of a cell's variables; for its
@@ -232,11 +244,11 @@ def run(evcxr: str, connection_file: str, environment: dict[str, str]) -> tuple[
     said: deque[str] = deque(maxlen=TOLD_LINES)
 
     def listen() -> None:
-        told = True
+        in_backtrace = False  # of no use to a reader; its lines are indented
         for line in process.stderr:
             print(line, end="", file=sys.stderr, flush=True)
-            told = told and not line.startswith("Stack backtrace")  # of no use to a reader
-            if told and line.strip():
+            in_backtrace = line.startswith("Stack backtrace") or in_backtrace and line[0].isspace()
+            if not in_backtrace and line.strip():
                 said.append(line.rstrip())
 
     listener = threading.Thread(target=listen, daemon=True)
