@@ -434,13 +434,17 @@ mod tests {
         let planted: Vec<(usize, usize)> = (0..10).map(|at| (10 * at, 30 * at)).collect();
         let ids: Vec<_> = pairs.iter().map(|pair| (pair.query, pair.id)).collect();
         assert_eq!(ids, planted);
-        // Taken away by distance or by id, they are gone, and nothing else is.
-        for rest in [
-            beyond(&found, limit),
-            without(&found, pairs.iter().map(|pair| pair.id)),
-        ] {
-            assert!(near_duplicates(&rest, limit).is_empty());
-            assert_eq!(rest.iter().map(<[_]>::len).sum::<usize>(), 5 * 100 - 10);
+        // Taken away by distance, the ten are gone and nothing else is.
+        let length = |rows: &Neighbors| rows.iter().map(<[_]>::len).sum::<usize>();
+        let farther = beyond(&found, limit);
+        assert!(near_duplicates(&farther, limit).is_empty());
+        assert_eq!(length(&farther), length(&found) - 10);
+        // Taken away by id, they are gone from the rows of all other queries too.
+        let rest = without(&found, pairs.iter().map(|pair| pair.id));
+        let is_left = |id: u32| planted.iter().all(|&(_, of_base)| of_base != id as usize);
+        for (before, after) in found.iter().zip(rest.iter()) {
+            let left: Vec<_> = before.iter().filter(|found| is_left(found.id)).collect();
+            assert_eq!(after.iter().collect::<Vec<_>>(), left);
         }
     }
 
