@@ -171,7 +171,7 @@ impl MlpConfig {
 impl CnnConfig {
     fn layers(&self) -> Vec<Layer> {
         let mut layers = Vec::new();
-        // A layer takes what the one before it gives: an image of one grey channel at first.
+        // What a layer takes is what the one before it gives; the first takes one grey channel.
         let (mut side, mut channels) = (SIDE, 1);
         for block in &self.blocks {
             for (i, &c_out) in block.iter().enumerate() {

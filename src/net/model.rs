@@ -195,8 +195,8 @@ fn convolutional(
         x = match layer.layer.kind {
             LayerKind::Convolution { pool, .. } => layer.convolution(&x, pool, training)?,
             LayerKind::Linear | LayerKind::Output => {
-                // The first linear layer gets n × 3 × 3 × c as n × 9 · c, channels last. The
-                // rows of its weights are in the same order. The features are never dropped.
+                // The first linear layer gets n × 3 × 3 × c as n × 9 · c, channels last. Its
+                // weights have rows in the same order. The features are never dropped.
                 let x = dropout(x.flatten_from(1)?, cnn.dropout, rng)?;
                 layer.linear(&x, training)?.relu()?
             }
@@ -270,7 +270,7 @@ impl Parameters {
         x.matmul(&weight)?.broadcast_add(&bias)
     }
 
-    /// Convolution, ReLU, perhaps pooling, normalisation, of n × height × width × channels.
+    /// Convolution, ReLU, perhaps pooling, normalisation, for x of n images, channels last.
     fn convolution(&self, x: &Tensor, pool: bool, training: bool) -> candle_core::Result<Tensor> {
         let (weight, bias) = (tensor(&self.weight, training), tensor(&self.bias, training));
         let x = if pool {

@@ -210,9 +210,8 @@ impl BatchNorm {
         let pieces = x
             .par_chunks(ROWS * channels)
             .zip(gradient.par_chunks(ROWS * channels));
-        // Σ g and Σ g · (x − mean): the deviation is the same for all rows, so it is multiplied
-        // afterwards.
-        let [d_shift, products] = sums_over_rows(pieces.clone(), channels, |(x, gradient)| {
+        // Σ g and Σ g · (x − mean): the deviation is the same for all rows, and follows.
+        let [d_shift, products] = sums_over_rows(pieces, channels, |(x, gradient)| {
             let mut sums = [vec![0.0f32; channels], vec![0.0f32; channels]];
             let [sum, product] = &mut sums;
             let rows = x
@@ -230,6 +229,23 @@ impl BatchNorm {
         let inverses = inverse.iter().map(|&inverse| f64::from(inverse));
         let d_scale: Vec<f64> = products.iter().zip(inverses).map(|(p, i)| p * i).collect();
 
+        let d_x = self.backward_to_x(x, scale, gradient, &d_scale, &d_shift);
+        let narrow = |sums: Vec<f64>| sums.into_iter().map(|sum| sum as f32).collect();
+        [d_x, narrow(d_scale), narrow(d_shift)]
+    }
+
+    /// The gradient of x, given those of scale and shift.
+    fn backward_to_x(
+        &self,
+        x: &[f32],
+        scale: &[f32],
+        gradient: &[f32],
+        d_scale: &[f64],
+        d_shift: &[f64],
+    ) -> Vec<f32> {
+        let channels = scale.len();
+        let inverse = self.statistics.inverse_deviation();
+        let mean = &self.statistics.mean;
         // d_x = a · g + b · x + c, three numbers a channel.
         let rows = (x.len() / channels) as f64;
         let numbers: Vec<[f32; 3]> = (0..channels)
@@ -245,6 +261,9 @@ impl BatchNorm {
             std::array::from_fn(|i| numbers.iter().map(|numbers| numbers[i]).collect());
         let mut d_x = vec![0.0; x.len()];
         let to = d_x.par_chunks_mut(ROWS * channels);
+        let pieces = x
+            .par_chunks(ROWS * channels)
+            .zip(gradient.par_chunks(ROWS * channels));
         to.zip(pieces).for_each(|(d_x, (x, gradient))| {
             let rows = x
                 .chunks_exact(channels)
@@ -257,13 +276,11 @@ impl BatchNorm {
                 }
             }
         });
-        let narrow = |sums: Vec<f64>| sums.into_iter().map(|sum| sum as f32).collect();
-        [d_x, narrow(d_scale), narrow(d_shift)]
+        d_x
     }
 }
 
-/// Two sums for each channel over all pieces: taken for each piece in parallel, then added in
-/// order.
+/// Two sums for each channel over all pieces: taken for each in parallel, then added in order.
 fn sums_over_rows<T: Send>(
     pieces: impl IndexedParallelIterator<Item = T>,
     channels: usize,

@@ -1,5 +1,5 @@
-//! The loops of a convolutional layer (convolution, ReLU, and 2 × 2 max-pooling where it is
-//! wanted), one image at a time, on plain slices.
+//! The loops of a convolutional layer (convolution, ReLU, and 2 × 2 max-pooling where wanted), one
+//! image at a time, on plain slices.
 //!
 //! The naive form of the forward pass, before pooling:
 //!
@@ -25,8 +25,8 @@
 //! - forward: a register tile of a few neighbouring pixels × 16 channels, as in a matrix product,
 //!   whose left side is read straight out of the image;
 //! - backward: after 2 × 2 max-pooling at most one pixel in four has a gradient, a *hit*, and
-//!   after the ReLU fewer still (without pooling, those that the ReLU let pass). Both gradients
-//!   are sums of contiguous runs over the hits only: for the weights of a channel, the runs of the
+//!   after the ReLU fewer still; without pooling, each that the ReLU let pass. Both gradients are
+//!   sums of contiguous runs over the hits only: for the weights of a channel, the runs of the
 //!   image under its hits; for the image under a pixel, the runs of the weights of the channels
 //!   that hit it.
 //!
