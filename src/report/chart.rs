@@ -6,7 +6,7 @@
 //!
 //! Series can be told apart without colour, by marker and dash. The colours are those of Okabe and
 //! Ito (2008), which colour-blind readers tell apart. Ink and paper follow the reader's light or
-//! dark theme ([`themed`]).
+//! dark theme.
 
 use plotters::coord::Shift;
 use plotters::prelude::*;

@@ -79,7 +79,7 @@ pub enum FrameError {
 /// # Ok::<(), polars::prelude::PolarsError>(())
 /// ```
 pub trait Tabular: Sized {
-    /// The columns of these rows, as many values each as there are rows. [`column`] makes them.
+    /// The columns of these rows, as many values each as there are rows. [`column()`] makes them.
     fn columns(rows: &[Self]) -> Vec<Column>;
 }
 

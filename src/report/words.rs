@@ -85,7 +85,6 @@ pub fn is<V: Literal>(column: &str, value: V) -> Expr {
 }
 
 /// The whole numbers of a column as text: for names such as "n_trees = 50".
-#[must_use]
 pub fn whole(column: &str) -> Expr {
     // A parameter is a float in the record, since some are no whole numbers: as text it would be
     // "50.0".
