@@ -350,8 +350,8 @@ mod tests {
             weights,
             k,
             accuracy,
-            // The first query is right with three neighbours only, the second always.
-            right: vec![accuracy == 1.0, true],
+            // The first query is always right, the second with three neighbours only.
+            right: vec![true, accuracy == 1.0],
         };
         let (uniform, distance) = (Weights::Uniform, Weights::Distance);
         assert_eq!(

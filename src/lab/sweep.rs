@@ -256,13 +256,13 @@ mod tests {
     #[test]
     fn what_an_index_refuses_is_told_with_its_name() {
         let task = line();
-        let entry = find("ivf_flat").unwrap();
-        let Err(error) = task.build(entry, &"nlist=0".parse().unwrap()) else {
-            panic!("no lists cannot hold any row");
+        let entry = find("hnsw").unwrap();
+        let Err(error) = task.build(entry, &"ef_construction=0".parse().unwrap()) else {
+            panic!("links cannot be chosen among no candidates");
         };
-        assert!(error.to_string().starts_with("ivf_flat: "), "{error}");
-        let built = task.build(entry, &"nlist=4".parse().unwrap()).unwrap();
-        assert!(built.ask(&"nprobe=0".parse().unwrap(), 5).is_err());
+        assert!(error.to_string().starts_with("hnsw: "), "{error}");
+        let built = task.build(entry, &Settings::default()).unwrap();
+        assert!(built.ask(&"ef_search=0".parse().unwrap(), 5).is_err());
         assert!(built.ask(&Settings::default(), 0).is_err());
     }
 
