@@ -294,7 +294,13 @@ impl LineChart {
 
     /// The axes' names, and from where to where each curve goes on both.
     fn description(&self) -> String {
-        let mut lines = vec![format!("x: {}; y: {}", self.x.label, self.y.label)];
+        // An axis without a label has no words here either.
+        let axes = [("x", &self.x.label), ("y", &self.y.label)];
+        let axes = axes.iter().filter(|(_, label)| !label.is_empty());
+        let axes: Vec<String> = axes
+            .map(|(axis, label)| format!("{axis}: {label}"))
+            .collect();
+        let mut lines = vec![axes.join("; ")];
         for series in &self.series {
             let written = |values: (f64, f64)| match values {
                 (low, high) if low == high => by_size(low),
