@@ -122,7 +122,7 @@ pub mod prelude {
     };
     #[cfg(feature = "report")]
     pub use crate::report::{
-        figure::{Figure, prose, side_by_side},
+        figure::{Figure, Silent, prose, side_by_side},
         frame::{
             Tabular, column, doublings, exponents, fastest_at, fastest_at_each, frame_of, frontier,
             leading, machines, number_at, pivoted, record, records, text_at,

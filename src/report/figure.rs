@@ -19,6 +19,16 @@ pub(crate) fn emit(mime: &str, body: &str) {
     println!("EVCXR_BEGIN_CONTENT {mime}\n{body}\nEVCXR_END_CONTENT");
 }
 
+/// What a cell shows whose last value is `()`, that of a loop for instance: nothing.
+///
+/// evcxr would show the two brackets.
+pub trait Silent {
+    /// Shows nothing.
+    fn evcxr_display(&self) {}
+}
+
+impl Silent for () {}
+
 /// Prose that holds results of the run: Markdown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prose(String);

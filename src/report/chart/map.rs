@@ -16,6 +16,8 @@ use super::{ChartError, Point, extent};
 use crate::fashion::{CLASSES, Labelled, SIDE};
 use crate::report::figure::{Figure, escape};
 use crate::report::numbers::integer;
+use crate::report::pictures::points_of;
+use crate::vectors::Vectors;
 
 const HOVER_MAP: &str = include_str!("hover_map.vl.json");
 
@@ -49,6 +51,21 @@ impl ClassMap {
     pub fn new(name: &str, points: Vec<Point>) -> Self {
         let name = name.to_owned();
         Self { name, points }
+    }
+
+    /// The map `name` of a layout: rows of two coordinates (n × 2), one an image.
+    ///
+    /// # Errors
+    /// If the rows have other than two dimensions.
+    pub fn of(name: &str, layout: &Vectors) -> Result<Self, ChartError> {
+        if layout.dim() != 2 {
+            return Err(ChartError::Value {
+                title: name.to_owned(),
+                value: format!("{} coordinates a point", layout.dim()),
+            });
+        }
+        let ids: Vec<u32> = (0..layout.len() as u32).collect();
+        Ok(Self::new(name, points_of(layout, &ids)))
     }
 
     /// The points in the square from 0 to 1, with one scale on both axes, as large as it allows.
@@ -346,7 +363,6 @@ fn mean_of_four(image: &[u8], x: usize, y: usize) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vectors::Vectors;
 
     fn images() -> Labelled {
         let pixels = vec![255; 3 * 784];
@@ -354,6 +370,16 @@ mod tests {
             images: Vectors::from_bytes(784, pixels).unwrap().into(),
             labels: [0, 1, 1].into(),
         }
+    }
+
+    #[test]
+    fn a_layout_has_two_coordinates() {
+        let places = Vectors::from_floats(2, vec![0.0, 1.0, 2.0, 0.5]).unwrap();
+        let points = vec![(0.0, 1.0), (2.0, 0.5)];
+        assert_eq!(ClassMap::of("m", &places), Ok(ClassMap::new("m", points)));
+        let rows = Vectors::from_floats(3, vec![0.0; 6]).unwrap();
+        let error = ClassMap::of("m", &rows).unwrap_err();
+        assert!(error.to_string().contains("3 coordinates"), "{error}");
     }
 
     fn maps() -> [ClassMap; 2] {
