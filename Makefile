@@ -186,12 +186,12 @@ test-rust: .stamps/data
 	FASHION_KNN_SIMD=portable $(TEST) --test conformance
 	$(TEST) --no-default-features
 
-# What must hold of the notebooks in git, without executing them: their code reads as a lesson. Once
-# `make publish` has put outputs in, `$(REPORT) published $(NOTEBOOKS)` belongs here too: it says whether
-# they are those of the cells and the records as they stand.
+# What must hold of the notebooks in git, without executing them: their code reads as a lesson, and the
+# outputs in them are those of the cells and the records as they stand.
 .PHONY: test-notebooks
 test-notebooks: .stamps/venv
 	@$(REPORT) style $(NOTEBOOKS)
+	@$(REPORT) published $(NOTEBOOKS)
 
 .PHONY: test
 test: test-rust test-notebooks .stamps/kernel .stamps/build

@@ -265,7 +265,7 @@ mod tests {
         let few = trained_on(Config::cnn(), 1_000, 3);
         assert_eq!(
             (few.epochs, few.batch_size, few.validation, few.seed),
-            (60, 125, 83, 3)
+            (60, 64, 83, 3)
         );
         assert_eq!(trained_on(Config::cnn(), 60_000, 0), Config::cnn());
     }

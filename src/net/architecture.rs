@@ -91,7 +91,7 @@ impl Default for CnnConfig {
             kernel: 3,
             fc1: 128,
             fc2: 128,
-            dropout: 0.15,
+            dropout: 0.05,
             smoothing: 0.1,
             mirrored: true,
         }

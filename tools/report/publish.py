@@ -2,6 +2,8 @@
 
 Beside them a notebook notes what they belong to: a hash of the cells and of the records that the cells read, and a hash of
 the outputs. So it can be checked in a second, without executing anything, that nothing has changed since.
+
+A cell with the tag `readme-NAME` has its figure in docs/NAME.svg as well, for the README.
 """
 
 import hashlib
@@ -14,11 +16,13 @@ import nbformat
 from nbformat import NotebookNode
 
 from . import files
-from .check import check_notebook
+from .check import check_notebook, text_of
 
 NOTE = "fashion_knn"  # the key in a notebook's metadata
 MAX_BYTES = 3_000_000
 RECORDS = "../data/results"  # as a notebook sees them
+DOCS = "../docs"
+README_TAG = "readme-"
 RECORD_NAME = re.compile(r'"([\w-]+\.csv)"')
 TIME_OF_DAY = re.compile(r"\b\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}|\b[0-2]\d:[0-5]\d:[0-5]\d\b")
 MACHINE_PATH = re.compile(r"(?<![\w.:/])/(?:home|root|Users|tmp|work|private|var|opt)/[\w.-]+")
@@ -52,6 +56,8 @@ def publish(source: Path, executed: Path) -> None:
         files.write(source, text)
         # The same cells: for make, the report of them is as current as before.
         os.utime(source, ns=(times.st_atime_ns, times.st_mtime_ns))
+    for name, picture in readme_figures(notebook):
+        files.write(source.parent / DOCS / name, picture)
 
 
 def refuse_parameters(parameters: Path) -> None:
@@ -76,7 +82,23 @@ def check_published(path: Path) -> list[str]:
         wrong.append(f"{path}: its cells, or the records that they read, have changed since it was executed: `make publish`")
     if noted.get("outputs") != now["outputs"]:
         wrong.append(f"{path}: its outputs are not those that were published: `make publish`, or `git checkout` it")
+    for name, picture in readme_figures(notebook):
+        figure = path.parent / DOCS / name
+        if not figure.exists() or figure.read_text(encoding="utf-8") != picture:
+            wrong.append(f"{path}: {name} of the README is not its figure: `make publish`")
     return wrong
+
+
+def readme_figures(notebook: NotebookNode) -> list[tuple[str, str]]:
+    """Names and contents of the files that the README shows."""
+    return [
+        (tag.removeprefix(README_TAG) + ".svg", text_of(output, "image/svg+xml"))
+        for cell in notebook.cells
+        for tag in cell.metadata.get("tags", [])
+        if tag.startswith(README_TAG)
+        for output in cell.outputs
+        if "image/svg+xml" in output.get("data", {})
+    ]
 
 
 def note(notebook: NotebookNode, records: Path) -> dict[str, str]:

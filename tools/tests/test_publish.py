@@ -13,7 +13,7 @@ READS = 'record("pixels.csv")?'
 def notebook(text="5", source=READS, picture=SVG):
     figure = new_output("execute_result", data={"image/svg+xml": picture}, execution_count=2)
     stream = new_output("stream", name="stdout", text=text)
-    timing = {"execution": {"iopub.status.idle": "x"}, "tags": ["figure"]}
+    timing = {"execution": {"iopub.status.idle": "x"}, "tags": ["figure", "readme-speed"]}
     cells = [
         new_markdown_cell("# Un títol"),
         new_code_cell(source, outputs=[stream], execution_count=1),
@@ -69,6 +69,17 @@ def test_what_was_published_is_accepted(folders):
     (folders / "data/results/other.csv").write_text("a record that it does not read")
     edited(source, lambda made: made.cells[0].metadata.update(collapsed=True))
     assert check_published(source) == [], "nothing that counts has changed"
+
+
+def test_the_readme_has_its_figure(folders):
+    source = published(folders)
+    figure = folders / "docs/speed.svg"
+    assert figure.read_text() == SVG
+    figure.write_text(SVG.replace("9", "8"))
+    [message] = check_published(source)
+    assert "speed.svg" in message
+    figure.unlink()
+    assert len(check_published(source)) == 1
 
 
 @pytest.mark.parametrize(
