@@ -11,15 +11,20 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 ROOT = Path(__file__).resolve().parent.parent.parent
 GOOD = "the last good one"
 DEP = f':dep fashion-knn = {{ path = "{ROOT}" }}'
+PRELUDE = "use fashion_knn::prelude::*;"
 EMIT_TABLE = 'println!("EVCXR_BEGIN_CONTENT text/html\\n<table><tr><td>1</td></tr></table>\\nEVCXR_END_CONTENT");'
 EMIT_FIGURE = (
     'println!("EVCXR_BEGIN_CONTENT image/svg+xml\\n<svg xmlns=\'http://www.w3.org/2000/svg\'>'
     "<rect width='9' height='9'/></svg>\\nEVCXR_END_CONTENT\");"
 )
+EMIT_EMPTY_TABLE = EMIT_TABLE.replace("<tr><td>1</td></tr>", "<tr><th>k</th></tr>")
+CHART_OF_NAN = 'LineChart::new("t", "x", "y").with(Series::new("a", [(1.0, f64::NAN)])).figure()?'
 KILL_EVCXR = (
     "use std::os::unix::process::parent_id;"
     ' std::process::Command::new("kill").args(["-9".into(), parent_id().to_string()]).status();'
 )
+# What the system does to a process that takes too much memory.
+KILL_CELL = 'std::process::Command::new("kill").args(["-9".into(), std::process::id().to_string()]).status();'
 
 
 def make_report(folder: Path, *cells: str | tuple[str, str], **environment: str) -> subprocess.CompletedProcess:
@@ -70,7 +75,10 @@ def test_a_sound_notebook_becomes_a_report(tmp_path):
         pytest.param(["let k = 5;", 'let n: i32 = "seven".parse::<i32>()?;'], 3, "invalid digit found in string", id="failed ?"),
         pytest.param([EMIT_TABLE + ' "seven".parse::<f32>()?;'], 2, "invalid float literal", id="error after output"),
         pytest.param([('println!("the chart was here");', "figure")], 2, "is tagged `figure` and shows none", id="removed figure"),
+        pytest.param([(EMIT_EMPTY_TABLE, "table")], 2, "is tagged `table` and shows none", id="table without a row"),
+        pytest.param([DEP, PRELUDE, (CHART_OF_NAN, "figure")], 4, "NaN", id="figure of NaN"),
         pytest.param(["std::process::exit(3);"], 2, "exit status: 3", id="dead process"),
+        pytest.param([KILL_CELL], 2, "SIGKILL", id="process killed by the system"),
         pytest.param([KILL_EVCXR], 2, "evcxr was ended by SIGKILL", id="dead kernel"),
         pytest.param(["no_such_function();"], 2, "cannot find function", id="does not compile"),
     ],
