@@ -7,16 +7,18 @@
 //! ```
 
 use std::env;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+
+use same_file::Handle;
 
 /// The folder of the project's data.
 ///
 /// It is the first of these that there is:
 /// 1. the folder that the environment variable `FASHION_KNN_DATA` names;
 /// 2. `data` in the checkout that the program was started in. The checkout is the nearest folder,
-///    from the current one upwards, that has both a `Cargo.toml` and a `data` folder;
+///    from the current one upwards, that has a `data` folder and the `Cargo.toml` of this project;
 /// 3. `fashion-knn` in the user's cache folder (`XDG_CACHE_HOME`, else `~/.cache`);
 /// 4. `data` in the current folder.
 ///
@@ -26,11 +28,8 @@ pub fn data_dir() -> PathBuf {
     if let Some(named) = variable("FASHION_KNN_DATA") {
         return named;
     }
-    // The current folder cannot be told if it was removed, for instance. Then there is no checkout.
-    if let Ok(current) = env::current_dir()
-        && let Some(data) = checkout_data(&current)
-    {
-        return data;
+    if let Some(root) = checkout() {
+        return root.join("data");
     }
     if let Some(cache) = variable("XDG_CACHE_HOME") {
         return cache.join("fashion-knn");
@@ -48,14 +47,24 @@ pub fn cache_dir() -> PathBuf {
     data_dir().join("cache")
 }
 
-/// `data` of the checkout that `folder` is in, if it is in one.
-fn checkout_data(folder: &Path) -> Option<PathBuf> {
-    // `ancestors` begins with the folder itself. Both signs are asked for: a `Cargo.toml` alone
-    // could be any crate's, and a `data` folder anyone's.
-    let root = folder
-        .ancestors()
-        .find(|at| at.join("Cargo.toml").is_file() && at.join("data").is_dir())?;
-    Some(root.join("data"))
+/// The root of the checkout of this project that the program was started in, if it was in one.
+pub(crate) fn checkout() -> Option<PathBuf> {
+    // The current folder cannot be told if it was removed, for instance. Then there is no checkout.
+    checkout_around(&env::current_dir().ok()?)
+}
+
+/// The root of the checkout of this project that `folder` is in, if it is in one.
+fn checkout_around(folder: &Path) -> Option<PathBuf> {
+    let manifest_line = concat!("name = \"", env!("CARGO_PKG_NAME"), "\"");
+    // The manifest has to name this package: another project must neither get our files into its
+    // folders nor lend its commit to what we measure.
+    let is_root = |at: &&Path| {
+        at.join("data").is_dir()
+            && fs::read_to_string(at.join("Cargo.toml"))
+                .is_ok_and(|manifest| manifest.lines().any(|line| line == manifest_line))
+    };
+    // `ancestors` begins with the folder itself.
+    folder.ancestors().find(is_root).map(PathBuf::from)
 }
 
 /// The folder that an environment variable names, unless it is unset or empty.
@@ -66,10 +75,76 @@ fn variable(name: &str) -> Option<PathBuf> {
         .map(PathBuf::from)
 }
 
+/// The folder that a file is in: the current one if the path has no other.
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        // `parent` of "a.csv" is the empty path, which names no folder.
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+/// Makes the folder if it is not there, and tries whether files can be put into it.
+///
+/// # Errors
+/// If they cannot.
+pub fn check_folder(folder: &Path) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    // A temporary file is the test; it is gone as soon as it is dropped, here at once.
+    tempfile::tempfile_in(folder).map(drop)
+}
+
+/// Tries whether the file can be made, or replaced if it is there, and leaves it as it is. Its
+/// folder is made.
+///
+/// # Errors
+/// If it cannot, or is something else than a file.
+pub(crate) fn check_file(path: &Path) -> io::Result<()> {
+    if path.exists() {
+        check_replaceable(&File::options().append(true).open(path)?)?;
+    }
+    check_folder(folder_of(path))
+}
+
+/// A file that is replaced has to be one that may be written.
+fn check_replaceable(file: &File) -> io::Result<()> {
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
+    // A rename does not ask for this, and root may write to any file. Whoever took the permission
+    // away wants the file kept.
+    if metadata.permissions().readonly() {
+        let why = "the file is read-only";
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+    }
+    Ok(())
+}
+
+/// Locks the file until what is returned is dropped. Another program that asks for the lock waits
+/// until then, so that reading the file, and replacing it, is one step. The file is made, empty, if
+/// it is not there.
+pub(crate) fn lock(path: &Path) -> io::Result<File> {
+    fs::create_dir_all(folder_of(path))?;
+    loop {
+        let file = File::options().append(true).create(true).open(path)?;
+        check_replaceable(&file)?;
+        file.lock()?;
+        // Whoever had the lock before has put a new file in the place of this one. Then the lock is
+        // of a file that nobody finds any more, and the new one has to be locked.
+        let locked = Handle::from_file(file.try_clone()?)?;
+        if Handle::from_path(path).is_ok_and(|named| named == locked) {
+            return Ok(file);
+        }
+    }
+}
+
 /// Writes a file under a temporary name, then renames it. A reader, or whoever comes after a crash,
 /// sees the old file or the new one, never a part.
 pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
+    // Of a symbolic link, the file that it leads to is replaced, not the link.
+    let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let folder = folder_of(path);
     fs::create_dir_all(folder)?;
     let mut builder = tempfile::Builder::new();
     // Temporary files can be read by their owner only. The file that this one becomes should have
@@ -92,13 +167,71 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_checkout_is_found_from_the_folders_inside_it() {
+    fn a_checkout_of_this_project_is_found_from_the_folders_inside_it() {
         let root = tempfile::tempdir().unwrap();
         let notebooks = root.path().join("notebooks");
         fs::create_dir_all(&notebooks).unwrap();
         fs::create_dir_all(root.path().join("data")).unwrap();
-        assert_eq!(checkout_data(&notebooks), None);
-        fs::write(root.path().join("Cargo.toml"), "").unwrap();
-        assert_eq!(checkout_data(&notebooks), Some(root.path().join("data")));
+        assert_eq!(checkout_around(&notebooks), None);
+        let manifest = root.path().join("Cargo.toml");
+        fs::write(&manifest, "[package]\nname = \"another\"\n").unwrap();
+        assert_eq!(checkout_around(&notebooks), None, "another project's");
+        fs::write(&manifest, "[package]\nname = \"fashion-knn\"\n").unwrap();
+        assert_eq!(checkout_around(&notebooks), Some(root.path().to_path_buf()));
+    }
+
+    /// 8 threads count in one file, each 20 times.
+    #[test]
+    fn a_lock_makes_reading_and_replacing_one_step() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("new/count");
+        let count = || {
+            for _ in 0..20 {
+                let _lock = lock(&path).unwrap();
+                let before = fs::read_to_string(&path).unwrap();
+                write_atomically(&path, (before + "+").as_bytes()).unwrap();
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(count);
+            }
+        });
+        assert_eq!(fs::read_to_string(&path).unwrap(), "+".repeat(160));
+        // Nothing else is left in the folder.
+        assert_eq!(fs::read_dir(folder.path().join("new")).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_cannot_be_replaced_is_found_and_left_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        check_file(&file).unwrap();
+        assert!(!file.exists());
+        fs::write(&file, "text").unwrap();
+        check_file(&file).unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "text");
+        assert!(check_file(folder.path()).is_err(), "a folder");
+        assert!(check_file(&file.join("below")).is_err(), "below a file");
+        let mut permissions = fs::metadata(&file).unwrap().permissions();
+        permissions.set_readonly(true);
+        fs::set_permissions(&file, permissions).unwrap();
+        let error = check_file(&file).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+        assert!(lock(&file).is_err());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn of_a_link_the_file_is_replaced_that_it_leads_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, link) = (folder.path().join("file"), folder.path().join("link"));
+        fs::write(&file, "old").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        write_atomically(&link, b"new").unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "new");
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        // A device is neither.
+        assert!(check_file(Path::new("/dev/null")).is_err());
     }
 }

@@ -12,7 +12,7 @@ use clap::Parser;
 use fashion_knn::fashion::{self, Fashion};
 use fashion_knn::files;
 use fashion_knn::lab::machine::{Machine, round, today};
-use fashion_knn::lab::record::{RecordError, read_table, write_table};
+use fashion_knn::lab::record::{RecordError, change_table};
 use fashion_knn::net::{Config, Epoch, Labelled, Options, Trained, cached_features, train};
 use serde::{Deserialize, Serialize};
 
@@ -248,19 +248,17 @@ fn results_file(arguments: &Arguments) -> Option<PathBuf> {
 
 /// Writes the rows; those of other models in the file stay, before them.
 fn write(out: &Path, rows: Vec<Row>) -> Result<(), RecordError> {
-    let mut all: Vec<Row> = if out.exists() {
-        read_table(out, &COLUMNS)?
-    } else {
-        Vec::new()
-    };
-    // One row a model: the new ones take the place of the old.
-    all.retain(|old| rows.iter().all(|row| row.model != old.model));
-    all.extend(rows);
-    write_table(out, &COLUMNS, &all)
+    change_table(out, &COLUMNS, |all: &mut Vec<Row>| {
+        // One row a model: the new ones take the place of the old.
+        all.retain(|old| rows.iter().all(|row| row.model != old.model));
+        all.extend(rows);
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use fashion_knn::lab::record::read_table;
+
     use super::*;
 
     use std::fs;
@@ -321,7 +319,7 @@ mod tests {
         fs::write(&out, text).unwrap();
         let error = write(&out, vec![row("svm", 1)]).unwrap_err().to_string();
         let expected = "models.csv: column 4 is \"colour\"; expected \"train_s\"";
-        assert!(error.ends_with(expected), "{error}");
+        assert!(error.contains(expected), "{error}");
         assert_eq!(fs::read_to_string(&out).unwrap(), text);
     }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{FILES, FashionError, File, at, fashion_dir, find};
-use crate::files::write_atomically;
+use crate::files::{check_folder, write_atomically};
 
 /// The address that the data set's authors give. Plain HTTP will do: the hashes are verified.
 const OFFICIAL: &str = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com";
@@ -35,10 +35,8 @@ pub fn fetch() -> Result<PathBuf, FashionError> {
 
 /// Downloads from `url` or, failing that and if asked to, unpacks Debian's package, into `folder`.
 fn fetch_into(folder: &Path, url: &str, debian: bool) -> Result<PathBuf, FashionError> {
-    // The folder first: whoever cannot write to it should learn so before a download of 30 MB. A
-    // temporary file is the test; it is gone as soon as it is dropped, here at once.
-    fs::create_dir_all(folder).map_err(at(folder))?;
-    tempfile::tempfile_in(folder).map_err(at(folder))?;
+    // The folder first: whoever cannot write to it should learn so before a download of 30 MB.
+    check_folder(folder).map_err(at(folder))?;
     let unreachable = |why: String| FashionError::Unreachable {
         folder: folder.to_owned(),
         why,

@@ -14,7 +14,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::lab::record::{RecordError, read_table, write_table};
+use crate::lab::record::{RecordError, change_table, read_table};
 
 /// What learns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,14 +99,10 @@ pub fn learning(path: &Path) -> Result<Vec<Learned>, RecordError> {
 /// # Errors
 /// If the file cannot be read or written.
 pub fn add(path: &Path, rows: Vec<Learned>) -> Result<(), RecordError> {
-    let mut all = if path.exists() {
-        learning(path)?
-    } else {
-        Vec::new()
-    };
-    all.retain(|old| rows.iter().all(|row| row.subject() != old.subject()));
-    all.extend(rows);
-    write_table(path, &COLUMNS, &all)
+    change_table(path, &COLUMNS, |all: &mut Vec<Learned>| {
+        all.retain(|old| rows.iter().all(|row| row.subject() != old.subject()));
+        all.extend(rows);
+    })
 }
 
 #[cfg(test)]

@@ -5,11 +5,11 @@
 //! it, its cores, and how fast one core reads memory, which bounds what any full scan can reach.
 
 use std::hint::black_box;
-use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Instant;
 use std::{env, fs, process, thread};
 
+use crate::files::checkout;
 use crate::simd;
 
 /// The machine that this program runs on. What the system does not tell is `None`.
@@ -90,19 +90,6 @@ pub fn commit() -> String {
     } else {
         commit + "+"
     }
-}
-
-/// The nearest folder, from the current one upwards, that is the root of this project.
-fn checkout() -> Option<PathBuf> {
-    let manifest_line = format!("name = \"{}\"", env!("CARGO_PKG_NAME"));
-    let current = env::current_dir().ok()?;
-    // Another project's checkout must not lend its commit to this one's rows, so the manifest has
-    // to name this package.
-    let is_root = |folder: &&std::path::Path| {
-        fs::read_to_string(folder.join("Cargo.toml"))
-            .is_ok_and(|manifest| manifest.lines().any(|line| line == manifest_line))
-    };
-    current.ancestors().find(is_root).map(PathBuf::from)
 }
 
 /// The processor's name, as the system gives it; the architecture where it gives none.

@@ -17,11 +17,13 @@
 //!    parameters was there, and no row of it can have a value for them;
 //! 3. [`OLDER_HEADER`], where one column `params` held "n_trees=50 search_k=4000".
 //!
-//! Any other file is refused by an error that names the column, and is left as it is. Whatever is
-//! written is written in this schema, so that adding rows to an older file converts it.
+//! Any other file is refused by an error that names the column, and is left as it is. An empty file
+//! counts as none. Whatever is written is written in this schema, so that adding rows to an older
+//! file converts it. Programs that add rows to one file at once wait for each other.
 
 use std::fmt;
-use std::fs::File;
+use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use csv::StringRecord;
@@ -29,7 +31,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::files::write_atomically;
+use crate::files;
 use crate::index::registry::{Knob, REGISTRY};
 use crate::lab::machine::{Machine, today};
 
@@ -123,7 +125,10 @@ pub enum RecordError {
         why: String,
     },
     /// The file has other columns: it is no record, or one of another version.
-    #[error("{path}: column {number} is {received}; expected {expected}")]
+    #[error(
+        "{path}: column {number} is {received}; expected {expected} (this is another kind of file: \
+         name another one)"
+    )]
     Column {
         /// The file.
         path: String,
@@ -388,15 +393,23 @@ impl Measurement {
     }
 }
 
+/// Tries whether rows can be added to the file, and leaves it as it is: a program that measures for
+/// hours asks before.
+///
+/// # Errors
+/// If the file holds something else, or cannot be written.
+pub fn check_csv(path: &Path) -> Result<(), RecordError> {
+    files::check_file(path).map_err(|error| file_error(path, &error))?;
+    rows_so_far(path, read_csv).map(drop)
+}
+
 /// Adds rows to a CSV file, after those that it has. The file is replaced whole: a reader sees the
-/// old rows or all of them. A file that is not there begins with these rows.
+/// old rows or all of them. A file that is not there, or empty, begins with these rows.
 ///
 /// # Errors
 /// If the file holds something else or cannot be written, or a parameter has no column.
 pub fn append_csv(path: &Path, rows: &[Measurement]) -> Result<(), RecordError> {
-    let mut all = read_if_there(path)?;
-    all.extend_from_slice(rows);
-    write_csv(path, &all)
+    change_csv(path, rows, |_| ())
 }
 
 /// Puts rows into a CSV file in place of all that it has of the same indexes; the rows of other
@@ -405,19 +418,41 @@ pub fn append_csv(path: &Path, rows: &[Measurement]) -> Result<(), RecordError> 
 /// # Errors
 /// As [`append_csv`].
 pub fn replace_csv(path: &Path, rows: &[Measurement]) -> Result<(), RecordError> {
-    let mut all = read_if_there(path)?;
     // An old row stays if none of the new rows is of its index. Its data, k and settings do not
     // count: a run replaces all that was known of an index.
-    all.retain(|old| rows.iter().all(|new| new.index != old.index));
-    all.extend_from_slice(rows);
+    change_csv(path, rows, |all| {
+        all.retain(|old| rows.iter().all(|new| new.index != old.index));
+    })
+}
+
+/// Does `change` to the rows of the file and puts `new` after them, while no other program can.
+fn change_csv(
+    path: &Path,
+    new: &[Measurement],
+    change: impl FnOnce(&mut Vec<Measurement>),
+) -> Result<(), RecordError> {
+    // A parameter without a column is found before the file is made.
+    let columns = parameter_columns();
+    for row in new {
+        parameter_fields(row, &columns)?;
+    }
+    let _lock = files::lock(path).map_err(|error| file_error(path, &error))?;
+    let mut all = rows_so_far(path, read_csv)?;
+    change(&mut all);
+    all.extend_from_slice(new);
     write_csv(path, &all)
 }
 
-fn read_if_there(path: &Path) -> Result<Vec<Measurement>, RecordError> {
-    if path.exists() {
-        read_csv(path)
-    } else {
-        Ok(Vec::new())
+/// What `read` finds in the file; no rows if it is not there or empty.
+fn rows_so_far<T>(
+    path: &Path,
+    read: impl FnOnce(&Path) -> Result<Vec<T>, RecordError>,
+) -> Result<Vec<T>, RecordError> {
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.len() == 0 => Ok(Vec::new()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        // A file that cannot be looked at is left to `read`, which says why.
+        _ => read(path),
     }
 }
 
@@ -516,15 +551,26 @@ pub fn read_table<T: DeserializeOwned>(
     lines.iter().map(row).collect()
 }
 
-/// Writes rows as a CSV table with these columns, the file replaced whole.
+/// Does `change` to the rows of a table, as [`read_table`] reads them, while no other program can,
+/// and writes them. A file that is not there, or empty, has no rows.
 ///
 /// # Errors
-/// If a row has not as many fields as there are columns, or the file cannot be written.
-pub fn write_table<T: Serialize>(
+/// As [`read_table`], and if a row has not as many fields as there are columns, or the file cannot
+/// be written.
+pub fn change_table<T: Serialize + DeserializeOwned>(
     path: &Path,
     columns: &[&str],
-    rows: &[T],
+    change: impl FnOnce(&mut Vec<T>),
 ) -> Result<(), RecordError> {
+    let _lock = files::lock(path).map_err(|error| file_error(path, &error))?;
+    let mut rows = rows_so_far(path, |path| read_table(path, columns))?;
+    change(&mut rows);
+    write_table(path, columns, &rows)
+}
+
+/// Writes rows as a CSV table with these columns, the file replaced whole. A row with more or fewer
+/// fields is an error.
+fn write_table<T: Serialize>(path: &Path, columns: &[&str], rows: &[T]) -> Result<(), RecordError> {
     let write = || -> Result<Vec<u8>, Box<dyn std::error::Error>> {
         // The header is written from `columns`. The writer could take it from the names of the
         // fields, but would not know the parameters, which are no fields. Afterwards it refuses a
@@ -541,7 +587,7 @@ pub fn write_table<T: Serialize>(
     // The whole text is in memory before the file is touched: an error leaves the old file as it
     // is.
     let bytes = write().map_err(|error| file_error(path, error.as_ref()))?;
-    write_atomically(path, &bytes).map_err(|error| file_error(path, &error))
+    files::write_atomically(path, &bytes).map_err(|error| file_error(path, &error))
 }
 
 /// A CSV file that is being read: its columns, and the lines after them.
@@ -666,8 +712,6 @@ fn file_error(path: &Path, error: &dyn std::error::Error) -> RecordError {
 mod tests {
     use super::*;
 
-    use std::fs;
-
     /// A row with every field filled.
     fn row(index: &str, parameters: &[(&str, f64)]) -> Measurement {
         Measurement {
@@ -732,6 +776,44 @@ mod tests {
         let header = fs::read_to_string(&path).unwrap();
         let header = header.lines().next().unwrap();
         assert!(header.ends_with(&parameter_columns().join(",")), "{header}");
+    }
+
+    /// 8 threads, each with the lock's own file, as 8 programs would have.
+    #[test]
+    fn of_rows_that_are_added_at_once_none_is_lost() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.csv");
+        std::thread::scope(|scope| {
+            for thread in 0..8 {
+                let path = &path;
+                scope.spawn(move || {
+                    for run in 0..10 {
+                        let row = Measurement::toy("a", 0.5, f64::from(10 * thread + run));
+                        append_csv(path, &[row]).unwrap();
+                    }
+                });
+            }
+        });
+        let rows = read_csv(&path).unwrap();
+        let mut speeds: Vec<f64> = rows.iter().map(|row| row.qps).collect();
+        speeds.sort_by(f64::total_cmp);
+        assert_eq!(speeds, (0..80).map(f64::from).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn an_empty_file_is_written_to_and_another_ones_text_is_not() {
+        let (_folder, path) = written("");
+        check_csv(&path).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "");
+        append_csv(&path, &[Measurement::toy("a", 0.5, 1.0)]).unwrap();
+        check_csv(&path).unwrap();
+        assert_eq!(read_csv(&path).unwrap().len(), 1);
+        for text in ["milk, bread\n", "milk", "\n", "\u{feff}", "index"] {
+            let (_folder, path) = written(text);
+            assert!(check_csv(&path).is_err(), "{text:?}");
+            assert!(append_csv(&path, &[]).is_err(), "{text:?}");
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        }
     }
 
     #[test]
