@@ -134,15 +134,15 @@ pub enum FashionError {
     },
     /// A file is shorter or longer than its header says.
     #[error(
-        "{}: {received} bytes after the header; expected {expected} (a truncated or padded file)",
-        path.display()
+        "{}: {received} bytes after the header{}; expected {expected} (a truncated or padded file)",
+        path.display(), if received > expected { ", or more" } else { "" }
     )]
     Length {
         /// The file.
         path: PathBuf,
         /// Bytes that its header promises.
         expected: usize,
-        /// Bytes that it has.
+        /// Bytes that it has. Of a longer file, no more are counted than tell that it is longer.
         received: usize,
     },
     /// A label is not one of the ten classes.
@@ -492,7 +492,9 @@ impl File {
             folder: folder.to_owned(),
             name: self.name,
         })?;
-        let stored = fs::read(&path).map_err(at(&path))?;
+        let stored = fs::File::open(&path)
+            .and_then(|stored| read_at_most(stored, self.stored_limit()))
+            .map_err(at(&path))?;
         self.verify(&path, &stored)
     }
 
@@ -523,12 +525,25 @@ impl File {
         }
     }
 
+    /// Bytes of the file, the header included.
+    fn whole_len(&self) -> usize {
+        self.header().len() + self.body_len()
+    }
+
+    /// More bytes than any copy of the file has, however it is packed: gzip adds less than a
+    /// hundredth to what it cannot compress, and a few names.
+    fn stored_limit(&self) -> usize {
+        2 * self.whole_len()
+    }
+
     /// Unpacks `stored` and returns it without the header, if it is what was published.
     ///
     /// The hash alone would do. The other checks come first because they say more about what is
     /// wrong. `path` is for the errors.
     fn verify(&self, path: &Path, stored: &[u8]) -> Result<Vec<u8>, FashionError> {
-        let mut bytes = unpack(stored).map_err(at(path))?;
+        // One byte more than the file has tells that there are too many; a small gzip file can hold
+        // any number of them.
+        let mut bytes = unpack(stored, self.whole_len() + 1).map_err(at(path))?;
         let header = self.header();
         if !bytes.starts_with(&header) {
             // The file may be shorter than a header, or be another thing altogether, such as the
@@ -573,15 +588,21 @@ impl File {
     }
 }
 
-/// The bytes, decompressed if they are gzip's.
-fn unpack(stored: &[u8]) -> io::Result<Vec<u8>> {
+/// The first `limit` bytes, decompressed if they are gzip's; all, if there are fewer.
+fn unpack(stored: &[u8], limit: usize) -> io::Result<Vec<u8>> {
     // Every gzip file begins with these two bytes (RFC 1952), and an IDX file with two zeros: the
     // contents decide, not the name.
-    if !stored.starts_with(&[0x1f, 0x8b]) {
-        return Ok(stored.to_vec());
+    if stored.starts_with(&[0x1f, 0x8b]) {
+        read_at_most(GzDecoder::new(stored), limit)
+    } else {
+        read_at_most(stored, limit)
     }
+}
+
+/// The first `limit` bytes; all, if there are fewer.
+fn read_at_most(reader: impl Read, limit: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    GzDecoder::new(stored).read_to_end(&mut bytes)?;
+    reader.take(limit as u64).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
@@ -656,13 +677,57 @@ mod tests {
 
     #[test]
     fn a_gzip_cut_short_is_an_error_that_names_the_file() {
-        let mut packed = Vec::new();
-        flate2::read::GzEncoder::new(&labels(&[3; 10_000])[..], flate2::Compression::fast())
-            .read_to_end(&mut packed)
-            .unwrap();
+        let packed = packed(&labels(&[3; 10_000])[..]);
         let error = verdict(&packed[..packed.len() - 9]);
         assert!(matches!(error, FashionError::Io { .. }), "{error}");
         assert!(error.to_string().starts_with("labels: "), "{error}");
+    }
+
+    fn packed(bytes: impl Read) -> Vec<u8> {
+        let mut packed = Vec::new();
+        flate2::read::GzEncoder::new(bytes, flate2::Compression::fast())
+            .read_to_end(&mut packed)
+            .unwrap();
+        packed
+    }
+
+    /// 256 MB of zeros behind the header, packed into one; and no more of them are unpacked than
+    /// show that there are too many.
+    #[test]
+    fn a_gzip_bomb_is_unpacked_to_the_length_of_the_file_and_no_further() {
+        let zeros = io::repeat(0).take(1 << 28);
+        let bomb = packed((&labels(&[])[..]).chain(zeros));
+        assert!(bomb.len() < 1 << 21, "{} bytes", bomb.len());
+        let error = verdict(&bomb);
+        assert!(
+            matches!(
+                error,
+                FashionError::Length {
+                    expected: 10_000,
+                    received: 10_001,
+                    ..
+                }
+            ),
+            "{error}"
+        );
+        assert!(
+            error
+                .to_string()
+                .contains("10001 bytes after the header, or more")
+        );
+        assert_eq!(unpack(&bomb, 30).unwrap().len(), 30);
+    }
+
+    /// A file of 64 GB, of which the disk holds nothing.
+    #[test]
+    fn a_file_longer_than_the_data_set_is_not_read_to_its_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(TEST_LABELS.name);
+        fs::write(&path, labels(&[])).unwrap();
+        let file = fs::File::options().append(true).open(&path).unwrap();
+        file.set_len(1 << 36).unwrap();
+        let error = TEST_LABELS.read(folder.path()).unwrap_err();
+        assert!(matches!(error, FashionError::Length { .. }), "{error}");
     }
 
     #[test]

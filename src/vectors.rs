@@ -12,7 +12,7 @@ use crate::simd;
 mod read;
 
 #[cfg(feature = "files")]
-pub use read::ReadError;
+pub use read::{Loss, ReadError};
 
 /// What is wrong with the data that a [`Vectors`] was to be made from.
 #[derive(Debug, Clone, PartialEq, Error)]

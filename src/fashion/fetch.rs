@@ -4,14 +4,14 @@
 //! wrong download leaves nothing on the disk.
 
 use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{FILES, FashionError, File, at, fashion_dir, find};
+use super::{FILES, FashionError, File, at, fashion_dir, find, read_at_most};
 use crate::files::{check_folder, write_atomically};
 
 /// The address that the data set's authors give. Plain HTTP will do: the hashes are verified.
@@ -82,7 +82,8 @@ fn store(folder: &Path, files: Vec<Vec<u8>>) -> Result<PathBuf, FashionError> {
     Ok(folder.to_owned())
 }
 
-/// One file over HTTP, into memory (26 MB at most), with a progress bar.
+/// One file over HTTP, into memory (26 MB, and no more than twice what it unpacks to), with a
+/// progress bar.
 fn download(url: &str, file: &File) -> Result<Vec<u8>, String> {
     let address = format!("{url}/{}.gz", file.name);
     // To connect, to begin to answer, to send the body. A connection of 30 kB a second still gets
@@ -98,16 +99,22 @@ fn download(url: &str, file: &File) -> Result<Vec<u8>, String> {
         .call()
         .map_err(|error| error.to_string())?;
     let body = response.into_body();
-    let length = body.content_length();
+    let (length, limit) = (body.content_length(), file.stored_limit());
+    if let Some(length) = length
+        && length > limit as u64
+    {
+        return Err(format!(
+            "{address}: {length} bytes are announced; expected at most {limit}"
+        ));
+    }
     let style = ProgressStyle::with_template("{msg} {bar:30} {bytes}/{total_bytes} {eta}")
         .expect("the template is a constant, and every download uses it");
     // A server need not say how long the file is. The bar is then without an end, and the hash
     // alone tells whether all has come.
     let bar = ProgressBar::new(length.unwrap_or(0)).with_style(style);
     bar.set_message(file.name);
-    let mut bytes = Vec::new();
-    bar.wrap_read(body.into_reader())
-        .read_to_end(&mut bytes)
+    // A server can send without end.
+    let bytes = read_at_most(bar.wrap_read(body.into_reader()), limit)
         .map_err(|error| format!("{address}: {error}"))?;
     bar.finish();
     match length {
@@ -205,7 +212,8 @@ mod tests {
                     .map_while(Result::ok)
                     .take_while(|line| !line.is_empty())
                     .for_each(drop);
-                stream.write_all(answer).unwrap();
+                // Whoever has read enough hangs up.
+                let _ = stream.write_all(answer);
             }
         });
         format!("http://{address}")
@@ -240,6 +248,20 @@ mod tests {
         let error =
             refused(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
         assert!(error.contains("404"), "{error}");
+    }
+
+    /// What is announced is refused unread. What is not announced is read up to a limit.
+    #[test]
+    fn a_file_without_end_is_refused() {
+        let error = refused(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n");
+        assert!(
+            error.contains("1000000000000 bytes are announced"),
+            "{error}"
+        );
+        let zeros = vec![0; 2 * FILES[0].stored_limit()];
+        let answer = [b"HTTP/1.1 200 OK\r\n\r\n", &zeros[..]].concat();
+        let error = refused(answer.leak());
+        assert!(error.contains("IDX header"), "{error}");
     }
 
     #[test]
