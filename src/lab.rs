@@ -15,6 +15,7 @@
 //! | [`sweep`] | an index built once and asked with one setting after another, in a lesson |
 //! | [`record`] | the measured rows and the one schema of their CSV files |
 //! | [`machine`] | processor, memory bandwidth, commit and day of a measurement |
+//! | [`names`] | what the record calls data, so that no two share a name |
 //! | [`frontier`] | which rows no other beats; queries a second at a given recall |
 //! | [`tune`] | the cheapest setting of an index that reaches a wanted recall |
 //! | [`difficulty`] | how hard data are to search |
@@ -37,6 +38,8 @@ pub mod layout;
 pub mod learning;
 #[cfg(feature = "files")]
 pub mod machine;
+#[cfg(feature = "files")]
+pub mod names;
 pub mod neighbourhood;
 #[cfg(feature = "files")]
 mod npy_export;

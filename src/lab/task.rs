@@ -43,10 +43,13 @@ pub enum MeasureError {
     /// The index refused a query.
     #[error(transparent)]
     Query(#[from] QueryError),
+    /// There is nothing to ask: a recall of no queries would mean nothing.
+    #[error("there are no queries; expected at least one")]
+    NoQueries,
     /// The system gave no threads.
     #[error(transparent)]
     Threads(#[from] rayon::ThreadPoolBuildError),
-    /// A file could not be written: the true neighbours, or an export.
+    /// A file could not be written: an export.
     #[error("{path}: {why}")]
     File {
         /// The file.
@@ -119,6 +122,8 @@ pub struct Task {
     pub threads: usize,
     /// The true neighbours, as many as the largest count asks for.
     truth: Neighbors,
+    /// Why they could not be kept.
+    unkept: Option<String>,
     /// The classes, if the data have any.
     pub(super) labels: Option<Labels>,
 }
@@ -132,11 +137,12 @@ pub(super) struct Labels {
 
 impl Task {
     /// A task. Its true neighbours are computed by brute force or, if `cache` is a folder, taken
-    /// from there when they have been computed before.
+    /// from there when they have been computed before. A cache that cannot be written is no error
+    /// ([`Task::unkept`]): they are computed again the next time.
     ///
     /// # Errors
-    /// If the base is empty, the queries do not fit it, one of `ks` is zero or there is none, or
-    /// the cache cannot be written.
+    /// If the base is empty, there are no queries or they do not fit it, or one of `ks` is zero or
+    /// there is none.
     pub fn new(
         name: &str,
         base: Arc<Vectors>,
@@ -148,12 +154,17 @@ impl Task {
         if ks.contains(&0) {
             return Err(QueryError::ZeroK.into());
         }
+        if queries.is_empty() {
+            return Err(MeasureError::NoQueries);
+        }
         // One table of true neighbours serves all counts: the k nearest are the first k of the
         // largest count's.
         let largest = ks.iter().copied().max().ok_or(QueryError::ZeroK)?;
+        let (truth, unkept) = true_neighbors(&base, &queries, largest, cache)?;
         Ok(Self {
             name: name.to_owned(),
-            truth: true_neighbors(&base, &queries, largest, cache)?,
+            truth,
+            unkept,
             base,
             queries,
             ks: ks.to_vec(),
@@ -298,23 +309,30 @@ impl Task {
     pub fn truth(&self) -> &Neighbors {
         &self.truth
     }
+
+    /// Why the true neighbours could not be kept in the cache, if they could not: the file, and
+    /// what the system said.
+    #[must_use]
+    pub fn unkept(&self) -> Option<&str> {
+        self.unkept.as_deref()
+    }
 }
 
 /// The `k` nearest rows of each query, from the folder `cache` if they are there, else by brute
-/// force; these are then kept there.
+/// force; these are then kept there, or it is told why they could not be.
 fn true_neighbors(
     base: &Arc<Vectors>,
     queries: &Vectors,
     k: usize,
     cache: Option<&Path>,
-) -> Result<Neighbors, MeasureError> {
+) -> Result<(Neighbors, Option<String>), MeasureError> {
     // The name is a hash of the data and k, so a file that is there is of this task or damaged.
     // `read` refuses a damaged one. A base of fewer than k rows has as many neighbours as rows.
     let path = cache.map(|folder| truth_cache::path(folder, base, queries, k));
     if let Some(path) = &path
         && let Some(truth) = truth_cache::read(path, queries.len(), k.min(base.len()))
     {
-        return Ok(truth);
+        return Ok((truth, None));
     }
     // The default distance is the Euclidean one, by which `recall` judges too.
     let exact = BruteForce::build(base.clone(), BruteForceParams::default()).map_err(|source| {
@@ -324,10 +342,12 @@ fn true_neighbors(
         }
     })?;
     let truth = exact.query_batch(queries, k)?;
-    if let Some(path) = &path {
-        truth_cache::write(path, &truth).map_err(|error| file_error(path, &error))?;
-    }
-    Ok(truth)
+    // Nothing is lost but the time to compute them again.
+    let unkept = path.and_then(|path| {
+        let error = truth_cache::write(&path, &truth).err()?;
+        Some(file_error(&path, &error).to_string())
+    });
+    Ok((truth, unkept))
 }
 
 /// The faster of two rounds: on a shared machine, what slows a short one down is never the index.
@@ -350,7 +370,14 @@ fn better_of_two(
 }
 
 /// Every setting names a knob: those of `build` a knob of the build, those of `sweep` of the query.
-fn check_knobs(entry: &Entry, build: &Settings, sweep: &[Settings]) -> Result<(), MeasureError> {
+///
+/// # Errors
+/// If one does not.
+pub fn check_knobs(
+    entry: &Entry,
+    build: &Settings,
+    sweep: &[Settings],
+) -> Result<(), MeasureError> {
     // A knob of the build does not count as one of the query, nor the reverse. The index reads only
     // the names that it knows: a knob in the wrong place would have no effect, and the default
     // would be measured in silence.
@@ -452,7 +479,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let base = Arc::new(Vectors::from_bytes(2, (0..100).collect::<Vec<u8>>()).unwrap());
         let queries = Vectors::from_bytes(2, vec![10, 12, 51, 50]).unwrap();
-        let truth = || true_neighbors(&base, &queries, 3, Some(folder.path())).unwrap();
+        let truth = || {
+            let (truth, unkept) = true_neighbors(&base, &queries, 3, Some(folder.path())).unwrap();
+            assert_eq!(unkept, None);
+            truth
+        };
         let first = truth();
         assert_eq!(&first, task().truth());
         let path = truth_cache::path(folder.path(), &base, &queries, 3);
@@ -467,6 +498,25 @@ mod tests {
             .collect();
         truth_cache::write(&path, &other).unwrap();
         assert_eq!(truth(), other);
+    }
+
+    #[test]
+    fn a_cache_that_cannot_be_written_is_told_and_no_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, "in the way").unwrap();
+        let Task { base, queries, .. } = task();
+        let below = file.join("cache");
+        let told = Task::new("toy", base, queries, &[3, 1], 1, Some(&below)).unwrap();
+        assert_eq!(told.truth(), task().truth());
+        assert!(told.unkept().unwrap().contains("file/cache/truth-"));
+    }
+
+    #[test]
+    fn no_queries_are_an_error() {
+        let Task { base, queries, .. } = task();
+        let error = Task::new("toy", base, queries.head(0), &[1], 1, None).unwrap_err();
+        assert!(matches!(error, MeasureError::NoQueries), "{error}");
     }
 
     #[test]

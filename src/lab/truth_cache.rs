@@ -1,7 +1,7 @@
 //! The file in which a task keeps its true neighbours: they are computed once.
 //!
-//! The file's name is a hash of the base, the queries and k, so that other data never find it. Its
-//! content is
+//! The file's name is a hash of the base, the queries (type, shape and values) and k, so that other
+//! data never find it. Its content is
 //!
 //! ```text
 //! | SHA-256 of the rest | id (u32) | distance (f64) | id (u32) | ...
@@ -15,6 +15,7 @@ use std::{fs, io};
 
 use sha2::{Digest, Sha256};
 
+use super::names::hash_of;
 use crate::files::write_atomically;
 use crate::neighbor::{Neighbor, Neighbors};
 use crate::vectors::Vectors;
@@ -31,6 +32,11 @@ pub fn path(folder: &Path, base: &Vectors, queries: &Vectors, k: usize) -> PathB
 
 /// The neighbours in the file, if it is there, whole, and holds `k` for each of `rows` queries.
 pub fn read(path: &Path, rows: usize, k: usize) -> Option<Neighbors> {
+    // A file of another length is not read at all.
+    let length = fs::metadata(path).ok()?.len();
+    if length != (SUM + rows * k * RECORD) as u64 {
+        return None;
+    }
     decode(&fs::read(path).ok()?, rows, k)
 }
 
@@ -41,19 +47,7 @@ pub fn write(path: &Path, truth: &Neighbors) -> io::Result<()> {
 
 /// A name for the true neighbours of these data: 24 hexadecimal digits.
 fn key(base: &Vectors, queries: &Vectors, k: usize) -> String {
-    // The dimension goes in before the values: the same values in rows of another length are other
-    // data. Floats are hashed as little-endian bytes, so that the name is the same on every
-    // machine.
-    let mut hash = Sha256::new();
-    for vectors in [base, queries] {
-        hash.update((vectors.dim() as u64).to_le_bytes());
-        if let Some(bytes) = vectors.bytes() {
-            hash.update(bytes);
-        }
-        for value in vectors.floats().unwrap_or_default() {
-            hash.update(value.to_le_bytes());
-        }
-    }
+    let mut hash = hash_of(&[base, queries]);
     // 24 digits are 96 bits of the hash: it is practically impossible that two data sets share a
     // name.
     hash.update((k as u64).to_le_bytes());
@@ -132,5 +126,10 @@ mod tests {
             file(&base, &base, 1),
         ];
         assert!(!other.contains(&mine));
+        // The same bytes, once as floats and once as bytes.
+        let bits = u32::from_le_bytes([1, 2, 3, 4]);
+        let floats = Vectors::from_floats(1, vec![f32::from_bits(bits)]).unwrap();
+        let bytes = Vectors::from_bytes(1, vec![1, 2, 3, 4]).unwrap();
+        assert_ne!(file(&floats, &floats, 1), file(&bytes, &bytes, 1));
     }
 }
