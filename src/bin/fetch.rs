@@ -5,19 +5,22 @@ use std::process::ExitCode;
 
 use fashion_knn::fashion::{self, Fashion, FashionError};
 
+#[path = "shared/say.rs"]
+mod say;
+
 fn main() -> ExitCode {
     match run() {
         Ok((folder, data)) => {
-            println!(
+            say::line(format_args!(
                 "Fashion-MNIST: {} training and {} test images in {}, verified",
                 data.train.len(),
                 data.test.len(),
                 folder.display()
-            );
+            ));
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("error: {error}");
+            say::aside(format_args!("error: {error}"));
             ExitCode::FAILURE
         }
     }

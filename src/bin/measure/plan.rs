@@ -1,0 +1,144 @@
+//! Which settings of which indexes are measured: what `--index` and `--sweep` say.
+
+use std::error::Error;
+
+use fashion_knn::index::registry::{Entry, REGISTRY, Settings, find};
+use fashion_knn::lab::task::check_knobs;
+
+/// What is measured of an index: each of `builds` with each of `queries`.
+#[derive(Debug)]
+pub struct Plan {
+    pub entry: &'static Entry,
+    /// The settings of the builds.
+    pub builds: Vec<Settings>,
+    /// The settings of the queries.
+    pub queries: Vec<Settings>,
+}
+
+/// The plan of each index. What the registry does not have is refused here, before anything that
+/// takes time.
+pub fn plans(indexes: &str, sweep: &str) -> Result<Vec<Plan>, Box<dyn Error>> {
+    let mut plans = Vec::new();
+    for entry in entries(indexes)? {
+        let plan = plan(entry, sweep)?;
+        for build in &plan.builds {
+            check_knobs(entry, build, &plan.queries)?;
+        }
+        plans.push(plan);
+    }
+    Ok(plans)
+}
+
+fn entries(names: &str) -> Result<Vec<&'static Entry>, String> {
+    if names == "all" {
+        return Ok(REGISTRY.iter().collect());
+    }
+    let mut entries = Vec::new();
+    for name in names.split(',') {
+        let Some(entry) = find(name.trim()) else {
+            let known: Vec<&str> = REGISTRY.iter().map(|entry| entry.key).collect();
+            let known = known.join(", ");
+            return Err(format!(
+                "no index {name:?}; expected all, or some of {known}"
+            ));
+        };
+        entries.push(entry);
+    }
+    Ok(entries)
+}
+
+fn plan(entry: &'static Entry, sweep: &str) -> Result<Plan, String> {
+    let mut plan = Plan {
+        entry,
+        builds: vec![Settings::default()],
+        queries: vec![Settings::default()],
+    };
+    // "query" leaves the one default build.
+    if sweep == "default" || sweep == "query" {
+        plan.queries = entry.query_sweep();
+        if sweep == "default" {
+            plan.builds = entry.build_sweep();
+        }
+        return Ok(plan);
+    }
+    for part in sweep
+        .split(';')
+        .map(str::trim)
+        .filter(|part| !part.is_empty())
+    {
+        let (name, values) = parameter_values(part)?;
+        // A name that is no knob goes to the queries. `check_knobs` refuses it there, with the list
+        // of those that there are.
+        let side = if entry.build_knobs.iter().any(|knob| knob.name == name) {
+            &mut plan.builds
+        } else {
+            &mut plan.queries
+        };
+        // Each setting so far is combined with each value of this parameter: after the last part
+        // there is one setting for every combination.
+        let with_each = |known: &Settings| -> Vec<Settings> {
+            values
+                .iter()
+                .map(|&value| known.clone().with(name, value))
+                .collect()
+        };
+        *side = side.iter().flat_map(with_each).collect();
+    }
+    Ok(plan)
+}
+
+/// A part of a sweep, "search_k=400,1000": the name and the values.
+fn parameter_values(part: &str) -> Result<(&str, Vec<f64>), String> {
+    let Some((name, values)) = part.split_once('=') else {
+        return Err(format!("{part:?} in the sweep; expected name=value,value"));
+    };
+    let name = name.trim();
+    let mut numbers = Vec::new();
+    for text in values.split(',') {
+        let number = text.trim().parse::<f64>();
+        numbers.push(number.map_err(|error| format!("{name}={text:?}: {error}"))?);
+    }
+    Ok((name, numbers))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_indexes_and_malformed_sweeps_are_refused() {
+        assert!(
+            entries("brute_force, flat")
+                .unwrap_err()
+                .contains("\" flat\"")
+        );
+        assert_eq!(entries("all").unwrap().len(), REGISTRY.len());
+        let entry = find("brute_force").unwrap();
+        assert!(plan(entry, "search_k").unwrap_err().contains("name=value"));
+        assert!(plan(entry, "search_k=many").unwrap_err().contains("many"));
+        let Plan {
+            builds, queries, ..
+        } = plan(entry, "a=1,2; b=3").unwrap();
+        assert_eq!((builds.len(), queries.len()), (1, 2));
+        assert_eq!(
+            queries[1],
+            Settings::default().with("a", 2.0).with("b", 3.0)
+        );
+    }
+
+    /// `search_k` is a parameter of the first index and not of the second.
+    #[test]
+    fn a_parameter_that_one_of_the_indexes_lacks_is_refused() {
+        let error = plans("annoy,ivf_flat", "search_k=100")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.starts_with("ivf_flat has no parameter \"search_k\""),
+            "{error}"
+        );
+        assert_eq!(
+            plans("annoy", "search_k=100,200; n_trees=3").unwrap().len(),
+            1
+        );
+    }
+}

@@ -1,0 +1,472 @@
+//! The program `measure` as its user meets it: files that hold something else, several runs at
+//! once, output that nobody reads, arguments that make no sense. Each test runs the built program
+//! in a folder of its own.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use fashion_knn::lab::record::{Measurement, read_csv};
+use ndarray::Array2;
+use ndarray_npy::{WritableElement, write_npy};
+use tempfile::TempDir;
+
+/// A small task: 60 points in space and 5 queries.
+const SMALL: [&str; 6] = [
+    "--data",
+    "shape:uniform,n=60,d=3",
+    "--n-queries",
+    "5",
+    "--k",
+    "3",
+];
+
+/// A folder outside of any checkout, in which the program is run.
+struct Room(TempDir);
+
+impl Room {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn text(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap()
+    }
+
+    /// The program with these arguments, its cache in the folder.
+    fn command<A: AsRef<OsStr>>(&self, arguments: &[A]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_measure"));
+        command
+            .args(arguments)
+            .current_dir(self.0.path())
+            .stdin(Stdio::null())
+            .env("FASHION_KNN_DATA", self.path("data"))
+            .env_remove("FASHION_MNIST_DIR");
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Said {
+        Said::of(self.command(arguments).output().unwrap())
+    }
+
+    /// [`SMALL`] by brute force, and more arguments.
+    fn small(&self, arguments: &[&str]) -> Said {
+        self.run(&[&SMALL[..], &["--index", "brute_force"], arguments].concat())
+    }
+
+    fn npy<T: WritableElement>(&self, name: &str, rows: usize, value: impl Fn(usize, usize) -> T) {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let array = Array2::from_shape_fn((rows, 4), |(row, column)| value(row, column));
+        write_npy(path, &array).unwrap();
+    }
+
+    fn rows(&self, name: &str) -> Vec<Measurement> {
+        read_csv(&self.path(name)).unwrap()
+    }
+}
+
+/// What a run said, and its code: none if a signal ended it.
+#[derive(Debug)]
+struct Said {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+impl Said {
+    fn of(output: Output) -> Self {
+        Self {
+            code: output.status.code(),
+            out: String::from_utf8(output.stdout).unwrap(),
+            err: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    #[track_caller]
+    fn succeeded(self) -> Self {
+        assert_eq!(self.code, Some(0), "{self:?}");
+        self
+    }
+
+    /// An error with this text, and not a line of results before it.
+    #[track_caller]
+    fn refused(self, expected: &str) {
+        let is_code = self.code == Some(1) || self.code == Some(2);
+        let is_told = self.err.starts_with("error: ") && self.err.contains(expected);
+        assert!(is_code && is_told, "expected {expected:?}: {self:?}");
+        assert_eq!(self.out, "", "it was told too late");
+    }
+}
+
+#[test]
+fn an_out_that_cannot_be_written_is_told_before_anything_is_measured() {
+    let room = Room::new();
+    let texts = [
+        ("note.txt", "milk, bread\n"),
+        ("other.csv", "name,colour\napple,red\n"),
+        ("index.csv", "index\n1\n"),
+    ];
+    for (name, text) in texts {
+        fs::write(room.path(name), text).unwrap();
+        room.small(&["--out", name]).refused(name);
+        assert_eq!(room.text(name), text);
+    }
+    fs::create_dir(room.path("folder")).unwrap();
+    room.small(&["--out", "folder"]).refused("folder");
+    room.small(&["--out", "note.txt/below.csv"])
+        .refused("note.txt/below.csv");
+    fs::write(room.path("kept.csv"), "").unwrap();
+    let mut permissions = fs::metadata(room.path("kept.csv")).unwrap().permissions();
+    permissions.set_readonly(true);
+    fs::set_permissions(room.path("kept.csv"), permissions).unwrap();
+    room.small(&["--out", "kept.csv"]).refused("read-only");
+    if cfg!(unix) {
+        room.small(&["--out", "/dev/null"])
+            .refused("not a regular file");
+    }
+    // An export asks for its folder as early.
+    room.small(&["--export", "note.txt"]).refused("note.txt");
+}
+
+#[test]
+fn an_out_that_is_empty_or_a_record_or_not_there_gets_the_rows() {
+    let room = Room::new();
+    fs::write(room.path("empty.csv"), "").unwrap();
+    for (name, count) in [("empty.csv", 1), ("empty.csv", 2), ("new/folder/a.csv", 1)] {
+        room.small(&["--out", name]).succeeded();
+        assert_eq!(room.rows(name).len(), count);
+    }
+}
+
+/// 4 runs of 4 indexes each, the rows of each index added by themselves.
+#[test]
+fn of_runs_with_one_out_at_once_no_row_is_lost() {
+    let room = Room::new();
+    let indexes = ["--index", "brute_force,kd_tree,ball_tree,va_file"];
+    let arguments = [
+        &SMALL[..],
+        &indexes,
+        &["--sweep", "query", "--out", "a.csv"],
+    ]
+    .concat();
+    let start = |_| {
+        let mut command = room.command(&arguments);
+        command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    let runs: Vec<_> = (0..4).map(start).collect();
+    for run in runs {
+        let said = Said::of(run.wait_with_output().unwrap()).succeeded();
+        assert!(said.out.ends_with("4 rows added to a.csv\n"), "{said:?}");
+    }
+    for index in ["brute_force", "kd_tree", "ball_tree", "va_file"] {
+        let rows = room.rows("a.csv");
+        assert_eq!(rows.iter().filter(|row| row.index == index).count(), 4);
+    }
+}
+
+#[test]
+fn nobody_reads_the_output_and_the_rows_are_recorded() {
+    let room = Room::new();
+    let arguments = [
+        &SMALL[..],
+        &[
+            "--index",
+            "brute_force,kd_tree",
+            "--sweep",
+            "query",
+            "--out",
+            "a.csv",
+        ],
+    ]
+    .concat();
+    let mut run = room
+        .command(&arguments)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Closed before the first line, as `| head -0` does.
+    drop(run.stdout.take());
+    let said = Said::of(run.wait_with_output().unwrap()).succeeded();
+    assert_eq!((said.out.as_str(), said.err.as_str()), ("", ""));
+    assert_eq!(room.rows("a.csv").len(), 2);
+    // Nobody reads the errors either: an error is an error all the same.
+    let mut run = room
+        .command(&["--index", "no such index"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(run.stderr.take());
+    assert_eq!(run.wait().unwrap().code(), Some(1));
+}
+
+#[test]
+fn what_makes_no_sense_is_told_before_the_first_build() {
+    let room = Room::new();
+    let cases: [(&[&str], &str); 13] = [
+        (&["--n-queries", "0"], "at least 1"),
+        (&["--k", "0"], "at least 1"),
+        (&["--k", "1,61"], "--k 61: a base of 60 vectors"),
+        (&["--n-base", "20,61"], "--n-base 61: the base has 60"),
+        (&["--n-base", "60,2"], "--k 3: a base of 2 vectors"),
+        (&["--threads", "1000000"], "0 to 1024"),
+        (&["--threads", "1025"], "0 to 1024"),
+        (&["--index", "brute_force,flat"], "no index \"flat\""),
+        (
+            &["--index", "annoy,hnsw", "--sweep", "search_k=9"],
+            "hnsw has no parameter",
+        ),
+        (&["--recall", "0.9,1.5"], "a share from 0 to 1"),
+        (&["--data", "shape:uniform,n=4000000000"], "values in all"),
+        (&["--n-queries", "18446744073709551615"], "values in all"),
+        (&["--data", "shape:uniform,n=0"], "n="),
+    ];
+    for (arguments, expected) in cases {
+        let mut given = SMALL.to_vec();
+        // A later argument is an error where an earlier one says the same, so it goes.
+        for pair in arguments.chunks(2) {
+            given = given
+                .chunks(2)
+                .filter(|old| old[0] != pair[0])
+                .flatten()
+                .copied()
+                .collect();
+        }
+        let out = ["--out", "a.csv"];
+        room.run(&[&given[..], arguments, &out].concat())
+            .refused(expected);
+    }
+    // A file of no queries, and one of another width.
+    room.npy("base.npy", 30, |row, column| (row + column) as f32);
+    room.npy("none.npy", 0, |_, _| 0f32);
+    write_npy(room.path("wide.npy"), &Array2::from_elem((2, 5), 1f32)).unwrap();
+    for (queries, expected) in [("none.npy", "no queries"), ("wide.npy", "5 dimensions")] {
+        let run = ["--data", "base.npy", "--queries", queries, "--out", "a.csv"];
+        let said = room.run(&run);
+        assert_eq!(said.code, Some(1), "{said:?}");
+        assert!(said.err.contains(expected), "{said:?}");
+    }
+    assert!(!room.path("a.csv").exists());
+}
+
+/// The header of a .npy file, padded to 128 bytes.
+fn header(shape: &str) -> Vec<u8> {
+    let dictionary = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}");
+    let padded = format!("{dictionary:<117}\n");
+    [b"\x93NUMPY\x01\x00\x76\x00", padded.as_bytes()].concat()
+}
+
+#[test]
+fn a_small_file_that_promises_terabytes_is_an_error() {
+    let room = Room::new();
+    let files = [
+        (
+            "a.npy",
+            header("(1099511627776, 8)"),
+            "promises 35184372088832 bytes",
+        ),
+        ("a.fvecs", vec![255; 4], "not whole vectors"),
+        ("a.bvecs", vec![255, 255, 255, 127, 0], "not whole vectors"),
+    ];
+    for (name, bytes, expected) in files {
+        fs::write(room.path(name), bytes).unwrap();
+        room.run(&["--data", name, "--queries", name])
+            .refused(expected);
+    }
+    // Fashion-MNIST's own files, of the right name.
+    let images = room.path("train-images-idx3-ubyte");
+    fs::write(
+        images,
+        [0, 0, 8, 3, 255, 255, 255, 255, 0, 0, 0, 28, 0, 0, 0, 28],
+    )
+    .unwrap();
+    let run = room
+        .command(&["--data", "pixels"])
+        .env("FASHION_MNIST_DIR", ".")
+        .output();
+    Said::of(run.unwrap()).refused("expected the IDX header");
+}
+
+#[test]
+fn what_float64_loses_is_a_warning_and_where_strict_an_error() {
+    let room = Room::new();
+    room.npy("times.npy", 300, |row, _| 1.7e9 + 0.01 * row as f64);
+    room.npy("queries.npy", 3, |row, _| 1.7e9 + 500.0 * row as f64);
+    let own = ["--data", "times.npy", "--queries", "queries.npy"];
+    let arguments = [&own[..], &["--index", "brute_force", "--out", "a.csv"]].concat();
+    let said = room.run(&arguments).succeeded();
+    let warnings: Vec<_> = said
+        .err
+        .lines()
+        .filter(|line| line.contains("warning"))
+        .collect();
+    let [warning] = warnings[..] else {
+        panic!("one warning, not {said:?}")
+    };
+    assert!(
+        warning.contains("times.npy") && warning.contains("300 rows become equal"),
+        "{warning}"
+    );
+    room.run(&[&arguments[..], &["--strict"]].concat())
+        .refused("300 rows become equal");
+    room.npy(
+        "huge.npy",
+        3,
+        |_, column| if column == 2 { 1e300 } else { 0.0 },
+    );
+    room.run(&["--data", "huge.npy", "--queries", "queries.npy"])
+        .refused("row 0, column 2 is 1e300, beyond float32");
+}
+
+#[test]
+fn whole_numbers_called_floats_are_refused() {
+    let room = Room::new();
+    let neighbours: Vec<u8> = [3u32, 17, 4, 99]
+        .into_iter()
+        .flat_map(u32::to_le_bytes)
+        .collect();
+    for (name, expected) in [
+        ("ids.fvecs", "whole numbers"),
+        ("ids.ivecs", "ends in .npy"),
+    ] {
+        fs::write(room.path(name), &neighbours).unwrap();
+        room.run(&["--data", name, "--queries", name])
+            .refused(expected);
+    }
+}
+
+/// The data's names in the record of a run on these files.
+fn names(room: &Room, data: &str, queries: &str) -> Vec<String> {
+    let own = [
+        "--data",
+        data,
+        "--queries",
+        queries,
+        "--index",
+        "brute_force",
+    ];
+    room.run(&[&own[..], &["--out", "a.csv"]].concat())
+        .succeeded();
+    let rows = room.rows("a.csv");
+    fs::remove_file(room.path("a.csv")).unwrap();
+    rows.into_iter().map(|row| row.data).collect()
+}
+
+#[test]
+fn files_of_one_name_have_names_of_their_own_in_the_record() {
+    let room = Room::new();
+    room.npy("one/base.npy", 30, |row, column| (row * column) as f32);
+    room.npy("two/base.npy", 30, |row, column| (row + column) as f32);
+    room.npy("three/base.npy", 30, |row, column| (row * column) as f32);
+    room.npy("queries.npy", 3, |row, _| row as f32);
+    room.npy("others.npy", 3, |row, _| row as f32 + 0.5);
+    let one = names(&room, "one/base.npy", "queries.npy");
+    assert!(one[0].starts_with("base@"), "{one:?}");
+    assert_ne!(one, names(&room, "two/base.npy", "queries.npy"));
+    assert_ne!(one, names(&room, "one/base.npy", "others.npy"));
+    // The same values are the same data, wherever they lie.
+    assert_eq!(one, names(&room, "three/base.npy", "queries.npy"));
+    // Nobody's file is Fashion-MNIST.
+    fs::copy(room.path("one/base.npy"), room.path("pixels.npy")).unwrap();
+    assert_ne!(names(&room, "pixels.npy", "queries.npy"), ["pixels"]);
+}
+
+/// The bytes of a base of floats, viewed as a base of bytes: the same dimension, the same queries,
+/// and other neighbours.
+#[test]
+fn the_truth_of_floats_is_not_taken_for_that_of_their_bytes() {
+    let room = Room::new();
+    let floats = Array2::from_shape_fn((30, 1), |(row, _)| (row * 37 % 31) as f32 - 9.5);
+    let bytes: Vec<u8> = floats
+        .iter()
+        .flat_map(|value| value.to_le_bytes())
+        .collect();
+    write_npy(room.path("f4.npy"), &floats).unwrap();
+    write_npy(
+        room.path("u1.npy"),
+        &Array2::from_shape_vec((120, 1), bytes).unwrap(),
+    )
+    .unwrap();
+    let queries = Array2::from_shape_fn((5, 1), |(row, _)| 40 * row as u8);
+    write_npy(room.path("queries.npy"), &queries).unwrap();
+    for base in ["f4.npy", "u1.npy"] {
+        let own = [
+            "--data",
+            base,
+            "--queries",
+            "queries.npy",
+            "--index",
+            "brute_force",
+        ];
+        room.run(&[&own[..], &["--out", "a.csv"]].concat())
+            .succeeded();
+    }
+    let recalls: Vec<f64> = room.rows("a.csv").iter().map(|row| row.recall).collect();
+    assert_eq!(recalls, [1.0, 1.0]);
+}
+
+fn truths(folder: &Path) -> usize {
+    let files = fs::read_dir(folder).map(|files| files.flatten().collect::<Vec<_>>());
+    let is_truth = |name: &OsStr| name.to_string_lossy().starts_with("truth-");
+    files.map_or(0, |files| {
+        files
+            .iter()
+            .filter(|file| is_truth(&file.file_name()))
+            .count()
+    })
+}
+
+#[test]
+fn a_cache_that_cannot_be_used_is_a_warning() {
+    let room = Room::new();
+    fs::write(room.path("file"), "in the way").unwrap();
+    let arguments = [&SMALL[..], &["--index", "brute_force", "--out", "a.csv"]].concat();
+    let run = room
+        .command(&arguments)
+        .env("FASHION_KNN_DATA", "file")
+        .output();
+    let said = Said::of(run.unwrap()).succeeded();
+    let warning = "warning: the true neighbours are not kept";
+    assert!(
+        said.err.contains(warning) && said.err.contains("FASHION_KNN_DATA"),
+        "{said:?}"
+    );
+    assert_eq!(room.rows("a.csv").len(), 1);
+    // Where it can be used there is none.
+    let said = room.run(&arguments).succeeded();
+    assert!(!said.err.contains("warning"), "{said:?}");
+    assert_eq!(truths(&room.path("data/cache")), 1);
+}
+
+/// Neither the folder of the machine that compiled the program nor that of another project.
+#[test]
+fn outside_a_checkout_the_cache_is_the_users() {
+    let room = Room::new();
+    fs::write(room.path("Cargo.toml"), "[package]\nname = \"another\"\n").unwrap();
+    fs::create_dir(room.path("data")).unwrap();
+    let arguments = [&SMALL[..], &["--index", "brute_force", "--out", "a.csv"]].concat();
+    for (variable, folder) in [
+        ("HOME", "home/.cache/fashion-knn/cache"),
+        ("XDG_CACHE_HOME", "home/fashion-knn/cache"),
+    ] {
+        let run = room
+            .command(&arguments)
+            .env_remove("FASHION_KNN_DATA")
+            .env_remove("XDG_CACHE_HOME")
+            .env(variable, room.path("home"))
+            .output();
+        Said::of(run.unwrap()).succeeded();
+        assert_eq!(truths(&room.path(folder)), 1, "{variable}");
+    }
+    assert_eq!(fs::read_dir(room.path("data")).unwrap().count(), 0);
+}
