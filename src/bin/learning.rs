@@ -14,12 +14,15 @@ use fashion_knn::fashion::{self, Fashion};
 use fashion_knn::files;
 use fashion_knn::index::{BruteForce, BruteForceParams, Build, Query};
 use fashion_knn::lab::evaluate::accuracy;
-use fashion_knn::lab::learning::{Learned, Method, add, learning};
+use fashion_knn::lab::learning::{Learned, Method, add, so_far};
 use fashion_knn::lab::machine::{Machine, commit, round, today};
 use fashion_knn::net::{self, Config, Trained};
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
+
+#[path = "shared/say.rs"]
+mod say;
 
 /// Measure learning curves.
 #[derive(Debug, Parser)]
@@ -60,7 +63,7 @@ fn main() -> ExitCode {
     match run(&Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            say::aside(format_args!("error: {error}"));
             ExitCode::FAILURE
         }
     }
@@ -69,11 +72,10 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let default = || files::data_dir().join("results/learning.csv");
     let out = arguments.out.clone().unwrap_or_else(default);
-    let known = if out.exists() && !arguments.again {
-        learning(&out)?
-    } else {
-        Vec::new()
-    };
+    let mut known = so_far(&out)?;
+    if arguments.again {
+        known.clear();
+    }
     let study = Study {
         all: fashion::load()?,
         known,
@@ -149,7 +151,7 @@ impl Study {
         Ok(net::learned(config, data, &self.cache, |epoch| {
             // Small sets have hundreds of epochs.
             if epoch.epoch % epoch.epochs.div_ceil(15) == 0 {
-                println!("  {epoch}");
+                say::line(format_args!("  {epoch}"));
             }
         })?)
     }
@@ -161,10 +163,10 @@ impl Study {
 
     fn keep(&self, rows: Vec<Learned>) -> Result<(), Box<dyn Error>> {
         for row in &rows {
-            println!(
+            say::line(format_args!(
                 "{:?}, n = {}, {} wide, seed {}: {:.4}, validation {:.4}, {} s",
                 row.method, row.n, row.width, row.seed, row.accuracy, row.validation, row.seconds
-            );
+            ));
         }
         Ok(add(&self.out, rows)?)
     }

@@ -12,9 +12,12 @@ use clap::Parser;
 use fashion_knn::fashion::{self, Fashion};
 use fashion_knn::files;
 use fashion_knn::lab::machine::{Machine, round, today};
-use fashion_knn::lab::record::{RecordError, change_table};
+use fashion_knn::lab::record::{RecordError, change_table, check_table};
 use fashion_knn::net::{Config, Epoch, Labelled, Options, Trained, cached_features, train};
 use serde::{Deserialize, Serialize};
+
+#[path = "shared/say.rs"]
+mod say;
 
 /// Train the report's models and extract their features.
 #[derive(Debug, Parser)]
@@ -145,7 +148,7 @@ fn main() -> ExitCode {
     match run(&Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            say::aside(format_args!("error: {error}"));
             ExitCode::FAILURE
         }
     }
@@ -156,6 +159,12 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         // The global pool can be set up once, before its first use. All of the training runs on it.
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
         pool.build_global()?;
+    }
+    // A training can take hours: whether its figures can be written is tried before.
+    // Nets of other widths alone have no figures.
+    let out = results_file(arguments).filter(|_| !arguments.models.is_empty());
+    if let Some(out) = &out {
+        check_table::<Row>(out, &COLUMNS)?;
     }
     let data = fashion::load()?;
     let mut rows = Vec::new();
@@ -173,11 +182,9 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         let (_, trained) = learn(Config::short_cnn(fc2), &data, arguments)?;
         extract(&trained, &data, &arguments.cache)?;
     }
-    if let Some(out) = results_file(arguments)
-        && !rows.is_empty()
-    {
+    if let Some(out) = out {
         write(&out, rows)?;
-        println!("wrote {}", out.display());
+        say::line(format_args!("wrote {}", out.display()));
     }
     Ok(())
 }
@@ -203,23 +210,25 @@ fn learn(
     let config = config.limited(usize::MAX, images.len());
     let (name, width) = (config.model.name(), config.model.feature_width());
     let parameters = config.model.parameters();
-    println!("{name}, {width} features, {parameters} parameters");
+    say::line(format_args!(
+        "{name}, {width} features, {parameters} parameters"
+    ));
     let options = Options {
         checkpoint: Some(config.checkpoint_in(&arguments.cache, images, test)),
         again: arguments.again,
     };
-    let tell = |epoch: &Epoch| println!("  {epoch}");
+    let tell = |epoch: &Epoch| say::line(format_args!("  {epoch}"));
     // The name of the checkpoint has a hash of configuration and data, so that a quick look does
     // not overwrite a whole training.
     let trained = train(&config, images, test, &options, tell)?;
-    println!(
+    say::line(format_args!(
         "  test {:.4}, validation {:.4}, {:.1} s, {:.0} images/s{}",
         trained.test_accuracy,
         trained.validation_accuracy(),
         trained.seconds(),
         trained.images_per_s(),
         if trained.loaded { " (loaded)" } else { "" }
-    );
+    ));
     Ok((config, trained))
 }
 
@@ -230,10 +239,10 @@ fn extract(trained: &Trained, data: &Fashion, cache: &Path) -> Result<(), Box<dy
         cached_features(&trained.model, images, cache)?;
     }
     let (count, seconds) = (data.train.len() + data.test.len(), start.elapsed());
-    println!(
+    say::line(format_args!(
         "  features of {count} images, {:.1} s",
         seconds.as_secs_f64()
-    );
+    ));
     Ok(())
 }
 

@@ -4,7 +4,7 @@
 //! wrong download leaves nothing on the disk.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -50,7 +50,11 @@ fn fetch_into(folder: &Path, url: &str, debian: bool) -> Result<PathBuf, Fashion
     if !debian {
         return Err(unreachable(over_http));
     }
-    eprintln!("{url} cannot be used ({over_http}); trying Debian's package {PACKAGE}");
+    // Nobody may read it: then it is not told.
+    let _ = writeln!(
+        io::stderr(),
+        "{url} cannot be used ({over_http}); trying Debian's package {PACKAGE}"
+    );
     let files = from_debian()
         .map_err(|why| unreachable(format!("over HTTP: {over_http}; from Debian: {why}")))?;
     store(folder, files)
@@ -195,7 +199,7 @@ fn run(command: &mut Command) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::{BufRead, BufReader, Write};
+    use std::io::{BufRead, BufReader};
     use std::net::TcpListener;
 
     /// A server on this machine that answers every request with `answer`, byte for byte, and hangs

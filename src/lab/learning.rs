@@ -14,7 +14,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::lab::record::{RecordError, change_table, read_table};
+use crate::lab::record::{RecordError, change_table, check_table, read_table};
 
 /// What learns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,6 +94,15 @@ pub fn learning(path: &Path) -> Result<Vec<Learned>, RecordError> {
     read_table(path, &COLUMNS)
 }
 
+/// The rows that a record has so far, after a try whether it can be written. A file that is not
+/// there, or empty, has none.
+///
+/// # Errors
+/// As [`learning`], and if the file cannot be written.
+pub fn so_far(path: &Path) -> Result<Vec<Learned>, RecordError> {
+    check_table(path, &COLUMNS)
+}
+
 /// Adds rows to a record, in the place of those that they repeat. A file that is not there is made.
 ///
 /// # Errors
@@ -154,6 +163,9 @@ mod tests {
         let path = folder.path().join("learning.csv");
         std::fs::write(&path, "method,n,colour\ncnn,1,red\n").unwrap();
         let error = learning(&path).unwrap_err().to_string();
+        assert!(so_far(&path).is_err());
+        std::fs::write(&path, "").unwrap();
+        assert_eq!(so_far(&path).unwrap(), []);
         assert!(
             error.contains("column 3 is \"colour\"; expected \"width\""),
             "{error}"

@@ -551,6 +551,19 @@ pub fn read_table<T: DeserializeOwned>(
     lines.iter().map(row).collect()
 }
 
+/// The rows that a table has so far, after a try whether it can be written: [`check_csv`] for any
+/// table. A file that is not there, or empty, has no rows.
+///
+/// # Errors
+/// As [`read_table`], and if the file cannot be written.
+pub fn check_table<T: DeserializeOwned>(
+    path: &Path,
+    columns: &[&str],
+) -> Result<Vec<T>, RecordError> {
+    files::check_file(path).map_err(|error| file_error(path, &error))?;
+    rows_so_far(path, |path| read_table(path, columns))
+}
+
 /// Does `change` to the rows of a table, as [`read_table`] reads them, while no other program can,
 /// and writes them. A file that is not there, or empty, has no rows.
 ///
