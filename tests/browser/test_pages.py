@@ -133,10 +133,10 @@ def test_the_reader_chooses_k_and_data_on_the_chart_of_recall_and_speed(browser)
 
 def test_a_point_of_the_map_shows_its_picture(browser):
     page, wrong = open_page(browser, "Apartat_D", 1440, "light")
-    picture = page.locator(".interactive .live svg image").first
+    figure = page.locator(".interactive", has=page.locator("svg image")).first
+    picture = figure.locator(".live svg image")
     shown = picture.get_attribute("href")
     assert shown.startswith("data:image/")
-    figure = page.locator(".interactive", has=picture).first
     figure.locator(".live svg .mark-symbol.role-mark path").nth(5_000).hover(force=True)
     expect(picture).not_to_have_attribute("href", shown, timeout=LIMIT)
     assert wrong == []

@@ -16,6 +16,9 @@
     const spec = JSON.parse(figure.querySelector("script").textContent);
     // That of the notebook's version, which is not the page's.
     delete spec.$schema;
+    // As wide as the page. In the notebook it is a number: JupyterLab's output grows with what is in
+    // it, and a chart as wide as that grows without end, until the tab dies.
+    spec.width = "container";
     const live = figure.querySelector(".live");
     const draw = () => {
       // Shown before it is drawn: its width is that of the page.

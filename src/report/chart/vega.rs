@@ -588,6 +588,16 @@ mod tests {
         recall_and_speed(&frame, &[PIXELS, FEATURES], k, &SPEED_LABELS).unwrap()
     }
 
+    /// An output of JupyterLab grows with what is in it: a chart as wide as that never stops.
+    #[test]
+    fn a_template_has_a_width_of_its_own() {
+        let map = include_str!("hover_map.vl.json");
+        for template in [RECALL_AND_SPEED, ACCURACY_BY_K, map] {
+            let spec: Value = serde_json::from_str(template).unwrap();
+            assert!(spec["width"].is_number(), "{}", spec["width"]);
+        }
+    }
+
     #[test]
     fn the_chart_holds_what_is_not_beaten_for_every_k_and_data() {
         let chart = speed_chart(10);
