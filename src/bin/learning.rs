@@ -60,13 +60,7 @@ const SEEN: usize = 60_000;
 const MOST_EPOCHS: usize = 100;
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            say::aside(format_args!("error: {error}"));
-            ExitCode::FAILURE
-        }
-    }
+    say::status(run(&Arguments::parse()))
 }
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {

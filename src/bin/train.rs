@@ -145,13 +145,7 @@ impl Row {
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            say::aside(format_args!("error: {error}"));
-            ExitCode::FAILURE
-        }
-    }
+    say::status(run(&Arguments::parse()))
 }
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {

@@ -125,7 +125,7 @@ fn features(width: usize) -> Result<fashion::Fashion, Box<dyn Error>> {
     use fashion_knn::{files, net};
 
     let (data, cache) = (fashion::load()?, files::cache_dir());
-    let tell = |epoch: &net::Epoch| println!("  {epoch}");
+    let tell = |epoch: &net::Epoch| say::line(format_args!("  {epoch}"));
     let trained = net::learned(&net::Config::for_features(width), &data, &cache, tell)?;
     Ok(net::encoded(&trained.model, &data, &cache)?)
 }
