@@ -9,6 +9,7 @@
       axis: { labelColor: ink, titleColor: ink, gridColor: line, domainColor: quiet, tickColor: quiet, labelFontSize: 12, titleFontSize: 13 },
       legend: { labelColor: ink, titleColor: ink, labelFontSize: 12 },
       text: { color: ink, fill: ink },
+      title: { color: ink, subtitleColor: ink },
       view: { stroke: line },
     };
   };
