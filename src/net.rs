@@ -51,6 +51,7 @@ use crate::vectors::Vectors;
 use crate::vectors::VectorsError;
 
 mod architecture;
+mod block;
 mod checkpoint;
 mod config;
 mod conv;

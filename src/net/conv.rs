@@ -93,20 +93,13 @@ pub fn conv_relu(images: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tens
 
 /// The operation with pooling windows of side `pool`.
 fn apply(pool: usize, images: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
-    // The winners cost a byte for each value of the result. They are only needed if a gradient may
-    // be asked for: if one of the three is a variable or was computed from one.
-    let record = images.track_op() || weight.track_op() || bias.track_op();
-    let operation = ConvReluPool {
-        pool,
-        record,
-        winners: OnceLock::new(),
-    };
+    let operation = ConvReluPool::new(pool, [images, weight, bias]);
     images.apply_op3(weight, bias, operation)
 }
 
 /// One application of the operation.
 #[derive(Debug)]
-struct ConvReluPool {
+pub(super) struct ConvReluPool {
     /// Side of the pooling windows: 2, or 1 for none.
     pool: usize,
     /// Whether the forward pass writes the winners down.
@@ -130,34 +123,11 @@ impl CustomOp3 for ConvReluPool {
         bias: &CpuStorage,
         bias_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let (count, geometry) = geometry(
-            self.pool,
-            images_layout.shape(),
-            weight_layout.shape(),
-            bias_layout.shape(),
-        )?;
+        let shapes = [images_layout, weight_layout, bias_layout].map(Layout::shape);
         let images = values(images, images_layout)?;
         let weight = values(weight, weight_layout)?;
         let bias = values(bias, bias_layout)?;
-        // The forward pass writes every value of `outputs` and of `winners`; the zeros are only a
-        // start.
-        let mut outputs = vec![0.0; count * geometry.output_len()];
-        if self.record {
-            let mut winners = vec![0; outputs.len()];
-            let record = Some(&mut winners[..]);
-            forward_all(&geometry, weight, bias, images, &mut outputs, record);
-            if self.winners.set(winners).is_err() {
-                // A second application would leave winners that are not those of the first result.
-                // `apply` makes an operation for each call, so this is a guard against a
-                // later mistake.
-                bail!("conv_relu_pool: one operation was applied twice");
-            }
-        } else {
-            forward_all(&geometry, weight, bias, images, &mut outputs, None);
-        }
-        // The shape has channels last, as the images have: the next layer takes it as it is.
-        let (rows, columns) = geometry.pooled();
-        let shape = (count, rows, columns, geometry.c_out).into();
+        let (outputs, shape) = self.forward(shapes, images, weight, bias)?;
         Ok((CpuStorage::F32(outputs), shape))
     }
 
@@ -169,47 +139,109 @@ impl CustomOp3 for ConvReluPool {
         _result: &Tensor,
         gradient: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let (count, geometry) = geometry(self.pool, images.shape(), weight.shape(), bias.shape())?;
+        // The loops read slices, and candle does not promise the strides of a gradient. Where it is
+        // contiguous already this copies nothing.
+        let gradient = gradient.contiguous()?;
+        let gradients = with_values(&gradient, |gradient| {
+            self.backward(images, weight, bias.shape(), gradient)
+        })?;
+        let device = images.device();
+        let d_images = gradients.images;
+        let d_images = d_images.map(|values| Tensor::from_vec(values, images.shape(), device));
+        Ok((
+            d_images.transpose()?,
+            Some(Tensor::from_vec(gradients.weight, weight.shape(), device)?),
+            Some(Tensor::from_vec(gradients.bias, bias.shape(), device)?),
+        ))
+    }
+}
+
+/// The gradients of the three arguments.
+pub(super) struct Gradients {
+    /// None if nobody can ask for it.
+    pub(super) images: Option<Vec<f32>>,
+    pub(super) weight: Vec<f32>,
+    pub(super) bias: Vec<f32>,
+}
+
+impl ConvReluPool {
+    /// The operation with pooling windows of side `pool`.
+    ///
+    /// The winners cost a byte for each value of the result. They are only needed if a gradient
+    /// may be asked for: if one of the `arguments` is a variable or was computed from one.
+    pub(super) fn new(pool: usize, arguments: [&Tensor; 3]) -> Self {
+        Self {
+            pool,
+            record: arguments.iter().any(|argument| argument.track_op()),
+            winners: OnceLock::new(),
+        }
+    }
+
+    /// The result and its shape, given the shapes and values of images, weight and bias.
+    pub(super) fn forward(
+        &self,
+        [images_shape, weight_shape, bias_shape]: [&Shape; 3],
+        images: &[f32],
+        weight: &[f32],
+        bias: &[f32],
+    ) -> Result<(Vec<f32>, Shape)> {
+        let (count, geometry) = geometry(self.pool, images_shape, weight_shape, bias_shape)?;
+        // Every value of `outputs` and of `winners` is written; the zeros are only a start.
+        let mut outputs = vec![0.0; count * geometry.output_len()];
+        if self.record {
+            let mut winners = vec![0; outputs.len()];
+            let record = Some(&mut winners[..]);
+            forward_all(&geometry, weight, bias, images, &mut outputs, record);
+            if self.winners.set(winners).is_err() {
+                // A second application would leave winners that are not those of the first result.
+                // There is an operation for each call, so this is a guard against a later mistake.
+                bail!("conv_relu_pool: one operation was applied twice");
+            }
+        } else {
+            forward_all(&geometry, weight, bias, images, &mut outputs, None);
+        }
+        // The shape has channels last, as the images have: the next layer takes it as it is.
+        let (rows, columns) = geometry.pooled();
+        Ok((outputs, (count, rows, columns, geometry.c_out).into()))
+    }
+
+    /// The gradients of the arguments, given that of the result.
+    pub(super) fn backward(
+        &self,
+        images: &Tensor,
+        weight: &Tensor,
+        bias_shape: &Shape,
+        gradient: &[f32],
+    ) -> Result<Gradients> {
+        let (count, geometry) = geometry(self.pool, images.shape(), weight.shape(), bias_shape)?;
         let Some(winners) = self.winners.get() else {
             bail!("conv_relu_pool: a backward pass without its forward pass");
         };
         // The weights in whole registers, so that the inner loops have no remainder. The layout is
         // made once, and all chunks share it.
         let wide = with_values(weight, |weight| Ok(geometry.widen(weight)))?;
-        // The loops below read slices, and candle does not promise the strides of a gradient. Where
-        // it is contiguous already this copies nothing.
-        let gradient = gradient.contiguous()?;
         // The images of a data set are no variable. Their gradient, the dearest of the three, is
         // then not computed. The first layer saves it; the second needs it, to pass back to the
         // first.
         let mut d_images = images
             .track_op()
             .then(|| vec![0.0; count * geometry.image_len()]);
-
         let sums = with_values(images, |images| {
-            with_values(&gradient, |gradient| {
-                let pass = BackwardPass {
-                    geometry: &geometry,
-                    weight: &wide,
-                    images,
-                    winners,
-                    gradient,
-                };
-                Ok(pass.run(d_images.as_deref_mut()))
-            })
+            let pass = BackwardPass {
+                geometry: &geometry,
+                weight: &wide,
+                images,
+                winners,
+                gradient,
+            };
+            Ok(pass.run(d_images.as_deref_mut()))
         })?;
-
-        let device = images.device();
-        // The sums are in the layout of `widen`; `narrow` drops its padding.
-        let d_weight = geometry.narrow(&total(&sums, |sums| &sums.d_weight));
-        let d_weight = Tensor::from_vec(d_weight, weight.shape(), device)?;
-        let d_bias = total(&sums, |sums| &sums.d_bias);
-        let d_bias = Tensor::from_vec(d_bias, bias.shape(), device)?;
-        let d_images = match d_images {
-            Some(values) => Some(Tensor::from_vec(values, images.shape(), device)?),
-            None => None,
-        };
-        Ok((d_images, Some(d_weight), Some(d_bias)))
+        Ok(Gradients {
+            images: d_images,
+            // The sums are in the layout of `widen`; `narrow` drops its padding.
+            weight: geometry.narrow(&total(&sums, |sums| &sums.d_weight)),
+            bias: total(&sums, |sums| &sums.d_bias),
+        })
     }
 }
 

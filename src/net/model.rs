@@ -1,9 +1,9 @@
 //! [`Model`]: the parameters of a net, its forward pass and its loss.
 //!
 //! Each layer is a product and a bias, `x · weight + bias`, and all but the last are followed by a
-//! ReLU. The convolutional net's first layers are [`conv_relu`] and [`conv_relu_pool`], each with
-//! [`batch_norm`] after it. What comes out before the last layer are the features, after it the
-//! scores of the ten classes.
+//! ReLU. The convolutional net's first layers are blocks: convolution, ReLU, perhaps pooling, and
+//! batch normalisation ([`conv_norm`]). What comes out before the last layer are the features,
+//! after it the scores of the ten classes.
 
 use candle_core::{D, Device, Tensor, Var};
 use candle_nn::ops;
@@ -13,8 +13,9 @@ use serde::{Deserialize, Serialize};
 
 use super::NetError;
 use super::architecture::{CnnConfig, Layer, LayerKind, ModelConfig, SIDE};
+use super::block::{Learned, conv_norm};
 use super::conv::{conv_relu, conv_relu_pool};
-use super::norm::{Statistics, affine, batch_norm};
+use super::norm::{Statistics, affine};
 
 /// The result of a forward pass over n images.
 #[derive(Debug, Clone)]
@@ -272,29 +273,39 @@ impl Parameters {
 
     /// Convolution, ReLU, perhaps pooling, normalisation, for x of n images, channels last.
     fn convolution(&self, x: &Tensor, pool: bool, training: bool) -> candle_core::Result<Tensor> {
-        let (weight, bias) = (tensor(&self.weight, training), tensor(&self.bias, training));
+        let norm = self.norm.as_ref();
+        let norm = norm.expect("a convolution has a normalisation");
+        if training {
+            return self.training_block(x, pool, norm);
+        }
+        let (weight, bias) = (tensor(&self.weight, false), tensor(&self.bias, false));
         let x = if pool {
             conv_relu_pool(x, &weight, &bias)?
         } else {
             conv_relu(x, &weight, &bias)?
         };
-        match &self.norm {
-            Some(norm) => norm.apply(&x, training),
-            None => Ok(x),
-        }
+        norm.apply(&x)
+    }
+
+    /// The same in a training pass: normalised by the batch's own statistics, which then go into
+    /// the running means.
+    fn training_block(&self, x: &Tensor, pool: bool, norm: &Norm) -> candle_core::Result<Tensor> {
+        let learned = Learned {
+            weight: &self.weight,
+            bias: &self.bias,
+            scale: &norm.scale,
+            shift: &norm.shift,
+        };
+        let (y, batch) = conv_norm(if pool { 2 } else { 1 }, x, &learned)?;
+        run(&norm.mean, &batch.mean)?;
+        run(&norm.variance, &batch.variance)?;
+        Ok(y)
     }
 }
 
 impl Norm {
-    /// `x` normalised: by its own statistics in a training pass, which then go into the running
-    /// means; else by these.
-    fn apply(&self, x: &Tensor, training: bool) -> candle_core::Result<Tensor> {
-        if training {
-            let (y, batch) = batch_norm(x, &self.scale, &self.shift)?;
-            run(&self.mean, &batch.mean)?;
-            run(&self.variance, &batch.variance)?;
-            return Ok(y);
-        }
+    /// `x` normalised by the running means.
+    fn apply(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         let statistics = Statistics {
             mean: self.mean.to_vec1()?,
             variance: self.variance.to_vec1()?,

@@ -1,4 +1,4 @@
-//! [`batch_norm`]: batch normalisation over the channels of a tensor as one candle operation.
+//! Batch normalisation over the channels of a tensor: values, and gradients.
 //!
 //! Each channel is brought to mean 0 and deviation 1 over the batch, then given a scale and a shift
 //! that are learned (Ioffe & Szegedy 2015):
@@ -24,16 +24,16 @@
 //! A finished model takes running means of training's statistics for mean and variance. It then is
 //! one multiplication and one addition a channel: [`Statistics::fold`] gives the two numbers.
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp3, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::values::{values, with_values};
+use super::values::values;
 
 /// Added to the variance, so that a channel that never changes is not divided by zero.
 const EPSILON: f64 = 1e-5;
 
 /// Rows (values of all channels at one place) whose sums are taken one after the other.
-const ROWS: usize = 512;
+pub(super) const ROWS: usize = 512;
 
 /// Mean and variance of each channel.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,7 +46,7 @@ pub(super) struct Statistics {
 
 impl Statistics {
     /// Those of a tensor whose last dimension are the channels.
-    fn of(x: &[f32], channels: usize) -> Self {
+    pub(super) fn of(x: &[f32], channels: usize) -> Self {
         // Sums of 512 rows lose little in f32. What is added up of them is in f64, so that the mean
         // square less the square of the mean keeps its digits.
         let [sums, squares] = sums_over_rows(x.par_chunks(ROWS * channels), channels, |piece| {
@@ -90,39 +90,19 @@ impl Statistics {
     }
 }
 
-/// `x` normalised by its own statistics, differentiable in all three arguments; and these
-/// statistics, for the running means.
-///
-/// Shapes: `x` … × c, `scale` and `shift` c; the result is as `x`. All are contiguous f32.
-pub(super) fn batch_norm(
-    x: &Tensor,
-    scale: &Tensor,
-    shift: &Tensor,
-) -> Result<(Tensor, Statistics)> {
-    let channels = x.dim(candle_core::D::Minus1)?;
-    if x.elem_count() == 0 || scale.dims() != [channels] || shift.dims() != [channels] {
-        bail!("batch_norm: x {x:?}, scale {scale:?}, shift {shift:?}; expected … × c, c, c");
-    }
-    let statistics = with_values(x, |x| Ok(Statistics::of(x, channels)))?;
-    let operation = BatchNorm {
-        statistics: statistics.clone(),
-    };
-    Ok((x.apply_op3(scale, shift, operation)?, statistics))
-}
-
 /// factor · x + offset for each channel, the last dimension of `x`: what a finished model does.
 pub(super) fn affine(x: &Tensor, factor: Vec<f32>, offset: Vec<f32>) -> Result<Tensor> {
     x.apply_op1_no_bwd(&Affine { factor, offset })
 }
 
-struct Affine {
-    factor: Vec<f32>,
-    offset: Vec<f32>,
+pub(super) struct Affine {
+    pub(super) factor: Vec<f32>,
+    pub(super) offset: Vec<f32>,
 }
 
 impl Affine {
     /// The values for all of `x`, in parallel.
-    fn apply(&self, x: &[f32]) -> Vec<f32> {
+    pub(super) fn apply(&self, x: &[f32]) -> Vec<f32> {
         let channels = self.factor.len();
         let mut y = vec![0.0; x.len()];
         let pieces = y.par_chunks_mut(ROWS * channels);
@@ -151,62 +131,13 @@ impl CustomOp1 for Affine {
     }
 }
 
-struct BatchNorm {
-    statistics: Statistics,
-}
-
-impl CustomOp3 for BatchNorm {
-    fn name(&self) -> &'static str {
-        "batch_norm"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        scale: &CpuStorage,
-        scale_layout: &Layout,
-        shift: &CpuStorage,
-        shift_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let scale = values(scale, scale_layout)?;
-        let shift = values(shift, shift_layout)?;
-        let (factor, offset) = self.statistics.fold(scale, shift);
-        let y = Affine { factor, offset }.apply(values(x, x_layout)?);
-        Ok((CpuStorage::F32(y), x_layout.shape().clone()))
-    }
-
-    fn bwd(
-        &self,
-        x: &Tensor,
-        scale: &Tensor,
-        shift: &Tensor,
-        _result: &Tensor,
-        gradient: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        // candle does not promise the strides of a gradient. Where it is contiguous already this
-        // copies nothing.
-        let gradient = gradient.contiguous()?;
-        let [d_x, d_scale, d_shift] = with_values(x, |x| {
-            with_values(&gradient, |gradient| {
-                with_values(scale, |scale| Ok(self.backward(x, scale, gradient)))
-            })
-        })?;
-        let tensor = |values, like: &Tensor| Tensor::from_vec(values, like.shape(), x.device());
-        Ok((
-            Some(tensor(d_x, x)?),
-            Some(tensor(d_scale, scale)?),
-            Some(tensor(d_shift, shift)?),
-        ))
-    }
-}
-
-impl BatchNorm {
-    /// The gradients of x, scale and shift.
-    fn backward(&self, x: &[f32], scale: &[f32], gradient: &[f32]) -> [Vec<f32>; 3] {
+impl Statistics {
+    /// The gradients of x, scale and shift, given that of the normalised values. `self` are the
+    /// statistics of `x`.
+    pub(super) fn backward(&self, x: &[f32], scale: &[f32], gradient: &[f32]) -> [Vec<f32>; 3] {
         let channels = scale.len();
-        let inverse = self.statistics.inverse_deviation();
-        let mean = &self.statistics.mean;
+        let inverse = self.inverse_deviation();
+        let mean = &self.mean;
         let pieces = x
             .par_chunks(ROWS * channels)
             .zip(gradient.par_chunks(ROWS * channels));
@@ -244,8 +175,8 @@ impl BatchNorm {
         d_shift: &[f64],
     ) -> Vec<f32> {
         let channels = scale.len();
-        let inverse = self.statistics.inverse_deviation();
-        let mean = &self.statistics.mean;
+        let inverse = self.inverse_deviation();
+        let mean = &self.mean;
         // d_x = a · g + b · x + c, three numbers a channel.
         let rows = (x.len() / channels) as f64;
         let numbers: Vec<[f32; 3]> = (0..channels)
@@ -297,6 +228,3 @@ fn sums_over_rows<T: Send>(
     }
     totals
 }
-
-#[cfg(test)]
-mod tests;

@@ -137,7 +137,8 @@ impl Table {
         let name = column.name().as_str();
         // From the last to the first, so that a later call overrules an earlier one.
         let said = self.names.iter().rev().find(|(known, _)| known == name);
-        let heading = said.map_or(name, |(_, heading)| heading.as_str()).trim();
+        let heading = said.map_or_else(|| of_number(name), |(_, heading)| heading.clone());
+        let heading = heading.trim();
         if heading.is_empty() {
             return "<td></td>".to_owned();
         }
@@ -157,6 +158,14 @@ impl Table {
             .rev()
             .find(|said| said.column == column);
         said.map(|said| said.places)
+    }
+}
+
+/// A column's name as it is shown: polars' pivot names columns by values, such as "0.95".
+fn of_number(name: &str) -> String {
+    match (name.split_once('.'), name.parse::<f64>()) {
+        (Some((_, decimals)), Ok(number)) => decimal(number, decimals.len()),
+        _ => name.to_owned(),
     }
 }
 
@@ -257,6 +266,13 @@ mod tests {
             let cell = format!("<td style=\"text-align:{side}\">{text}</td>");
             assert!(html.contains(&cell), "{html}");
         }
+    }
+
+    #[test]
+    fn a_heading_that_is_a_number_is_written_as_numbers_are() {
+        let html = table(df!["0.95" => [1i32], "0.95 b" => [2i32]].unwrap()).html();
+        assert!(html.contains(">0,95</th>"), "{html}");
+        assert!(html.contains(">0.95 b</th>"), "{html}");
     }
 
     #[test]
