@@ -1,8 +1,8 @@
 //! Fetching the four files: from the official address, or out of Debian's package.
 //!
-//! Everything is downloaded into memory (30 MB) and verified first, then written, each file whole: an
-//! interrupted or wrong download leaves nothing on the disk. Where some of the four files are there
-//! already, only the others are fetched.
+//! Everything is downloaded into memory (30 MB) and verified first, then written, each file whole.
+//! An interrupted or wrong download leaves nothing on the disk. Where some of the four files are
+//! there already, only the others are fetched.
 
 use std::fs;
 use std::io::{self, Cursor, Read, Write};
