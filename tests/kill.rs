@@ -20,8 +20,8 @@ use fetching::{fashion_mnist, fetch, send, server};
 use killing::{kill_after, kill_at_calls, moments, succeeded, undisturbed};
 use room::Room;
 
-/// `measure` of a small task into `a.csv`, called `name` there. Each seed has other data, whose true
-/// neighbours are not in the cache yet.
+/// `measure` of a small task into `a.csv`, called `name` there. Each seed has other data, whose
+/// true neighbours are not in the cache yet.
 fn measure(room: &Room, name: &str, seed: usize) -> Command {
     let mut command = room.command(env!("CARGO_BIN_EXE_measure"));
     command

@@ -1,5 +1,6 @@
 //! Many queries over all indexes of the registry from 8 threads, while another thread builds
-//! indexes and drops them. Every answer has to be the first one again, and the memory must not grow.
+//! indexes and drops them. Every answer has to be the first one again, and the memory must not
+//! grow.
 //!
 //! A usual run is short. The long one, some ten minutes:
 //! `FASHION_KNN_LONG_RUN=10000000 cargo test --release --test long_run -- --nocapture`
