@@ -15,7 +15,7 @@ def test_of_the_cache_only_what_is_ours_is_deleted(tmp_path):
         shutil.copy(ROOT / name, checkout / name)
     programs.mkdir()
     # The script installs nothing, and ends where it would begin to make anything.
-    for name, status in [("make", 3), ("chromium", 0), ("npm", 0), ("curl", 0), ("cc", 0)]:
+    for name, status in [("make", 3), ("chromium", 0), ("npm", 0), ("curl", 0), ("cc", 0), ("strace", 0)]:
         (programs / name).write_text(f"#!/bin/sh\nexit {status}\n")
         (programs / name).chmod(0o755)
     for name in ["photographs/one", "fashion-knn-ci/of another compiler/file"]:
