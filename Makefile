@@ -116,7 +116,7 @@ ALWAYS:
 .stamps/venv: tools/requirements.txt
 	@mkdir -p .stamps
 	$(SAY) 'Installing Jupyter into $(VENV): about a minute'
-	@test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	@$(RUN) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --requirement tools/requirements.txt
 	@touch $@
 

@@ -12,6 +12,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use same_file::Handle;
+use tempfile::NamedTempFile;
 
 /// The folder of the project's data.
 ///
@@ -132,34 +133,75 @@ pub(crate) fn lock(path: &Path) -> io::Result<File> {
         file.lock()?;
         // Whoever had the lock before has put a new file in the place of this one. Then the lock is
         // of a file that nobody finds any more, and the new one has to be locked.
-        let locked = Handle::from_file(file.try_clone()?)?;
-        if Handle::from_path(path).is_ok_and(|named| named == locked) {
+        if is_named(path, &file)? {
             return Ok(file);
         }
     }
 }
 
+/// Whether the path leads to this open file, and not to another that has taken its place, or none.
+fn is_named(path: &Path, file: &File) -> io::Result<bool> {
+    let open = Handle::from_file(file.try_clone()?)?;
+    Ok(Handle::from_path(path).is_ok_and(|named| named == open))
+}
+
+/// What the names of files that are being written begin and end with.
+const UNFINISHED: [&str; 2] = [".fashion-knn-", ".unfinished"];
+
 /// Writes a file under a temporary name, then renames it. A reader, or whoever comes after a crash,
-/// sees the old file or the new one, never a part.
+/// sees the old file or the new one, never a part. What a killed program has left unfinished in the
+/// folder is removed.
 pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     // Of a symbolic link, the file that it leads to is replaced, not the link.
     let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let folder = folder_of(path);
     fs::create_dir_all(folder)?;
-    let mut builder = tempfile::Builder::new();
-    // Temporary files can be read by their owner only. The file that this one becomes should have
-    // the permissions of any other: to be read by all, and written by its owner.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
+    remove_abandoned(folder);
     // In the same folder, because a rename is one step only within a file system. If anything below
     // fails, the temporary file is removed when it is dropped.
-    let mut file = builder.tempfile_in(folder)?;
+    let mut file = unfinished_in(folder)?;
     file.write_all(bytes)?;
     // The bytes must be on the disk before the name is. Otherwise a crash of the machine could
     // leave the new name with an empty file.
     file.as_file().sync_all()?;
     file.persist(path)?;
     Ok(())
+}
+
+/// A new temporary file in the folder, locked as long as it is open: a program that is killed loses
+/// its locks, so that others see what it has abandoned.
+fn unfinished_in(folder: &Path) -> io::Result<NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(UNFINISHED[0]).suffix(UNFINISHED[1]);
+    // Temporary files can be read by their owner only. The file that this one becomes should have
+    // the permissions of any other: to be read by all, and written by its owner.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
+    loop {
+        let file = builder.tempfile_in(folder)?;
+        // Before it was locked, another program may have taken it for abandoned. Where there are no
+        // locks, as on some network drives, nobody can have.
+        if file.as_file().lock().is_err() || is_named(file.path(), file.as_file())? {
+            return Ok(file);
+        }
+    }
+}
+
+/// Removes the temporary files in the folder that no program holds open any more. What cannot be
+/// removed stays: it is in nobody's way.
+fn remove_abandoned(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let (name, path) = (entry.file_name(), entry.path());
+        let name = name.to_string_lossy();
+        if name.starts_with(UNFINISHED[0])
+            && name.ends_with(UNFINISHED[1])
+            && let Ok(file) = File::open(&path)
+            && file.try_lock().is_ok()
+        {
+            // While it is locked here: whoever has just made it waits, and finds it gone.
+            let _ = fs::remove_file(path);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -219,6 +261,39 @@ mod tests {
         let error = check_file(&file).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
         assert!(lock(&file).is_err());
+    }
+
+    #[test]
+    fn what_a_killed_program_left_unfinished_is_removed_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let killed = UNFINISHED.join("killed");
+        fs::write(path(&killed), "ha").unwrap();
+        fs::write(path("novel.unfinished"), "of the user").unwrap();
+        let living = unfinished_in(folder.path()).unwrap();
+        write_atomically(&path("new"), b"whole").unwrap();
+        assert!(!path(&killed).exists());
+        assert!(path("novel.unfinished").exists() && living.path().exists());
+    }
+
+    /// 8 threads write one file without a lock of their own, each 50 times.
+    #[test]
+    fn what_a_living_program_writes_is_not_taken_for_abandoned() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        std::thread::scope(|scope| {
+            for text in ["a", "b", "c", "d", "e", "f", "g", "h"] {
+                let path = &path;
+                scope.spawn(move || {
+                    for _ in 0..50 {
+                        write_atomically(path, text.repeat(5_000).as_bytes()).unwrap();
+                    }
+                });
+            }
+        });
+        let text = fs::read_to_string(&path).unwrap();
+        assert_eq!(text, text[..1].repeat(5_000));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
     #[cfg(unix)]

@@ -104,6 +104,21 @@ impl Said {
     }
 }
 
+/// `cargo install` puts it elsewhere, and nobody sets a path to Rust's own libraries for it.
+#[test]
+fn a_copy_of_the_program_starts_by_itself() {
+    let room = Room::new();
+    let copy = room.path("copy");
+    fs::copy(env!("CARGO_BIN_EXE_measure"), &copy).unwrap();
+    let mut command = Command::new(&copy);
+    command.arg("--list").env_remove("LD_LIBRARY_PATH");
+    Said::of(command.output().unwrap()).succeeded();
+    // A test's build may know where the toolchain is, and find libstd-….so there. A release does
+    // not, so that it must not be linked to it.
+    let program = fs::read(copy).unwrap();
+    assert!(!program.windows(7).any(|name| name == b"libstd-"));
+}
+
 #[test]
 fn an_out_that_cannot_be_written_is_told_before_anything_is_measured() {
     let room = Room::new();

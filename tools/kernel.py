@@ -35,6 +35,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections import deque
 from pathlib import Path
 
@@ -253,9 +254,17 @@ def run(evcxr: str, connection_file: str, environment: dict[str, str]) -> tuple[
 
     listener = threading.Thread(target=listen, daemon=True)
     listener.start()
+    threading.Thread(target=end_without_parent, args=[os.getppid(), process], daemon=True).start()
     status = process.wait()
     listener.join(timeout=1)
     return status, list(said)
+
+
+def end_without_parent(parent: int, process: subprocess.Popen) -> None:
+    """Kills the process once our parent is gone: a Jupyter that was killed has told its kernels nothing."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    process.kill()
 
 
 def end_with_parent() -> None:

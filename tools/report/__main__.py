@@ -71,4 +71,8 @@ def tell(wrong: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except OSError as error:  # a file that is not there, a disk that is full
+        print(f"FAILED: {error}", file=sys.stderr)
+        sys.exit(1)
