@@ -122,6 +122,12 @@ pub enum FashionError {
         /// The file's name.
         name: &'static str,
     },
+    /// None of the four files has this name.
+    #[error("{received:?} is none of {}", FILES.map(|file| file.name).join(", "))]
+    Name {
+        /// What was asked for.
+        received: String,
+    },
     /// A file does not begin as an IDX file of this kind does.
     #[error("{}: {found}; expected {expected}", path.display())]
     Header {
@@ -450,6 +456,27 @@ pub fn load_from(folder: &Path) -> Result<Fashion, FashionError> {
         test: images(&TEST_IMAGES)?,
         test_labels: TEST_LABELS.read(folder)?.into(),
     })
+}
+
+/// The images or labels in one of the four files, if `stored` is what was published under this
+/// name, plain or gzipped: the bytes behind the header.
+///
+/// ```
+/// use fashion_knn::fashion::contents;
+///
+/// let error = contents("t10k-labels-idx1-ubyte", b"not found").unwrap_err();
+/// assert!(error.to_string().contains("expected the IDX header"));
+/// ```
+///
+/// # Errors
+/// If it is not, or none of the files has this name.
+pub fn contents(name: &str, stored: &[u8]) -> Result<Vec<u8>, FashionError> {
+    let Some(file) = FILES.into_iter().find(|file| file.name == name) else {
+        return Err(FashionError::Name {
+            received: name.to_owned(),
+        });
+    };
+    file.verify(Path::new(name), stored)
 }
 
 /// The folder in which the project keeps the files that it fetches.

@@ -3,46 +3,29 @@
 //! A seed makes a case: one of the hard shapes of few rows, at any scale, perhaps with more copies,
 //! and queries of several sorts, for any number of neighbours up to more than there are rows. With
 //! every other seed an index has its default parameters, else some of its sweeps. What has to hold
-//! is what [`Index`] promises, whatever the data:
-//! - exact indexes return what the scan returns, ids and distances;
-//! - the others return min(k, n) neighbours, ascending, ties by id, none twice, at their true
-//!   distances;
-//! - all return the same on one thread and on three.
+//! stands in `fuzz/src/promises.rs`.
 //!
 //! All cases are run before the test fails, and the failures are listed. More cases than the usual
 //! hundred: `FASHION_KNN_FUZZ_SEEDS=10000 cargo test --test fuzz`.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
-
-use fashion_knn::index::registry::{Entry, REGISTRY, Settings};
-use fashion_knn::index::{Index, Query};
-use fashion_knn::lab::evaluate::on_threads;
+use fashion_knn::index::registry::REGISTRY;
 use fashion_knn::lab::shapes::{SHAPES, Sample, Shape};
-use fashion_knn::neighbor::{Neighbor, Neighbors};
 use fashion_knn::vectors::Vectors;
+use promises::{Case, check, settings};
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+
+#[path = "../fuzz/src/promises.rs"]
+mod promises;
 
 /// Seeds of a usual run.
 const SEEDS: u64 = 100;
 /// Queries of a case that its shape draws; others are added.
 const QUERIES: usize = 4;
 
-/// A base, queries, and how many neighbours they ask for.
-struct Case {
-    seed: u64,
-    /// What the seed made, for whoever mends an index.
-    told: String,
-    base: Arc<Vectors>,
-    queries: Vectors,
-    k: usize,
-    /// All rows of the base for each query: ascending, ties by id.
-    truth: Vec<Vec<Neighbor>>,
-}
-
-fn case(seed: u64) -> Case {
+/// What the seed makes, and its description for whoever mends an index.
+fn case(seed: u64) -> (Case, String) {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let shape = SHAPES.choose(&mut rng).unwrap();
     // As many cases of 1 to 20 rows as of 20 to 400.
@@ -61,21 +44,12 @@ fn case(seed: u64) -> Case {
     }
     let queries = with_other_queries(&sample, &mut rng);
     let k = rng.random_range(1..=rows + 3);
-    let truth = (0..queries.len())
-        .map(|query| scan(&sample.base, &queries, query))
-        .collect();
     let scale = if scaled { scale } else { 1.0 };
     let Shape { name, .. } = shape;
-    Case {
-        seed,
-        told: format!(
-            "seed {seed}: {name}, {rows} x {dim}, k = {k}, times {scale:e}, more copies: {copies}"
-        ),
-        base: Arc::new(sample.base),
-        queries,
-        k,
-        truth,
-    }
+    let told = format!(
+        "seed {seed}: {name}, {rows} x {dim}, k = {k}, times {scale:e}, more copies: {copies}"
+    );
+    (Case::new(seed, sample.base, queries, k), told)
 }
 
 /// Multiplies floats; whether it did. Bytes, and what would overflow, stay as they are.
@@ -130,108 +104,18 @@ fn with_other_queries(sample: &Sample, rng: &mut ChaCha8Rng) -> Vectors {
     Vectors::from_floats(dim, values).unwrap()
 }
 
-/// The definition: all distances in f64, sorted by distance and then id.
-fn scan(base: &Vectors, queries: &Vectors, query: usize) -> Vec<Neighbor> {
-    let query = queries.row_to_floats(query);
-    let distance = |id: usize| {
-        let row = base.row_to_floats(id);
-        let square = |(&a, &b): (&f32, &f32)| (f64::from(a) - f64::from(b)).powi(2);
-        row.iter().zip(&query).map(square).sum::<f64>().sqrt()
-    };
-    let neighbor = |id: usize| Neighbor {
-        id: id as u32,
-        distance: distance(id),
-    };
-    let mut all: Vec<Neighbor> = (0..base.len()).map(neighbor).collect();
-    all.sort_by(|a, b| a.distance.total_cmp(&b.distance).then(a.id.cmp(&b.id)));
-    all
-}
-
-/// The parameters of the build and of the search.
-fn settings(entry: &Entry, seed: u64) -> [Settings; 2] {
-    if seed.is_multiple_of(2) {
-        return [Settings::default(), Settings::default()];
-    }
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    [entry.build_sweep(), entry.query_sweep()].map(|sweep| sweep.choose(&mut rng).unwrap().clone())
-}
-
-/// What an index finds, built and asked on so many threads.
-fn found(entry: &Entry, case: &Case, threads: usize) -> Result<Neighbors, String> {
-    let [build, search] = settings(entry, case.seed);
-    let work = || {
-        let built = (entry.build)(Arc::clone(&case.base), &build);
-        let index: Box<dyn Index> = built.and_then(|built| built(&search)).unwrap();
-        index.query_batch(&case.queries, case.k).unwrap()
-    };
-    let run = || on_threads(threads, work).unwrap();
-    catch_unwind(AssertUnwindSafe(run)).map_err(|_| "panicked".to_owned())
-}
-
-fn check(entry: &Entry, case: &Case) -> Result<(), String> {
-    let one = found(entry, case, 1)?;
-    if found(entry, case, 3)? != one {
-        return Err("another result on three threads".to_owned());
-    }
-    if one.len() != case.queries.len() {
-        return Err(format!(
-            "{} rows for {} queries",
-            one.len(),
-            case.queries.len()
-        ));
-    }
-    for (query, (row, truth)) in one.iter().zip(&case.truth).enumerate() {
-        let nearest = &truth[..case.k.min(truth.len())];
-        promises(row, truth, nearest.len()).map_err(|error| format!("query {query}: {error}"))?;
-        if entry.exact && !row.iter().zip(nearest).all(|(a, b)| same(a, b)) {
-            return Err(format!("query {query}: not what the scan finds"));
-        }
-    }
-    Ok(())
-}
-
-/// What every index promises of a row of neighbours.
-fn promises(row: &[Neighbor], truth: &[Neighbor], count: usize) -> Result<(), String> {
-    if row.len() != count {
-        return Err(format!("{} neighbours, not {count}", row.len()));
-    }
-    let ascending = |pair: &[Neighbor]| {
-        let [a, b] = [&pair[0], &pair[1]];
-        a.distance < b.distance || (a.distance == b.distance && a.id < b.id)
-    };
-    if !row.windows(2).all(ascending) {
-        return Err("not ascending, ties by id".to_owned());
-    }
-    let mut seen = vec![false; truth.len()];
-    for neighbor in row {
-        if std::mem::replace(&mut seen[neighbor.id as usize], true) {
-            return Err(format!("row {} twice", neighbor.id));
-        }
-        let truly = truth.iter().find(|truly| truly.id == neighbor.id).unwrap();
-        if !same(neighbor, truly) {
-            return Err(format!("{neighbor:?} is at {}", truly.distance));
-        }
-    }
-    Ok(())
-}
-
-/// The same row at the same distance, but for the order in which the squares were added.
-fn same(a: &Neighbor, b: &Neighbor) -> bool {
-    a.id == b.id && (a.distance - b.distance).abs() <= 1e-12 * b.distance
-}
-
 /// One quarter of the seeds: four tests run side by side.
 fn quarter(which: u64) {
     let more = std::env::var("FASHION_KNN_FUZZ_SEEDS").ok();
     let seeds = more.map_or(SEEDS, |text| text.parse().expect("a number of seeds"));
     let mut failures = Vec::new();
     for seed in (0..seeds).filter(|seed| seed % 4 == which) {
-        let case = case(seed);
+        let (case, told) = case(seed);
         for entry in REGISTRY {
             if let Err(error) = check(entry, &case) {
                 let [build, search] = settings(entry, seed);
                 let index = format!("{} ({build}; {search})", entry.key);
-                failures.push(format!("{index}, {}: {error}", case.told));
+                failures.push(format!("{index}, {told}: {error}"));
             }
         }
     }

@@ -130,7 +130,11 @@ impl FromStr for Settings {
                 received: part.to_owned(),
             };
             let (name, value) = part.split_once('=').ok_or_else(malformed)?;
-            let value = value.parse().map_err(|_| malformed())?;
+            let value: f64 = value.parse().map_err(|_| malformed())?;
+            // "nan" and "inf" are numbers to `parse`. No parameter can be either.
+            if !value.is_finite() {
+                return Err(malformed());
+            }
             settings = settings.with(name, value);
         }
         Ok(settings)

@@ -14,7 +14,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::lab::record::{RecordError, change_table, check_table, read_table};
+use crate::lab::record::{RecordError, change_table, check_table, finite, read_table};
 
 /// What learns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,10 +46,13 @@ pub struct Learned {
     /// Passes over the images; none for pixels, of which nothing is learned.
     pub epochs: Option<usize>,
     /// Share of the test images that are classified rightly.
+    #[serde(deserialize_with = "finite")]
     pub accuracy: f64,
     /// Share of the images held out that are classified rightly by what was chosen on them.
+    #[serde(deserialize_with = "finite")]
     pub validation: f64,
     /// Seconds of learning; of k-NN, of choosing k and answering for the test images.
+    #[serde(deserialize_with = "finite")]
     pub seconds: f64,
     /// Threads.
     pub threads: usize,

@@ -28,7 +28,7 @@ use std::path::{Path, PathBuf};
 
 use csv::StringRecord;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 use thiserror::Error;
 
 use crate::files;
@@ -217,14 +217,14 @@ impl ParameterList {
     fn from_label(text: &str) -> Result<Self, String> {
         let mut parameters = Vec::new();
         for part in text.split_whitespace() {
-            // A part is a pair only if it has a "=" and what stands behind it is a number.
-            let number = |value: &str| value.parse::<f64>().ok();
-            let pair = part.split_once('=');
-            let Some((name, value)) = pair.and_then(|(name, value)| Some((name, number(value)?)))
-            else {
+            let Some((name, value)) = part.split_once('=') else {
                 return Err(format!("{part:?}; expected name=number"));
             };
-            parameters.push((name, value));
+            // Of two values one would be lost when the rows are written.
+            if parameters.iter().any(|(known, _)| *known == name) {
+                return Err(format!("{name} stands twice"));
+            }
+            parameters.push((name, number(value)?));
         }
         Ok(parameters.into_iter().collect())
     }
@@ -292,16 +292,22 @@ pub struct Measurement {
     /// Threads of the build and of the batch; single queries are answered on one.
     pub threads: usize,
     /// recall@k by distance, ties being hits ([`recall`](crate::lab::evaluate::recall)).
+    #[serde(deserialize_with = "finite")]
     pub recall: f64,
     /// Queries per second, one query a call.
+    #[serde(deserialize_with = "finite")]
     pub qps: f64,
     /// Queries per second, all in one call.
+    #[serde(deserialize_with = "finite")]
     pub qps_batch: f64,
     /// Median latency of a single query, in microseconds.
+    #[serde(deserialize_with = "finite")]
     pub p50_us: f64,
     /// 99th percentile of it, in microseconds.
+    #[serde(deserialize_with = "finite")]
     pub p99_us: f64,
     /// Seconds that the build took.
+    #[serde(deserialize_with = "finite")]
     pub build_s: f64,
     /// Bytes of the index, the vectors that it keeps included.
     pub memory_bytes: usize,
@@ -319,6 +325,7 @@ pub struct Measurement {
     /// How many threads can run at once on the machine.
     pub cores: Option<usize>,
     /// How fast one core reads memory, in 10⁹ bytes a second.
+    #[serde(default, deserialize_with = "finite_if_known")]
     pub bandwidth_gb_s: Option<f64>,
     /// The day, in UTC: "2026-11-25".
     pub date: String,
@@ -391,6 +398,34 @@ impl Measurement {
         row.params = params.into_iter().collect();
         Ok(row)
     }
+}
+
+/// A finite number out of text.
+fn number(text: &str) -> Result<f64, String> {
+    let value: f64 = text.parse().map_err(|error| format!("{text:?}: {error}"))?;
+    check_finite(value)
+}
+
+/// What is not finite was never measured: no figure of a record is.
+fn check_finite(value: f64) -> Result<f64, String> {
+    if value.is_finite() {
+        return Ok(value);
+    }
+    Err(format!("{value}; expected a finite number"))
+}
+
+/// Reads a field that has to be finite.
+pub(crate) fn finite<'de, D: Deserializer<'de>>(field: D) -> Result<f64, D::Error> {
+    check_finite(f64::deserialize(field)?).map_err(de::Error::custom)
+}
+
+/// Reads a field that is empty or finite.
+fn finite_if_known<'de, D: Deserializer<'de>>(field: D) -> Result<Option<f64>, D::Error> {
+    let value = Option::<f64>::deserialize(field)?;
+    value
+        .map(check_finite)
+        .transpose()
+        .map_err(de::Error::custom)
 }
 
 /// Tries whether rows can be added to the file, and leaves it as it is: a program that measures for
@@ -488,9 +523,7 @@ pub fn read_csv(path: &Path) -> Result<Vec<Measurement>, RecordError> {
         for (name, field) in table.header.iter().zip(&fields).skip(COLUMNS.len()) {
             // An empty field is a parameter that this index does not have; 0 would be a value.
             if !field.is_empty() {
-                let value: f64 = field.parse().map_err(|error| {
-                    table.value_error(line, name, format!("{field:?}: {error}"))
-                })?;
+                let value = number(field).map_err(|why| table.value_error(line, name, why))?;
                 parameters.push((name, value));
             }
         }

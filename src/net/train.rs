@@ -429,13 +429,17 @@ impl Learner {
         // Only a finished training has a test accuracy, and it has run all its epochs. Any other
         // was written after an epoch, so its history is not empty and has the best one in it.
         let finished = record.test_accuracy.is_some();
-        let complete = !finished || record.history.len() == self.config.epochs;
-        if record.best >= record.history.len() || !complete {
+        let (epochs, all) = (record.history.len(), self.config.epochs);
+        let complete = epochs == all || (epochs < all && !finished);
+        if record.best >= epochs || !complete {
+            let best = record.best.saturating_add(1);
             return Err(format!(
-                "epoch {} of {} is called the best",
-                record.best.saturating_add(1),
-                record.history.len()
+                "epoch {best} of {epochs} is called the best, of {all} in all"
             ));
+        }
+        // The optimizer's formula has the number as an i32.
+        if i32::try_from(record.steps).is_err() {
+            return Err(format!("{} steps; expected fewer than 2³¹", record.steps));
         }
         self.best_parameters.clear();
         // The moments are in the order of the parameters (`State::new`), so that they can be

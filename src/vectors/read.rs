@@ -264,10 +264,14 @@ where
 /// | \x93NUMPY | version: 2 bytes | length: u16, from version 2 on u32 | a dictionary of Python |
 /// ```
 fn npy_parts(file: &[u8]) -> Result<(&[u8], &[u8]), Fault> {
-    // The reader of the crate `ndarray-npy` takes memory for the length that it reads here, and
-    // calls itself for each bracket. A header needs three: a dictionary with one tuple in it, or
-    // a few more if the type is a list. Such types are refused in any case.
-    const BRACKETS: usize = 16;
+    // The reader of the crate `ndarray-npy` takes memory for the length that it reads here. For a
+    // bracket it calls itself, several times if what is in the bracket can be several things: 16
+    // nested ones take it minutes. The header of a plain array has two, a dictionary with a tuple
+    // in it.
+    const BRACKETS: usize = 2;
+    // The limit of `numpy.load` (`max_header_size`), for the same reason: a header is parsed in
+    // more than linear time.
+    const HEADER: usize = 10_000;
     let length_bytes = match file.get(6) {
         Some(1) => 2,
         _ => 4,
@@ -282,7 +286,7 @@ fn npy_parts(file: &[u8]) -> Result<(&[u8], &[u8]), Fault> {
         return Err(malformed("the file ends within its header"));
     };
     let is_bracket = |byte: &&u8| b"([{".contains(byte);
-    if header.iter().filter(is_bracket).count() > BRACKETS {
+    if length > Some(HEADER) || header.iter().filter(is_bracket).count() > BRACKETS {
         return Err(malformed("the header describes no plain array"));
     }
     Ok((header, values))
@@ -490,6 +494,9 @@ mod tests {
             "expected an n × d array",
         );
         refused(&"(".repeat(60_000), "no plain array");
+        refused(&" ".repeat(10_000), "no plain array");
+        // Minutes of parsing.
+        refused(&("{".repeat(16) + "1" + &"}".repeat(16)), "no plain array");
         // The length of the header itself, which a file of version 2 gives in 32 bits.
         let long = b"\x93NUMPY\x02\x00\xff\xff\xff\xff{}";
         for cut in 0..=long.len() {

@@ -23,6 +23,7 @@ mod data;
 mod plan;
 #[path = "../shared/say.rs"]
 mod say;
+mod shape;
 
 use data::{Data, data};
 use plan::{Plan, plans};

@@ -5,6 +5,10 @@ use std::error::Error;
 use fashion_knn::index::registry::{Entry, REGISTRY, Settings, find};
 use fashion_knn::lab::task::check_knobs;
 
+/// Settings of an index, at most: at a second each they take three hours. A sweep can ask for any
+/// number of them in a few letters.
+const MOST_SETTINGS: usize = 10_000;
+
 /// What is measured of an index: each of `builds` with each of `queries`.
 #[derive(Debug)]
 pub struct Plan {
@@ -61,12 +65,24 @@ fn plan(entry: &'static Entry, sweep: &str) -> Result<Plan, String> {
         }
         return Ok(plan);
     }
+    let (mut names, mut settings) = (Vec::new(), 1usize);
     for part in sweep
         .split(';')
         .map(str::trim)
         .filter(|part| !part.is_empty())
     {
         let (name, values) = parameter_values(part)?;
+        // Of two values of one parameter the second would replace the first.
+        if names.contains(&name) {
+            return Err(format!("{name} stands twice in the sweep"));
+        }
+        names.push(name);
+        settings = settings.saturating_mul(values.len());
+        if settings > MOST_SETTINGS {
+            return Err(format!(
+                "the sweep has {settings} settings or more; expected at most {MOST_SETTINGS}"
+            ));
+        }
         // A name that is no knob goes to the queries. `check_knobs` refuses it there, with the list
         // of those that there are.
         let side = if entry.build_knobs.iter().any(|knob| knob.name == name) {
@@ -96,7 +112,11 @@ fn parameter_values(part: &str) -> Result<(&str, Vec<f64>), String> {
     let mut numbers = Vec::new();
     for text in values.split(',') {
         let number = text.trim().parse::<f64>();
-        numbers.push(number.map_err(|error| format!("{name}={text:?}: {error}"))?);
+        let number = number.map_err(|error| format!("{name}={text:?}: {error}"))?;
+        if !number.is_finite() {
+            return Err(format!("{name}={text:?}: expected a finite number"));
+        }
+        numbers.push(number);
     }
     Ok((name, numbers))
 }
@@ -116,6 +136,21 @@ mod tests {
         let entry = find("brute_force").unwrap();
         assert!(plan(entry, "search_k").unwrap_err().contains("name=value"));
         assert!(plan(entry, "search_k=many").unwrap_err().contains("many"));
+        assert!(plan(entry, "a=1,nan").unwrap_err().contains("finite"));
+        assert!(
+            plan(entry, "a=1; b=2; a=3")
+                .unwrap_err()
+                .contains("a stands twice")
+        );
+        // Ten parameters of ten values: ten thousand million settings.
+        let parts: Vec<String> = (0..10)
+            .map(|name| format!("{name}=0,1,2,3,4,5,6,7,8,9"))
+            .collect();
+        assert!(
+            plan(entry, &parts.join(";"))
+                .unwrap_err()
+                .contains("at most 10000")
+        );
         let Plan {
             builds, queries, ..
         } = plan(entry, "a=1,2; b=3").unwrap();
