@@ -2,8 +2,8 @@
 //! indexes and drops them. Every answer has to be the first one again, and the memory must not
 //! grow.
 //!
-//! A usual run is short. The long one, some ten minutes:
-//! `FASHION_KNN_LONG_RUN=10000000 cargo test --release --test long_run -- --nocapture`
+//! A usual run is short. The long one, a minute or two:
+//! `FASHION_KNN_LONG_RUN=1000000 cargo test --release --test long_run -- --nocapture`
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -25,8 +25,7 @@ const DIFFERENT: usize = 200;
 const K: usize = 10;
 const THREADS: usize = 8;
 /// How much the memory may grow after the first tenth of the queries: the threads' own parts of it
-/// fill up slowly. An index of this base takes about half a megabyte, so that a leak of those that
-/// are built is seen after some dozens.
+/// fill up slowly. A leak of what is built would grow with each of hundreds of builds.
 const GROWTH: usize = 16 << 20;
 
 /// An index, and what it answered each query first.
