@@ -86,6 +86,11 @@ crate-type = ["{kind}"]
 [dependencies]
 fashion-knn = {{ path = {root} }}
 """
+# A cell is compiled while its reader waits, and calls the crate, which is compiled at level 3, for all that takes long.
+CELL_PROFILE = """
+[profile.dev.package.ctx]
+opt-level = 1
+"""
 DYLIB_TOML = """
 [lib]
 crate-type = ["dylib"]
@@ -121,7 +126,7 @@ def lay_out_crate() -> None:
     write_if_new(crate / "Cargo.toml", (ROOT / "Cargo.toml").read_text() + DYLIB_TOML)
     # Cargo reads the checkout's own file only for workspaces that lie in the checkout.
     profiles = (ROOT / ".cargo/config.toml").read_text()
-    write_if_new(workspaces() / ".cargo/config.toml", f'paths = ["crate"]\n\n{profiles}')
+    write_if_new(workspaces() / ".cargo/config.toml", f'paths = ["crate"]\n\n{profiles}{CELL_PROFILE}')
 
 
 def write_if_new(path: Path, text: str) -> None:
