@@ -1,7 +1,7 @@
 //! Input that may be anything, against every reader: the fuzz targets (`fuzz/src`) on stable Rust.
 //!
-//! Each target is given its seeds (`fuzz/seeds`), among them what once was a fault, and mutations of
-//! them. The random numbers have a seed, so that a failure repeats; the test says the input. More
+//! Each target is given its seeds (`fuzz/seeds`) and mutations of them. What once was a fault is a
+//! seed. The random numbers have a seed, so that a failure repeats; the test says the input. More
 //! inputs than the usual: `FASHION_KNN_FUZZ_TIMES=100 cargo test --test hostile`.
 
 use std::fs;

@@ -28,8 +28,8 @@ pub(super) struct Learned<'a> {
 /// max-pool(ReLU(conv(images) + bias)), normalised by its own statistics, differentiable in the
 /// images and in all that is learned; and these statistics, for the running means.
 ///
-/// `pool` is the side of the pooling windows: 2, or 1 for none. Shapes: `images` n × h × w × c_in;
-/// the result is n × ⌊h/pool⌋ × ⌊w/pool⌋ × c_out. All are contiguous f32.
+/// `pool` is the side of the pooling windows: 2, or 1 for none. `images` are n × h × w × c_in,
+/// and the result is n × ⌊h/pool⌋ × ⌊w/pool⌋ × c_out. All are contiguous f32.
 pub(super) fn conv_norm(
     pool: usize,
     images: &Tensor,
