@@ -61,7 +61,7 @@ SAY = @printf '%s\n'
 .PHONY: help
 help:
 	@echo 'make report     execute the notebooks and export them to $(HTML)/'
-	@echo '                (the first time about half an hour on two cores, then what has changed)'
+	@echo '                (the first time some forty minutes on two cores, then what has changed)'
 	@echo '                K=7 make report sets a parameter: $(PARAMETERS)'
 	@echo 'make lab        open the notebooks in JupyterLab'
 	@echo 'make publish    put the executed outputs into the notebooks in git'
@@ -89,7 +89,7 @@ $(PAGES): %.html: %.ipynb $(EXPORTER)
 
 # A notebook with a broken cell gives nothing: the last good one, and its page, stay.
 $(EXECUTED): $(HTML)/%.ipynb: $(SOURCE)/%.ipynb .stamps/kernel .stamps/build .stamps/data $(HTML)/.parameters $(RECORD) $(RUNNER)
-	$(SAY) 'Executing $<: one to three minutes'
+	$(SAY) 'Executing $<: two to five minutes, more where a net is learned'
 	@$(REPORT) execute $< $@
 
 # Rewritten only when a parameter is not what it was: then every notebook is stale.
