@@ -77,7 +77,7 @@ impl Target {
         // One at a time, because the memory is that of all threads.
         static ONE: Mutex<()> = Mutex::new(());
         let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-        // Where libstd is linked dynamically, what it takes is not counted, but what is freed of that
+        // Where libstd is linked dynamically, what it takes is not counted, but what is freed of it
         // is. With this in the count it does not fall below zero.
         let _ballast = black_box(Vec::<u8>::with_capacity(64 * MIB));
         MEMORY.reset_peak_usage();
