@@ -75,6 +75,9 @@ help:
 	@echo 'make test       the same and the tests of the report (3 minutes more after make report)'
 	@echo 'make test-notebooks  only what must hold of the notebooks as they are in git (half a minute)'
 	@echo 'make browser    the tests in a browser: JupyterLab, the exported pages, every other way in (10 minutes)'
+	@echo 'make cluster-demo  the same search on Apache Ballista: scheduler and two executors on this machine'
+	@echo '                (15 to 25 minutes to compile the first time, then half a minute)'
+	@echo 'make test-cluster  its tests, with executors that are killed (half an hour)'
 	@echo 'make clean      remove the report; make distclean: the environment, what is compiled and the data too'
 
 .PHONY: report
@@ -212,9 +215,32 @@ NPM := .tools/npm
 browser: report .stamps/npm
 	$(RUN) -m pytest --quiet tests/browser
 
+# The cluster is a crate of its own. Its build is too long for every landing: `make test` leaves it out.
+CLUSTER := env -u RUSTFLAGS -u CARGO_BUILD_TARGET cargo
+.PHONY: cluster-demo test-cluster
+cluster-demo: .stamps/data
+	$(SAY) 'Compiling knn-cluster: 15 to 25 minutes the first time'
+	cd cluster && $(CLUSTER) build --quiet --release --locked
+	@cluster/demo.sh cluster/target/release/knn-cluster
+
+# One test at a time: each of them starts clusters, and kills them.
+test-cluster: .stamps/data .stamps/s3
+	cd cluster && $(CLUSTER) fmt --check
+	cd cluster && $(CLUSTER) clippy --quiet --release --locked --all-targets -- -D warnings
+	cd cluster && PATH="$(CURDIR)/.tools/s3/bin:$$PATH" \
+		$(CLUSTER) test --release --locked -- --nocapture --test-threads=1
+
+# A server that speaks S3, for the tests of object stores.
+.stamps/s3: cluster/tests/requirements.txt
+	@mkdir -p .stamps
+	$(SAY) 'Installing a small S3 server into .tools/s3'
+	@$(PYTHON) -m venv --clear .tools/s3
+	@.tools/s3/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
 .PHONY: clean distclean
 clean:
 	$(PYTHON) tools/kernel.py clean
 	rm -rf $(HTML) .stamps
 distclean: clean
-	rm -rf $(VENV) .venv-peers .venv-corpora .tools target data/fashion-mnist data/cache
+	rm -rf $(VENV) .venv-peers .venv-corpora .tools target cluster/target data/fashion-mnist data/cache

@@ -100,7 +100,7 @@ pub fn check_folder(folder: &Path) -> io::Result<()> {
 ///
 /// # Errors
 /// If it cannot, or is something else than a file.
-pub(crate) fn check_file(path: &Path) -> io::Result<()> {
+pub fn check_file(path: &Path) -> io::Result<()> {
     if path.exists() {
         check_replaceable(&File::options().append(true).open(path)?)?;
     }
@@ -151,7 +151,10 @@ const UNFINISHED: [&str; 2] = [".fashion-knn-", ".unfinished"];
 /// Writes a file under a temporary name, then renames it. A reader, or whoever comes after a crash,
 /// sees the old file or the new one, never a part. What a killed program has left unfinished in the
 /// folder is removed.
-pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
+///
+/// # Errors
+/// If the file, or its folder, cannot be made. What was there under its name stays.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     // Of a symbolic link, the file that it leads to is replaced, not the link.
     let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let folder = folder_of(path);
