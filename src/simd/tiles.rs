@@ -440,21 +440,24 @@ mod avx2 {
         panel: &[Line<[u8; 4]>],
         sums: &mut [Line<i32>; POINTS],
     ) {
-        three_points::<0>(points, panel, sums);
-        three_points::<3>(points, panel, sums);
+        two_points::<0>(points, panel, sums);
+        two_points::<2>(points, panel, sums);
+        two_points::<4>(points, panel, sums);
     }
 
-    /// The points `FIRST..FIRST + 3` of the tile. A point needs two registers of 32-bit sums and
-    /// two of 16-bit sums. Three points take 12 of the 16 registers; six would not fit, so the tile
-    /// is done in two halves.
+    /// The points `FIRST..FIRST + 2` of the tile. A point needs two registers of 32-bit sums and
+    /// two of 16-bit sums, so that two points take 8 of the 16 registers. Three would take 12, and
+    /// the compiler kept some of what it needs besides on the stack. There a register may lie
+    /// across two cache lines, which made the whole search take twice as long, or not, by where the
+    /// stack of its thread began.
     #[inline]
     #[target_feature(enable = "avx2")]
-    fn three_points<const FIRST: usize>(
+    fn two_points<const FIRST: usize>(
         points: &[[[u8; 4]; POINTS]],
         panel: &[Line<[u8; 4]>],
         sums: &mut [Line<i32>; POINTS],
     ) {
-        let zero = [[_mm256_setzero_si256(); 2]; 3];
+        let zero = [[_mm256_setzero_si256(); 2]; 2];
         let ones = _mm256_set1_epi16(1);
         let mut tile = zero;
         let len = points.len().min(panel.len());
@@ -468,7 +471,7 @@ mod avx2 {
             }
             // Multiplying by one adds the two 16-bit sums of each query in 32 bits. The loops count
             // to constants, so that they are unrolled and the sums stay in registers.
-            for point in 0..3 {
+            for point in 0..2 {
                 for half in 0..2 {
                     let sums = _mm256_madd_epi16(short[point][half], ones);
                     tile[point][half] = _mm256_add_epi32(tile[point][half], sums);
@@ -502,7 +505,7 @@ mod avx2 {
     fn add_products<const FIRST: usize>(
         points: &[[u8; 4]; POINTS],
         line: &Line<[u8; 4]>,
-        short: &mut [[__m256i; 2]; 3],
+        short: &mut [[__m256i; 2]; 2],
     ) {
         let line = line.0.as_ptr().cast::<__m256i>();
         // SAFETY: a line is sixteen aligned words of four bytes.
