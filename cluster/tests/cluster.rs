@@ -4,10 +4,23 @@ mod common;
 
 use std::path::Path;
 use std::process::Output;
+use std::sync::Arc;
 
+use ballista_core::execution_plans::execute_physical_plan;
+use ballista_core::extension::SessionConfigExt;
 use common::{Cluster, answer, assert_same, program, shards, text, ties, truth};
+use datafusion::common::Result;
+use datafusion::execution::TaskContext;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion_proto::physical_plan::{PhysicalExtensionCodec, PhysicalProtoConverterExtension};
+use datafusion_proto::protobuf::PhysicalPlanNode;
 use fashion_knn::fashion;
 use fashion_knn::vectors::Vectors;
+use futures::TryStreamExt;
+use knn_cluster::operator::codec::KnnCodec;
+use knn_cluster::operator::spec::{Spec, VERSION};
+use knn_cluster::plan::{self, Stages};
+use knn_cluster::shards::Shards;
 
 /// A query to a scheduler.
 fn ask(address: &str, base: &Path, queries: &Path, out: &Path, more: &[&str]) -> Output {
@@ -145,6 +158,80 @@ fn nobody_listens_or_the_scheduler_dies() {
     assert!(!output.status.success() && !out.exists());
     assert!(
         error.contains("2 attempts have failed") && error.contains("onnect"),
+        "{error}"
+    );
+}
+
+/// The codec of a client of another version: its messages say so.
+#[derive(Debug, Default)]
+struct OtherVersion(KnnCodec);
+
+impl PhysicalExtensionCodec for OtherVersion {
+    fn try_decode(
+        &self,
+        bytes: &[u8],
+        inputs: &[Arc<dyn ExecutionPlan>],
+        context: &TaskContext,
+        proto: &dyn PhysicalProtoConverterExtension,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        self.0.try_decode(bytes, inputs, context, proto)
+    }
+
+    fn try_encode(
+        &self,
+        node: Arc<dyn ExecutionPlan>,
+        bytes: &mut Vec<u8>,
+        proto: &dyn PhysicalProtoConverterExtension,
+    ) -> Result<()> {
+        self.0.try_encode(node, bytes, proto)?;
+        let (ours, other) = (
+            format!("\"version\":\"{VERSION}\""),
+            "\"version\":\"9.9.9\"",
+        );
+        let at = bytes
+            .windows(ours.len())
+            .position(|part| part == ours.as_bytes());
+        if let Some(at) = at {
+            bytes.splice(at..at + ours.len(), other.bytes());
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn a_client_of_another_version_is_told_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = Vectors::from_bytes(4, ties(100, 4, 1)).unwrap();
+    let base_at = shards(folder.path(), "base", &base, 2)
+        .display()
+        .to_string();
+    let cluster = Cluster::start(1, "push");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let error = runtime.block_on(async {
+        let state = plan::state(4).unwrap();
+        let base = Shards::open(&base_at, &state).await.unwrap();
+        let spec = Spec::new(3, "brute_force".parse().unwrap());
+        let plan = plan::plan(&state, &base, &base, &spec, Stages::Two)
+            .await
+            .unwrap();
+        let config = state.config();
+        let (ballista, codec) = (config.ballista_config(), OtherVersion::default());
+        let run = execute_physical_plan::<PhysicalPlanNode>(
+            cluster.address(),
+            &ballista,
+            plan,
+            &codec,
+            state.session_id().to_owned(),
+            config.clone(),
+        );
+        let answer = match run.await {
+            Ok(batches) => batches.try_collect::<Vec<_>>().await,
+            Err(error) => Err(error),
+        };
+        answer.expect_err("another version").to_string()
+    });
+    assert!(
+        error.contains("9.9.9") && error.contains(VERSION),
         "{error}"
     );
 }

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use ballista_core::execution_plans::execute_physical_plan;
 use ballista_core::extension::SessionConfigExt;
-use common::{Cluster, batches};
+use common::Cluster;
 use datafusion::arrow::array::{AsArray, RecordBatch, UInt64Array};
 use datafusion::arrow::datatypes::{Int64Type, UInt64Type};
 use datafusion::parquet::arrow::ArrowWriter;
@@ -27,10 +27,10 @@ use datafusion_proto::protobuf::PhysicalPlanNode;
 use futures::TryStreamExt;
 
 const LARGE: u64 = 60_000;
-const SMALL: u64 = 3_000;
+const SMALL: u64 = 6_000;
 
 /// Pairs are counted by a formula that takes a while, so that there is time for a kill.
-const SQL: &str = "SELECT s, count(*) AS pairs, count(DISTINCT l % 1000) AS d FROM \
+const SQL: &str = "SELECT s, count(*) AS pairs FROM \
     (SELECT small.id AS s, large.id AS l FROM large CROSS JOIN small \
      WHERE sin(cast(large.id AS double)) + cos(cast(small.id AS double)) > -3) \
     GROUP BY s";
@@ -46,7 +46,6 @@ fn table(folder: &Path, rows: u64, files: u64) {
         let mut writer = ArrowWriter::try_new(out, batch.schema(), None).unwrap();
         writer.write(&batch).unwrap();
         writer.close().unwrap();
-        assert_eq!(batches(&path).len(), 1);
     }
 }
 
@@ -121,7 +120,7 @@ fn three_stages_after_the_loss_of_an_executor() {
     };
     println!("undisturbed: {:.1} s", whole.as_secs_f64());
     let mut wrong_runs = 0;
-    for part in [0.3, 0.4, 0.5, 0.6] {
+    for part in [0.3, 0.4, 0.5] {
         let cluster = Cluster::start(2, "push");
         let job = runtime.spawn({
             let (folder, address) = (folder.path().to_owned(), cluster.address());
@@ -129,8 +128,8 @@ fn three_stages_after_the_loss_of_an_executor() {
         });
         std::thread::sleep(whole.mul_f64(part));
         cluster.signal(1, "KILL");
-        let patience = tokio::time::timeout(Duration::from_secs(120), job);
-        match runtime.block_on(async { patience.await }) {
+        let patience = Duration::from_secs(60);
+        match runtime.block_on(async { tokio::time::timeout(patience, job).await }) {
             Ok(Ok(Ok(wrong))) => {
                 println!("killed at {part} of it: success, {wrong} of {SMALL} counts are wrong");
                 wrong_runs += u32::from(wrong > 0);
