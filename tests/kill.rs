@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::Write;
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
@@ -13,12 +12,15 @@ use std::time::Duration;
 use fashion_knn::lab::record::{Measurement, read_csv};
 
 mod fetching;
+mod inside;
 mod killing;
 mod room;
+mod serving;
 
-use fetching::{fashion_mnist, fetch, send, server};
+use fetching::{fashion_mnist, fetch};
 use killing::{kill_after, kill_at_calls, moments, succeeded, undisturbed};
 use room::Room;
+use serving::{OK, send, send_file, server};
 
 /// `measure` of a small task into `a.csv`, called `name` there. Each seed has other data, whose
 /// true neighbours are not in the cache yet.
@@ -122,13 +124,14 @@ fn fetch_killed_while_a_server_fails_it_leaves_nothing() {
     let url = server(|path, stream| match path.as_bytes() {
         // The address that is asked for begins with the fault's name.
         [b'/', b's', ..] => thread::sleep(Duration::from_secs(3_600)),
-        [b'/', b'c', ..] => {
-            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\ncut");
-        }
+        [b'/', b'c', ..] => send(stream, format!("{OK} 1000\r\n\r\ncut")),
         [b'/', b'r', ..] => {
-            let _ = write!(stream, "HTTP/1.1 302 There\r\nLocation: {path}\r\n\r\n");
+            send(
+                stream,
+                format!("HTTP/1.1 302 There\r\nLocation: {path}\r\n\r\n"),
+            );
         }
-        _ => send(stream, b"another file"),
+        _ => send_file(stream, b"another file"),
     });
     for (seed, fault) in ["stalls", "cuts", "redirects", "other"]
         .into_iter()
@@ -147,7 +150,7 @@ fn fetch_killed_while_a_server_fails_it_leaves_nothing() {
 fn fetch_killed_at_any_moment_is_repeated_with_success() {
     let published = fashion_mnist();
     let bodies = published.clone();
-    let url = server(move |path, stream| send(stream, &bodies[path]));
+    let url = server(move |path, stream| send_file(stream, &bodies[path]));
     let room = Room::new();
     let whole = undisturbed(fetch(&room, &url));
     assert_fetched(&room, &published);

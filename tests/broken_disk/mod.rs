@@ -9,7 +9,8 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use crate::room::{Room, inside};
+use crate::inside::inside;
+use crate::room::Room;
 
 /// A disk of its own over the folder `disk`, with what was in the folder, and the fault in it. Then
 /// the program. Then what is on the disk is copied to `after`, since it ends with the process.
