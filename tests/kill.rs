@@ -18,7 +18,7 @@ mod room;
 mod serving;
 
 use fetching::{fashion_mnist, fetch};
-use killing::{kill_after, kill_at_calls, moments, succeeded, undisturbed};
+use killing::{kill_after, kill_at_calls, moments, succeeded, traced, undisturbed};
 use room::Room;
 use serving::{OK, send, send_file, server};
 
@@ -98,6 +98,30 @@ fn measure_killed_at_a_call_on_its_files_loses_no_row() {
         assert_tidy(&room);
         before = after;
     });
+}
+
+/// A machine that dies keeps what was on its disk. So the bytes have to be there before the name
+/// is: the last call on a file before it is renamed is `fsync`.
+#[test]
+fn a_file_is_on_the_disk_before_it_has_its_name() {
+    let room = Room::new();
+    let Some(log) = traced(&measure(&room, "first", 0)) else {
+        return;
+    };
+    let mut last = HashMap::new();
+    let mut renamed = 0;
+    for line in log.lines() {
+        let (thread, call) = line.split_once(' ').unwrap();
+        if call.trim_start().starts_with("rename") {
+            assert_eq!(last.get(thread), Some(&"fsync"), "{log}");
+            renamed += 1;
+        }
+        if let Some((name, _)) = call.trim_start().split_once('(') {
+            last.insert(thread, name);
+        }
+    }
+    // The true neighbours, and the record after each of the two indexes.
+    assert_eq!(renamed, 3, "{log}");
 }
 
 /// Whatever is under the name of one of the four files is what was published.
