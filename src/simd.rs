@@ -415,6 +415,16 @@ mod tests {
         assert_eq!([level(), level()], [expected; 2]);
     }
 
+    /// Some pages, neither from their beginning nor to their end.
+    #[test]
+    fn advice_to_system_and_memory_changes_no_value() {
+        let values: Vec<u32> = (1..=5_000).collect();
+        let some = &values[7..4_990];
+        in_huge_pages(some);
+        prefetch(some);
+        assert!(values.iter().copied().eq(1..=5_000));
+    }
+
     #[test]
     fn lanes_fold_half_onto_half() {
         // As decimal digits: the first and third join, the second and fourth, then both pairs.
