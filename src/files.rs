@@ -324,8 +324,8 @@ mod tests {
         }
     }
 
-    /// 8 threads write one file without a lock of their own, each 50 times. What they read meanwhile
-    /// is whole.
+    /// 8 threads write one file without a lock of their own, each 50 times. What they read
+    /// meanwhile is whole.
     #[test]
     fn what_a_living_program_writes_is_not_taken_for_abandoned() {
         let folder = tempfile::tempdir().unwrap();
