@@ -164,6 +164,12 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     // fails, the temporary file is removed when it is dropped.
     let mut file = unfinished_in(folder)?;
     file.write_all(bytes)?;
+    // Who may read or write the old file may do so with the new one, and nobody else.
+    if let Ok(old) = fs::metadata(path)
+        && old.permissions() != file.as_file().metadata()?.permissions()
+    {
+        file.as_file().set_permissions(old.permissions())?;
+    }
     // The bytes must be on the disk before the name is. Otherwise a crash of the machine could
     // leave the new name with an empty file.
     file.as_file().sync_all()?;
@@ -257,6 +263,8 @@ mod tests {
         check_file(&file).unwrap();
         assert_eq!(fs::read_to_string(&file).unwrap(), "text");
         assert!(check_file(folder.path()).is_err(), "a folder");
+        check_file(&folder.path().join("new/folder/file")).unwrap();
+        assert_eq!(folder_of(Path::new("file")), Path::new("."));
         assert!(check_file(&file.join("below")).is_err(), "below a file");
         let mut permissions = fs::metadata(&file).unwrap().permissions();
         permissions.set_readonly(true);
@@ -270,16 +278,57 @@ mod tests {
     fn what_a_killed_program_left_unfinished_is_removed_and_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
-        let killed = UNFINISHED.join("killed");
-        fs::write(path(&killed), "ha").unwrap();
-        fs::write(path("novel.unfinished"), "of the user").unwrap();
+        // A program that is killed loses its lock and does not remove its file.
+        let (killed, abandoned) = unfinished_in(folder.path()).unwrap().keep().unwrap();
+        drop(killed);
+        let of_the_user = ["novel.unfinished", ".fashion-knn-notes"];
+        for name in of_the_user {
+            fs::write(path(name), "of the user").unwrap();
+        }
         let living = unfinished_in(folder.path()).unwrap();
         write_atomically(&path("new"), b"whole").unwrap();
-        assert!(!path(&killed).exists());
-        assert!(path("novel.unfinished").exists() && living.path().exists());
+        assert!(!abandoned.exists());
+        assert!(living.path().exists());
+        for name in of_the_user {
+            assert!(path(name).exists(), "{name}");
+        }
     }
 
-    /// 8 threads write one file without a lock of their own, each 50 times.
+    /// Where it has its name at last: a rename from another folder may lead to another disk.
+    #[test]
+    fn a_file_is_written_in_its_own_folder_which_is_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let unfinished = unfinished_in(folder.path()).unwrap();
+        assert_eq!(unfinished.path().parent(), Some(folder.path()));
+        let path = folder.path().join("new/folder/file");
+        write_atomically(&path, b"whole").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"whole");
+        // A folder is not replaced, and nothing stays beside it.
+        let beside = folder.path().join("new");
+        assert!(write_atomically(&beside.join("folder"), b"whole").is_err());
+        assert_eq!(fs::read_dir(beside).unwrap().count(), 1);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_new_file_can_be_read_by_all_and_written_by_its_owner_and_an_old_one_as_before() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let mode = |name: &str| fs::metadata(path(name)).unwrap().permissions().mode() & 0o777;
+        write_atomically(&path("new"), b"whole").unwrap();
+        fs::write(path("plain"), "").unwrap();
+        // Less what the user takes away from every file (umask).
+        assert_eq!(mode("new"), mode("plain") & 0o644);
+        for old in [0o600, 0o664] {
+            fs::set_permissions(path("plain"), fs::Permissions::from_mode(old)).unwrap();
+            write_atomically(&path("plain"), b"whole").unwrap();
+            assert_eq!(mode("plain"), old);
+        }
+    }
+
+    /// 8 threads write one file without a lock of their own, each 50 times. What they read
+    /// meanwhile is whole.
     #[test]
     fn what_a_living_program_writes_is_not_taken_for_abandoned() {
         let folder = tempfile::tempdir().unwrap();
@@ -290,12 +339,12 @@ mod tests {
                 scope.spawn(move || {
                     for _ in 0..50 {
                         write_atomically(path, text.repeat(5_000).as_bytes()).unwrap();
+                        let text = fs::read_to_string(path).unwrap();
+                        assert_eq!(text, text[..1].repeat(5_000));
                     }
                 });
             }
         });
-        let text = fs::read_to_string(&path).unwrap();
-        assert_eq!(text, text[..1].repeat(5_000));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 

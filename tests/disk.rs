@@ -8,11 +8,14 @@ use std::process::Command;
 
 mod broken_disk;
 mod fetching;
+mod inside;
 mod room;
+mod serving;
 
 use broken_disk::{FULL, READ_ONLY, assert_refused, assert_unchanged, limited, on_disk};
-use fetching::{fashion_mnist, fetch, send, server};
+use fetching::{fashion_mnist, fetch};
 use room::Room;
+use serving::{send_file, server};
 
 /// A small task, of which a row goes to `disk/a.csv`.
 const SMALL: [&str; 10] = [
@@ -121,7 +124,7 @@ fn a_read_only_folder_is_told_before_anything_is_fetched() {
 #[ignore = "needs Fashion-MNIST"]
 fn what_is_fetched_and_cannot_be_written_leaves_nothing() {
     let published = fashion_mnist();
-    let url = server(move |path, stream| send(stream, &published[path]));
+    let url = server(move |path, stream| send_file(stream, &published[path]));
     let room = room();
     let mut command = fetch(&room, &url);
     command.env("FASHION_KNN_DATA", "disk");

@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::Write;
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
@@ -13,12 +12,15 @@ use std::time::Duration;
 use fashion_knn::lab::record::{Measurement, read_csv};
 
 mod fetching;
+mod inside;
 mod killing;
 mod room;
+mod serving;
 
-use fetching::{fashion_mnist, fetch, send, server};
-use killing::{kill_after, kill_at_calls, moments, succeeded, undisturbed};
+use fetching::{fashion_mnist, fetch};
+use killing::{kill_after, kill_at_calls, moments, succeeded, traced, undisturbed};
 use room::Room;
+use serving::{OK, send, send_file, server};
 
 /// `measure` of a small task into `a.csv`, called `name` there. Each seed has other data, whose
 /// true neighbours are not in the cache yet.
@@ -98,6 +100,30 @@ fn measure_killed_at_a_call_on_its_files_loses_no_row() {
     });
 }
 
+/// A machine that dies keeps what was on its disk. So the bytes have to be there before the name
+/// is: the last call on a file before it is renamed is `fsync`.
+#[test]
+fn a_file_is_on_the_disk_before_it_has_its_name() {
+    let room = Room::new();
+    let Some(log) = traced(&measure(&room, "first", 0)) else {
+        return;
+    };
+    let mut last = HashMap::new();
+    let mut renamed = 0;
+    for line in log.lines() {
+        let (thread, call) = line.split_once(' ').unwrap();
+        if call.trim_start().starts_with("rename") {
+            assert_eq!(last.get(thread), Some(&"fsync"), "{log}");
+            renamed += 1;
+        }
+        if let Some((name, _)) = call.trim_start().split_once('(') {
+            last.insert(thread, name);
+        }
+    }
+    // The true neighbours, and the record after each of the two indexes.
+    assert_eq!(renamed, 3, "{log}");
+}
+
 /// Whatever is under the name of one of the four files is what was published.
 fn assert_whole(room: &Room, published: &HashMap<String, Vec<u8>>) {
     let files = room.files();
@@ -122,13 +148,14 @@ fn fetch_killed_while_a_server_fails_it_leaves_nothing() {
     let url = server(|path, stream| match path.as_bytes() {
         // The address that is asked for begins with the fault's name.
         [b'/', b's', ..] => thread::sleep(Duration::from_secs(3_600)),
-        [b'/', b'c', ..] => {
-            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\ncut");
-        }
+        [b'/', b'c', ..] => send(stream, format!("{OK} 1000\r\n\r\ncut")),
         [b'/', b'r', ..] => {
-            let _ = write!(stream, "HTTP/1.1 302 There\r\nLocation: {path}\r\n\r\n");
+            send(
+                stream,
+                format!("HTTP/1.1 302 There\r\nLocation: {path}\r\n\r\n"),
+            );
         }
-        _ => send(stream, b"another file"),
+        _ => send_file(stream, b"another file"),
     });
     for (seed, fault) in ["stalls", "cuts", "redirects", "other"]
         .into_iter()
@@ -147,7 +174,7 @@ fn fetch_killed_while_a_server_fails_it_leaves_nothing() {
 fn fetch_killed_at_any_moment_is_repeated_with_success() {
     let published = fashion_mnist();
     let bodies = published.clone();
-    let url = server(move |path, stream| send(stream, &bodies[path]));
+    let url = server(move |path, stream| send_file(stream, &bodies[path]));
     let room = Room::new();
     let whole = undisturbed(fetch(&room, &url));
     assert_fetched(&room, &published);

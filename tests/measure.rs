@@ -4,13 +4,15 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
 use fashion_knn::lab::record::{Measurement, read_csv};
 use ndarray::Array2;
 use ndarray_npy::{WritableElement, write_npy};
-use tempfile::TempDir;
+
+mod room;
+
+use room::Room;
 
 /// A small task: 60 points in space and 5 queries.
 const SMALL: [&str; 6] = [
@@ -22,53 +24,39 @@ const SMALL: [&str; 6] = [
     "3",
 ];
 
-/// A folder outside of any checkout, in which the program is run.
-struct Room(TempDir);
+/// The program with these arguments, its cache in the room.
+fn command<A: AsRef<OsStr>>(room: &Room, arguments: &[A]) -> Command {
+    let mut command = room.command(env!("CARGO_BIN_EXE_measure"));
+    command.args(arguments);
+    command
+}
 
-impl Room {
-    fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
-    }
+fn run(room: &Room, arguments: &[&str]) -> Said {
+    Said::of(command(room, arguments).output().unwrap())
+}
 
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
+/// [`SMALL`] by brute force, and more arguments.
+fn small(room: &Room, arguments: &[&str]) -> Said {
+    run(
+        room,
+        &[&SMALL[..], &["--index", "brute_force"], arguments].concat(),
+    )
+}
 
-    fn text(&self, name: &str) -> String {
-        fs::read_to_string(self.path(name)).unwrap()
-    }
+fn npy<T: WritableElement>(
+    room: &Room,
+    name: &str,
+    rows: usize,
+    value: impl Fn(usize, usize) -> T,
+) {
+    let path = room.path(name);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let array = Array2::from_shape_fn((rows, 4), |(row, column)| value(row, column));
+    write_npy(path, &array).unwrap();
+}
 
-    /// The program with these arguments, its cache in the folder.
-    fn command<A: AsRef<OsStr>>(&self, arguments: &[A]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_measure"));
-        command
-            .args(arguments)
-            .current_dir(self.0.path())
-            .stdin(Stdio::null())
-            .env("FASHION_KNN_DATA", self.path("data"))
-            .env_remove("FASHION_MNIST_DIR");
-        command
-    }
-
-    fn run(&self, arguments: &[&str]) -> Said {
-        Said::of(self.command(arguments).output().unwrap())
-    }
-
-    /// [`SMALL`] by brute force, and more arguments.
-    fn small(&self, arguments: &[&str]) -> Said {
-        self.run(&[&SMALL[..], &["--index", "brute_force"], arguments].concat())
-    }
-
-    fn npy<T: WritableElement>(&self, name: &str, rows: usize, value: impl Fn(usize, usize) -> T) {
-        let path = self.path(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        let array = Array2::from_shape_fn((rows, 4), |(row, column)| value(row, column));
-        write_npy(path, &array).unwrap();
-    }
-
-    fn rows(&self, name: &str) -> Vec<Measurement> {
-        read_csv(&self.path(name)).unwrap()
-    }
+fn rows(room: &Room, name: &str) -> Vec<Measurement> {
+    read_csv(&room.path(name)).unwrap()
 }
 
 /// What a run said, and its code: none if a signal ended it.
@@ -136,24 +124,22 @@ fn an_out_that_cannot_be_written_is_told_before_anything_is_measured() {
     ];
     for (name, text) in texts {
         fs::write(room.path(name), text).unwrap();
-        room.small(&["--out", name]).refused(name);
-        assert_eq!(room.text(name), text);
+        small(&room, &["--out", name]).refused(name);
+        assert_eq!(fs::read_to_string(room.path(name)).unwrap(), text);
     }
     fs::create_dir(room.path("folder")).unwrap();
-    room.small(&["--out", "folder"]).refused("folder");
-    room.small(&["--out", "note.txt/below.csv"])
-        .refused("note.txt/below.csv");
+    small(&room, &["--out", "folder"]).refused("folder");
+    small(&room, &["--out", "note.txt/below.csv"]).refused("note.txt/below.csv");
     fs::write(room.path("kept.csv"), "").unwrap();
     let mut permissions = fs::metadata(room.path("kept.csv")).unwrap().permissions();
     permissions.set_readonly(true);
     fs::set_permissions(room.path("kept.csv"), permissions).unwrap();
-    room.small(&["--out", "kept.csv"]).refused("read-only");
+    small(&room, &["--out", "kept.csv"]).refused("read-only");
     if cfg!(unix) {
-        room.small(&["--out", "/dev/null"])
-            .refused("not a regular file");
+        small(&room, &["--out", "/dev/null"]).refused("not a regular file");
     }
     // An export asks for its folder as early.
-    room.small(&["--export", "note.txt"]).refused("note.txt");
+    small(&room, &["--export", "note.txt"]).refused("note.txt");
 }
 
 #[test]
@@ -161,8 +147,8 @@ fn an_out_that_is_empty_or_a_record_or_not_there_gets_the_rows() {
     let room = Room::new();
     fs::write(room.path("empty.csv"), "").unwrap();
     for (name, count) in [("empty.csv", 1), ("empty.csv", 2), ("new/folder/a.csv", 1)] {
-        room.small(&["--out", name]).succeeded();
-        assert_eq!(room.rows(name).len(), count);
+        small(&room, &["--out", name]).succeeded();
+        assert_eq!(rows(&room, name).len(), count);
     }
 }
 
@@ -178,12 +164,8 @@ fn of_runs_with_one_out_at_once_no_row_is_lost() {
     ]
     .concat();
     let start = |_| {
-        let mut command = room.command(&arguments);
-        command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap()
+        let mut command = command(&room, &arguments);
+        command.spawn().unwrap()
     };
     let runs: Vec<_> = (0..4).map(start).collect();
     for run in runs {
@@ -191,7 +173,7 @@ fn of_runs_with_one_out_at_once_no_row_is_lost() {
         assert!(said.out.ends_with("4 rows added to a.csv\n"), "{said:?}");
     }
     for index in ["brute_force", "kd_tree", "ball_tree", "va_file"] {
-        let rows = room.rows("a.csv");
+        let rows = rows(&room, "a.csv");
         assert_eq!(rows.iter().filter(|row| row.index == index).count(), 4);
     }
 }
@@ -211,21 +193,14 @@ fn nobody_reads_the_output_and_the_rows_are_recorded() {
         ],
     ]
     .concat();
-    let mut run = room
-        .command(&arguments)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut run = command(&room, &arguments).spawn().unwrap();
     // Closed before the first line, as `| head -0` does.
     drop(run.stdout.take());
     let said = Said::of(run.wait_with_output().unwrap()).succeeded();
     assert_eq!((said.out.as_str(), said.err.as_str()), ("", ""));
-    assert_eq!(room.rows("a.csv").len(), 2);
+    assert_eq!(rows(&room, "a.csv").len(), 2);
     // Nobody reads the errors either: an error is an error all the same.
-    let mut run = room
-        .command(&["--index", "no such index"])
-        .stderr(Stdio::piped())
+    let mut run = command(&room, &["--index", "no such index"])
         .spawn()
         .unwrap();
     drop(run.stderr.take());
@@ -265,16 +240,15 @@ fn what_makes_no_sense_is_told_before_the_first_build() {
                 .collect();
         }
         let out = ["--out", "a.csv"];
-        room.run(&[&given[..], arguments, &out].concat())
-            .refused(expected);
+        run(&room, &[&given[..], arguments, &out].concat()).refused(expected);
     }
     // A file of no queries, and one of another width.
-    room.npy("base.npy", 30, |row, column| (row + column) as f32);
-    room.npy("none.npy", 0, |_, _| 0f32);
+    npy(&room, "base.npy", 30, |row, column| (row + column) as f32);
+    npy(&room, "none.npy", 0, |_, _| 0f32);
     write_npy(room.path("wide.npy"), &Array2::from_elem((2, 5), 1f32)).unwrap();
     for (queries, expected) in [("none.npy", "no queries"), ("wide.npy", "5 dimensions")] {
-        let run = ["--data", "base.npy", "--queries", queries, "--out", "a.csv"];
-        let said = room.run(&run);
+        let given = ["--data", "base.npy", "--queries", queries, "--out", "a.csv"];
+        let said = run(&room, &given);
         assert_eq!(said.code, Some(1), "{said:?}");
         assert!(said.err.contains(expected), "{said:?}");
     }
@@ -302,8 +276,7 @@ fn a_small_file_that_promises_terabytes_is_an_error() {
     ];
     for (name, bytes, expected) in files {
         fs::write(room.path(name), bytes).unwrap();
-        room.run(&["--data", name, "--queries", name])
-            .refused(expected);
+        run(&room, &["--data", name, "--queries", name]).refused(expected);
     }
     // Fashion-MNIST's own files, of the right name.
     let images = room.path("train-images-idx3-ubyte");
@@ -312,8 +285,7 @@ fn a_small_file_that_promises_terabytes_is_an_error() {
         [0, 0, 8, 3, 255, 255, 255, 255, 0, 0, 0, 28, 0, 0, 0, 28],
     )
     .unwrap();
-    let run = room
-        .command(&["--data", "pixels"])
+    let run = command(&room, &["--data", "pixels"])
         .env("FASHION_MNIST_DIR", ".")
         .output();
     Said::of(run.unwrap()).refused("expected the IDX header");
@@ -322,11 +294,11 @@ fn a_small_file_that_promises_terabytes_is_an_error() {
 #[test]
 fn what_float64_loses_is_a_warning_and_where_strict_an_error() {
     let room = Room::new();
-    room.npy("times.npy", 300, |row, _| 1.7e9 + 0.01 * row as f64);
-    room.npy("queries.npy", 3, |row, _| 1.7e9 + 500.0 * row as f64);
+    npy(&room, "times.npy", 300, |row, _| 1.7e9 + 0.01 * row as f64);
+    npy(&room, "queries.npy", 3, |row, _| 1.7e9 + 500.0 * row as f64);
     let own = ["--data", "times.npy", "--queries", "queries.npy"];
     let arguments = [&own[..], &["--index", "brute_force", "--out", "a.csv"]].concat();
-    let said = room.run(&arguments).succeeded();
+    let said = run(&room, &arguments).succeeded();
     let warnings: Vec<_> = said
         .err
         .lines()
@@ -339,14 +311,14 @@ fn what_float64_loses_is_a_warning_and_where_strict_an_error() {
         warning.contains("times.npy") && warning.contains("300 rows become equal"),
         "{warning}"
     );
-    room.run(&[&arguments[..], &["--strict"]].concat())
-        .refused("300 rows become equal");
-    room.npy(
+    run(&room, &[&arguments[..], &["--strict"]].concat()).refused("300 rows become equal");
+    npy(
+        &room,
         "huge.npy",
         3,
         |_, column| if column == 2 { 1e300 } else { 0.0 },
     );
-    room.run(&["--data", "huge.npy", "--queries", "queries.npy"])
+    run(&room, &["--data", "huge.npy", "--queries", "queries.npy"])
         .refused("row 0, column 2 is 1e300, beyond float32");
 }
 
@@ -362,8 +334,7 @@ fn whole_numbers_called_floats_are_refused() {
         ("ids.ivecs", "ends in .npy"),
     ] {
         fs::write(room.path(name), &neighbours).unwrap();
-        room.run(&["--data", name, "--queries", name])
-            .refused(expected);
+        run(&room, &["--data", name, "--queries", name]).refused(expected);
     }
 }
 
@@ -377,9 +348,8 @@ fn names(room: &Room, data: &str, queries: &str) -> Vec<String> {
         "--index",
         "brute_force",
     ];
-    room.run(&[&own[..], &["--out", "a.csv"]].concat())
-        .succeeded();
-    let rows = room.rows("a.csv");
+    run(room, &[&own[..], &["--out", "a.csv"]].concat()).succeeded();
+    let rows = rows(room, "a.csv");
     fs::remove_file(room.path("a.csv")).unwrap();
     rows.into_iter().map(|row| row.data).collect()
 }
@@ -387,11 +357,17 @@ fn names(room: &Room, data: &str, queries: &str) -> Vec<String> {
 #[test]
 fn files_of_one_name_have_names_of_their_own_in_the_record() {
     let room = Room::new();
-    room.npy("one/base.npy", 30, |row, column| (row * column) as f32);
-    room.npy("two/base.npy", 30, |row, column| (row + column) as f32);
-    room.npy("three/base.npy", 30, |row, column| (row * column) as f32);
-    room.npy("queries.npy", 3, |row, _| row as f32);
-    room.npy("others.npy", 3, |row, _| row as f32 + 0.5);
+    npy(&room, "one/base.npy", 30, |row, column| {
+        (row * column) as f32
+    });
+    npy(&room, "two/base.npy", 30, |row, column| {
+        (row + column) as f32
+    });
+    npy(&room, "three/base.npy", 30, |row, column| {
+        (row * column) as f32
+    });
+    npy(&room, "queries.npy", 3, |row, _| row as f32);
+    npy(&room, "others.npy", 3, |row, _| row as f32 + 0.5);
     let one = names(&room, "one/base.npy", "queries.npy");
     assert!(one[0].starts_with("base@"), "{one:?}");
     assert_ne!(one, names(&room, "two/base.npy", "queries.npy"));
@@ -431,22 +407,17 @@ fn the_truth_of_floats_is_not_taken_for_that_of_their_bytes() {
             "--index",
             "brute_force",
         ];
-        room.run(&[&own[..], &["--out", "a.csv"]].concat())
-            .succeeded();
+        run(&room, &[&own[..], &["--out", "a.csv"]].concat()).succeeded();
     }
-    let recalls: Vec<f64> = room.rows("a.csv").iter().map(|row| row.recall).collect();
+    let recalls: Vec<f64> = rows(&room, "a.csv").iter().map(|row| row.recall).collect();
     assert_eq!(recalls, [1.0, 1.0]);
 }
 
-fn truths(folder: &Path) -> usize {
-    let files = fs::read_dir(folder).map(|files| files.flatten().collect::<Vec<_>>());
-    let is_truth = |name: &OsStr| name.to_string_lossy().starts_with("truth-");
-    files.map_or(0, |files| {
-        files
-            .iter()
-            .filter(|file| is_truth(&file.file_name()))
-            .count()
-    })
+/// The files of true neighbours in a folder of the room.
+fn truths(room: &Room, folder: &str) -> usize {
+    let start = format!("{folder}/truth-");
+    let files = room.files();
+    files.iter().filter(|name| name.starts_with(&start)).count()
 }
 
 #[test]
@@ -454,21 +425,20 @@ fn a_cache_that_cannot_be_used_is_a_warning() {
     let room = Room::new();
     fs::write(room.path("file"), "in the way").unwrap();
     let arguments = [&SMALL[..], &["--index", "brute_force", "--out", "a.csv"]].concat();
-    let run = room
-        .command(&arguments)
+    let output = command(&room, &arguments)
         .env("FASHION_KNN_DATA", "file")
         .output();
-    let said = Said::of(run.unwrap()).succeeded();
+    let said = Said::of(output.unwrap()).succeeded();
     let warning = "warning: the true neighbours are not kept";
     assert!(
         said.err.contains(warning) && said.err.contains("FASHION_KNN_DATA"),
         "{said:?}"
     );
-    assert_eq!(room.rows("a.csv").len(), 1);
+    assert_eq!(rows(&room, "a.csv").len(), 1);
     // Where it can be used there is none.
-    let said = room.run(&arguments).succeeded();
+    let said = run(&room, &arguments).succeeded();
     assert!(!said.err.contains("warning"), "{said:?}");
-    assert_eq!(truths(&room.path("data/cache")), 1);
+    assert_eq!(truths(&room, "data/cache"), 1);
 }
 
 /// Neither the folder of the machine that compiled the program nor that of another project.
@@ -482,14 +452,14 @@ fn outside_a_checkout_the_cache_is_the_users() {
         ("HOME", "home/.cache/fashion-knn/cache"),
         ("XDG_CACHE_HOME", "home/fashion-knn/cache"),
     ] {
-        let run = room
-            .command(&arguments)
-            .env_remove("FASHION_KNN_DATA")
-            .env_remove("XDG_CACHE_HOME")
+        let output = command(&room, &arguments)
+            // An empty variable counts as none.
+            .env("FASHION_KNN_DATA", "")
+            .env("XDG_CACHE_HOME", "")
             .env(variable, room.path("home"))
             .output();
-        Said::of(run.unwrap()).succeeded();
-        assert_eq!(truths(&room.path(folder)), 1, "{variable}");
+        Said::of(output.unwrap()).succeeded();
+        assert_eq!(truths(&room, folder), 1, "{variable}");
     }
     assert_eq!(fs::read_dir(room.path("data")).unwrap().count(), 0);
 }

@@ -9,6 +9,7 @@ use std::fs;
 use std::process::Command;
 
 mod broken_disk;
+mod inside;
 mod killing;
 mod room;
 

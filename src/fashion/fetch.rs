@@ -278,44 +278,23 @@ fn run(command: &mut Command) -> Result<(), String> {
 }
 
 #[cfg(test)]
+#[path = "../../tests/serving/mod.rs"]
+mod serving;
+
+#[cfg(test)]
 mod tests {
+    use super::serving::{OK, send, send_file, server};
     use super::*;
     use crate::fashion::load_from;
     use flate2::{Compression, write::GzEncoder};
     use std::collections::HashMap;
-    use std::io::{BufRead, BufReader};
     use std::net::{TcpListener, TcpStream};
     use tempfile::TempDir;
 
-    const OK: &str = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length:";
     const EMPTY: &str = "Connection: close\r\nContent-Length: 0\r\n\r\n";
 
-    /// A server on this machine. `answer` gets the path that is asked for and the connection, which
-    /// is closed after it.
-    fn server(answer: impl Fn(&str, &mut TcpStream) + Send + 'static) -> String {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        thread::spawn(move || {
-            for stream in listener.incoming() {
-                let mut stream = stream.unwrap();
-                let request = BufReader::new(stream.try_clone().unwrap());
-                let lines = request.lines().map_while(Result::ok);
-                let head: Vec<_> = lines.take_while(|line| !line.is_empty()).collect();
-                // "GET /train-images-idx3-ubyte.gz HTTP/1.1"
-                let path = head.first().and_then(|line| line.split(' ').nth(1));
-                answer(path.unwrap_or_default(), &mut stream);
-            }
-        });
-        format!("http://{address}")
-    }
-
-    /// Sends the bytes; whoever has read enough hangs up.
-    fn send(stream: &mut TcpStream, bytes: impl AsRef<[u8]>) {
-        let _ = stream.write_all(bytes.as_ref());
-    }
-
     /// A server with this answer to everything.
-    fn saying(answer: impl AsRef<[u8]> + Send + 'static) -> String {
+    fn saying(answer: impl AsRef<[u8]> + Send + Sync + 'static) -> String {
         server(move |_, stream| send(stream, &answer))
     }
 
@@ -406,12 +385,6 @@ mod tests {
         let error = fetch_into(&file.join("data"), nobody, PATIENCE, false).unwrap_err();
         assert!(matches!(error, FashionError::Io { .. }), "{error}");
         assert!(error.to_string().contains("file/data"), "{error}");
-    }
-
-    /// Sends a whole file.
-    fn send_file(stream: &mut TcpStream, body: &[u8]) {
-        send(stream, format!("{OK} {}\r\n\r\n", body.len()));
-        send(stream, body);
     }
 
     /// Each fault in each of the four files, then a server without faults.

@@ -281,6 +281,11 @@ impl Learner {
         })
     }
 
+    /// ⌈images to learn from / batch size⌉: the last batch takes what is left of the images.
+    fn batches_an_epoch(&self) -> usize {
+        self.rows.len().div_ceil(self.config.batch_size)
+    }
+
     /// Begins an epoch: its batches, which hold all images to learn from, in a random order.
     fn batches(&mut self) -> Vec<Batch> {
         let config = &self.config;
@@ -291,10 +296,9 @@ impl Learner {
         // before.
         let mut order = self.rows.clone();
         order.shuffle(&mut self.now.rng);
-        let batches = order.len().div_ceil(config.batch_size);
-        // The schedule runs over all steps of the training, not of the epoch. The last batch takes
-        // what is left of the images, so every epoch has ⌈images / batch size⌉ steps. The
-        // product saturates because the number of epochs has no upper limit.
+        let batches = self.batches_an_epoch();
+        // The schedule runs over all steps of the training, not of the epoch. The product saturates
+        // because the number of epochs has no upper limit.
         let steps_before = (epoch - 1) * batches;
         let all_steps = config.epochs.saturating_mul(batches);
         let mut all = Vec::with_capacity(batches);
@@ -423,9 +427,8 @@ impl Learner {
         Ok(checkpoint.record.test_accuracy)
     }
 
-    /// Takes over what a checkpoint holds; or says what it lacks.
-    fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), String> {
-        let record = &checkpoint.record;
+    /// Whether this training can have written the record; or what it cannot have written.
+    fn check(&self, record: &Record) -> Result<(), String> {
         // Only a finished training has a test accuracy, and it has run all its epochs. Any other
         // was written after an epoch, so its history is not empty and has the best one in it.
         let finished = record.test_accuracy.is_some();
@@ -437,10 +440,22 @@ impl Learner {
                 "epoch {best} of {epochs} is called the best, of {all} in all"
             ));
         }
-        // The optimizer's formula has the number as an i32.
-        if i32::try_from(record.steps).is_err() {
-            return Err(format!("{} steps; expected fewer than 2³¹", record.steps));
+        // Each epoch has one step a batch. The optimizer computes with the number: a wrong one
+        // would give other parameters, and one beyond an i32 a negative exponent.
+        let (steps, expected) = (record.steps, epochs * self.batches_an_epoch());
+        if steps != expected {
+            return Err(format!(
+                "{steps} steps in {epochs} epochs; expected {expected}"
+            ));
         }
+        Ok(())
+    }
+
+    /// Takes over what a checkpoint holds; or says what it lacks.
+    fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), String> {
+        let record = &checkpoint.record;
+        self.check(record)?;
+        let finished = record.test_accuracy.is_some();
         self.best_parameters.clear();
         // The moments are in the order of the parameters (`State::new`), so that they can be
         // zipped.
@@ -556,4 +571,59 @@ fn count_right(scores: &Tensor, data: Labelled<'_>, rows: &[usize]) -> Result<us
     let pairs = classes.into_iter().zip(rows);
     let right = pairs.filter(|&(class, &row)| class == u32::from(data.label(row)));
     Ok(right.count())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::{MlpConfig, ModelConfig, PIXELS};
+    use crate::vectors::Vectors;
+
+    /// Files of the right form and with the right hash, of which the training before the change is
+    /// taken up and none after.
+    #[test]
+    fn a_record_that_the_training_cannot_have_written_is_refused() {
+        let model = ModelConfig::Mlp(MlpConfig {
+            hidden: vec![1],
+            dropout: 0.0,
+        });
+        let config = Config {
+            epochs: 2,
+            batch_size: 4,
+            validation: 3,
+            ..Config::of(model)
+        };
+        let pixels: Vec<u8> = (0..12 * PIXELS).map(|at| (at * at % 251) as u8).collect();
+        let images = Vectors::from_bytes(PIXELS, pixels).unwrap();
+        let all = Labelled::new(&images, &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]).unwrap();
+        let begin = || Learner::begin(&config, all, all).unwrap();
+        let mut learner = begin();
+        for batch in learner.batches() {
+            learner.step(all, &batch).unwrap();
+        }
+        learner.end_epoch(all).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("training.safetensors");
+        let resumed_after = |change: fn(&mut Record)| {
+            let mut record = learner.record(None);
+            change(&mut record);
+            checkpoint::save(&path, &record, &learner.all_tensors().unwrap()).unwrap();
+            begin().resume(&path)
+        };
+        assert_eq!(resumed_after(|_| ()).unwrap(), None);
+        let changes: [fn(&mut Record); 8] = [
+            |record| record.history = vec![record.history[0].clone(); 3],
+            |record| record.history.clear(),
+            |record| record.best = 1,
+            |record| record.best = usize::MAX,
+            |record| record.test_accuracy = Some(0.5),
+            // 9 images to learn from are 3 batches.
+            |record| record.steps = 2,
+            |record| record.steps = i32::MAX as usize,
+            |record| record.steps = usize::MAX,
+        ];
+        let is_refused = |change| matches!(resumed_after(change), Err(NetError::Corrupt { .. }));
+        let refused = changes.map(is_refused);
+        assert_eq!(refused, [true; 8]);
+    }
 }

@@ -9,10 +9,12 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use crate::room::{Room, inside};
+use crate::inside::inside;
+use crate::room::Room;
 
 /// A disk of its own over the folder `disk`, with what was in the folder, and the fault in it. Then
-/// the program. Then what is on the disk is copied to `after`, since it ends with the process.
+/// the program. Then what is on the disk is copied to `after`, since it ends with the process, and
+/// in `disk` is what was there before.
 const WITH_DISK: &str = r#"
     cp -R disk before && mount -t tmpfs -o size=1m tmpfs disk && cp -R before/. disk || exit 99
     case $1 in
@@ -26,13 +28,16 @@ const WITH_DISK: &str = r#"
     cp -R disk after && rm -f after/filler && exit $code
 "#;
 
-/// Files may be made, but not grow: to write to one is an error, as on a full disk.
+/// Files may be made, but not grow: to write to one is an error, as on a full disk. Here too `disk`
+/// is as it was before, and what the program made of it is in `after`.
 const LIMITED: &str = r#"
     trap '' XFSZ
+    rm -rf after before
+    cp -R disk before || exit 99
     (ulimit -f 0 && exec "$@")
     code=$?
-    rm -rf after
-    cp -R disk after && exit $code
+    mv disk after && mv before disk && exit $code
+    exit 99
 "#;
 
 pub const FULL: &str = "full";
@@ -61,7 +66,9 @@ pub fn on_disk(fault: &str, command: &Command) -> Option<Output> {
 pub fn limited(command: &Command) -> Output {
     let mut shell = Command::new("sh");
     shell.args(["-c", LIMITED, "sh"]);
-    inside(shell, command).output().unwrap()
+    let output = inside(shell, command).output().unwrap();
+    assert_ne!(output.status.code(), Some(99), "{output:?}");
+    output
 }
 
 /// An error that names what could not be written, and why.

@@ -17,7 +17,7 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::room::inside;
+use crate::inside::inside;
 
 /// Kills of each sort in a usual run.
 const KILLS: usize = 3;
@@ -63,15 +63,13 @@ pub fn kill_after(moment: Duration, mut child: Child) {
 /// each kill. If there are more calls than kills are wanted, some are drawn. Where strace cannot be
 /// used, it says so.
 pub fn kill_at_calls(seed: u64, command: impl Fn() -> Command, mut check: impl FnMut(&str)) {
-    let log = tempfile::NamedTempFile::new().unwrap();
-    // `true` makes no such call: it is a trial whether anything can be traced.
-    let trial = strace("fsync", log.path()).arg("true").output();
-    if !trial.is_ok_and(|output| output.status.success()) {
-        eprintln!("SKIPPED: no strace that works here, to kill at system calls");
+    let Some(log) = traced(&command()) else {
         return;
-    }
-    undisturbed(inside(strace(CALLS, log.path()), &command()));
-    let calls = calls(&fs::read_to_string(log.path()).unwrap());
+    };
+    let calls = calls(&log);
+    // A log that is not understood must not pass for a program without calls.
+    assert!(!calls.is_empty(), "no calls in {log:?}");
+    let log = tempfile::NamedTempFile::new().unwrap();
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let drawn: Vec<_> = calls.choose_multiple(&mut rng, kills()).collect();
     for Call { name, number } in &drawn {
@@ -87,6 +85,20 @@ pub fn kill_at_calls(seed: u64, command: impl Fn() -> Command, mut check: impl F
         check(&format!("{name} {number}"));
     }
     println!("{} kills at {} system calls", drawn.len(), calls.len());
+}
+
+/// Runs the program undisturbed; its system calls on files, a line each. Where strace cannot be
+/// used, it says so.
+pub fn traced(command: &Command) -> Option<String> {
+    let log = tempfile::NamedTempFile::new().unwrap();
+    // `true` makes no such call: it is a trial whether anything can be traced.
+    let trial = strace("fsync", log.path()).arg("true").output();
+    if !trial.is_ok_and(|output| output.status.success()) {
+        eprintln!("SKIPPED: no strace that works here");
+        return None;
+    }
+    undisturbed(inside(strace(CALLS, log.path()), command));
+    Some(fs::read_to_string(log.path()).unwrap())
 }
 
 /// Runs what its arguments end with, and notes the calls of all its threads.
