@@ -248,3 +248,199 @@ fn groups(batches: &[RecordBatch]) -> Result<HashMap<u64, Group>, Fault> {
     }
     Ok(groups)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use datafusion::arrow::array::{Array, Float64Array, Int64Array, UInt64Array};
+
+    use super::*;
+
+    /// Two partitions of 3 rows, whose tokens are 5 and 7; two queries, k = 2.
+    fn expected(exact: bool) -> Expected {
+        Expected {
+            queries: vec![10, 11],
+            k: 2,
+            rows: 6,
+            tokens: 12,
+            candidates: exact.then_some(4),
+        }
+    }
+
+    /// A row as the merge gives it.
+    #[derive(Clone, Copy)]
+    struct Row {
+        query: u64,
+        id: Option<u64>,
+        reduced: f64,
+        rank: u64,
+        sums: Sums,
+    }
+
+    const WHOLE: Sums = Sums {
+        tokens: 12,
+        found: 4,
+        received: 4,
+    };
+
+    fn row(query: u64, rank: u64, id: u64) -> Row {
+        let (id, reduced, sums) = (Some(id), (rank * rank) as f64, WHOLE);
+        Row {
+            query,
+            id,
+            reduced,
+            rank,
+            sums,
+        }
+    }
+
+    /// The right answer.
+    fn right() -> Vec<Row> {
+        vec![row(10, 1, 3), row(10, 2, 0), row(11, 1, 5), row(11, 2, 1)]
+    }
+
+    fn prove(expected: &Expected, rows: &[Row]) -> Result<Vec<Line>, Fault> {
+        let numbers = |of: fn(&Row) -> u64| -> Arc<dyn Array> {
+            Arc::new(UInt64Array::from_iter_values(rows.iter().map(of)))
+        };
+        let received = rows.iter().map(|row| row.sums.received as i64);
+        let batch = RecordBatch::try_from_iter([
+            ("query_id", numbers(|row| row.query)),
+            (
+                "id",
+                Arc::new(UInt64Array::from_iter(rows.iter().map(|row| row.id))) as _,
+            ),
+            (
+                "reduced",
+                Arc::new(Float64Array::from_iter_values(
+                    rows.iter().map(|r| r.reduced),
+                )) as _,
+            ),
+            ("rank", numbers(|row| row.rank)),
+            ("tokens", numbers(|row| row.sums.tokens)),
+            ("found", numbers(|row| row.sums.found)),
+            (
+                "received",
+                Arc::new(Int64Array::from_iter_values(received)) as _,
+            ),
+        ]);
+        expected.prove(&[batch.unwrap()])
+    }
+
+    #[test]
+    fn the_right_answer_in_any_order_and_with_a_row_twice() {
+        let mut rows = right();
+        rows.push(rows[1]);
+        rows.reverse();
+        let lines = prove(&expected(true), &rows).unwrap();
+        let lines: Vec<_> = lines
+            .iter()
+            .map(|l| (l.query, l.rank, l.id, l.distance))
+            .collect();
+        assert_eq!(
+            lines,
+            [
+                (10, 1, 3, 1.0),
+                (10, 2, 0, 2.0),
+                (11, 1, 5, 1.0),
+                (11, 2, 1, 2.0)
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_missing_or_doubled_is_found() {
+        let fault = |change: fn(&mut Vec<Row>)| {
+            let mut rows = right();
+            change(&mut rows);
+            prove(&expected(true), &rows).unwrap_err()
+        };
+        assert_eq!(
+            fault(|rows| rows.truncate(2)),
+            Fault::NoAnswer {
+                missing: 1,
+                queries: 2,
+                first: 11
+            }
+        );
+        assert_eq!(
+            fault(|rows| rows.push(row(12, 1, 0))),
+            Fault::NoSuchQuery(12)
+        );
+        // The first partition twice and the second not at all: as many rows and candidates.
+        assert_eq!(
+            fault(|rows| rows.iter_mut().for_each(|row| row.sums.tokens = 10)),
+            Fault::Partitions(10)
+        );
+        // Two merges of one query.
+        assert_eq!(
+            fault(|rows| rows[1].sums.received = 3),
+            Fault::Partitions(10)
+        );
+        assert_eq!(
+            fault(|rows| rows.iter_mut().for_each(|row| row.sums.received = 3)),
+            Fault::Candidates {
+                query: 10,
+                sent: 4,
+                received: 3
+            }
+        );
+        assert_eq!(
+            fault(|rows| rows.truncate(3)),
+            Fault::Count {
+                query: 11,
+                expected: 2,
+                received: 1
+            }
+        );
+        assert_eq!(fault(|rows| rows[1].rank = 3), Fault::Ranks(10));
+        assert_eq!(fault(|rows| rows[1].id = Some(3)), Fault::Ranks(10));
+        assert_eq!(
+            fault(|rows| rows.push(row(10, 3, 4))),
+            Fault::Count {
+                query: 10,
+                expected: 2,
+                received: 3
+            }
+        );
+    }
+
+    #[test]
+    fn an_approximate_index_may_find_fewer_but_loses_none_on_the_way() {
+        let fewer = |received| {
+            let mut rows = right();
+            rows.remove(1);
+            for row in &mut rows[..1] {
+                row.sums = Sums {
+                    tokens: 12,
+                    found: 1,
+                    received,
+                };
+            }
+            rows
+        };
+        assert_eq!(prove(&expected(false), &fewer(1)).unwrap().len(), 3);
+        assert_eq!(
+            prove(&expected(false), &fewer(0)),
+            Err(Fault::Candidates {
+                query: 10,
+                sent: 1,
+                received: 0
+            })
+        );
+        // None at all: a row says so.
+        let mut none = right().split_off(2);
+        none.push(Row {
+            id: None,
+            reduced: f64::INFINITY,
+            sums: Sums {
+                tokens: 12,
+                found: 0,
+                received: 0,
+            },
+            ..row(10, 1, 0)
+        });
+        assert_eq!(prove(&expected(false), &none).unwrap().len(), 2);
+    }
+}

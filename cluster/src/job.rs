@@ -130,7 +130,8 @@ impl Job {
                 format!("the id {} is there twice", pair[0]),
             ));
         }
-        // Where the footers show that the files' ids are apart, only a file itself could repeat one.
+        // Where the footers show that the files' ids are apart, only a file itself could repeat
+        // one.
         if self.check_ids || !base.ids_are_apart() {
             check_ids(&self.base, &base, &state).await?;
         }
@@ -158,8 +159,8 @@ impl Ready {
         self.expected.queries.len()
     }
 
-    /// Runs the job until an answer is proved. `attempt` is told of each attempt, from 1, and of why
-    /// the one before it has failed.
+    /// Runs the job until an answer is proved. `attempt` is told of each attempt, from 1, and of
+    /// why the one before it has failed.
     ///
     /// # Errors
     /// If no attempt came to an answer that is whole, in time.

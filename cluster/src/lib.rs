@@ -2,9 +2,9 @@
 //! [Apache Ballista] over many machines, with the indexes of `fashion-knn`.
 //!
 //! ```text
-//! shards of the base ──┐ partition by partition          all candidates of a query together
-//!                      ├─ KnnExec: k nearest in each ── shuffle ── dense_rank, sums ── the client
-//! file of queries ─────┘ of them                                                       checks
+//! shards of the base --+ partition by partition          all candidates of a query
+//!                      |- KnnExec: k nearest in each -- shuffle -- dense_rank, sums -- the client
+//! file of queries -----+ of them                                                       checks
 //! ```
 //!
 //! | module | what is in it |

@@ -48,8 +48,8 @@ fn lasting(why: impl std::fmt::Display) -> DataFusionError {
 
 /// The k nearest rows of each partition of the base, for each query.
 ///
-/// Its inputs are the base (`id`, `vector`), whose partitions it keeps, and the queries, all of them
-/// in one partition. Its rows are *candidates* ([`KnnExec::output`]).
+/// Its inputs are the base (`id`, `vector`), whose partitions it keeps, and the queries, all of
+/// them in one partition. Its rows are *candidates* ([`KnnExec::output`]).
 #[derive(Debug)]
 pub struct KnnExec {
     base: Arc<dyn ExecutionPlan>,
@@ -108,11 +108,12 @@ impl KnnExec {
     /// | `query_id` | the query |
     /// | `id` | a row near it; null where the partition has none for the query |
     /// | `reduced` | the reduced distance between the two (∞ where there is none) |
-    /// | `token` | on the first candidate of a query and a partition, what names the partition and the number of its rows; 0 on the others |
-    /// | `found` | on the first, how many candidates the partition has for the query; 0 on the others |
+    /// | `token` | what names the partition and the number of its rows |
+    /// | `found` | how many candidates the partition has for the query |
     ///
-    /// By `token` and `found` the client sees that of each query all candidates of each partition
-    /// have arrived, and each once.
+    /// The last two stand on the first candidate that a partition has for a query; on the others
+    /// they are 0. By `token` and `found` the client sees that of each query all candidates of
+    /// each partition have arrived, and each once.
     #[must_use]
     pub fn output() -> SchemaRef {
         Arc::new(Schema::new(vec![

@@ -30,8 +30,8 @@ pub const DEFAULT_MERGES: usize = 16;
 pub fn config(merges: usize) -> SessionConfig {
     session_config_with_s3_support()
         .with_target_partitions(merges)
-        // A shard is a partition: the engine would cut large files into ranges, for each of which an
-        // index would be built, and of which no footer says how many rows it has.
+        // A shard is a partition: the engine would cut large files into ranges, for each of which
+        // an index would be built, and of which no footer says how many rows it has.
         .set_bool("datafusion.optimizer.repartition_file_scans", false)
         // Else a partition that is done would read the shards of another.
         .set_bool(

@@ -16,8 +16,8 @@ use crate::operator::codec::KnnCodec;
 use crate::operator::{kept, partition};
 use crate::plan::{self, DEFAULT_MERGES};
 
-/// Whether the scheduler sends tasks to the executors, or they ask for them. Both have to be started
-/// with the same.
+/// Whether the scheduler sends tasks to the executors, or they ask for them. Both have to be
+/// started with the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum Scheduling {
     /// The scheduler sends them: a job of few tasks begins at once.

@@ -2,8 +2,8 @@
 //! begins.
 //!
 //! A footer says of what type the vectors are, how many rows there are, and between which ids. What
-//! `knn-cluster shard` writes says besides how many shards belong together, so that a missing one is
-//! found.
+//! `knn-cluster shard` writes says besides how many shards belong together, so that a missing one
+//! is found.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -69,8 +69,8 @@ struct Part {
 }
 
 impl Shards {
-    /// Lists a folder, or takes a file, and reads the footers. `address` is a path or the address of
-    /// an object store (`s3://bucket/folder/`).
+    /// Lists a folder, or takes a file, and reads the footers. `address` is a path or the address
+    /// of an object store (`s3://bucket/folder/`).
     ///
     /// # Errors
     /// If there are no such files, one of them cannot be read or is of another type than the first,
@@ -110,7 +110,8 @@ impl Shards {
         self.files.iter().map(|file| file.rows).sum()
     }
 
-    /// Whether the footers show that no id is in two files. Within a file one may still stand twice.
+    /// Whether the footers show that no id is in two files. Within a file one may still stand
+    /// twice.
     #[must_use]
     pub fn ids_are_apart(&self) -> bool {
         let filled = self.files.iter().filter(|file| file.rows > 0);

@@ -58,7 +58,9 @@ pub fn write_shards(
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    let parts = fs::create_dir_all(parent).and_then(|()| tempfile::tempdir_in(parent));
+    let mut unfinished = tempfile::Builder::new();
+    unfinished.prefix(".knn-cluster-").suffix(".unfinished");
+    let parts = fs::create_dir_all(parent).and_then(|()| unfinished.tempdir_in(parent));
     let parts = parts.map_err(|error| fault(error.to_string()))?;
     let rows = source.rows();
     // Sizes that differ by one row at most.
@@ -108,8 +110,8 @@ fn encode_shard(
     encode(&schema::batch(vectors, first)?, properties)
 }
 
-/// The properties of all our files. Vectors hardly repeat: a dictionary of them costs time and saves
-/// nothing.
+/// The properties of all our files. Vectors hardly repeat: a dictionary of them costs time and
+/// saves nothing.
 fn properties<const N: usize>(entries: [(&str, String); N]) -> WriterPropertiesBuilder {
     let entry = |(key, value): (&str, String)| KeyValue::new(key.to_owned(), value);
     WriterProperties::builder()

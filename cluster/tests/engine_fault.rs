@@ -1,10 +1,11 @@
-//! A fault of Ballista that this crate has to live with, in Ballista's own words: no operator of ours.
+//! A fault of Ballista that this crate has to live with, in Ballista's own words: no operator of
+//! ours.
 //!
 //! A table `small` of three files is read in a stage of its own and joined with each of the eight
-//! files of `large`; the pairs are shuffled, and counted. Every count must be 60,000. An executor is
-//! killed while the middle stage runs. The job ends "successfully", and counts are wrong: of the
-//! middle stage's tasks that had already ended on the executor that is left, the output is read
-//! twice, once from before the stage was rolled back and once from after.
+//! files of `large`; the pairs are shuffled, and counted. Every count must be 60,000. An executor
+//! is killed while the middle stage runs. The job ends "successfully", and counts are wrong: of
+//! the middle stage's tasks that had already ended on the executor that is left, the output is
+//! read twice, once from before the stage was rolled back and once from after.
 //!
 //! Version 55.0.0 has it (`cluster/README.md`, "The engine's fault"). The test says how many of its
 //! runs had wrong counts, and fails if none had: then the engine may have been mended. Run it some

@@ -1,5 +1,5 @@
-//! S2: executors, and the scheduler, are killed in the middle of a real job. The answer is right, or
-//! there is none and an error says why, within a minute.
+//! S2: executors, and the scheduler, are killed in the middle of a real job. The answer is right,
+//! or there is none and an error says why, within a minute.
 //!
 //! ```sh
 //! KNN_CLUSTER_KILLS=40 cargo test --release --test kill -- --nocapture

@@ -116,8 +116,8 @@ fn a_base_of_many_gigabytes() {
         .max()
         .unwrap();
     println!(
-        "{gigabytes} GB, {rows} rows, {shards} shards, {QUERIES} queries: {took:.0} s, at most {:.2} GB in an \
-         executor, all lines those of a plain loop",
+        "{gigabytes} GB, {rows} rows, {shards} shards, {QUERIES} queries: {took:.0} s, \
+         at most {:.2} GB in an executor, all lines those of a plain loop",
         most as f64 / 1e9
     );
     assert!(most < MOST_BYTES.min(1_000_000_000 + (gigabytes * 0.4e9) as u64));

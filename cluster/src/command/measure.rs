@@ -29,8 +29,8 @@ pub struct Measure {
     /// Threads of all executors together, for the record [default: those of this machine]
     #[arg(long)]
     cluster_threads: Option<usize>,
-    /// A CSV file of the record to which the rows are added. One job answers all queries: the columns
-    /// of single queries hold the time of a job
+    /// A CSV file of the record to which the rows are added. One job answers all queries: the
+    /// columns of single queries hold the time of a job
     #[arg(long)]
     out: Option<PathBuf>,
 }
@@ -171,8 +171,8 @@ impl std::fmt::Display for Measured<'_> {
         let comparisons = self.per_second() * self.outcome.rows as f64;
         write!(
             formatter,
-            "{}: recall@{} {:.4}, {:.0} queries/s ({:.2e} rows × queries/s), {:.2} s a job, {:.2} s \
-             the first",
+            "{}: recall@{} {:.4}, {:.0} queries/s ({:.2e} rows × queries/s), {:.2} s a job, \
+             {:.2} s the first",
             self.index,
             self.k,
             self.recall,

@@ -12,7 +12,8 @@ use crate::serve::{self, Scheduling};
 /// Run the scheduler of a cluster
 #[derive(Debug, Args)]
 pub struct Scheduler {
-    /// The address to listen on. Whoever reaches it can run jobs and read files: no password is asked
+    /// The address to listen on. Whoever reaches it can run jobs and read files: no password is
+    /// asked
     #[arg(long, default_value = "127.0.0.1")]
     host: IpAddr,
     /// The port

@@ -357,8 +357,8 @@ fn path(file: &PartitionedFile) -> &str {
     file.object_meta.location.as_ref()
 }
 
-/// What names a partition and the number of rows that were read of it: 48 bits, so that the sum over
-/// 65,536 partitions fits into 64.
+/// What names a partition and the number of rows that were read of it: 48 bits, so that the sum
+/// over 65,536 partitions fits into 64.
 ///
 /// The client adds the tokens that it expects. An answer in which a partition is twice, and another
 /// of as many rows is missing, has another sum.
