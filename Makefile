@@ -227,6 +227,7 @@ cluster-demo: .stamps/data
 test-cluster: .stamps/data .stamps/s3
 	cd cluster && $(CLUSTER) fmt --check
 	cd cluster && $(CLUSTER) clippy --quiet --release --locked --all-targets -- -D warnings
+	cd cluster && RUSTDOCFLAGS='-D warnings' $(CLUSTER) doc --quiet --release --locked --no-deps
 	cd cluster && PATH="$(CURDIR)/.tools/s3/bin:$$PATH" \
 		$(CLUSTER) test --release --locked -- --nocapture --test-threads=1
 

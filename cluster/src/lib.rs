@@ -17,7 +17,7 @@
 //! | [`answer`] | the answer, and the proof that no candidate is missing in it |
 //! | [`job`] | a query from its files to a proved answer: deadline, retries |
 //! | [`serve`] | the scheduler and the executor |
-//! | [`write`] | writing shards and answers |
+//! | [`write`](mod@write) | writing shards and answers |
 //! | [`command`] | the commands of `knn-cluster` |
 //!
 //! [Apache DataFusion]: https://datafusion.apache.org

@@ -23,6 +23,7 @@ use tokio::sync::OnceCell;
 
 pub mod codec;
 pub mod kept;
+mod nearest;
 pub mod partition;
 pub mod spec;
 

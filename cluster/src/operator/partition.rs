@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::hash::Hasher;
 use std::sync::{Arc, OnceLock};
 
-use datafusion::arrow::array::{ArrayRef, Float64Builder, RecordBatch, UInt64Builder};
+use datafusion::arrow::array::RecordBatch;
 use datafusion::common::{DataFusionError, Result, exec_err};
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::FileScanConfig;
@@ -13,17 +13,16 @@ use datafusion::datasource::source::DataSourceExec;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::metrics::Time;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
-use fashion_knn::index::{BruteForce, BruteForceParams, Build, Index};
 use fashion_knn::neighbor::Candidate;
-use fashion_knn::vectors::Vectors;
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
 use tokio::sync::Semaphore;
 use twox_hash::XxHash64;
 
 use super::kept::{self, Shard};
+use super::lasting;
+use super::nearest::{Near, Nearest};
 use super::spec::Spec;
-use super::{KnnExec, lasting};
 use crate::schema::{Block, Rows, VectorType};
 
 /// How many partitions a process searches at once.
@@ -121,7 +120,7 @@ impl Partition {
         self.batches.try_next().await
     }
 
-    /// The nearest rows of each query, as batches of [`KnnExec::output`].
+    /// The nearest rows of each query, as batches of [`KnnExec::output`](super::KnnExec::output).
     pub(super) async fn candidates(
         self,
         queries: Arc<Queries>,
@@ -221,106 +220,6 @@ fn nearest_in(shard: &Shard, queries: &Queries, spec: &Spec, token: u64) -> Resu
         rows,
         token,
     })
-}
-
-/// A row near a query.
-#[derive(Debug, Clone, Copy)]
-struct Near {
-    reduced: f64,
-    id: u64,
-}
-
-/// The nearest rows of a partition.
-#[derive(Debug)]
-struct Nearest {
-    k: usize,
-    /// For each query, ascending by reduced distance and then id.
-    rows: Vec<Vec<Near>>,
-    token: u64,
-}
-
-impl Nearest {
-    fn none(queries: usize, k: usize) -> Self {
-        let rows = vec![Vec::new(); queries];
-        Self { k, rows, token: 0 }
-    }
-
-    /// The nearest of these and of the rows of a block.
-    fn with_block(mut self, mut block: Block, queries: &Vectors) -> Result<Self> {
-        let Rows { ids, vectors } = block.take().map_err(lasting)?;
-        let index = BruteForce::build(Arc::new(vectors), BruteForceParams::default());
-        let index = index.map_err(lasting)?;
-        let found = index.search_batch(queries, self.k);
-        for (row, found) in self.rows.iter_mut().zip(found) {
-            row.extend(found.into_iter().map(|candidate| Near {
-                reduced: candidate.reduced,
-                id: ids[candidate.id as usize],
-            }));
-            row.sort_unstable_by(|a, b| a.reduced.total_cmp(&b.reduced).then(a.id.cmp(&b.id)));
-            row.truncate(self.k);
-        }
-        Ok(self)
-    }
-
-    /// The candidates as batches of [`KnnExec::output`].
-    fn batches(&self, query_ids: &[u64]) -> Result<Vec<RecordBatch>> {
-        /// As many rows as the engine's own batches have.
-        const BATCH_ROWS: usize = 8192;
-        let mut batches = Vec::new();
-        let mut columns = Columns::default();
-        for (&query, row) in query_ids.iter().zip(&self.rows) {
-            columns.push(query, row, self.token);
-            if columns.rows >= BATCH_ROWS {
-                batches.push(std::mem::take(&mut columns).batch()?);
-            }
-        }
-        if columns.rows > 0 {
-            batches.push(columns.batch()?);
-        }
-        Ok(batches)
-    }
-}
-
-/// The columns of a batch while it is made.
-#[derive(Default)]
-struct Columns {
-    rows: usize,
-    query_id: UInt64Builder,
-    id: UInt64Builder,
-    reduced: Float64Builder,
-    token: UInt64Builder,
-    found: UInt64Builder,
-}
-
-impl Columns {
-    /// The candidates of a query, or the row that says that there are none.
-    fn push(&mut self, query: u64, row: &[Near], token: u64) {
-        let none = [None];
-        let some: Vec<Option<Near>> = row.iter().copied().map(Some).collect();
-        let candidates = if some.is_empty() { &none[..] } else { &some };
-        for (at, near) in candidates.iter().enumerate() {
-            self.query_id.append_value(query);
-            self.id.append_option(near.map(|near| near.id));
-            self.reduced
-                .append_value(near.map_or(f64::INFINITY, |near| near.reduced));
-            let is_first = at == 0;
-            self.token.append_value(if is_first { token } else { 0 });
-            self.found
-                .append_value(if is_first { row.len() as u64 } else { 0 });
-        }
-        self.rows += candidates.len();
-    }
-
-    fn batch(mut self) -> Result<RecordBatch> {
-        let columns: Vec<ArrayRef> = vec![
-            Arc::new(self.query_id.finish()),
-            Arc::new(self.id.finish()),
-            Arc::new(self.reduced.finish()),
-            Arc::new(self.token.finish()),
-            Arc::new(self.found.finish()),
-        ];
-        Ok(RecordBatch::try_new(KnnExec::output(), columns)?)
-    }
 }
 
 /// The files that a partition of a scan consists of.
