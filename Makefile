@@ -218,13 +218,13 @@ browser: report .stamps/npm
 # The cluster is a crate of its own. Its build is too long for every landing: `make test` leaves it out.
 CLUSTER := env -u RUSTFLAGS -u CARGO_BUILD_TARGET cargo
 .PHONY: cluster-demo test-cluster
-cluster-demo: .stamps/data
+cluster-demo:
 	$(SAY) 'Compiling knn-cluster: 15 to 25 minutes the first time'
 	cd cluster && $(CLUSTER) build --quiet --release --locked
 	@cluster/demo.sh cluster/target/release/knn-cluster
 
 # One test at a time: each of them starts clusters, and kills them.
-test-cluster: .stamps/data .stamps/s3
+test-cluster: .stamps/s3
 	cd cluster && $(CLUSTER) fmt --check
 	cd cluster && $(CLUSTER) clippy --quiet --release --locked --all-targets -- -D warnings
 	cd cluster && RUSTDOCFLAGS='-D warnings' $(CLUSTER) doc --quiet --release --locked --no-deps

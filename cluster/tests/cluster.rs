@@ -39,7 +39,7 @@ fn ask(address: &str, base: &Path, queries: &Path, out: &Path, more: &[&str]) ->
 /// S1: Fashion-MNIST, 8 shards, 2 executors, 10,000 queries.
 #[test]
 fn fashion_mnist() {
-    let images = fashion::load().expect("Fashion-MNIST: run `make fetch`");
+    let images = fashion::load().expect("Fashion-MNIST");
     let (base, queries) = (images.train, images.test);
     let folder = tempfile::tempdir().unwrap();
     let base_at = shards(folder.path(), "base", &base, 8);

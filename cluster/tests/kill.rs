@@ -28,7 +28,7 @@ struct Work {
 
 impl Work {
     fn new() -> Self {
-        let images = fashion::load().expect("Fashion-MNIST: run `make fetch`");
+        let images = fashion::load().expect("Fashion-MNIST");
         let base = images.train;
         // More than there are test images, so that the job takes as long as it should: the last
         // training images ask for themselves.
