@@ -110,8 +110,8 @@ pub fn features(model: &Model, images: &Vectors) -> Result<Vectors, NetError> {
 /// [`features`], kept in `folder`: computed once for a model's parameters and a set of images, then
 /// read.
 ///
-/// The file's name is a hash of both, and the file holds a hash of its values: a damaged file is
-/// computed again.
+/// The file's name is a hash of both, and the file holds a hash of its values: a file that is not,
+/// byte for byte, what is written for its values is damaged, and is replaced.
 ///
 /// # Errors
 /// As [`features`], and if the file cannot be written.
@@ -125,9 +125,10 @@ pub fn cached_features(
     // A file that is missing, unreadable or damaged is all one: the features can be computed again,
     // and the file is replaced.
     if let Ok(file) = fs::read(&path)
-        && let Some(values) = read(&file, &[images.len(), width])
+        && let Some(features) = read(&file, images.len(), width)
+        && written(&features)? == file
     {
-        return Ok(Vectors::from_floats(width, values)?);
+        return Ok(features);
     }
     let features = features(model, images)?;
     write_atomically(&path, &written(&features)?).map_err(at(&path))?;
@@ -166,25 +167,20 @@ fn cache_file(model: &Model, images: &Vectors, folder: &Path) -> Result<PathBuf,
 fn written(features: &Vectors) -> Result<Vec<u8>, NetError> {
     let shape = (features.len(), features.dim());
     let tensor = Tensor::from_vec(features.to_floats(), shape, &Device::Cpu)?;
-    // Over the values only. `read` compares the shape with the one it expects.
+    // Over the values only: the shape is compared when the file is read.
     let hash = format!("{:x}", Sha256::digest(bytes(&tensor)?));
     let metadata = Some([(HASH.to_owned(), hash)].into());
     let file = safetensors::serialize([("features", &tensor)], metadata);
     Ok(file.map_err(candle_core::Error::from)?)
 }
 
-/// The values in a file of features, if the file is whole and has this shape.
-fn read(file: &[u8], shape: &[usize]) -> Option<Vec<f32>> {
+/// The values in a file of features, if they have this shape and are finite.
+fn read(file: &[u8], rows: usize, width: usize) -> Option<Vectors> {
     // Every `?` here means "not a file of these features", whatever the reason.
-    let (_, metadata) = SafeTensors::read_metadata(file).ok()?;
     let tensors = SafeTensors::deserialize(file).ok()?;
     let tensor = tensors.tensor("features").ok()?;
-    if tensor.shape() != shape || tensor.dtype() != Dtype::F32 {
+    if tensor.shape() != [rows, width] || tensor.dtype() != Dtype::F32 {
         return None;
     }
-    let hash = format!("{:x}", Sha256::digest(tensor.data()));
-    if metadata.metadata().as_ref()?.get(HASH)? != &hash {
-        return None;
-    }
-    Some(floats(tensor.data()))
+    Vectors::from_floats(width, floats(tensor.data())).ok()
 }
