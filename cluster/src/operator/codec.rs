@@ -11,7 +11,7 @@ use datafusion_proto::physical_plan::{PhysicalExtensionCodec, PhysicalProtoConve
 use serde::Deserialize;
 
 use super::KnnExec;
-use super::spec::{IndexSpec, Spec, VERSION};
+use super::spec::{Spec, VERSION};
 
 /// Ballista's codec, which knows [`KnnExec`] as well.
 #[derive(Debug, Default)]
@@ -48,8 +48,6 @@ impl PhysicalExtensionCodec for KnnCodec {
         let Some(knn) = node.downcast_ref::<KnnExec>() else {
             return self.0.try_encode(node, bytes, proto);
         };
-        // A scheduler of another version has not read all of it, and must not pass it on.
-        knn.spec().check_version()?;
         bytes.extend_from_slice(MARK);
         match serde_json::to_writer(bytes, knn.spec()) {
             Ok(()) => Ok(()),
@@ -71,12 +69,7 @@ fn decode(json: &[u8]) -> Result<Spec> {
     if version != VERSION {
         // The node is accepted, and its execution ends with an error that says why: the engine does
         // not pass on why a plan could not be read.
-        let index: IndexSpec = "brute_force".parse().expect("an index of the registry");
-        return Ok(Spec {
-            version,
-            k: 1,
-            index,
-        });
+        return Ok(Spec::refused(version));
     }
     match serde_json::from_slice(json) {
         Ok(spec) => Ok(spec),

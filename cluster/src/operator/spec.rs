@@ -19,6 +19,10 @@ pub struct Spec {
     pub k: usize,
     /// What searches a partition.
     pub index: IndexSpec,
+    /// The version of a scheduler that could not read it, and so has not read all of it. The
+    /// executors get it from there.
+    #[serde(default)]
+    refused_by: Option<String>,
 }
 
 impl Spec {
@@ -26,20 +30,37 @@ impl Spec {
     #[must_use]
     pub fn new(k: usize, index: IndexSpec) -> Self {
         let version = VERSION.to_owned();
-        Self { version, k, index }
+        let refused_by = None;
+        Self {
+            version,
+            k,
+            index,
+            refused_by,
+        }
     }
 
-    /// Whether this program is of the client's version.
+    /// What stands for the wish of a client of another version. Its execution is an error.
+    pub(super) fn refused(version: String) -> Self {
+        let index = "brute_force".parse().expect("an index of the registry");
+        Self {
+            version,
+            refused_by: Some(VERSION.to_owned()),
+            ..Self::new(1, index)
+        }
+    }
+
+    /// Whether this program, and the scheduler, are of the client's version.
     ///
     /// # Errors
-    /// If it is not.
+    /// If they are not.
     pub fn check_version(&self) -> Result<()> {
-        if self.version == VERSION {
+        let ours = self.refused_by.as_deref().unwrap_or(VERSION);
+        if self.version == ours {
             return Ok(());
         }
         Err(super::lasting(format_args!(
-            "knn-cluster {VERSION} was asked by a client of version {}: start executors, scheduler \
-             and client of the same",
+            "knn-cluster {ours} was asked by a client of version {}: start executors, scheduler and \
+             client of the same",
             self.version
         )))
     }
