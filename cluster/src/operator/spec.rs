@@ -59,8 +59,8 @@ impl Spec {
             return Ok(());
         }
         Err(super::lasting(format_args!(
-            "knn-cluster {ours} was asked by a client of version {}: start executors, scheduler and \
-             client of the same",
+            "knn-cluster {ours} was asked by a client of version {}: start executors, \
+             scheduler and client of the same",
             self.version
         )))
     }
