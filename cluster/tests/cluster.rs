@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use ballista_core::execution_plans::execute_physical_plan;
 use ballista_core::extension::SessionConfigExt;
-use common::{Cluster, answer, assert_same, program, shards, text, ties, truth};
+use common::{Cluster, answer, assert_same, float_ties, program, shards, text, ties, truth};
 use datafusion::common::Result;
 use datafusion::execution::TaskContext;
 use datafusion::physical_plan::ExecutionPlan;
@@ -70,14 +70,7 @@ fn fashion_mnist() {
 
 #[test]
 fn floats_with_ties_and_other_indexes() {
-    let scaled = |bytes: Vec<u8>| {
-        bytes
-            .into_iter()
-            .map(|byte| f32::from(byte) * 0.1)
-            .collect::<Vec<_>>()
-    };
-    let base = Vectors::from_floats(6, scaled(ties(8_000, 6, 1))).unwrap();
-    let queries = Vectors::from_floats(6, scaled(ties(200, 6, 2))).unwrap();
+    let (base, queries) = (float_ties(8_000, 6, 1), float_ties(200, 6, 2));
     let folder = tempfile::tempdir().unwrap();
     let base_at = shards(folder.path(), "base", &base, 8);
     let queries_at = shards(folder.path(), "queries", &queries, 3);

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{answer, assert_same, shards, succeed, ties, truth};
+use common::{answer, assert_same, float_ties, shards, succeed, ties, truth};
 use fashion_knn::vectors::Vectors;
 
 /// A query over shards of `base`; the answer's lines.
@@ -35,15 +35,7 @@ fn bytes_with_ties() {
 
 #[test]
 fn floats_with_ties() {
-    // Squares of roots that are no binary numbers, each distance many times.
-    let scaled = |bytes: Vec<u8>| {
-        bytes
-            .into_iter()
-            .map(|byte| f32::from(byte) * 0.1)
-            .collect::<Vec<_>>()
-    };
-    let base = Vectors::from_floats(5, scaled(ties(2_000, 5, 3))).unwrap();
-    let queries = Vectors::from_floats(5, scaled(ties(30, 5, 4))).unwrap();
+    let (base, queries) = (float_ties(2_000, 5, 3), float_ties(30, 5, 4));
     for (shards, k) in [(1, 10), (8, 100)] {
         let ours = query(&base, shards, &queries, &format!("--k {k}"));
         assert_same(
@@ -68,18 +60,8 @@ fn an_exact_index_in_each_shard_is_exact() {
     let base = Vectors::from_bytes(16, ties(4_000, 16, 7)).unwrap();
     let queries = Vectors::from_bytes(16, ties(25, 16, 8)).unwrap();
     for index in ["va_file", "kd_tree", "ball_tree"] {
-        let folder = tempfile::tempdir().unwrap();
-        let (base_at, queries_at) = (
-            shards(folder.path(), "base", &base, 3),
-            shards(folder.path(), "queries", &queries, 1),
-        );
-        let out = folder.path().join("answer.parquet");
-        let (base_at, queries_at) = (base_at.display(), queries_at.display());
-        let out_at = out.display();
-        succeed(&format!(
-            "query --local --base {base_at} --queries {queries_at} --out {out_at} --index {index}"
-        ));
-        assert_same(&answer(&out), &truth(&base, &queries, 10), index);
+        let ours = query(&base, 3, &queries, &format!("--index {index}"));
+        assert_same(&ours, &truth(&base, &queries, 10), index);
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the tests share: the program, a cluster on this machine, and the truth.
 
+// Each test program compiles this for itself, and uses a part of it.
 #![allow(dead_code)]
 
 use std::fs::{self, File};
@@ -144,6 +145,15 @@ pub fn ties(rows: usize, dim: usize, seed: u64) -> Vec<u8> {
         (state >> 33) as u8 % 4
     };
     (0..rows * dim).map(|_| next()).collect()
+}
+
+/// The same as floats whose squares are no binary fractions.
+pub fn float_ties(rows: usize, dim: usize, seed: u64) -> Vectors {
+    let values: Vec<f32> = ties(rows, dim, seed)
+        .into_iter()
+        .map(|v| f32::from(v) * 0.1)
+        .collect();
+    Vectors::from_floats(dim, values).unwrap()
 }
 
 /// A port that nobody listens on, and the next is free too.
