@@ -155,6 +155,17 @@ const UNFINISHED: [&str; 2] = [".fashion-knn-", ".unfinished"];
 /// # Errors
 /// If the file, or its folder, cannot be made. What was there under its name stays.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_atomically_with(path, |file| file.write_all(bytes))
+}
+
+/// [`write_atomically`] of what `write` writes, for what need not be in memory all at once.
+///
+/// # Errors
+/// As [`write_atomically`], and if `write` fails.
+pub fn write_atomically_with(
+    path: &Path,
+    write: impl FnOnce(&mut File) -> io::Result<()>,
+) -> io::Result<()> {
     // Of a symbolic link, the file that it leads to is replaced, not the link.
     let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let folder = folder_of(path);
@@ -163,7 +174,7 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     // In the same folder, because a rename is one step only within a file system. If anything below
     // fails, the temporary file is removed when it is dropped.
     let mut file = unfinished_in(folder)?;
-    file.write_all(bytes)?;
+    write(file.as_file_mut())?;
     // Who may read or write the old file may do so with the new one, and nobody else.
     if let Ok(old) = fs::metadata(path)
         && old.permissions() != file.as_file().metadata()?.permissions()

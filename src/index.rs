@@ -23,6 +23,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
+use self::parts::{PartError, Parts, Saved};
 use crate::distance::Metric;
 use crate::neighbor::{Candidate, Neighbor, Neighbors};
 use crate::vectors::{Row, Vectors};
@@ -31,7 +32,10 @@ mod exact;
 mod graph;
 mod ivf;
 pub(crate) mod parameters;
+pub mod parts;
 pub mod registry;
+#[cfg(feature = "files")]
+pub mod saved;
 mod support;
 mod tree;
 
@@ -39,6 +43,8 @@ pub use self::exact::*;
 pub use self::graph::*;
 pub use self::ivf::*;
 pub use self::parameters::{Knob, NoParameters, Parameters, Settings, SettingsError};
+#[cfg(feature = "files")]
+pub use self::saved::{Load, Save, SavedError};
 pub use self::tree::*;
 pub use crate::error::{BuildError, QueryError};
 
@@ -83,6 +89,9 @@ pub trait Index: Debug + Send + Sync + 'static {
     fn returns_estimates(&self) -> bool {
         false
     }
+
+    /// Lists what it is saved as: what [`Build::from_parts`] needs to make it again.
+    fn parts<'a>(&'a self, parts: &mut Parts<'a>);
 
     /// The min(`k`, n) nearest that it finds, ascending by reduced distance, ties by id, and what
     /// it looked at.
@@ -140,6 +149,16 @@ pub trait Build: Index + Clone + Sized {
     /// # Errors
     /// If `base` is empty or a parameter is outside its range.
     fn build(base: Arc<Vectors>, params: Self::Params) -> Result<Self, BuildError>;
+
+    /// Makes it again of what [`Index::parts`] listed, with the same search parameters: it answers
+    /// as before, to the last bit.
+    ///
+    /// What was read is not trusted: parts that do not fit together are an error here, so that no
+    /// search can go beyond an array.
+    ///
+    /// # Errors
+    /// If a part is missing, damaged, or does not fit the others.
+    fn from_parts(saved: &mut Saved<'_>) -> Result<Self, PartError>;
 
     /// Another index over the same structure, searched with other parameters. The structure is
     /// shared, not copied.

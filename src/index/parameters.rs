@@ -148,7 +148,7 @@ pub(crate) trait Value: Copy {
 }
 
 /// Numbers up to here are whole without a doubt: an f64 holds every integer below 2^53.
-const LARGEST_WHOLE: f64 = (1u64 << 53) as f64;
+pub(crate) const LARGEST_WHOLE: f64 = (1u64 << 53) as f64;
 
 /// Refuses what is negative or not a whole number.
 fn whole(name: &'static str, number: f64) -> Result<u64, BuildError> {

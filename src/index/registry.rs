@@ -1,7 +1,11 @@
 //! The list of indexes that `measure`, the notebooks and the tests iterate over: one line an index.
 
+#[cfg(feature = "files")]
+use std::path::Path;
 use std::sync::Arc;
 
+#[cfg(feature = "files")]
+use super::saved::{IndexFile, SavedError};
 use super::{
     Annoy, BallTree, BruteForce, Build, BuildError, Hnsw, Index, InstantDistance, IvfFlat, IvfPq,
     KdTree, Ngt, Parameters, QuantizedGraph, Scann, VaFile,
@@ -61,6 +65,9 @@ pub struct Entry {
     pub query_knobs: &'static [Knob],
     /// Builds it over a base (Euclidean).
     pub build: fn(Arc<Vectors>, &Settings) -> Result<Built, BuildError>,
+    /// Makes it again from the file that it was saved to.
+    #[cfg(feature = "files")]
+    pub load: fn(&mut IndexFile) -> Result<Built, SavedError>,
 }
 
 impl Entry {
@@ -74,6 +81,8 @@ impl Entry {
             build_knobs: I::Params::KNOBS,
             query_knobs: I::Search::KNOBS,
             build: build::<I>,
+            #[cfg(feature = "files")]
+            load: |file| Ok(built(file.index::<I>()?)),
         }
     }
 
@@ -99,9 +108,14 @@ impl Entry {
 
 fn build<I: Build>(base: Arc<Vectors>, settings: &Settings) -> Result<Built, BuildError> {
     // The build settings are read here, and the search settings in the closure. So one build serves
-    // a whole sweep; the closure holds the index.
+    // a whole sweep.
     let index = I::build(base, I::Params::from_settings(settings)?)?;
-    Ok(Box::new(move |settings| {
+    Ok(built(index))
+}
+
+/// The index with whatever search parameters are asked for.
+fn built<I: Build>(index: I) -> Built {
+    Box::new(move |settings| {
         // An index may have a default of its own where the build calls for it: only what is set
         // replaces it.
         if settings.names().next().is_none() {
@@ -109,7 +123,51 @@ fn build<I: Build>(base: Arc<Vectors>, settings: &Settings) -> Result<Built, Bui
         }
         let search = I::Search::from_settings(settings)?;
         Ok(Box::new(index.with_search(search)?))
-    }))
+    })
+}
+
+/// Reads an index of any kind that [`Save::save`](super::Save::save) wrote, and verifies all of it.
+///
+/// ```
+/// use fashion_knn::index::registry;
+/// use fashion_knn::prelude::*;
+///
+/// let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("grid.knn");
+/// let grid = (0..1_000).flat_map(|i| [(i % 40) as u8, (i / 40) as u8]);
+/// let base = Arc::new(Vectors::from_bytes(2, grid.collect::<Vec<_>>())?);
+/// Annoy::build(base, AnnoyParams::default())?.save(&path)?;
+///
+/// let index: Box<dyn Index> = registry::load(&path)?;
+/// assert_eq!((index.name(), index.len()), ("Annoy", 1_000));
+/// assert_eq!(index.query(&[7u8, 3], 1)?[0].id, 3 * 40 + 7);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// If the file cannot be read, is no index, or is damaged.
+#[cfg(feature = "files")]
+pub fn load(path: impl AsRef<Path>) -> Result<Box<dyn Index>, SavedError> {
+    opened(IndexFile::open(path.as_ref())?)
+}
+
+/// [`load`], with the vectors mapped from the file: see
+/// [`Load::load_mapped`](super::Load::load_mapped).
+///
+/// # Errors
+/// As [`load`].
+#[cfg(feature = "files")]
+pub fn load_mapped(path: impl AsRef<Path>) -> Result<Box<dyn Index>, SavedError> {
+    opened(IndexFile::open_mapped(path.as_ref())?)
+}
+
+/// The index of a file.
+#[cfg(feature = "files")]
+fn opened(mut file: IndexFile) -> Result<Box<dyn Index>, SavedError> {
+    let entry = find(file.kind()).ok_or_else(|| file.unknown_kind())?;
+    let built = (entry.load)(&mut file)?;
+    // The search parameters that it was saved with.
+    built(&Settings::default()).map_err(|error| file.wrong(error.into()))
 }
 
 fn combinations(knobs: &[Knob]) -> Vec<Settings> {

@@ -73,6 +73,18 @@ impl Nibbles {
         Self { words, lines }
     }
 
+    /// Of lines that [`Self::lines`] has given; `None` if they are not those of `rows` rows of `dim`
+    /// values.
+    pub(crate) fn of_lines(rows: usize, dim: usize, lines: Vec<Line<[u8; 4]>>) -> Option<Self> {
+        let words = dim.div_ceil(VALUES);
+        (lines.len() == rows.div_ceil(ROWS) * words).then_some(Self { words, lines })
+    }
+
+    /// All lines, group after group.
+    pub(crate) fn lines(&self) -> &Vec<Line<[u8; 4]>> {
+        &self.lines
+    }
+
     /// The rows by blocks of `rows`, a multiple of [`ROWS`], to be written.
     pub(crate) fn blocks(&mut self, rows: usize) -> impl IndexedParallelIterator<Item = Block<'_>> {
         debug_assert!(rows.is_multiple_of(ROWS));

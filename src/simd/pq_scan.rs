@@ -25,7 +25,7 @@
 use std::ops::Range;
 
 /// Vectors of a block.
-const BLOCK: usize = 32;
+pub(crate) const BLOCK: usize = 32;
 
 /// Two sub-quantisers of a block of codes, or of the tables: the first 16 bytes belong to one, the
 /// last 16 to the other. Byte i of a half has the code of vector i in its low four bits and that of

@@ -40,6 +40,7 @@ use rayon::prelude::*;
 use self::scan::{Halves, Scan};
 use crate::distance::Metric;
 use crate::index::parameters::parameters;
+use crate::index::parts::{PartError, Parts, Saved, expect};
 use crate::index::{Build, BuildError, Found, Index, NoParameters, Visits, check_base};
 use crate::neighbor::{Candidate, TopK};
 use crate::simd::tiles::{POINTS, QUERIES};
@@ -95,7 +96,7 @@ pub struct BruteForce {
     metric: Metric,
     /// About the middle of the base: f32 products are taken from here, since their error grows with
     /// the length of the factors.
-    centre: Arc<[f32]>,
+    centre: Arc<Vec<f32>>,
     /// The least and the greatest value.
     range: (f32, f32),
     /// What single queries scan, if that leaves little in doubt.
@@ -106,7 +107,7 @@ impl BruteForce {
     /// With half a byte of each value wherever they can be had.
     fn new(base: Arc<Vectors>, metric: Metric) -> Result<Self, BuildError> {
         check_base(&base)?;
-        let (centre, range) = (centre(&base), rounding::range(&base));
+        let (centre, range) = (Arc::new(centre(&base)), rounding::range(&base));
         base.in_huge_pages();
         // Half bytes are multiplied, and products give the Euclidean distance only.
         let halves = (metric == Metric::Euclidean)
@@ -161,6 +162,35 @@ impl BruteForce {
             halves: None,
             ..self
         }
+    }
+
+    /// What it consists of.
+    pub(crate) fn add_parts<'a>(&'a self, parts: &mut Parts<'a>) {
+        parts.add("rows", &*self.base);
+        parts.add("centre", &self.centre);
+        parts.add("least", &self.range.0);
+        parts.add("greatest", &self.range.1);
+        if let Some(halves) = &self.halves {
+            halves.add_parts(parts);
+        }
+    }
+
+    /// What [`Self::add_parts`] has listed.
+    pub(crate) fn part(metric: Metric, saved: &mut Saved<'_>) -> Result<Self, PartError> {
+        let base: Vectors = saved.take("rows")?;
+        expect(!base.is_empty(), "rows", "at least one")?;
+        let halves = Halves::of_parts(&base, saved)?.map(Arc::new);
+        let fit = halves.is_none() || metric == Metric::Euclidean;
+        expect(fit, "halves", "the Euclidean metric")?;
+        let centre: Arc<Vec<f32>> = saved.take("centre")?;
+        expect(centre.len() == base.dim(), "centre", "a vector")?;
+        Ok(Self {
+            base: Arc::new(base),
+            metric,
+            centre,
+            range: (saved.take("least")?, saved.take("greatest")?),
+            halves,
+        })
     }
 
     /// The vectors that it searches.
@@ -225,6 +255,11 @@ impl Build for BruteForce {
     fn with_search(&self, _: NoParameters) -> Result<Self, BuildError> {
         Ok(self.clone())
     }
+
+    fn from_parts(saved: &mut Saved<'_>) -> Result<Self, PartError> {
+        let metric = saved.metric();
+        Self::part(metric, saved)
+    }
 }
 
 impl Index for BruteForce {
@@ -246,7 +281,7 @@ impl Index for BruteForce {
 
     fn memory_bytes(&self) -> usize {
         self.base.memory_bytes()
-            + size_of_val(&*self.centre)
+            + size_of_val(&**self.centre)
             + self
                 .halves
                 .as_ref()
@@ -288,10 +323,18 @@ impl Index for BruteForce {
             .collect();
         found.into_iter().flatten().collect()
     }
+
+    fn parts<'a>(&'a self, parts: &mut Parts<'a>) {
+        let params = BruteForceParams {
+            metric: self.metric,
+        };
+        parts.describe::<Self>(&params, &NoParameters);
+        self.add_parts(parts);
+    }
 }
 
 /// The mean of some rows spread over the base.
-fn centre(base: &Vectors) -> Arc<[f32]> {
+fn centre(base: &Vectors) -> Vec<f32> {
     const ENOUGH: usize = 1_000;
     // No bound depends on how good this mean is. So some rows are enough for it.
     let rows: Vec<usize> = (0..base.len())

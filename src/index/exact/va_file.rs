@@ -73,7 +73,9 @@ use self::layout::{File, Rotated};
 use self::plan::Expected;
 pub use self::plan::Plan;
 use self::search::{Scratch, Searched};
+use crate::distance::Metric;
 use crate::index::parameters::parameters;
+use crate::index::parts::{PartError, Parts, Saved};
 use crate::index::{
     BruteForce, BruteForceParams, Build, BuildError, Found, Index, NoParameters, Visits, check_base,
 };
@@ -256,6 +258,20 @@ impl Build for VaFile {
     fn with_search(&self, _: NoParameters) -> Result<Self, BuildError> {
         Ok(self.clone())
     }
+
+    fn from_parts(saved: &mut Saved<'_>) -> Result<Self, PartError> {
+        let full = BruteForce::part(Metric::Euclidean, saved)?;
+        let file: Option<Arc<File>> = saved.take("file")?;
+        if let Some(file) = &file {
+            file.check(full.len(), full.dim())?;
+        }
+        let expected = saved.take("expected")?;
+        Ok(Self {
+            full,
+            file,
+            expected,
+        })
+    }
 }
 
 impl Index for VaFile {
@@ -314,6 +330,14 @@ impl Index for VaFile {
             None => self.full.search(queries.row(row), k).candidates,
         };
         (0..queries.len()).into_par_iter().map(search).collect()
+    }
+
+    fn parts<'a>(&'a self, parts: &mut Parts<'a>) {
+        // The plan is in the file; a seed is of no use to a file that is there.
+        parts.describe::<Self>(&VaFileParams::default(), &NoParameters);
+        self.full.add_parts(parts);
+        parts.add("file", &self.file);
+        parts.add("expected", &self.expected);
     }
 }
 

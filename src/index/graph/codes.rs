@@ -36,6 +36,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
+use crate::index::parts::{PartError, elements, expect, saved};
 use crate::index::support::projection::{Projected, ProjectedQuery, Projection};
 use crate::math::pca::Pca;
 use crate::simd::graph_codes::{self, CodeLine, Format, Query};
@@ -105,7 +106,49 @@ pub struct Encoded {
     pub coordinates: Vectors,
 }
 
+elements!(CodeLine as [u8; 64]);
+
+saved!(Format {
+    lines,
+    wide,
+    wide_weight,
+    narrow_weight
+});
+
+saved!(Encoder {
+    projection,
+    middle,
+    format
+});
+
 impl Encoder {
+    /// Refuses an encoder that is not of vectors of dimension `dim`.
+    ///
+    /// # Errors
+    /// If it is not.
+    pub fn check(&self, dim: usize) -> Result<(), PartError> {
+        let Format {
+            lines,
+            wide,
+            wide_weight,
+            narrow_weight,
+        } = self.format;
+        let weights = 1..=graph_codes::MOST_WEIGHT;
+        let known = (1..=graph_codes::MOST_LINES).contains(&lines)
+            && wide <= lines
+            && weights.contains(&wide_weight)
+            && weights.contains(&narrow_weight);
+        expect(known, "format", "a kind of code that there is")?;
+        let room = self.format.wide_coordinates() + self.format.narrow_coordinates();
+        let kept = self.middle.len();
+        expect(
+            (1..=room).contains(&kept),
+            "middle",
+            "coordinates of a code",
+        )?;
+        self.projection.check(dim, kept)
+    }
+
     /// Fits codes of this shape to the base, which is not empty, and encodes it.
     pub fn fit(base: &Vectors, pca: &Pca, shape: Shape, seed: u64) -> Encoded {
         let mut format = shape.format();

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::links::Links;
+use crate::index::parts::{Part, PartError, Parts, Saved};
 use crate::neighbor::{Candidate, TopK};
 use crate::vectors::{Row, Vectors};
 
@@ -47,7 +48,27 @@ impl Distinct {
 #[derive(Debug)]
 pub struct Copies(Option<Links>);
 
+/// As the groups are, if there are copies.
+impl Part for Copies {
+    fn write<'a>(&'a self, name: &str, parts: &mut Parts<'a>) {
+        self.0.write(name, parts);
+    }
+
+    fn read(name: &str, saved: &mut Saved<'_>) -> Result<Self, PartError> {
+        saved.take(name).map(Self)
+    }
+}
+
 impl Copies {
+    /// Refuses what does not part all rows into groups, one for each of `distinct` ones.
+    ///
+    /// # Errors
+    /// If it does not.
+    pub fn check(&self, distinct: usize) -> Result<(), PartError> {
+        let Some(groups) = &self.0 else { return Ok(()) };
+        groups.check_groups(distinct)
+    }
+
     /// The number of rows that `distinct` rows stand for.
     pub fn rows(&self, distinct: usize) -> usize {
         self.0.as_ref().map_or(distinct, Links::total)

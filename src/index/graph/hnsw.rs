@@ -92,6 +92,7 @@ use self::layers::Layers;
 use self::nodes::Nodes;
 use super::copies::equal_rows;
 use crate::index::parameters::{parameters, positive};
+use crate::index::parts::{PartError, Parts, Saved};
 use crate::index::{Build, BuildError, Found, Index, Parameters, check_base};
 use crate::vectors::{Row, Vectors};
 
@@ -203,6 +204,15 @@ impl Build for Hnsw {
             ..self.clone()
         })
     }
+
+    fn from_parts(saved: &mut Saved<'_>) -> Result<Self, PartError> {
+        let index = Self {
+            graph: Arc::new(Layers::from_parts(saved)?),
+            params: saved.build_parameters()?,
+            search: saved.search_parameters()?,
+        };
+        Ok(index.with_search(index.search.clone())?)
+    }
 }
 
 impl Index for Hnsw {
@@ -228,6 +238,11 @@ impl Index for Hnsw {
 
     fn search(&self, query: Row<'_>, k: usize) -> Found {
         self.graph.search(query, k, self.search.ef_search)
+    }
+
+    fn parts<'a>(&'a self, parts: &mut Parts<'a>) {
+        parts.describe::<Self>(&self.params, &self.search);
+        parts.add("graph", &*self.graph);
     }
 }
 

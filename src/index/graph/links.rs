@@ -3,6 +3,9 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
+use crate::index::parts::{
+    PartError, expect, expect_below, expect_each_once, expect_starts, saved,
+};
 use crate::index::support::pruned_rows::Comparison;
 use crate::neighbor::TopK;
 
@@ -18,6 +21,8 @@ pub struct Links {
     targets: Vec<u32>,
 }
 
+saved!(Links { starts, targets });
+
 impl Links {
     /// Of one list of targets a node.
     pub fn new<L: IntoIterator<Item = u32>>(lists: impl IntoIterator<Item = L>) -> Self {
@@ -30,6 +35,31 @@ impl Links {
             links.starts.push(links.targets.len() as u32);
         }
         links
+    }
+
+    /// Refuses what are not lists of numbers below `limit`, one for each of `nodes` nodes.
+    ///
+    /// # Errors
+    /// If they are not.
+    pub fn check(&self, nodes: usize, limit: usize) -> Result<(), PartError> {
+        expect(
+            self.starts.len() == nodes + 1,
+            "starts",
+            "a list for each node",
+        )?;
+        expect_starts(&self.starts, self.targets.len(), "starts")?;
+        expect_below(&self.targets, limit, "targets")
+    }
+
+    /// Refuses what does not part the rows 0, 1, … into groups, one for each of `nodes` nodes.
+    ///
+    /// # Errors
+    /// If it does not, or a group is empty.
+    pub fn check_groups(&self, nodes: usize) -> Result<(), PartError> {
+        self.check(nodes, self.total())?;
+        let filled = self.starts.is_sorted_by(|a, b| a < b);
+        expect(filled, "starts", "groups that are not empty")?;
+        expect_each_once(&self.targets, "targets")
     }
 
     /// The number of nodes.

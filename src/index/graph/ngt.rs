@@ -64,6 +64,7 @@ use super::links::Links;
 use super::near_rows::near_rows;
 use crate::distance::Metric;
 use crate::index::parameters::{parameters, positive};
+use crate::index::parts::{PartError, Parts, Saved, expect};
 use crate::index::support::lower_bound::Sketch;
 use crate::index::support::pruned_rows::{COMPONENTS, Comparison, PrunedRows};
 use crate::index::{Build, BuildError, Found, Index, Parameters, check_base};
@@ -269,6 +270,26 @@ impl Build for Ngt {
         let graph = Arc::clone(&self.graph);
         Ok(Self { graph, search })
     }
+
+    fn from_parts(saved: &mut Saved<'_>) -> Result<Self, PartError> {
+        let graph = Graph {
+            params: saved.build_parameters()?,
+            tree: saved.take("tree")?,
+            rows: saved.take("rows")?,
+            links: saved.take("links")?,
+            copies: saved.take("copies")?,
+            margin: saved.take("margin")?,
+        };
+        let nodes = graph.rows.rows().len();
+        graph.rows.check()?;
+        graph.tree.check(nodes, graph.rows.sketch().width())?;
+        graph.links.check(nodes, nodes)?;
+        graph.copies.check(nodes)?;
+        expect(graph.margin.is_finite(), "margin", "a number")?;
+        let search = saved.search_parameters()?;
+        let graph = Arc::new(graph);
+        Ok(Self { graph, search }.with_search(saved.search_parameters()?)?)
+    }
 }
 
 impl Index for Ngt {
@@ -310,6 +331,23 @@ impl Index for Ngt {
             candidates: graph.copies.expand(distinct, k.min(self.len())),
             visits: comparison.visits,
         }
+    }
+
+    fn parts<'a>(&'a self, parts: &mut Parts<'a>) {
+        let Graph {
+            params,
+            tree,
+            rows,
+            links,
+            copies,
+            margin,
+        } = &*self.graph;
+        parts.describe::<Self>(params, &self.search);
+        parts.add("tree", tree);
+        parts.add("rows", rows);
+        parts.add("links", links);
+        parts.add("copies", copies);
+        parts.add("margin", margin);
     }
 }
 

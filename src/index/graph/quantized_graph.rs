@@ -83,6 +83,7 @@ use super::code_plan::{Plan, Sampled};
 use super::copies::{Copies, Distinct};
 use crate::distance::{Metric, Ranker};
 use crate::index::parameters::{parameters, positive};
+use crate::index::parts::{PartError, Parts, Saved, expect, saved};
 use crate::index::tree::{KdTree, KdTreeParams};
 use crate::index::{Build, BuildError, Found, Index, Parameters, Visits, check_base};
 use crate::neighbor::{Candidate, TopK};
@@ -270,6 +271,22 @@ impl Build for QuantizedGraph {
         let built = Arc::clone(&self.built);
         Ok(Self { built, search })
     }
+
+    fn from_parts(saved: &mut Saved<'_>) -> Result<Self, PartError> {
+        let params: QuantizedGraphParams = saved.build_parameters()?;
+        check(&params)?;
+        let searcher = match saved.take::<Option<Box<Walked>>>("walked")? {
+            Some(walked) => {
+                walked.check()?;
+                Searcher::Walk(walked)
+            }
+            // The tree was built with its defaults.
+            None => Searcher::Exact(KdTree::from_parts(saved)?),
+        };
+        let built = Arc::new(Built { params, searcher });
+        let search = saved.search_parameters()?;
+        Ok(Self { built, search }.with_search(saved.search_parameters()?)?)
+    }
 }
 
 thread_local! {
@@ -285,7 +302,24 @@ impl QuantizedGraph {
     }
 }
 
+saved!(Walked {
+    rows,
+    graph,
+    copies,
+    epsilon
+});
+
 impl Walked {
+    /// Refuses parts that do not fit together.
+    ///
+    /// # Errors
+    /// If they do not.
+    fn check(&self) -> Result<(), PartError> {
+        self.graph.check(self.rows.len(), self.rows.dim())?;
+        self.copies.check(self.rows.len())?;
+        expect(self.epsilon.is_finite(), "epsilon", "a number")
+    }
+
     /// Of the base, which is not empty. None if its codes tell too little.
     fn build(
         base: &Arc<Vectors>,
@@ -465,6 +499,14 @@ impl Index for QuantizedGraph {
             Searcher::Walk(walked) => walked.search(query, k, &self.search),
             Searcher::Exact(tree) => tree.search(query, k),
         }
+    }
+
+    fn parts<'a>(&'a self, parts: &mut Parts<'a>) {
+        match &self.built.searcher {
+            Searcher::Walk(walked) => parts.add("walked", walked),
+            Searcher::Exact(tree) => tree.parts(parts),
+        }
+        parts.describe::<Self>(&self.built.params, &self.search);
     }
 }
 

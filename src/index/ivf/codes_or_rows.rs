@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use super::pq_lists::{Plan, PqLists};
 use crate::index::ivf::ivf_flat::{IvfFlat, IvfFlatParams};
+use crate::index::parts::{PartError, Parts, Saved};
 use crate::index::{Build, Found, Index};
 use crate::vectors::{Row, Vectors};
 
@@ -37,6 +38,28 @@ impl CodesOrRows {
         };
         let rows = IvfFlat::build(Arc::clone(base), params).expect("the base is not empty");
         Self::Rows(rows)
+    }
+
+    /// What it consists of.
+    pub fn add_parts<'a>(&'a self, parts: &mut Parts<'a>) {
+        match self {
+            Self::Codes(codes) => parts.add("codes", codes),
+            Self::Rows(rows) => rows.parts(parts),
+        }
+    }
+
+    /// What [`Self::add_parts`] has listed.
+    ///
+    /// # Errors
+    /// If parts do not fit together.
+    pub fn from_parts(saved: &mut Saved<'_>) -> Result<Self, PartError> {
+        Ok(match saved.take::<Option<Box<PqLists>>>("codes")? {
+            Some(codes) => {
+                codes.check()?;
+                Self::Codes(codes)
+            }
+            None => Self::Rows(IvfFlat::from_parts(saved)?),
+        })
     }
 
     /// The number of lists.

@@ -17,6 +17,7 @@
 
 use std::borrow::Cow;
 
+use crate::index::parts::{PartError, expect, expect_each_once, expect_starts, saved};
 use crate::math::kmeans::{KMeans, KMeansParams, group};
 use crate::simd::pairwise::squared_euclidean_f32_rows;
 use crate::vectors::Vectors;
@@ -37,7 +38,29 @@ pub(crate) struct InvertedLists {
     ids: Vec<u32>,
 }
 
+saved!(InvertedLists {
+    unit,
+    centroids,
+    dim,
+    starts,
+    ids
+});
+
 impl InvertedLists {
+    /// Refuses what are not lists of `rows` rows around centroids of dimension `dim`.
+    ///
+    /// # Errors
+    /// If they are not.
+    pub(crate) fn check(&self, rows: usize, dim: usize) -> Result<(), PartError> {
+        expect(self.dim == dim, "dim", "the dimension of the vectors")?;
+        expect_starts(&self.starts, rows, "starts")?;
+        let centroids = self.nlist() * dim;
+        let fits = self.nlist() > 0 && self.centroids.len() == centroids;
+        expect(fits, "centroids", "one for each list")?;
+        expect(self.ids.len() == rows, "ids", "one for each row")?;
+        expect_each_once(&self.ids, "ids")
+    }
+
     /// Clusters the base, which is not empty, into `nlist` lists, or as many as there are rows; 0
     /// asks for [`lists_for`] it.
     pub(crate) fn train(base: &Vectors, nlist: usize, seed: u64) -> Self {

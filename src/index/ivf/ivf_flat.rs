@@ -33,6 +33,7 @@ use crate::distance::{Metric, QueryForm, Ranker};
 use crate::index::ivf::held_out::HeldOut;
 use crate::index::ivf::inverted_lists::InvertedLists;
 use crate::index::parameters::parameters;
+use crate::index::parts::{PartError, Parts, Saved};
 use crate::index::{Build, BuildError, Found, Index, Parameters, Visits, check_base};
 use crate::neighbor::TopK;
 use crate::simd::pairwise::{UNDERFLOW, relative_error, squared_euclidean_f32_rows};
@@ -162,6 +163,20 @@ impl Build for IvfFlat {
         let built = Arc::clone(&self.built);
         Ok(Self { built, search })
     }
+
+    fn from_parts(saved: &mut Saved<'_>) -> Result<Self, PartError> {
+        let built = Built {
+            params: saved.build_parameters()?,
+            usual_probes: saved.take("usual_probes")?,
+            lists: saved.take("lists")?,
+            rows: saved.take("rows")?,
+        };
+        built.lists.check(built.rows.len(), built.rows.dim())?;
+        Ok(Self {
+            built: Arc::new(built),
+            search: saved.search_parameters()?,
+        })
+    }
 }
 
 impl Index for IvfFlat {
@@ -187,6 +202,13 @@ impl Index for IvfFlat {
 
     fn search(&self, query: Row<'_>, k: usize) -> Found {
         self.search_lists(query, k, self.search.nprobe)
+    }
+
+    fn parts<'a>(&'a self, parts: &mut Parts<'a>) {
+        parts.describe::<Self>(&self.built.params, &self.search);
+        parts.add("lists", &self.built.lists);
+        parts.add("rows", &self.built.rows);
+        parts.add("usual_probes", &self.built.usual_probes);
     }
 }
 

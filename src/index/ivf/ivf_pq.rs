@@ -22,6 +22,7 @@ use super::pq_lists::Plan;
 use crate::index::ivf::coding::Coding;
 use crate::index::ivf::held_out::NEIGHBORS;
 use crate::index::parameters::parameters;
+use crate::index::parts::{PartError, Parts, Saved};
 use crate::index::{Build, BuildError, Found, Index, Parameters, check_base};
 use crate::simd::pq_scan::MOST_SUBQUANTIZERS;
 use crate::vectors::{Row, Vectors};
@@ -213,6 +214,15 @@ impl Build for IvfPq {
             ..self.clone()
         })
     }
+
+    fn from_parts(saved: &mut Saved<'_>) -> Result<Self, PartError> {
+        let index = Self {
+            built: Arc::new(CodesOrRows::from_parts(saved)?),
+            params: saved.build_parameters()?,
+            search: saved.search_parameters()?,
+        };
+        Ok(index.with_search(index.search.clone())?)
+    }
 }
 
 /// The search with what was measured where it is left to the index.
@@ -257,6 +267,11 @@ impl Index for IvfPq {
         // So few candidates as for k = 1 would miss a neighbour that few more bring up.
         let candidates = k.max(NEIGHBORS).saturating_mul(refine);
         self.built.search(query, k, nprobe, candidates)
+    }
+
+    fn parts<'a>(&'a self, parts: &mut Parts<'a>) {
+        self.built.add_parts(parts);
+        parts.describe::<Self>(&self.params, &self.search);
     }
 }
 

@@ -62,6 +62,9 @@ use crate::index::ivf::coding::{Coding, MOST_COMPONENTS};
 use crate::index::ivf::held_out::{Asked, HeldOut, NEIGHBORS, RECALL};
 use crate::index::ivf::inverted_lists::{InvertedLists, least};
 use crate::index::ivf::product_quantizer::{Loss, ProductQuantizer, Subspaces};
+use crate::index::parts::{
+    Element, NumberType, Part, PartError, Parts, Saved, elements, expect, join, saved,
+};
 use crate::index::support::projection::{Projected, ProjectedQuery, Projection};
 use crate::index::{Found, Visits};
 use crate::neighbor::{Candidate, TopK};
@@ -185,7 +188,81 @@ impl Plan {
     }
 }
 
+elements!(Pair as [u8; 32]);
+
+saved!(Usual { nprobe, refine });
+
+saved!(PqLists {
+    dim,
+    projection,
+    lists,
+    norms,
+    quantizer,
+    codes,
+    biases,
+    scales,
+    usual,
+    rows
+});
+
+/// Under the name of the one or the other.
+impl Part for Codes {
+    fn write<'a>(&'a self, name: &str, parts: &mut Parts<'a>) {
+        match self {
+            Self::Packed(codes) => parts.add(&join(name, "packed"), codes),
+            Self::Bytes(codes) => parts.add(&join(name, "bytes"), codes),
+        }
+    }
+
+    fn read(name: &str, saved: &mut Saved<'_>) -> Result<Self, PartError> {
+        Ok(match saved.take(&join(name, "packed"))? {
+            Some(codes) => Self::Packed(codes),
+            None => Self::Bytes(saved.take(&join(name, "bytes"))?),
+        })
+    }
+}
+
+impl Element for Scale {
+    const NUMBER: NumberType = NumberType::F32;
+    const SIZE: usize = 12;
+
+    fn put(&self, bytes: &mut [u8]) {
+        [self.size, self.least, self.step].put(bytes);
+    }
+
+    fn take(bytes: &[u8]) -> Self {
+        let [size, least, step] = Element::take(bytes);
+        Self { size, least, step }
+    }
+}
+
 impl PqLists {
+    /// Refuses parts that do not fit together.
+    ///
+    /// # Errors
+    /// If they do not.
+    pub fn check(&self) -> Result<(), PartError> {
+        let (len, m) = (self.biases.len(), self.quantizer.m());
+        let coordinates = self.quantizer.check()?;
+        self.projection.check(self.dim, coordinates)?;
+        self.lists.check(len, coordinates)?;
+        let lists = self.lists.nlist();
+        expect(self.norms.len() == lists, "norms", "one for each list")?;
+        expect(self.scales.len() == lists, "scales", "one for each list")?;
+        let codes = match &self.codes {
+            Codes::Packed(codes) => {
+                let blocks = len.div_ceil(pq_scan::BLOCK);
+                let fits = self.quantizer.ksub() == 16 && m <= pq_scan::MOST_SUBQUANTIZERS;
+                fits && codes.len() == blocks * m.div_ceil(2)
+            }
+            Codes::Bytes(codes) => self.quantizer.ksub() == 256 && codes.len() == len * m,
+        };
+        expect(codes, "codes", "one for each row")?;
+        let rows = self.rows.as_ref();
+        let fit = rows.is_none_or(|rows| (rows.len(), rows.dim()) == (len, self.dim));
+        expect(fit, "rows", "one for each code")
+    }
+
     /// Projects, clusters and encodes `base`, which is not empty.
     pub fn build(base: &Vectors, plan: &Plan) -> Self {
         // Rows of the map in the order of the subspaces: the coordinates of a subspace then lie

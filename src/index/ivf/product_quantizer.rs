@@ -49,6 +49,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
+use crate::index::parts::{PartError, expect, expect_starts, saved};
 use crate::math::kmeans::{KMeans, KMeansParams};
 use crate::vectors::Vectors;
 
@@ -132,7 +133,29 @@ pub(crate) struct ProductQuantizer {
     norms: Vec<f32>,
 }
 
+saved!(ProductQuantizer {
+    starts,
+    ksub,
+    values,
+    norms
+});
+
 impl ProductQuantizer {
+    /// The coordinates that it codes. Refuses codebooks that do not fit together.
+    ///
+    /// # Errors
+    /// If they do not.
+    pub fn check(&self) -> Result<usize, PartError> {
+        let coordinates = self.starts.last().copied().unwrap_or_default();
+        expect_starts(&self.starts, coordinates, "starts")?;
+        let fit = [16, 256].contains(&self.ksub)
+            && self.m() > 0
+            && self.norms.len() == self.m() * self.ksub
+            && coordinates.checked_mul(self.ksub) == Some(self.values.len());
+        expect(fit, "quantizer", "codebooks of 16 or 256 centroids")?;
+        Ok(coordinates)
+    }
+
     /// Learns codebooks of 2^`nbits` centroids, `nbits` being 4 or 8, from vectors whose
     /// coordinates are in the order of `subspaces`: by k-means for each subspace, then, if the loss
     /// is another than the squared error, by rounds of training for that.

@@ -27,6 +27,7 @@ use super::codes_or_rows::CodesOrRows;
 use super::pq_lists::Plan;
 use crate::index::ivf::held_out::NEIGHBORS;
 use crate::index::parameters::{parameters, positive};
+use crate::index::parts::{PartError, Parts, Saved};
 use crate::index::{Build, BuildError, Found, Index, Parameters, check_base};
 use crate::vectors::{Row, Vectors};
 
@@ -162,6 +163,15 @@ impl Build for Scann {
             ..self.clone()
         })
     }
+
+    fn from_parts(saved: &mut Saved<'_>) -> Result<Self, PartError> {
+        let index = Self {
+            built: Arc::new(CodesOrRows::from_parts(saved)?),
+            params: saved.build_parameters()?,
+            search: saved.search_parameters()?,
+        };
+        Ok(index.with_search(index.search.clone())?)
+    }
 }
 
 /// The search with what was measured where it is left to the index.
@@ -200,6 +210,11 @@ impl Index for Scann {
             reorder,
         } = self.search;
         self.built.search(query, k, num_leaves_to_search, reorder)
+    }
+
+    fn parts<'a>(&'a self, parts: &mut Parts<'a>) {
+        self.built.add_parts(parts);
+        parts.describe::<Self>(&self.params, &self.search);
     }
 }
 

@@ -44,6 +44,7 @@ use rayon::prelude::*;
 
 use crate::distance::Metric;
 use crate::error::BuildError;
+use crate::index::parts::{PartError, expect, saved};
 use crate::math::pca::{Pca, PcaOptions};
 use crate::simd::lower_bound::{self as kernels, LANES};
 use crate::vectors::{Row, Vectors};
@@ -113,6 +114,16 @@ impl Radius {
     };
 }
 
+saved!(Sketch {
+    metric,
+    mean,
+    components,
+    width,
+    scale,
+    expansion,
+    slack
+});
+
 impl Sketch {
     /// Fits the map to `base` and applies it to all rows. At most d components are kept.
     pub fn fit(base: &Vectors, metric: Metric, components: usize) -> Result<Sketched, BuildError> {
@@ -171,6 +182,32 @@ impl Sketch {
             expansion: 0.0,
             slack: 0.0,
         }
+    }
+
+    /// Refuses a map that is none of vectors of dimension `dim`.
+    ///
+    /// # Errors
+    /// If it is.
+    pub fn check(&self, dim: usize) -> Result<(), PartError> {
+        let components = self.components.len();
+        let kept = components / dim;
+        let whole = match self.metric {
+            Metric::Euclidean => {
+                let width = if kept < dim { kept + 1 } else { kept };
+                (1..=dim).contains(&kept) && components == kept * dim && self.width == width
+            }
+            Metric::Manhattan => components == 0 && (1..=dim).contains(&self.width),
+        };
+        expect(
+            whole && self.mean.len() == dim,
+            "sketch",
+            "a map of the vectors",
+        )
+    }
+
+    /// The metric whose distances it bounds.
+    pub fn metric(&self) -> Metric {
+        self.metric
     }
 
     /// Coordinates of a sketch.
@@ -401,6 +438,8 @@ pub struct Lanes {
     values: Vec<f32>,
 }
 
+saved!(Lanes { width, values });
+
 impl Lanes {
     /// Rearranges the sketches of the rows `order`, in that order.
     pub fn new(sketched: &Sketched, order: &[u32]) -> Self {
@@ -421,6 +460,16 @@ impl Lanes {
             }
         }
         Self { width, values }
+    }
+
+    /// Refuses what are not the sketches of `rows` rows, of `width` coordinates each.
+    ///
+    /// # Errors
+    /// If they are not.
+    pub fn check(&self, rows: usize, width: usize) -> Result<(), PartError> {
+        let values = rows.div_ceil(LANES) * LANES * width;
+        let fit = self.width == width && self.values.len() == values;
+        expect(fit, "lanes", "a sketch for each row")
     }
 
     /// The groups with the rows `start..end` of the order; `start` is a multiple of [`LANES`].

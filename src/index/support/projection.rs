@@ -36,6 +36,7 @@ use ndarray::{Array2, ArrayView1, ArrayView2, ArrayViewMut2};
 use rayon::prelude::*;
 
 use crate::distance::Metric;
+use crate::index::parts::{PartError, expect, saved};
 use crate::math::pca::{Pca, PcaOptions};
 use crate::simd::graph_codes::{add_weighted_pairs, to_whole};
 use crate::simd::lower_bound::dot_f32;
@@ -97,7 +98,28 @@ pub(crate) struct ProjectedQuery {
     sums: Vec<i32>,
 }
 
+saved!(Projection {
+    mean,
+    centred,
+    pairs,
+    offset,
+    scale,
+    radius
+});
+
 impl Projection {
+    /// Refuses a map that is not from `dim` dimensions to so many coordinates.
+    ///
+    /// # Errors
+    /// If it is not.
+    pub fn check(&self, dim: usize, coordinates: usize) -> Result<(), PartError> {
+        let width = self.offset.len().next_multiple_of(LANES);
+        let fits = self.mean.len() == dim
+            && self.offset.len() == coordinates
+            && self.pairs.len() == dim.div_ceil(2) * 2 * width;
+        expect(fits, "projection", "a map of the vectors")
+    }
+
     /// Fits principal components to the base, which is not empty, and projects it.
     ///
     /// `map` chooses the m directions: from the first `count` principal components (`count` × d,

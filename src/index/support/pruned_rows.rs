@@ -22,6 +22,7 @@
 
 use crate::distance::{Metric, Ranker};
 use crate::index::Visits;
+use crate::index::parts::{PartError, expect, expect_each_once, saved};
 use crate::index::support::lower_bound::{Radius, Sketch, Sketched, SketchedQuery};
 use crate::simd;
 use crate::simd::lower_bound as kernels;
@@ -46,6 +47,13 @@ pub struct PrunedRows {
     ids: Vec<u32>,
 }
 
+saved!(PrunedRows {
+    sketch,
+    sketches,
+    rows,
+    ids
+});
+
 impl PrunedRows {
     /// Copies the rows `ids` of the base, and their sketches, in that order.
     pub fn new(base: &Vectors, sketched: Sketched, ids: Vec<u32>) -> Self {
@@ -65,6 +73,19 @@ impl PrunedRows {
             rows,
             ids,
         }
+    }
+
+    /// Refuses parts that do not fit together.
+    ///
+    /// # Errors
+    /// If they do not.
+    pub fn check(&self) -> Result<(), PartError> {
+        self.sketch.check(self.rows.dim())?;
+        let rows = self.rows.len();
+        let lines = rows * self.sketch.width().div_ceil(simd::LINE_WORDS);
+        expect(self.sketches.len() == lines, "sketches", "one for each row")?;
+        expect(self.ids.len() == rows, "ids", "one for each row")?;
+        expect_each_once(&self.ids, "ids")
     }
 
     /// The map to sketches.

@@ -50,6 +50,10 @@ use rayon::prelude::*;
 
 use crate::distance::Metric;
 use crate::index::parameters::{parameters, positive};
+use crate::index::parts::{
+    Element, NumberType, Part, PartError, Parts, Saved, expect, expect_each_once, expect_starts,
+    saved_list,
+};
 use crate::index::support::lower_bound::Sketch;
 use crate::index::support::pruned_rows::{COMPONENTS, PrunedRows};
 use crate::index::{Build, BuildError, Found, Index, Parameters, check_base};
@@ -267,7 +271,97 @@ impl Annoy {
     }
 }
 
+saved_list!(Tree {
+    splits,
+    normals,
+    rows,
+    ends,
+    root
+});
+
+/// As a number: that of a split doubled, that of a leaf doubled and one more.
+impl Part for Node {
+    fn write<'a>(&'a self, name: &str, parts: &mut Parts<'a>) {
+        parts.add_number(name, u64::from(self.number()));
+    }
+
+    fn read(name: &str, saved: &mut Saved<'_>) -> Result<Self, PartError> {
+        let number = u32::try_from(saved.take::<u64>(name)?);
+        let number = number.map_err(|error| PartError::invalid(name, error))?;
+        Ok(Self::numbered(number))
+    }
+}
+
+impl Node {
+    fn number(self) -> u32 {
+        match self {
+            Self::Split(split) => 2 * split,
+            Self::Leaf(leaf) => 2 * leaf + 1,
+        }
+    }
+
+    fn numbered(number: u32) -> Self {
+        if number.is_multiple_of(2) {
+            Self::Split(number / 2)
+        } else {
+            Self::Leaf(number / 2)
+        }
+    }
+}
+
+/// Three words: the offset, as its bits, and the numbers of the sides.
+impl Element for Split {
+    const NUMBER: NumberType = NumberType::U32;
+    const SIZE: usize = 12;
+
+    fn put(&self, bytes: &mut [u8]) {
+        let [left, right] = self.sides.map(Node::number);
+        [self.offset.to_bits(), left, right].put(bytes);
+    }
+
+    fn take(bytes: &[u8]) -> Self {
+        let [offset, left, right] = Element::take(bytes);
+        Self {
+            offset: f32::from_bits(offset),
+            sides: [left, right].map(Node::numbered),
+        }
+    }
+}
+
 impl Tree {
+    /// Refuses what is not a tree over `rows` rows, with planes of so many components.
+    ///
+    /// # Errors
+    /// If it is not.
+    fn check(&self, rows: usize, components: usize) -> Result<(), PartError> {
+        let normals = self.splits.len() * components;
+        expect(
+            self.normals.len() == normals,
+            "normals",
+            "one for each split",
+        )?;
+        expect(self.rows.len() == rows, "rows", "each row")?;
+        expect_each_once(&self.rows, "rows")?;
+        let ends = [&[0], &*self.ends].concat();
+        expect_starts(&ends, rows, "ends")?;
+        // From the root, the leaves must come in their order, and no split twice: then no way down
+        // leads back up.
+        let (mut pending, mut leaves, mut splits) = (vec![self.root], 0, 0);
+        while let Some(node) = pending.pop() {
+            match node {
+                Node::Leaf(leaf) if leaf as usize == leaves => leaves += 1,
+                Node::Split(split) if splits < self.splits.len() => {
+                    splits += 1;
+                    let split = self.splits.get(split as usize);
+                    let split = split.ok_or_else(|| PartError::invalid("splits", "too few"))?;
+                    pending.extend(split.sides.into_iter().rev());
+                }
+                _ => return Err(PartError::invalid("splits", "they make no tree")),
+            }
+        }
+        expect(leaves == self.ends.len(), "ends", "the leaves of the tree")
+    }
+
     fn normal(&self, split: u32) -> &[f32] {
         let components = self.normals.len() / self.splits.len();
         &self.normals[split as usize * components..][..components]
@@ -563,6 +657,25 @@ impl Build for Annoy {
         let forest = Arc::clone(&self.forest);
         Ok(Self { forest, search })
     }
+
+    fn from_parts(saved: &mut Saved<'_>) -> Result<Self, PartError> {
+        let forest = Forest {
+            params: saved.build_parameters()?,
+            trees: saved.take("trees")?,
+            rows: saved.take("rows")?,
+        };
+        forest.rows.check()?;
+        let sketch = forest.rows.sketch();
+        for tree in &forest.trees {
+            tree.check(forest.rows.ids().len(), sketch.components())?;
+        }
+        let trees = forest.params.n_trees == forest.trees.len() && !forest.trees.is_empty();
+        expect(trees, "trees", "n_trees of them")?;
+        Ok(Self {
+            forest: Arc::new(forest),
+            search: saved.search_parameters()?,
+        })
+    }
 }
 
 impl Index for Annoy {
@@ -625,5 +738,11 @@ impl Index for Annoy {
             candidates: top.into_candidates(),
             visits: comparison.visits,
         }
+    }
+
+    fn parts<'a>(&'a self, parts: &mut Parts<'a>) {
+        parts.describe::<Self>(&self.forest.params, &self.search);
+        parts.add("trees", &self.forest.trees);
+        parts.add("rows", &self.forest.rows);
     }
 }

@@ -41,6 +41,7 @@ use rayon::prelude::*;
 
 use crate::distance::{Metric, Ranker};
 use crate::index::parameters::{parameters, positive};
+use crate::index::parts::{Element, NumberType, PartError, Parts, Saved, expect, expect_each_once};
 use crate::index::support::lower_bound::{Lanes, Radius, Sketch, Sketched, SketchedQuery};
 use crate::index::{Build, BuildError, Found, Index, NoParameters, Parameters, Visits, check_base};
 use crate::neighbor::TopK;
@@ -301,7 +302,66 @@ fn length(metric: Metric, reduced: f32) -> f32 {
     }
 }
 
+/// Three words: the ends, and the radius as its bits.
+impl Element for Node {
+    const NUMBER: NumberType = NumberType::U32;
+    const SIZE: usize = 12;
+
+    fn put(&self, bytes: &mut [u8]) {
+        [self.start, self.end, self.radius.to_bits()].put(bytes);
+    }
+
+    fn take(bytes: &[u8]) -> Self {
+        let [start, end, radius] = Element::take(bytes);
+        Self {
+            start,
+            end,
+            radius: f32::from_bits(radius),
+        }
+    }
+}
+
 impl Tree {
+    /// Refuses parts that do not fit together.
+    ///
+    /// # Errors
+    /// If they do not.
+    fn check(&self) -> Result<(), PartError> {
+        let rows = self.rows.len();
+        self.sketch.check(self.rows.dim())?;
+        expect(
+            self.sketch.metric() == self.params.metric,
+            "sketch",
+            "the metric of the tree",
+        )?;
+        self.lanes.check(rows, self.sketch.width())?;
+        expect(self.ids.len() == rows, "ids", "one for each row")?;
+        expect_each_once(&self.ids, "ids")?;
+        let centres = self.nodes.len() * self.stride;
+        expect(
+            self.centres.len() == centres,
+            "centres",
+            "one for each node",
+        )?;
+        // A complete tree: its leaves are the last half of the nodes, and part the rows at whole
+        // groups.
+        let complete = (self.nodes.len() + 1).is_power_of_two();
+        expect(complete, "nodes", "a complete tree")?;
+        let mut end = 0;
+        for leaf in &self.nodes[self.nodes.len() / 2..] {
+            let whole = (leaf.start as usize).is_multiple_of(LANES) || leaf.start == leaf.end;
+            let fits = leaf.start == end && leaf.end >= leaf.start && whole;
+            expect(fits, "nodes", "leaves that part the rows")?;
+            end = leaf.end;
+        }
+        expect(end as usize == rows, "nodes", "leaves of all rows")?;
+        let inside = self
+            .nodes
+            .iter()
+            .all(|node| node.start <= node.end && node.end <= end);
+        expect(inside, "nodes", "balls of rows")
+    }
+
     /// The centre of a node, in the space of the sketches.
     #[inline]
     fn centre(&self, node: usize) -> &[f32] {
@@ -498,6 +558,27 @@ impl Build for BallTree {
     fn with_search(&self, _: NoParameters) -> Result<Self, BuildError> {
         Ok(self.clone())
     }
+
+    fn from_parts(saved: &mut Saved<'_>) -> Result<Self, PartError> {
+        let sketch: Sketch = saved.take("sketch")?;
+        let tree = Tree {
+            params: BallTreeParams {
+                metric: saved.metric(),
+                ..saved.build_parameters()?
+            },
+            stride: sketch.width().next_multiple_of(LANES),
+            sketch,
+            nodes: saved.take("nodes")?,
+            centres: saved.take("centres")?,
+            lanes: saved.take("lanes")?,
+            rows: saved.take("rows")?,
+            ids: saved.take("ids")?,
+        };
+        tree.check()?;
+        Ok(Self {
+            tree: Arc::new(tree),
+        })
+    }
 }
 
 impl Index for BallTree {
@@ -541,5 +622,15 @@ impl Index for BallTree {
 
     fn search(&self, query: Row<'_>, k: usize) -> Found {
         self.tree.search(query, k)
+    }
+
+    fn parts<'a>(&'a self, parts: &mut Parts<'a>) {
+        parts.describe::<Self>(&self.tree.params, &NoParameters);
+        parts.add("sketch", &self.tree.sketch);
+        parts.add("nodes", &self.tree.nodes);
+        parts.add("centres", &self.tree.centres);
+        parts.add("lanes", &self.tree.lanes);
+        parts.add("rows", &self.tree.rows);
+        parts.add("ids", &self.tree.ids);
     }
 }

@@ -6,6 +6,7 @@
 
 use rayon::prelude::*;
 
+use crate::index::parts::saved;
 use crate::simd::pairwise::gamma;
 use crate::simd::tiles;
 use crate::vectors::{Row, Storage, Vectors};
@@ -57,6 +58,14 @@ pub(crate) struct Rounded {
     /// The row is no farther than this from what its codes stand for.
     pub error: f64,
 }
+
+saved!(Rounding {
+    low,
+    steps,
+    most,
+    middle,
+    span
+});
 
 impl Rounding {
     /// The grids for rows rounded to 0..=`most` and queries to −`middle`..`middle`. `None` if

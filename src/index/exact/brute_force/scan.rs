@@ -11,6 +11,7 @@ use rayon::prelude::*;
 use super::rounding::{Rounded, Rounding};
 use super::{BLOCK, BruteForce};
 use crate::distance::{Metric, QueryForm, Ranker};
+use crate::index::parts::{PartError, Parts, Saved, expect};
 use crate::neighbor::TopK;
 use crate::simd::half_bytes::{Block, Codes, Nibbles, ROWS};
 use crate::simd::pairwise;
@@ -32,6 +33,49 @@ pub(crate) struct Halves {
 }
 
 impl Halves {
+    /// What they consist of.
+    pub(crate) fn add_parts<'a>(&'a self, parts: &mut Parts<'a>) {
+        parts.add("halves.rounding", &self.rounding);
+        parts.add("halves.nibbles", self.nibbles.lines());
+        parts.add("halves.norms", &self.norms);
+        parts.add("halves.errors", &self.errors);
+    }
+
+    /// What [`Self::add_parts`] has listed, if it was.
+    ///
+    /// # Errors
+    /// If they are not the half bytes of this base.
+    pub(crate) fn of_parts(
+        base: &Vectors,
+        saved: &mut Saved<'_>,
+    ) -> Result<Option<Self>, PartError> {
+        let Some(rounding) = saved.take("halves.rounding")? else {
+            return Ok(None);
+        };
+        let lines = saved.take("halves.nibbles")?;
+        let nibbles = Nibbles::of_lines(base.len(), base.dim(), lines);
+        let nibbles = nibbles.ok_or_else(|| PartError::invalid("halves.nibbles", "too few"))?;
+        let norms: Vec<i32> = saved.take("halves.norms")?;
+        expect(
+            norms.len() == base.len(),
+            "halves.norms",
+            "one for each row",
+        )?;
+        let errors: Vec<f64> = saved.take("halves.errors")?;
+        let blocks = base.len().div_ceil(BLOCK);
+        expect(
+            errors.len() == blocks,
+            "halves.errors",
+            "one for each block",
+        )?;
+        Ok(Some(Self {
+            rounding,
+            nibbles,
+            norms,
+            errors,
+        }))
+    }
+
     /// Rounds the rows, in O(n·d). `None` if integers have no room for them.
     pub(crate) fn new(base: &Vectors, range: (f32, f32)) -> Option<Self> {
         // Rows have codes 0..=15, as half a byte holds. A query is rounded once and keeps 8 bits,

@@ -20,6 +20,9 @@ use rayon::prelude::*;
 use super::coder::Coder;
 use super::plan::Plan;
 use crate::error::BuildError;
+use crate::index::parts::{
+    Element, NumberType, PartError, elements, expect, expect_each_once, saved,
+};
 use crate::math::pca::{self, Pca, PcaOptions};
 use crate::simd;
 use crate::simd::va_codes::{BLOCK, Pairs, Segment, WIDTH};
@@ -152,7 +155,88 @@ pub(super) struct File {
     pub ids: Vec<u32>,
 }
 
+elements!(Pairs as [[i16; 2]; BLOCK]);
+
+/// 64 bytes: the codes, and the two of the rest.
+impl Element for Segment {
+    const NUMBER: NumberType = NumberType::I8;
+    const SIZE: usize = WIDTH + 2;
+
+    fn put(&self, bytes: &mut [u8]) {
+        let (codes, rest) = bytes.split_at_mut(WIDTH);
+        self.codes.put(codes);
+        self.rest.put(rest);
+    }
+
+    fn take(bytes: &[u8]) -> Self {
+        let (codes, rest) = bytes.split_at(WIDTH);
+        Self {
+            codes: Element::take(codes),
+            rest: Element::take(rest),
+        }
+    }
+}
+
+saved!(Boxes { low, high });
+
+saved!(File {
+    plan,
+    mean,
+    rotation,
+    scale,
+    epsilon,
+    errors,
+    boxes,
+    heads,
+    segments,
+    steps,
+    ids
+});
+
 impl File {
+    /// Refuses what is not a file of `rows` rows of dimension `dim`.
+    ///
+    /// # Errors
+    /// If it is not.
+    pub(super) fn check(&self, rows: usize, dim: usize) -> Result<(), PartError> {
+        self.plan.check()?;
+        let (pairs, segments) = (self.plan.pairs(), self.plan.segments);
+        let blocks = rows.div_ceil(BLOCK);
+        let boxes = blocks.div_ceil(BLOCK) * pairs;
+        let components = self.plan.components().min(dim);
+        for (part, len, expected) in [
+            ("mean", self.mean.len(), dim),
+            ("rotation", self.rotation.len(), components * dim),
+            ("errors", self.errors.len(), segments + 1),
+            ("boxes.low", self.boxes.low.len(), boxes),
+            ("boxes.high", self.boxes.high.len(), boxes),
+            ("heads", self.heads.len(), blocks * pairs),
+            ("segments", self.segments.len(), blocks * BLOCK * segments),
+            ("steps", self.steps.len(), segments),
+            ("ids", self.ids.len(), blocks * BLOCK),
+        ] {
+            expect(len == expected, part, &format!("{expected} elements"))?;
+        }
+        // The last block is filled up with no rows.
+        let (ids, none) = self.ids.split_at(rows);
+        expect(
+            none.iter().all(|&id| id == NO_ROW),
+            "ids",
+            "no row after the last",
+        )?;
+        expect_each_once(ids, "ids")?;
+        // Squared distances of longer codes could overflow.
+        let codes = [&self.heads, &self.boxes.low, &self.boxes.high];
+        let mut codes = codes
+            .into_iter()
+            .flatten()
+            .flat_map(|pairs| pairs.0.as_flattened());
+        let short = codes.all(|code| f64::from(code.unsigned_abs()) <= RADIUS + COARSEST);
+        expect(short, "heads", "codes within the radius")?;
+        let errors = self.errors.iter().all(|&error| error <= COARSEST);
+        expect(errors, "errors", "small ones")
+    }
+
     /// The file of a plan, or `None` if the numbers do not allow a bound.
     pub(super) fn new(rotated: &Rotated, plan: Plan) -> Option<Self> {
         let encoder = Encoder::new(rotated, plan);

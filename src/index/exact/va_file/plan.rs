@@ -4,6 +4,7 @@
 use std::ops::Range;
 
 use crate::error::BuildError;
+use crate::index::parts::saved;
 use crate::simd::tiles::QUERIES;
 use crate::simd::va_codes::{BLOCK, Segment, WIDTH};
 use crate::vectors::{Storage, Vectors};
@@ -265,6 +266,12 @@ const KS: [usize; 3] = [10, 100, 1_000];
 /// and the file 0.9 (40,000 sentence embeddings) to 2.5 times (700,000 SIFT descriptors, whose rows
 /// all come from memory).
 const SURE: f64 = 0.4;
+
+saved!(Plan { head, segments });
+
+saved!(ScanCost { single, batch });
+
+saved!(Expected { file, scan });
 
 impl Expected {
     /// `cost` is that of a query by the file for k neighbours, `scan` that of the scan.

@@ -23,6 +23,7 @@ use rayon::prelude::*;
 use super::nodes::distance;
 use crate::distance::Metric;
 use crate::error::BuildError;
+use crate::index::parts::{Part, PartError, Parts, Saved, expect, join, saved};
 use crate::index::support::lower_bound::{Sketch, SketchedQuery};
 use crate::index::support::pruned_rows::{COMPONENTS, lines};
 use crate::simd;
@@ -72,7 +73,55 @@ pub enum FilterQuery {
     Sketch(SketchedQuery, Vec<Line<f32>>),
 }
 
+saved!(Codes {
+    low,
+    step,
+    error,
+    codes
+});
+
+/// The codes, or the sketches and their map.
+impl Part for Filter {
+    fn write<'a>(&'a self, name: &str, parts: &mut Parts<'a>) {
+        match self {
+            Self::Bytes(codes) => parts.add(&join(name, "bytes"), codes),
+            Self::Sketches { sketch, sketches } => {
+                parts.add(&join(name, "sketch"), sketch);
+                parts.add(&join(name, "sketches"), sketches);
+            }
+        }
+    }
+
+    fn read(name: &str, saved: &mut Saved<'_>) -> Result<Self, PartError> {
+        Ok(match saved.take(&join(name, "bytes"))? {
+            Some(codes) => Self::Bytes(codes),
+            None => Self::Sketches {
+                sketch: saved.take(&join(name, "sketch"))?,
+                sketches: saved.take(&join(name, "sketches"))?,
+            },
+        })
+    }
+}
+
 impl Filter {
+    /// Refuses codes that are not those of `rows`.
+    ///
+    /// # Errors
+    /// If they are not.
+    pub fn check(&self, rows: &Vectors) -> Result<(), PartError> {
+        let fits = match self {
+            Self::Bytes(codes) => {
+                let fits = codes.low.len() == rows.dim() && codes.step > 0.0;
+                fits && codes.codes.len() == rows.len() * rows.dim()
+            }
+            Self::Sketches { sketch, sketches } => {
+                sketch.check(rows.dim())?;
+                sketches.len() == rows.len() * self.lines()
+            }
+        };
+        expect(fits, "filter", "a code for each row")
+    }
+
     /// The filter of these rows, if there is one that is worth it.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ use super::layers::Layers;
 use super::nodes::{Nodes, distance};
 use crate::index::graph::copies::equal_rows;
 use crate::index::parameters::{parameters, positive};
+use crate::index::parts::{PartError, Parts, Saved};
 use crate::index::{Build, BuildError, Found, Index, Parameters, check_base};
 use crate::vectors::{Row, Vectors};
 
@@ -161,6 +162,15 @@ impl Build for InstantDistance {
             ..self.clone()
         })
     }
+
+    fn from_parts(saved: &mut Saved<'_>) -> Result<Self, PartError> {
+        let index = Self {
+            graph: Arc::new(Layers::from_parts(saved)?),
+            params: saved.build_parameters()?,
+            search: saved.search_parameters()?,
+        };
+        Ok(index.with_search(index.search.clone())?)
+    }
 }
 
 impl Index for InstantDistance {
@@ -186,5 +196,10 @@ impl Index for InstantDistance {
 
     fn search(&self, query: Row<'_>, k: usize) -> Found {
         self.graph.search(query, k, self.search.ef_search)
+    }
+
+    fn parts<'a>(&'a self, parts: &mut Parts<'a>) {
+        parts.describe::<Self>(&self.params, &self.search);
+        parts.add("graph", &*self.graph);
     }
 }

@@ -8,6 +8,7 @@
 //! A walk has met a node before it reads its list, so a free place costs it nothing and needs no
 //! test. Lists of one length are found without a table of where they begin.
 
+use crate::index::parts::{PartError, expect, expect_below, saved_list};
 use crate::simd;
 
 /// The links of the nodes 0, 1, … of a layer.
@@ -18,7 +19,21 @@ pub struct Layer {
     targets: Vec<u32>,
 }
 
+saved_list!(Layer { places, targets });
+
 impl Layer {
+    /// Refuses a layer that is not of the first so many of `nodes` nodes.
+    ///
+    /// # Errors
+    /// If it is not.
+    pub fn check(&self, nodes: usize) -> Result<(), PartError> {
+        let whole = self.places > 0 && self.targets.len().is_multiple_of(self.places);
+        expect(whole, "targets", "as many places for each node")?;
+        let fits = (1..=nodes).contains(&self.len());
+        expect(fits, "targets", "no more nodes than the layer below has")?;
+        expect_below(&self.targets, self.len(), "targets")
+    }
+
     /// A layer of so many nodes with no links yet.
     pub fn new(nodes: usize, places: usize) -> Self {
         let own = |node| std::iter::repeat_n(node as u32, places);

@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use super::layer::Layer;
 use super::nodes::{Comparison, Nodes};
 use super::walk::{Entry, Limits, Scratch, Walk, descend};
+use crate::index::parts::{PartError, Saved, expect, saved};
 use crate::index::{Found, Visits};
 use crate::neighbor::TopK;
 use crate::simd::pairwise;
@@ -22,7 +23,28 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
+saved!(Layers { nodes, layers });
+
 impl Layers {
+    /// The graph that was saved.
+    ///
+    /// # Errors
+    /// If its parts do not fit together.
+    pub fn from_parts(saved: &mut Saved<'_>) -> Result<Self, PartError> {
+        let graph: Self = saved.take("graph")?;
+        graph.nodes.check()?;
+        // The lowest layer has all nodes, and each other one no more than the one below.
+        let lowest = graph.layers.first().map(Layer::len);
+        let all = lowest == Some(graph.nodes.len());
+        expect(all, "layers", "all nodes on the lowest layer")?;
+        let mut nodes = graph.nodes.len();
+        for layer in &graph.layers {
+            layer.check(nodes)?;
+            nodes = layer.len();
+        }
+        Ok(graph)
+    }
+
     pub fn new(nodes: Nodes, layers: Vec<Layer>) -> Self {
         layers.iter().for_each(Layer::in_huge_pages);
         Self { nodes, layers }

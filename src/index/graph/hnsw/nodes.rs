@@ -4,6 +4,7 @@ use super::filter::{Filter, FilterQuery};
 use crate::distance::{Metric, Ranker};
 use crate::error::BuildError;
 use crate::index::graph::links::Links;
+use crate::index::parts::{PartError, expect, saved};
 use crate::neighbor::TopK;
 use crate::simd::pairwise;
 use crate::vectors::{Row, Vectors};
@@ -24,7 +25,32 @@ pub struct Nodes {
     filter: Option<Filter>,
 }
 
+saved!(Nodes {
+    rows,
+    ids,
+    copies,
+    filter
+});
+
 impl Nodes {
+    /// Refuses parts that do not fit together.
+    ///
+    /// # Errors
+    /// If they do not.
+    pub fn check(&self) -> Result<(), PartError> {
+        let nodes = self.rows.len();
+        expect(self.ids.len() == nodes, "ids", "one for each node")?;
+        self.copies.check_groups(nodes)?;
+        let firsts = (0..)
+            .zip(&self.ids)
+            .all(|(node, &id)| self.copies.of(node)[0] == id);
+        expect(firsts, "ids", "the first row of each group")?;
+        match &self.filter {
+            Some(filter) => filter.check(&self.rows),
+            None => Ok(()),
+        }
+    }
+
     /// Of groups of equal rows, in that order.
     ///
     /// # Errors

@@ -17,6 +17,7 @@ use std::ops::Range;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use crate::index::parts::{PartError, expect, expect_starts, saved};
 use crate::index::support::lower_bound::Sketched;
 use crate::simd::lower_bound as kernels;
 
@@ -41,7 +42,31 @@ pub struct VpTree {
     starts: Vec<u32>,
 }
 
+saved!(VpTree {
+    vantages,
+    width,
+    radii,
+    starts
+});
+
 impl VpTree {
+    /// Refuses what is not a tree over `rows` sketches of `width` coordinates.
+    ///
+    /// # Errors
+    /// If it is not.
+    pub fn check(&self, rows: usize, width: usize) -> Result<(), PartError> {
+        let nodes = self.radii.len();
+        let fits = self.width == width && self.vantages.len() == nodes * width;
+        expect(fits, "vantages", "a sketch for each ball")?;
+        // A complete tree has one leaf more than it has balls.
+        expect(
+            self.starts.len() == nodes + 2,
+            "starts",
+            "a leaf more than balls",
+        )?;
+        expect_starts(&self.starts, rows, "starts")
+    }
+
     /// Builds the tree over all rows, O(n·log n). Also returns the rows in the order of the
     /// leaves.
     pub fn build(sketched: &Sketched, seed: u64) -> (Self, Vec<u32>) {

@@ -14,6 +14,7 @@ use super::QuantizedGraphParams;
 use crate::index::graph::code_plan::Plan;
 use crate::index::graph::codes::Encoder;
 use crate::index::graph::near_rows::{Near, Neighborhoods};
+use crate::index::parts::{PartError, elements, expect, expect_below, expect_each_once, saved};
 use crate::math::kmeans::KMeans;
 use crate::simd::graph_codes::{self, CodeLine, Format, Query};
 use crate::simd::pairwise::squared_euclidean_f32;
@@ -56,7 +57,47 @@ pub struct Graph {
     pub error: f32,
 }
 
+elements!(Edges as [u32; DEGREE]);
+
+saved!(Graph {
+    encoder,
+    ids,
+    codes,
+    edges,
+    seeds,
+    seed_codes,
+    error
+});
+
 impl Graph {
+    /// Refuses what is not a graph over `rows` vectors of dimension `dim`.
+    ///
+    /// # Errors
+    /// If it is not.
+    pub fn check(&self, rows: usize, dim: usize) -> Result<(), PartError> {
+        self.encoder.check(dim)?;
+        let lines = self.encoder.format().lines;
+        expect(self.ids.len() == rows, "ids", "one for each vector")?;
+        expect_each_once(&self.ids, "ids")?;
+        expect(
+            self.codes.len() == rows * lines,
+            "codes",
+            "one for each vector",
+        )?;
+        expect(self.edges.len() == rows, "edges", "a list for each vector")?;
+        for edges in &self.edges {
+            expect_below(&edges.0, rows, "edges")?;
+        }
+        expect(!self.seeds.is_empty(), "seeds", "at least one")?;
+        expect_below(&self.seeds, rows, "seeds")?;
+        let seed_codes = self.seeds.len() * lines;
+        expect(
+            self.seed_codes.len() == seed_codes,
+            "seed_codes",
+            "one for each seed",
+        )
+    }
+
     pub fn memory_bytes(&self) -> usize {
         self.encoder.memory_bytes()
             + size_of_val(&*self.ids)
