@@ -14,6 +14,10 @@ use std::path::{Path, PathBuf};
 use same_file::Handle;
 use tempfile::NamedTempFile;
 
+mod map;
+
+pub use map::Map;
+
 /// The folder of the project's data.
 ///
 /// It is the first of these that there is:

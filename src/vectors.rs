@@ -1,7 +1,6 @@
 //! [`Vectors`]: the n × d table that every index is built from and queried with.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use ndarray::{Array2, ArrayView2};
 use thiserror::Error;
@@ -10,9 +9,14 @@ use crate::simd;
 
 #[cfg(feature = "files")]
 mod read;
+mod values;
 
 #[cfg(feature = "files")]
 pub use read::{Loss, ReadError};
+#[cfg(feature = "files")]
+#[expect(unused_imports, reason = "the readers are next")]
+pub(crate) use values::read_values;
+pub use values::{Value, Values};
 
 /// What is wrong with the data that a [`Vectors`] was to be made from.
 #[derive(Debug, Clone, PartialEq, Error)]
@@ -58,9 +62,9 @@ pub enum VectorsError {
 #[derive(Debug, Clone)]
 pub enum Storage {
     /// Bytes 0..=255, as pixels are.
-    Bytes(Arc<[u8]>),
+    Bytes(Values<u8>),
     /// Finite 32-bit floats.
-    Floats(Arc<[f32]>),
+    Floats(Values<f32>),
 }
 
 /// One row, borrowed in the type in which it is stored.
@@ -233,7 +237,7 @@ impl Vectors {
     ///
     /// # Errors
     /// If `dim` is zero, the values do not make whole rows, or there are more than `u32::MAX` rows.
-    pub fn from_bytes(dim: usize, values: impl Into<Arc<[u8]>>) -> Result<Self, VectorsError> {
+    pub fn from_bytes(dim: usize, values: impl Into<Values<u8>>) -> Result<Self, VectorsError> {
         let values = values.into();
         let len = rows(dim, values.len())?;
         Ok(Self {
@@ -245,11 +249,12 @@ impl Vectors {
 
     /// Rows of `dim` floats each.
     ///
+    /// All are looked at, so that those of a mapped file are read.
+    ///
     /// # Errors
     /// As [`Vectors::from_bytes`], and if a value is NaN or infinite.
-    pub fn from_floats(dim: usize, values: impl Into<Arc<[f32]>>) -> Result<Self, VectorsError> {
+    pub fn from_floats(dim: usize, values: impl Into<Values<f32>>) -> Result<Self, VectorsError> {
         let values = values.into();
-        let len = rows(dim, values.len())?;
         // Checked once here. Every index relies on it: distances are never NaN, and their order is
         // total.
         if let Some(at) = values.iter().position(|value| !value.is_finite()) {
@@ -259,6 +264,19 @@ impl Vectors {
                 value: values[at],
             });
         }
+        Self::from_trusted_floats(dim, values)
+    }
+
+    /// [`Vectors::from_floats`] of values that are known to be finite, because they were checked
+    /// before they were written to the file that they are mapped from.
+    ///
+    /// # Errors
+    /// As [`Vectors::from_bytes`].
+    pub(crate) fn from_trusted_floats(
+        dim: usize,
+        values: Values<f32>,
+    ) -> Result<Self, VectorsError> {
+        let len = rows(dim, values.len())?;
         Ok(Self {
             len,
             dim,
@@ -434,12 +452,15 @@ impl Vectors {
     /// Asks for the values to be kept in huge pages, for rows that are read here and there.
     pub(crate) fn in_huge_pages(&self) {
         match &self.storage {
-            Storage::Bytes(values) => simd::in_huge_pages(values),
-            Storage::Floats(values) => simd::in_huge_pages(values),
+            // The pages of a mapped file are the system's, and stay as they are.
+            Storage::Bytes(values) if !values.is_mapped() => simd::in_huge_pages(values),
+            Storage::Floats(values) if !values.is_mapped() => simd::in_huge_pages(values),
+            _ => {}
         }
     }
 
-    /// Bytes of memory that the values take.
+    /// Bytes of memory that the values take. Those of a mapped file are counted too, though the
+    /// system can drop them.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         match &self.storage {

@@ -49,7 +49,7 @@ pub(super) fn hash_of(tables: &[&Vectors]) -> Sha256 {
             hash.update((size as u64).to_le_bytes());
         }
         match table.storage() {
-            Storage::Bytes(values) => hash.update(values),
+            Storage::Bytes(values) => hash.update(&values[..]),
             Storage::Floats(values) => {
                 for value in values.iter() {
                     hash.update(value.to_le_bytes());
