@@ -20,7 +20,7 @@ use super::parameters::LARGEST_WHOLE;
 use super::{Build, Parameters, Settings};
 use crate::distance::Metric;
 use crate::error::BuildError;
-use crate::simd::{LINE_WORDS, Line};
+use crate::simd::{self, LINE_WORDS, Line};
 use crate::vectors::{Storage, Vectors};
 
 /// Bytes that are converted at a time: enough to make calls rare, few enough to stay in the
@@ -374,6 +374,8 @@ impl<'a> Saved<'a> {
         let width = T::SIZE / T::NUMBER.size();
         expect(numbers.is_multiple_of(width), name, "whole elements")?;
         let mut values = Vec::with_capacity(numbers / width);
+        // Before its pages are touched, as builds do: it costs less than to change them later.
+        simd::in_huge_pages(values.spare_capacity_mut());
         self.source.read(name, T::SIZE, &mut |piece| {
             values.extend(piece.chunks_exact(T::SIZE).map(T::take));
         })?;

@@ -39,8 +39,8 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 use super::parts::{NumberType, PartError, PartOut, Parts, Saved, Source};
 use super::{Build, Index, Settings};
 use crate::distance::Metric;
-use crate::files;
-use crate::vectors::Vectors;
+use crate::files::{self, Map};
+use crate::vectors::{Values, Vectors};
 
 /// What the header calls the format.
 const FORMAT: &str = "fashion-knn index";
@@ -284,6 +284,8 @@ fn write(file: &mut File, header: &[u8], parts: &Parts<'_>) -> io::Result<()> {
 pub struct IndexFile {
     path: PathBuf,
     file: File,
+    /// The whole file, if the vectors are to stay in it.
+    map: Option<Map>,
     metadata: HashMap<String, String>,
     arrays: BTreeMap<String, Array>,
     search: Settings,
@@ -349,6 +351,7 @@ impl IndexFile {
             metric: value("metric")?.parse().map_err(|error| wrong(&error))?,
             path: path.to_owned(),
             file,
+            map: None,
             metadata,
         })
     }
@@ -358,7 +361,13 @@ impl IndexFile {
     /// # Errors
     /// As [`Self::open`].
     pub fn open_mapped(path: &Path) -> Result<Self, SavedError> {
-        Self::open(path)
+        let mut file = Self::open(path)?;
+        let map = Map::open(path).map_err(|source| SavedError::Io {
+            path: path.to_owned(),
+            source,
+        })?;
+        file.map = Some(map);
+        Ok(file)
     }
 
     /// The kind of the index: its key in the registry.
@@ -531,7 +540,33 @@ impl Source for IndexFile {
         Ok(())
     }
 
-    fn mapped(&self, _name: &str) -> Result<Option<Vectors>, PartError> {
-        Ok(None)
+    fn mapped(&self, name: &str) -> Result<Option<Vectors>, PartError> {
+        let (Some(map), Some(array)) = (&self.map, self.arrays.get(name)) else {
+            return Ok(None);
+        };
+        let &[_, dim] = &array.shape[..] else {
+            return Ok(None);
+        };
+        let start = array.start as usize;
+        let bytes = start..start + array.len;
+        // Another file may have come in the place of the one whose header was read. Then its bytes
+        // are not known to be vectors, but they are inside of it.
+        let vectors = match array.number {
+            NumberType::U8 => {
+                Values::mapped(map, bytes).map(|values| Vectors::from_bytes(dim, values))
+            }
+            NumberType::F32 => {
+                Values::mapped(map, bytes).map(|values| Vectors::from_trusted_floats(dim, values))
+            }
+            _ => None,
+        };
+        let vectors =
+            vectors.ok_or_else(|| PartError::invalid(name, "expected bytes or floats"))?;
+        vectors
+            .map(Some)
+            .map_err(|error| PartError::invalid(name, error))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -278,6 +278,8 @@ impl Build for QuantizedGraph {
         let searcher = match saved.take::<Option<Box<Walked>>>("walked")? {
             Some(walked) => {
                 walked.check()?;
+                let lines = params.code_bytes == 64 * walked.lines();
+                expect(lines, "code_bytes", "the length of the codes")?;
                 Searcher::Walk(walked)
             }
             // The tree was built with its defaults.

@@ -328,7 +328,6 @@ impl Tree {
     /// If they do not.
     fn check(&self) -> Result<(), PartError> {
         let rows = self.rows.len();
-        self.sketch.check(self.rows.dim())?;
         expect(
             self.sketch.metric() == self.params.metric,
             "sketch",
@@ -561,6 +560,8 @@ impl Build for BallTree {
 
     fn from_parts(saved: &mut Saved<'_>) -> Result<Self, PartError> {
         let sketch: Sketch = saved.take("sketch")?;
+        let rows: Vectors = saved.take("rows")?;
+        sketch.check(rows.dim())?;
         let tree = Tree {
             params: BallTreeParams {
                 metric: saved.metric(),
@@ -571,7 +572,7 @@ impl Build for BallTree {
             nodes: saved.take("nodes")?,
             centres: saved.take("centres")?,
             lanes: saved.take("lanes")?,
-            rows: saved.take("rows")?,
+            rows,
             ids: saved.take("ids")?,
         };
         tree.check()?;
