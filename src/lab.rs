@@ -26,6 +26,8 @@
 //! | [`layout`] | a map: images in the plane, neighbours together |
 //! | [`shapes`] | tables of hard shapes, from a seed |
 
+#[cfg(feature = "files")]
+mod build_cache;
 pub mod calibration;
 #[cfg(feature = "files")]
 pub mod classified;

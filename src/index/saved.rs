@@ -127,19 +127,29 @@ pub trait Save: Index {
     /// # Errors
     /// If the file cannot be written. What was there under its name stays.
     fn save(&self, path: impl AsRef<Path>) -> Result<(), SavedError> {
-        let path = path.as_ref();
-        let mut parts = Parts::default();
-        self.parts(&mut parts);
-        let header = header(self, &parts);
-        let write = |file: &mut File| write(file, &header, &parts);
-        files::write_atomically_with(path, write).map_err(|source| SavedError::Io {
-            path: path.to_owned(),
-            source,
-        })
+        save_with(self, path.as_ref(), &[])
     }
 }
 
 impl<I: Index + ?Sized> Save for I {}
+
+/// [`Save::save`], with more in the header: other keys than its own, and what they say.
+pub(crate) fn save_with<I: Index + ?Sized>(
+    index: &I,
+    path: &Path,
+    notes: &[(&'static str, String)],
+) -> Result<(), SavedError> {
+    let mut parts = Parts::default();
+    index.parts(&mut parts);
+    let mut metadata = metadata(index, &parts);
+    metadata.extend(notes.iter().cloned());
+    let header = header(&metadata, &parts);
+    let write = |file: &mut File| write(file, &header, &parts);
+    files::write_atomically_with(path, write).map_err(|source| SavedError::Io {
+        path: path.to_owned(),
+        source,
+    })
+}
 
 /// Loads an index whose type is known. [`registry::load`](super::registry::load) finds the type.
 pub trait Load: Build {
@@ -186,9 +196,9 @@ fn placed<'p, 'a>(parts: &'p Parts<'a>) -> Vec<Placed<'p, 'a>> {
 }
 
 /// The length of the header, and the header, filled up to a multiple of 8 bytes.
-fn header<I: Index + ?Sized>(index: &I, parts: &Parts<'_>) -> Vec<u8> {
+fn header(metadata: &BTreeMap<&str, String>, parts: &Parts<'_>) -> Vec<u8> {
     let mut arrays = serde_json::Map::new();
-    arrays.insert("__metadata__".to_owned(), json!(metadata(index, parts)));
+    arrays.insert("__metadata__".to_owned(), json!(metadata));
     let mut start = 0;
     for (name, part) in placed(parts) {
         let (number, shape) = part.map_or((NumberType::U64, &[][..]), |part| {
@@ -374,6 +384,11 @@ impl IndexFile {
     #[must_use]
     pub fn kind(&self) -> &str {
         self.value("kind")
+    }
+
+    /// What [`save_with`] has noted in the header.
+    pub(crate) fn note(&self, key: &str) -> Option<&str> {
+        self.metadata.get(key).map(String::as_str)
     }
 
     /// What the header says, or nothing.

@@ -5,11 +5,14 @@
 //! needs. Here each setting gives a [`Run`]: the columns of the table in FAISS's documentation
 //! (search time, 1-R@1, size of the index, build time), the recall, and the speed with its spread.
 
+use std::path::PathBuf;
 use std::time::Instant;
 
+use super::build_cache::Kept;
 use super::task::{MeasureError, Task, WARM_UP};
 use crate::classify::Weights;
 use crate::fashion::Fashion;
+use crate::files;
 use crate::index::registry::{Built, Entry, Settings};
 use crate::lab::difficulty::{Difficulty, DifficultyError, difficulty};
 use crate::lab::evaluate::{accuracy, on_threads, three_passes, time_queries};
@@ -90,7 +93,8 @@ pub struct Run {
 
 impl Task {
     /// A lesson's task, on one thread: for the first `queries` test images of `data`, their `k`
-    /// nearest training images. It knows the classes of both.
+    /// nearest training images. It knows the classes of both, and keeps what it builds in the
+    /// cache folder.
     ///
     /// # Errors
     /// As [`Task::new`].
@@ -98,6 +102,7 @@ impl Task {
         let asked = data.test.head(queries);
         let labels = data.test_labels[..asked.len()].into();
         let task = Self::new(name, data.train.clone(), asked, &[k], 1, None)?;
+        let task = task.with_builds_kept_in(files::cache_dir().join("indexes"));
         Ok(task.with_labels(data.train_labels.clone(), labels))
     }
 
@@ -109,7 +114,16 @@ impl Task {
         difficulty(&self.base, &self.queries.head(DIFFICULTY_QUERIES), k)
     }
 
-    /// Builds `entry` over the base with the parameters `build`, on the task's threads.
+    /// The same task, whose builds ([`Task::build`]) are kept in that folder if they take long, and
+    /// taken from there the next time.
+    #[must_use]
+    pub fn with_builds_kept_in(mut self, folder: PathBuf) -> Self {
+        self.builds = Some(folder);
+        self
+    }
+
+    /// Builds `entry` over the base with the parameters `build`, on the task's threads; or takes it
+    /// from where it was kept, with the time that its build took then.
     ///
     /// # Errors
     /// If the index refuses its data or a parameter, or the system gives no threads.
@@ -118,18 +132,36 @@ impl Task {
         entry: &'static Entry,
         build: &Settings,
     ) -> Result<BuiltIndex<'_>, MeasureError> {
-        let start = Instant::now();
-        let built = on_threads(self.threads, || (entry.build)(self.base.clone(), build))?;
-        let build_s = start.elapsed().as_secs_f64();
+        let place = |folder: &PathBuf| Kept::new(folder, &self.base, entry, build, self.threads);
+        let kept = self.builds.as_ref().map(place);
+        let (built, build_s) = match kept.as_ref().and_then(|kept| kept.load(entry)) {
+            Some(loaded) => loaded,
+            None => {
+                let new = self.build_anew(entry, build)?;
+                if let Some(kept) = kept {
+                    kept.keep(&new.0, new.1);
+                }
+                new
+            }
+        };
         Ok(BuiltIndex {
             task: self,
             entry,
-            built: built.map_err(|source| MeasureError::Build {
-                index: entry.key,
-                source,
-            })?,
+            built,
             build_s,
         })
+    }
+
+    /// The index, and the seconds that its build took.
+    fn build_anew(&self, entry: &Entry, build: &Settings) -> Result<(Built, f64), MeasureError> {
+        let start = Instant::now();
+        let built = on_threads(self.threads, || (entry.build)(self.base.clone(), build))?;
+        let build_s = start.elapsed().as_secs_f64();
+        let built = built.map_err(|source| MeasureError::Build {
+            index: entry.key,
+            source,
+        })?;
+        Ok((built, build_s))
     }
 }
 

@@ -13,7 +13,7 @@
 //!             ask all queries in one call: queries a second of the batch
 //! ```
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -126,6 +126,8 @@ pub struct Task {
     unkept: Option<String>,
     /// The classes, if the data have any.
     pub(super) labels: Option<Labels>,
+    /// The folder in which builds are kept, if they are.
+    pub(super) builds: Option<PathBuf>,
 }
 
 /// The classes of a task's rows: one a row of the base, and one a query.
@@ -170,6 +172,7 @@ impl Task {
             ks: ks.to_vec(),
             threads,
             labels: None,
+            builds: None,
         })
     }
 

@@ -271,10 +271,12 @@ fn parts_that_do_not_fit_together_are_refused_or_harmless() {
     let mut rng = ChaCha8Rng::seed_from_u64(2);
     let queries = base(3, 6, 8);
     let mut refused = 0;
+    let mut panicked = Vec::new();
     for entry in REGISTRY {
-        let name = entry.key;
         built(entry, &base(300, 6, 7)).save(&path).unwrap();
-        let names: Vec<String> = IndexFile::open(&path).unwrap().arrays.into_keys().collect();
+        let names = IndexFile::open(&path).unwrap().arrays.into_keys();
+        // Of a list, such as the trees of a forest, the first stands for all.
+        let names: Vec<String> = names.filter(|name| !is_later_in_a_list(name)).collect();
         let whole = fs::read(&path).unwrap();
         for part in &names {
             for _ in 0..6 {
@@ -283,11 +285,19 @@ fn parts_that_do_not_fit_together_are_refused_or_harmless() {
                     Ok(index) => drop(answers(&*index, &queries)),
                     Err(_) => refused += 1,
                 }));
-                assert!(run.is_ok(), "{name}: {part}");
+                if run.is_err() {
+                    panicked.push((entry.key, part.clone()));
+                }
             }
         }
     }
-    assert!(refused > 500, "{refused}");
+    assert_eq!(panicked, []);
+    assert!(refused > 300, "{refused}");
+}
+
+fn is_later_in_a_list(name: &str) -> bool {
+    let numbers = name.split('.').filter_map(|part| part.parse().ok());
+    numbers.max().is_some_and(|number: usize| number > 0)
 }
 
 /// The file with some values of a part changed, and both checksums that go with them.

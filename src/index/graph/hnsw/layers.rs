@@ -33,15 +33,15 @@ impl Layers {
     pub fn from_parts(saved: &mut Saved<'_>) -> Result<Self, PartError> {
         let graph: Self = saved.take("graph")?;
         graph.nodes.check()?;
-        // The lowest layer has all nodes, and each other one no more than the one below.
-        let lowest = graph.layers.first().map(Layer::len);
-        let all = lowest == Some(graph.nodes.len());
-        expect(all, "layers", "all nodes on the lowest layer")?;
+        // Each layer has no more nodes than the one below, and the lowest has all.
         let mut nodes = graph.nodes.len();
         for layer in &graph.layers {
             layer.check(nodes)?;
             nodes = layer.len();
         }
+        let lowest = graph.layers.first().map(Layer::len);
+        let all = lowest == Some(graph.nodes.len());
+        expect(all, "layers", "all nodes on the lowest layer")?;
         Ok(graph)
     }
 
