@@ -46,6 +46,36 @@ impl Metric {
         }
     }
 
+    /// The largest reduced distance whose distance is not above `distance`: for a search within a
+    /// radius.
+    ///
+    /// A square would not do. The distance that a neighbour was reported at is a rounded root, whose
+    /// square may be below the neighbour's own reduced distance.
+    ///
+    /// ```
+    /// use fashion_knn::distance::Metric;
+    ///
+    /// let distance = Metric::Euclidean.distance_of_reduced(3.0); // √3, rounded down
+    /// assert!(distance * distance < 3.0);
+    /// assert!(Metric::Euclidean.reduced_of_distance(distance) >= 3.0);
+    /// ```
+    #[must_use]
+    pub fn reduced_of_distance(self, distance: f64) -> f64 {
+        let mut reduced = match self {
+            Self::Euclidean => distance * distance,
+            Self::Manhattan => distance,
+        };
+        // Roots are rounded to the nearest and ascend. So the right value is a step or two of the
+        // last bit away from the square.
+        while self.distance_of_reduced(reduced) > distance {
+            reduced = reduced.next_down();
+        }
+        while reduced < f64::INFINITY && self.distance_of_reduced(reduced.next_up()) <= distance {
+            reduced = reduced.next_up();
+        }
+        reduced
+    }
+
     /// Reduced distance of two float vectors of equal length.
     ///
     /// # Panics

@@ -50,6 +50,35 @@ pub enum QueryError {
         /// The value itself.
         value: f32,
     },
+    /// The radius of a search is NaN, or negative where no distance is.
+    #[error("the radius is {radius}; expected a number that is not negative")]
+    BadRadius {
+        /// What was given.
+        radius: f64,
+    },
+    /// More rows are within the radius than the caller has room for.
+    #[error("more than {limit} rows are within the radius; ask for a smaller one or a higher limit")]
+    TooMany {
+        /// The most that were to be returned.
+        limit: usize,
+    },
+    /// The index cannot search within a radius.
+    #[error(
+        "{index} finds the k nearest only; within a radius, exact indexes search: brute force, \
+         VA+-file, KD-tree, ball tree"
+    )]
+    NoRadius {
+        /// The index's name.
+        index: &'static str,
+    },
+    /// One query of a batch could not be answered.
+    #[error("query {row} of the batch: {source}")]
+    OfBatch {
+        /// Which one, from 0.
+        row: usize,
+        /// Why not.
+        source: Box<QueryError>,
+    },
 }
 
 impl From<PcaError> for BuildError {

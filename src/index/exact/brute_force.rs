@@ -173,6 +173,20 @@ impl BruteForce {
         TopK::new(k.min(self.base.len()))
     }
 
+    /// One scan over all rows. All are bounded or compared: nothing is skipped by where it lies.
+    fn scan_one(&self, query: Row<'_>, mut top: TopK) -> Found {
+        let len = self.base.len();
+        let distances = Scan::new(self, query).rows(0..len, &mut top);
+        Found {
+            candidates: top.into_candidates(),
+            visits: Visits {
+                leaves: 1,
+                bounds: len,
+                distances,
+            },
+        }
+    }
+
     /// Scans for some queries at once, block by block, so that a block is read from memory once for
     /// all of them.
     fn scan_all(&self, queries: &[Row<'_>], k: usize) -> Vec<Vec<Candidate>> {
@@ -258,18 +272,12 @@ impl Index for BruteForce {
     }
 
     fn search(&self, query: Row<'_>, k: usize) -> Found {
-        // One scan over all rows. All are bounded or compared: nothing is skipped by where it lies.
-        let len = self.base.len();
-        let mut top = self.collector(k);
-        let distances = Scan::new(self, query).rows(0..len, &mut top);
-        Found {
-            candidates: top.into_candidates(),
-            visits: Visits {
-                leaves: 1,
-                bounds: len,
-                distances,
-            },
-        }
+        self.scan_one(query, self.collector(k))
+    }
+
+    fn search_within(&self, query: Row<'_>, reduced: f64, most: usize) -> Option<Found> {
+        let top = TopK::within(most.min(self.base.len()), reduced);
+        Some(self.scan_one(query, top))
     }
 
     fn search_batch(&self, queries: &Vectors, k: usize) -> Vec<Vec<Candidate>> {

@@ -320,8 +320,8 @@ impl Tree {
         (to_centre - self.nodes[node].radius).max(0.0)
     }
 
-    fn search(&self, query: Row<'_>, k: usize) -> Found {
-        let mut search = Search::begin(self, query, k);
+    fn search(&self, query: Row<'_>, top: TopK) -> Found {
+        let mut search = Search::begin(self, query, top);
         while let Some(Reverse(nearest)) = search.pending.pop() {
             if nearest.bound > search.radius.distance {
                 // The heap hands out the smallest bound, so that all other nodes are beyond the
@@ -354,14 +354,17 @@ struct Search<'a> {
 }
 
 impl<'a> Search<'a> {
-    fn begin(tree: &'a Tree, query: Row<'a>, k: usize) -> Self {
-        // The radius is infinite until there are k candidates, so that nothing is excluded before.
+    fn begin(tree: &'a Tree, query: Row<'a>, top: TopK) -> Self {
+        let sketched = tree.sketch.query(query);
+        // Without a limit the radius is infinite until there are k candidates, so that nothing is
+        // excluded before.
+        let radius = sketched.radius(top.threshold());
         let mut search = Self {
             tree,
             ranker: Ranker::new(&tree.rows, tree.params.metric, query),
-            query: tree.sketch.query(query),
-            top: TopK::new(k.min(tree.ids.len())),
-            radius: Radius::INFINITE,
+            query: sketched,
+            top,
+            radius,
             pending: BinaryHeap::new(),
             bounds: Vec::new(),
             visits: Visits::default(),
@@ -540,6 +543,11 @@ impl Index for BallTree {
     }
 
     fn search(&self, query: Row<'_>, k: usize) -> Found {
-        self.tree.search(query, k)
+        self.tree.search(query, TopK::new(k.min(self.len())))
+    }
+
+    fn search_within(&self, query: Row<'_>, reduced: f64, most: usize) -> Option<Found> {
+        let top = TopK::within(most.min(self.len()), reduced);
+        Some(self.tree.search(query, top))
     }
 }
