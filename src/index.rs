@@ -15,6 +15,10 @@
 //! | graphs | [`Hnsw`], [`InstantDistance`], [`Ngt`], [`QuantizedGraph`] |
 //! | inverted lists | [`IvfFlat`], [`IvfPq`], [`Scann`] |
 //!
+//! Each of them searches by Euclidean distance. [`Cosine`] and [`InnerProduct`] make any of them
+//! search by these. By Manhattan distance [`BruteForce`] and [`BallTree`] search. Within a radius
+//! ([`Query::within`]) the exact ones do.
+//!
 //! A new index is one file, one line in the file of its family, and one line in the [registry]:
 //! `ARCHITECTURE.md`, "Add an index", goes through it step by step.
 
@@ -23,13 +27,14 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use crate::distance::Metric;
+use crate::distance::{Metric, Norm};
 use crate::neighbor::{Candidate, Neighbor, Neighbors};
 use crate::vectors::{Row, Vectors};
 
 mod exact;
 mod graph;
 mod ivf;
+mod metric;
 pub(crate) mod parameters;
 pub mod registry;
 mod support;
@@ -38,6 +43,7 @@ mod tree;
 pub use self::exact::*;
 pub use self::graph::*;
 pub use self::ivf::*;
+pub use self::metric::*;
 pub use self::parameters::{Knob, NoParameters, Parameters, Settings, SettingsError};
 pub use self::tree::*;
 pub use crate::error::{BuildError, QueryError};
@@ -84,11 +90,20 @@ pub trait Index: Debug + Send + Sync + 'static {
         false
     }
 
+    /// What it asks of a query of d finite values besides. Most take any.
+    ///
+    /// # Errors
+    /// If it has no answer to the query.
+    fn check_query(&self, query: Row<'_>) -> Result<(), QueryError> {
+        let _ = query;
+        Ok(())
+    }
+
     /// The min(`k`, n) nearest that it finds, ascending by reduced distance, ties by id, and what
     /// it looked at.
     ///
     /// It may rely on what [`Query`] has checked: `k` is at least 1, and `query` has d values, all
-    /// finite.
+    /// finite, and has passed [`Index::check_query`].
     fn search(&self, query: Row<'_>, k: usize) -> Found;
 
     /// The rows of a reduced distance of at most `reduced`, or the `most` nearest of them if they
@@ -133,6 +148,17 @@ pub struct Visits {
     pub distances: usize,
 }
 
+impl Visits {
+    /// The work of both.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self {
+            leaves: self.leaves + other.leaves,
+            bounds: self.bounds + other.bounds,
+            distances: self.distances + other.distances,
+        }
+    }
+}
+
 /// How an index is built: what the registry needs to know of its type.
 pub trait Build: Index + Clone + Sized {
     /// Its name on the command line and in the record: "annoy".
@@ -151,6 +177,13 @@ pub trait Build: Index + Clone + Sized {
     /// # Errors
     /// If `base` is empty or a parameter is outside its range.
     fn build(base: Arc<Vectors>, params: Self::Params) -> Result<Self, BuildError>;
+
+    /// The same parameters for a search by Manhattan distance, if it has one. (By the other metrics
+    /// any index searches: [`Cosine`], [`InnerProduct`].)
+    fn manhattan(params: Self::Params) -> Option<Self::Params> {
+        let _ = params;
+        None
+    }
 
     /// Another index over the same structure, searched with other parameters. The structure is
     /// shared, not copied.
@@ -188,7 +221,7 @@ pub trait Query: Index {
         // Here and not in each index: a search may read d values, and compare distances, without
         // looking at them again.
         check_k(k)?;
-        check_query(query, self.dim())?;
+        check_query(self, query)?;
         let found = self.search(query, k);
         Ok((neighbors(found.candidates, self.metric()), found.visits))
     }
@@ -197,10 +230,11 @@ pub trait Query: Index {
     /// the current rayon pool.
     ///
     /// # Errors
-    /// If `k` is zero, or the queries have another dimension. The values of [`Vectors`] are finite.
+    /// If `k` is zero, the queries have another dimension, or the index has no answer to one of them
+    /// (a [`QueryError::OfBatch`] names its row). The values of [`Vectors`] are finite.
     fn query_batch(&self, queries: &Vectors, k: usize) -> Result<Neighbors, QueryError> {
         check_k(k)?;
-        check_dim(queries.dim(), self.dim())?;
+        check_queries(self, queries)?;
         // Indexes return reduced distances, squares for Euclidean. The roots are taken here, of the
         // neighbours alone.
         let rows = self.search_batch(queries, k).into_iter();
@@ -247,7 +281,7 @@ pub trait Query: Index {
         limit: usize,
     ) -> Result<Vec<Neighbor>, QueryError> {
         let query = query.into();
-        check_query(query, self.dim())?;
+        check_query(self, query)?;
         let reduced = reduced_radius(self.metric(), radius)?;
         let found = found_within(self, query, reduced, limit)?;
         Ok(neighbors(found, self.metric()))
@@ -265,7 +299,7 @@ pub trait Query: Index {
         radius: f64,
         limit: usize,
     ) -> Result<Neighbors, QueryError> {
-        check_dim(queries.dim(), self.dim())?;
+        check_queries(self, queries)?;
         let reduced = reduced_radius(self.metric(), radius)?;
         // The first error ends the batch: nothing more is searched or kept.
         let search = |row| {
@@ -311,7 +345,8 @@ fn found_within<I: Index + ?Sized>(
 
 /// The reduced distance up to which rows are within `radius`.
 fn reduced_radius(metric: Metric, radius: f64) -> Result<f64, QueryError> {
-    if radius.is_nan() || radius < 0.0 {
+    // An inner product may have either sign.
+    if radius.is_nan() || (radius < 0.0 && metric != Metric::InnerProduct) {
         return Err(QueryError::BadRadius { radius });
     }
     Ok(metric.reduced_of_distance(radius))
@@ -347,13 +382,24 @@ fn check_dim(received: usize, dim: usize) -> Result<(), QueryError> {
     Ok(())
 }
 
-/// Whether a query can be put to an index of `dim` dimensions.
-fn check_query(query: Row<'_>, dim: usize) -> Result<(), QueryError> {
-    check_dim(query.len(), dim)?;
+/// Whether a query can be put to the index.
+fn check_query<I: Index + ?Sized>(index: &I, query: Row<'_>) -> Result<(), QueryError> {
+    check_dim(query.len(), index.dim())?;
     if let Some((position, value)) = query.first_not_finite() {
         return Err(QueryError::NotFinite { position, value });
     }
-    Ok(())
+    index.check_query(query)
+}
+
+/// Whether all of the queries can be put to the index.
+fn check_queries<I: Index + ?Sized>(index: &I, queries: &Vectors) -> Result<(), QueryError> {
+    check_dim(queries.dim(), index.dim())?;
+    let check = |row| {
+        index
+            .check_query(queries.row(row))
+            .map_err(|error| of_batch(row, error))
+    };
+    (0..queries.len()).try_for_each(check)
 }
 
 /// The check that every `build` makes first.
@@ -362,4 +408,9 @@ fn check_base(base: &Vectors) -> Result<(), BuildError> {
         return Err(BuildError::Empty);
     }
     Ok(())
+}
+
+/// The norm of the metric, or that the index does not search by it.
+fn norm_of<I: Build>(metric: Metric) -> Result<Norm, BuildError> {
+    Norm::of(metric).ok_or(BuildError::metric(I::NAME, metric))
 }

@@ -209,6 +209,12 @@ impl TopK {
         true
     }
 
+    /// k, the most that it keeps.
+    #[must_use]
+    pub fn most(&self) -> usize {
+        self.k
+    }
+
     /// The candidates found so far.
     #[must_use]
     pub fn len(&self) -> usize {

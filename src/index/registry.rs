@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use super::{
-    Annoy, BallTree, BruteForce, Build, BuildError, Hnsw, Index, InstantDistance, IvfFlat, IvfPq,
-    KdTree, Ngt, Parameters, QuantizedGraph, Scann, VaFile,
+    Annoy, BallTree, BruteForce, Build, BuildError, Cosine, Hnsw, Index, InnerProduct,
+    InstantDistance, IvfFlat, IvfPq, KdTree, Ngt, Parameters, QuantizedGraph, Scann, VaFile,
 };
 pub use super::{Knob, Settings, SettingsError};
+use crate::distance::Metric;
 use crate::vectors::Vectors;
 
 /// Every index there is, in the order of the report's tables.
@@ -61,6 +62,11 @@ pub struct Entry {
     pub query_knobs: &'static [Knob],
     /// Builds it over a base (Euclidean).
     pub build: fn(Arc<Vectors>, &Settings) -> Result<Built, BuildError>,
+    /// Builds it over a base, to search by a metric. One that it does not take is an error.
+    pub build_under: fn(Metric, Arc<Vectors>, &Settings) -> Result<Built, BuildError>,
+    /// Whether it takes the metric: any but Manhattan, and that too where it is a matter of a
+    /// parameter.
+    pub takes: fn(Metric) -> bool,
 }
 
 impl Entry {
@@ -74,6 +80,8 @@ impl Entry {
             build_knobs: I::Params::KNOBS,
             query_knobs: I::Search::KNOBS,
             build: build::<I>,
+            build_under: build_under::<I>,
+            takes: takes::<I>,
         }
     }
 
@@ -98,9 +106,34 @@ impl Entry {
 }
 
 fn build<I: Build>(base: Arc<Vectors>, settings: &Settings) -> Result<Built, BuildError> {
-    // The build settings are read here, and the search settings in the closure. So one build serves
-    // a whole sweep; the closure holds the index.
-    let index = I::build(base, I::Params::from_settings(settings)?)?;
+    build_with::<I>(base, I::Params::from_settings(settings)?)
+}
+
+fn build_under<I: Build>(
+    metric: Metric,
+    base: Arc<Vectors>,
+    settings: &Settings,
+) -> Result<Built, BuildError> {
+    let params = I::Params::from_settings(settings)?;
+    match metric {
+        Metric::Euclidean => build_with::<I>(base, params),
+        Metric::Manhattan => {
+            let params = I::manhattan(params).ok_or(BuildError::metric(I::NAME, metric))?;
+            build_with::<I>(base, params)
+        }
+        Metric::Cosine => build_with::<Cosine<I>>(base, params),
+        Metric::InnerProduct => build_with::<InnerProduct<I>>(base, params),
+    }
+}
+
+fn takes<I: Build>(metric: Metric) -> bool {
+    metric != Metric::Manhattan || I::manhattan(I::Params::default()).is_some()
+}
+
+fn build_with<I: Build>(base: Arc<Vectors>, params: I::Params) -> Result<Built, BuildError> {
+    // The build settings have been read, and the search settings are read in the closure. So one
+    // build serves a whole sweep; the closure holds the index.
+    let index = I::build(base, params)?;
     Ok(Box::new(move |settings| {
         // An index may have a default of its own where the build calls for it: only what is set
         // replaces it.

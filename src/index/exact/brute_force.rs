@@ -38,9 +38,9 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use self::scan::{Halves, Scan};
-use crate::distance::Metric;
+use crate::distance::{Metric, Norm};
 use crate::index::parameters::parameters;
-use crate::index::{Build, BuildError, Found, Index, NoParameters, Visits, check_base};
+use crate::index::{Build, BuildError, Found, Index, NoParameters, Visits, check_base, norm_of};
 use crate::neighbor::{Candidate, TopK};
 use crate::simd::tiles::{POINTS, QUERIES};
 use crate::vectors::{Row, Vectors};
@@ -61,7 +61,7 @@ parameters! {
     /// How a [`BruteForce`] is built.
     pub struct BruteForceParams {
     } and {
-        /// The metric in which it searches.
+        /// The metric in which it searches: Euclidean or Manhattan.
         metric: Metric = Metric::Euclidean;
     }
 }
@@ -92,7 +92,7 @@ parameters! {
 #[derive(Debug, Clone)]
 pub struct BruteForce {
     base: Arc<Vectors>,
-    metric: Metric,
+    norm: Norm,
     /// About the middle of the base: f32 products are taken from here, since their error grows with
     /// the length of the factors.
     centre: Arc<[f32]>,
@@ -106,16 +106,17 @@ impl BruteForce {
     /// With half a byte of each value wherever they can be had.
     fn new(base: Arc<Vectors>, metric: Metric) -> Result<Self, BuildError> {
         check_base(&base)?;
+        let norm = norm_of::<Self>(metric)?;
         let (centre, range) = (centre(&base), rounding::range(&base));
         base.in_huge_pages();
         // Half bytes are multiplied, and products give the Euclidean distance only.
-        let halves = (metric == Metric::Euclidean)
+        let halves = (norm == Norm::L2)
             .then(|| Halves::new(&base, range))
             .flatten()
             .map(Arc::new);
         Ok(Self {
             base,
-            metric,
+            norm,
             centre,
             range,
             halves,
@@ -206,7 +207,7 @@ impl BruteForce {
 
     fn search_all(&self, queries: &[Row<'_>], k: usize) -> Vec<Vec<Candidate>> {
         // Tiles are of products, which give the Euclidean distance only.
-        if queries.len() < FEW || self.metric != Metric::Euclidean {
+        if queries.len() < FEW || self.norm != Norm::L2 {
             return self.scan_all(queries, k);
         }
         let mut tops = vec![self.collector(k); queries.len()];
@@ -226,13 +227,19 @@ impl Build for BruteForce {
     /// half a byte of each value.
     ///
     /// # Errors
-    /// If `base` is empty.
+    /// If `base` is empty, or the metric is another one than Euclidean and Manhattan.
     fn build(base: Arc<Vectors>, params: BruteForceParams) -> Result<Self, BuildError> {
         let index = Self::new(base, params.metric)?;
         Ok(if index.halves_pay() {
             index
         } else {
             index.without_halves()
+        })
+    }
+
+    fn manhattan(_: BruteForceParams) -> Option<BruteForceParams> {
+        Some(BruteForceParams {
+            metric: Metric::Manhattan,
         })
     }
 
@@ -268,7 +275,7 @@ impl Index for BruteForce {
     }
 
     fn metric(&self) -> Metric {
-        self.metric
+        self.norm.metric()
     }
 
     fn search(&self, query: Row<'_>, k: usize) -> Found {

@@ -229,9 +229,8 @@ impl VaFile {
         let (file, base) = (self.file.as_ref()?, self.full.base());
         let expected = self.expected.as_ref();
         let most = expected.map_or(usize::MAX, |expected| expected.worth_comparing(base));
-        SCRATCH.with_borrow_mut(|scratch| {
-            search::search_within(file, base, query, top, most, scratch)
-        })
+        SCRATCH
+            .with_borrow_mut(|scratch| search::search_within(file, base, query, top, most, scratch))
     }
 
     /// A search by the file, as callers get it.

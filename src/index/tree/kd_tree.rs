@@ -53,7 +53,7 @@ use kiddo::leaf_strategies::VecOfArenas;
 use kiddo::traits::kd_tree::KdTreeAccessor;
 use kiddo::{Eytzinger, LeafStrategy, SquaredEuclidean};
 
-use crate::distance::{Metric, Ranker};
+use crate::distance::{Metric, Norm, Ranker};
 use crate::index::parameters::parameters;
 use crate::index::support::lower_bound::{Radius, Sketch, SketchedQuery};
 use crate::index::{Build, BuildError, Found, Index, NoParameters, Parameters, Visits, check_base};
@@ -495,7 +495,7 @@ impl Build for KdTree {
             });
         }
         // One sketch of 32 components serves both uses: its first ones are the tree's points.
-        let sketched = Sketch::fit(&base, Metric::Euclidean, REFINING)?;
+        let sketched = Sketch::fit(&base, Norm::L2, REFINING)?;
         let width = sketched.sketch.width();
         let kept = components.min(width);
         let short = shortened(&sketched.rows, width, kept);
