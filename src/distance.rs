@@ -10,6 +10,13 @@
 //!
 //! Candidates are compared by a **reduced distance** that is cheaper than the distance and orders
 //! alike: the squared Euclidean distance, the Manhattan distance itself.
+//!
+//! Cosine and inner product are no metrics in the sense of mathematics, and no index prunes by
+//! them. They are turned into the Euclidean distance of other rows: [`Cosine`] normalises the rows,
+//! [`InnerProduct`] makes all rows equally long by a coordinate more.
+//!
+//! [`Cosine`]: crate::index::Cosine
+//! [`InnerProduct`]: crate::index::InnerProduct
 
 use std::borrow::Cow;
 
@@ -24,15 +31,62 @@ pub enum Metric {
     Euclidean,
     /// Σ|aᵢ − bᵢ|, the L1 distance. Its reduced distance is itself.
     Manhattan,
+    /// 1 − cos, by the angle between the vectors: 0 to 2. Its reduced distance is twice that, which
+    /// is the squared Euclidean distance of the normalised vectors
+    /// ([`Vectors::normalized`](crate::vectors::Vectors::normalized)).
+    Cosine,
+    /// −Σaᵢbᵢ: the largest product is the nearest, and distances may be negative. Its reduced
+    /// distance is itself.
+    InnerProduct,
+}
+
+/// The norms of a difference. Only by these can an index bound distances; the other metrics are
+/// searched as the Euclidean one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Norm {
+    /// Euclidean.
+    L2,
+    /// Manhattan.
+    L1,
+}
+
+impl Norm {
+    /// The norm of the metric, if it has one.
+    pub(crate) fn of(metric: Metric) -> Option<Self> {
+        match metric {
+            Metric::Euclidean => Some(Self::L2),
+            Metric::Manhattan => Some(Self::L1),
+            Metric::Cosine | Metric::InnerProduct => None,
+        }
+    }
+
+    /// The metric of that norm.
+    pub(crate) fn metric(self) -> Metric {
+        match self {
+            Self::L2 => Metric::Euclidean,
+            Self::L1 => Metric::Manhattan,
+        }
+    }
 }
 
 impl Metric {
-    /// The name as scikit-learn has it: "euclidean", "manhattan".
+    /// All of them.
+    pub const ALL: [Self; 4] = [
+        Self::Euclidean,
+        Self::Manhattan,
+        Self::Cosine,
+        Self::InnerProduct,
+    ];
+
+    /// The name, as scikit-learn has it where it has the metric: "euclidean", "manhattan",
+    /// "cosine", "inner_product".
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Euclidean => "euclidean",
             Self::Manhattan => "manhattan",
+            Self::Cosine => "cosine",
+            Self::InnerProduct => "inner_product",
         }
     }
 
@@ -42,11 +96,44 @@ impl Metric {
     pub fn distance_of_reduced(self, reduced: f64) -> f64 {
         match self {
             Self::Euclidean => reduced.sqrt(),
-            Self::Manhattan => reduced,
+            Self::Manhattan | Self::InnerProduct => reduced,
+            Self::Cosine => reduced / 2.0,
         }
     }
 
-    /// Reduced distance of two float vectors of equal length.
+    /// The largest reduced distance whose distance is not above `distance`: for a search within a
+    /// radius.
+    ///
+    /// A square would not do. The distance that a neighbour was reported at is a rounded root, whose
+    /// square may be below the neighbour's own reduced distance.
+    ///
+    /// ```
+    /// use fashion_knn::distance::Metric;
+    ///
+    /// let distance = Metric::Euclidean.distance_of_reduced(3.0); // √3, rounded down
+    /// assert!(distance * distance < 3.0);
+    /// assert!(Metric::Euclidean.reduced_of_distance(distance) >= 3.0);
+    /// ```
+    #[must_use]
+    pub fn reduced_of_distance(self, distance: f64) -> f64 {
+        let mut reduced = match self {
+            Self::Euclidean => distance * distance,
+            Self::Manhattan | Self::InnerProduct => distance,
+            Self::Cosine => 2.0 * distance,
+        };
+        // Roots are rounded to the nearest and ascend. So the right value is a step or two of the
+        // last bit away from the square.
+        while self.distance_of_reduced(reduced) > distance {
+            reduced = reduced.next_down();
+        }
+        while reduced < f64::INFINITY && self.distance_of_reduced(reduced.next_up()) <= distance {
+            reduced = reduced.next_up();
+        }
+        reduced
+    }
+
+    /// Reduced distance of two float vectors of equal length. By cosine they are to be normalised
+    /// already.
     ///
     /// # Panics
     /// If the lengths differ.
@@ -54,8 +141,10 @@ impl Metric {
     pub fn reduced(self, a: &[f32], b: &[f32]) -> f64 {
         assert_eq!(a.len(), b.len(), "vectors of one dimension");
         match self {
-            Self::Euclidean => float_distances::squared_euclidean(a, b),
+            Self::Euclidean | Self::Cosine => float_distances::squared_euclidean(a, b),
             Self::Manhattan => float_distances::manhattan(a, b),
+            // Not `-product`, which would make −0 of 0, and that is below 0 in the total order.
+            Self::InnerProduct => 0.0 - float_distances::product(a, b),
         }
     }
 
@@ -64,16 +153,18 @@ impl Metric {
     /// # Panics
     /// If the lengths differ.
     #[must_use]
-    pub fn reduced_bytes(self, a: &[u8], b: &[u8]) -> u64 {
+    pub fn reduced_bytes(self, a: &[u8], b: &[u8]) -> i64 {
         assert_eq!(a.len(), b.len(), "vectors of one dimension");
+        // No sum reaches 2⁶³ below 10¹⁴ dimensions.
         match self {
-            Self::Euclidean => pairwise::squared_euclidean_bytes(a, b),
-            Self::Manhattan => pairwise::manhattan_bytes(a, b),
+            Self::Euclidean | Self::Cosine => pairwise::squared_euclidean_bytes(a, b) as i64,
+            Self::Manhattan => pairwise::manhattan_bytes(a, b) as i64,
+            Self::InnerProduct => -(pairwise::product_bytes(a, b) as i64),
         }
     }
 
     /// What one coordinate adds to the reduced distance of two byte vectors: the square of the gap
-    /// between its two values, or the gap itself.
+    /// between its two values, the gap itself, or less their product.
     ///
     /// The sum of these is the definition of the reduced distance; everything else here computes it
     /// faster.
@@ -88,8 +179,9 @@ impl Metric {
     pub fn term(self, a: u8, b: u8) -> f64 {
         let gap = f64::from(a.abs_diff(b));
         match self {
-            Self::Euclidean => gap * gap,
+            Self::Euclidean | Self::Cosine => gap * gap,
             Self::Manhattan => gap,
+            Self::InnerProduct => 0.0 - f64::from(a) * f64::from(b),
         }
     }
 
@@ -101,8 +193,9 @@ impl Metric {
     pub fn reduced_mixed(self, a: &[f32], b: &[u8]) -> f64 {
         assert_eq!(a.len(), b.len(), "vectors of one dimension");
         match self {
-            Self::Euclidean => float_distances::squared_euclidean_mixed(a, b),
+            Self::Euclidean | Self::Cosine => float_distances::squared_euclidean_mixed(a, b),
             Self::Manhattan => float_distances::manhattan_mixed(a, b),
+            Self::InnerProduct => 0.0 - float_distances::product_mixed(a, b),
         }
     }
 }
@@ -111,7 +204,7 @@ impl std::str::FromStr for Metric {
     type Err = UnknownMetric;
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
-        [Self::Euclidean, Self::Manhattan]
+        Self::ALL
             .into_iter()
             .find(|metric| metric.name() == name)
             .ok_or_else(|| UnknownMetric {
@@ -122,7 +215,7 @@ impl std::str::FromStr for Metric {
 
 /// A name that no metric has.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("metric {received:?}; expected \"euclidean\" or \"manhattan\"")]
+#[error("metric {received:?}; expected {}", Metric::ALL.map(Metric::name).join(", "))]
 pub struct UnknownMetric {
     /// What was given.
     pub received: String,
@@ -230,13 +323,15 @@ impl<'a> Ranker<'a> {
     pub fn reduced_within(&self, id: usize, limit: f64) -> Option<f64> {
         // First a lower bound of the f64 distance, from f32 arithmetic. It is not worth its time
         // where there is no limit yet, nor between bytes, whose distances are integers and fast
-        // already.
+        // already. For products it does not hold: their terms have both signs.
         if limit < f64::INFINITY
+            && self.metric != Metric::InnerProduct
             && let (QueryForm::Floats(query), Row::Floats(row)) = (&self.query, self.base.row(id))
         {
-            let rough = f64::from(match self.metric {
-                Metric::Euclidean => pairwise::squared_euclidean_f32(query, row),
-                Metric::Manhattan => pairwise::manhattan_f32(query, row),
+            let rough = f64::from(if self.metric == Metric::Manhattan {
+                pairwise::manhattan_f32(query, row)
+            } else {
+                pairwise::squared_euclidean_f32(query, row)
             });
             // The f32 sum is at most (1 + share) times the true one, and a little more for
             // underflow. So the true one is at least this.
@@ -294,11 +389,24 @@ mod tests {
             let scaled = pairs.into_iter().map(|(a, b)| (a * scale, b * scale));
             let (a, b): (Vec<f32>, Vec<f32>) = scaled.unzip();
             let base = Vectors::from_floats(b.len(), b.clone()).unwrap();
-            for metric in [Metric::Euclidean, Metric::Manhattan] {
+            for metric in Metric::ALL {
                 let ranker = Ranker::new(&base, metric, Row::Floats(&a));
                 let reduced = ranker.reduced(0);
                 prop_assert_eq!(ranker.reduced_within(0, reduced), Some(reduced));
                 prop_assert_eq!(ranker.reduced_within(0, reduced.next_down()), None);
+            }
+        }
+
+        /// The radius of a neighbour's own distance takes the neighbour in, and nothing farther.
+        #[test]
+        fn a_radius_is_the_largest_of_its_distance(reduced in 0f64..1e6, magnitude in -90i32..76) {
+            let reduced = reduced * 10f64.powi(magnitude);
+            for metric in Metric::ALL {
+                let distance = metric.distance_of_reduced(reduced);
+                let radius = metric.reduced_of_distance(distance);
+                prop_assert!(radius >= reduced);
+                prop_assert_eq!(metric.distance_of_reduced(radius), distance);
+                prop_assert!(metric.distance_of_reduced(radius.next_up()) > distance);
             }
         }
 
@@ -307,7 +415,7 @@ mod tests {
             let (a, b): (Vec<u8>, Vec<u8>) = bytes.into_iter().unzip();
             let fa: Vec<f32> = a.iter().map(|&value| value.into()).collect();
             let fb: Vec<f32> = b.iter().map(|&value| value.into()).collect();
-            for metric in [Metric::Euclidean, Metric::Manhattan] {
+            for metric in Metric::ALL {
                 let exact = metric.reduced_bytes(&a, &b) as f64;
                 prop_assert_eq!(metric.reduced_mixed(&fa, &b), exact);
                 prop_assert_eq!(metric.reduced(&fa, &fb), exact);

@@ -15,6 +15,10 @@
 //! | graphs | [`Hnsw`], [`InstantDistance`], [`Ngt`], [`QuantizedGraph`] |
 //! | inverted lists | [`IvfFlat`], [`IvfPq`], [`Scann`] |
 //!
+//! Each of them searches by Euclidean distance. [`Cosine`] and [`InnerProduct`] make any of them
+//! search by these. By Manhattan distance [`BruteForce`] and [`BallTree`] search. Within a radius
+//! ([`Query::within`]) the exact ones do.
+//!
 //! A new index is one file, one line in the file of its family, and one line in the [registry]:
 //! `ARCHITECTURE.md`, "Add an index", goes through it step by step.
 
@@ -24,13 +28,14 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use self::parts::{PartError, Parts, Saved};
-use crate::distance::Metric;
+use crate::distance::{Metric, Norm};
 use crate::neighbor::{Candidate, Neighbor, Neighbors};
 use crate::vectors::{Row, Vectors};
 
 mod exact;
 mod graph;
 mod ivf;
+mod metric;
 pub(crate) mod parameters;
 pub mod parts;
 pub mod registry;
@@ -42,6 +47,7 @@ mod tree;
 pub use self::exact::*;
 pub use self::graph::*;
 pub use self::ivf::*;
+pub use self::metric::*;
 pub use self::parameters::{Knob, NoParameters, Parameters, Settings, SettingsError};
 #[cfg(feature = "files")]
 pub use self::saved::{Load, Save, SavedError};
@@ -93,12 +99,32 @@ pub trait Index: Debug + Send + Sync + 'static {
     /// Lists what it is saved as: what [`Build::from_parts`] needs to make it again.
     fn parts<'a>(&'a self, parts: &mut Parts<'a>);
 
+    /// What it asks of a query of d finite values besides. Most take any.
+    ///
+    /// # Errors
+    /// If it has no answer to the query.
+    fn check_query(&self, query: Row<'_>) -> Result<(), QueryError> {
+        let _ = query;
+        Ok(())
+    }
+
     /// The min(`k`, n) nearest that it finds, ascending by reduced distance, ties by id, and what
     /// it looked at.
     ///
     /// It may rely on what [`Query`] has checked: `k` is at least 1, and `query` has d values, all
-    /// finite.
+    /// finite, and has passed [`Index::check_query`].
     fn search(&self, query: Row<'_>, k: usize) -> Found;
+
+    /// The rows of a reduced distance of at most `reduced`, or the `most` nearest of them if they
+    /// are more, ascending, ties by id. `None` if the index cannot tell that it found all of them:
+    /// only exact indexes can.
+    ///
+    /// It may rely on what [`Index::search`] may rely on; `most` is at least 1, and `reduced` not
+    /// NaN.
+    fn search_within(&self, query: Row<'_>, reduced: f64, most: usize) -> Option<Found> {
+        let _ = (query, reduced, most);
+        None
+    }
 
     /// [`Index::search`] for each row of `queries` (m × d), on the threads of the current rayon
     /// pool.
@@ -131,6 +157,17 @@ pub struct Visits {
     pub distances: usize,
 }
 
+impl Visits {
+    /// The work of both.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self {
+            leaves: self.leaves + other.leaves,
+            bounds: self.bounds + other.bounds,
+            distances: self.distances + other.distances,
+        }
+    }
+}
+
 /// How an index is built: what the registry needs to know of its type.
 pub trait Build: Index + Clone + Sized {
     /// Its name on the command line and in the record: "annoy".
@@ -159,6 +196,13 @@ pub trait Build: Index + Clone + Sized {
     /// # Errors
     /// If a part is missing, damaged, or does not fit the others.
     fn from_parts(saved: &mut Saved<'_>) -> Result<Self, PartError>;
+
+    /// The same parameters for a search by Manhattan distance, if it has one. (By the other metrics
+    /// any index searches: [`Cosine`], [`InnerProduct`].)
+    fn manhattan(params: Self::Params) -> Option<Self::Params> {
+        let _ = params;
+        None
+    }
 
     /// Another index over the same structure, searched with other parameters. The structure is
     /// shared, not copied.
@@ -195,10 +239,8 @@ pub trait Query: Index {
         let query = query.into();
         // Here and not in each index: a search may read d values, and compare distances, without
         // looking at them again.
-        check_shape(query.len(), k, self.dim())?;
-        if let Some((position, value)) = query.first_not_finite() {
-            return Err(QueryError::NotFinite { position, value });
-        }
+        check_k(k)?;
+        check_query(self, query)?;
         let found = self.search(query, k);
         Ok((neighbors(found.candidates, self.metric()), found.visits))
     }
@@ -207,15 +249,90 @@ pub trait Query: Index {
     /// the current rayon pool.
     ///
     /// # Errors
-    /// If `k` is zero, or the queries have another dimension. The values of [`Vectors`] are finite.
+    /// If `k` is zero, the queries have another dimension, or the index has no answer to one of them
+    /// (a [`QueryError::OfBatch`] names its row). The values of [`Vectors`] are finite.
     fn query_batch(&self, queries: &Vectors, k: usize) -> Result<Neighbors, QueryError> {
-        check_shape(queries.dim(), k, self.dim())?;
+        check_k(k)?;
+        check_queries(self, queries)?;
         // Indexes return reduced distances, squares for Euclidean. The roots are taken here, of the
         // neighbours alone.
         let rows = self.search_batch(queries, k).into_iter();
         Ok(rows.map(|row| neighbors(row, self.metric())).collect())
     }
+
+    /// All vectors whose distance is at most `radius`, ascending by distance, ties by id. There may
+    /// be none.
+    ///
+    /// A vector that [`Query::query`] reports at some distance is within that distance, and so are
+    /// all that tie with it. `radius` is in the units of the index's metric, and may be infinite.
+    /// [`Query::within_at_most`] takes another limit than [`WITHIN_LIMIT`].
+    ///
+    /// ```
+    /// use fashion_knn::prelude::*;
+    ///
+    /// let base = Arc::new(Vectors::from_bytes(2, vec![0, 0, 4, 0, 0, 3, 9, 9])?);
+    /// let index = BruteForce::build(base, BruteForceParams::default())?;
+    /// let near = index.within(&[0u8, 0], 4.0)?;
+    /// assert_eq!(near.iter().map(|near| near.id).collect::<Vec<_>>(), [0, 2, 1]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// If the index is not exact, `radius` is NaN or negative, the query is one that
+    /// [`Query::query`] refuses, or more than [`WITHIN_LIMIT`] vectors are within `radius`.
+    fn within<'q>(
+        &self,
+        query: impl Into<Row<'q>>,
+        radius: f64,
+    ) -> Result<Vec<Neighbor>, QueryError> {
+        self.within_at_most(query, radius, WITHIN_LIMIT)
+    }
+
+    /// [`Query::within`], where more than `limit` vectors are an error. No more than `limit` + 1
+    /// are ever kept.
+    ///
+    /// # Errors
+    /// As [`Query::within`].
+    fn within_at_most<'q>(
+        &self,
+        query: impl Into<Row<'q>>,
+        radius: f64,
+        limit: usize,
+    ) -> Result<Vec<Neighbor>, QueryError> {
+        let query = query.into();
+        check_query(self, query)?;
+        let reduced = reduced_radius(self.metric(), radius)?;
+        let found = found_within(self, query, reduced, limit)?;
+        Ok(neighbors(found, self.metric()))
+    }
+
+    /// [`Query::within_at_most`] for each row of `queries` (m × d): m rows of neighbours, each of
+    /// up to `limit`, on the threads of the current rayon pool.
+    ///
+    /// # Errors
+    /// As [`Query::within`]. What holds for one query only is a [`QueryError::OfBatch`] that names
+    /// its row, one of them if there are several.
+    fn within_batch(
+        &self,
+        queries: &Vectors,
+        radius: f64,
+        limit: usize,
+    ) -> Result<Neighbors, QueryError> {
+        check_queries(self, queries)?;
+        let reduced = reduced_radius(self.metric(), radius)?;
+        // The first error ends the batch: nothing more is searched or kept.
+        let search = |row| {
+            let found = found_within(self, queries.row(row), reduced, limit);
+            let found = found.map_err(|error| of_batch(row, error))?;
+            Ok(neighbors(found, self.metric()))
+        };
+        let rows: Result<Vec<_>, _> = (0..queries.len()).into_par_iter().map(search).collect();
+        Ok(rows?.into_iter().collect())
+    }
 }
+
+/// The most vectors that [`Query::within`] returns: a million, in 16 MB.
+pub const WITHIN_LIMIT: usize = 1_000_000;
 
 impl<I: Index + ?Sized> Query for I {}
 
@@ -225,11 +342,56 @@ fn neighbors(candidates: Vec<Candidate>, metric: Metric) -> Vec<Neighbor> {
     candidates.into_iter().map(neighbor).collect()
 }
 
-/// Whether a query of `received` values can be put to an index of `dim` dimensions.
-fn check_shape(received: usize, k: usize, dim: usize) -> Result<(), QueryError> {
+/// What `index` finds within a reduced distance, if that is no more than `limit` rows.
+fn found_within<I: Index + ?Sized>(
+    index: &I,
+    query: Row<'_>,
+    reduced: f64,
+    limit: usize,
+) -> Result<Vec<Candidate>, QueryError> {
+    // One row more than the limit tells that there are too many.
+    let found = index.search_within(query, reduced, limit.saturating_add(1));
+    let Some(Found { candidates, .. }) = found else {
+        return Err(QueryError::NoRadius {
+            index: index.name(),
+        });
+    };
+    if candidates.len() > limit {
+        return Err(QueryError::TooMany { limit });
+    }
+    Ok(candidates)
+}
+
+/// The reduced distance up to which rows are within `radius`.
+fn reduced_radius(metric: Metric, radius: f64) -> Result<f64, QueryError> {
+    // An inner product may have either sign.
+    if radius.is_nan() || (radius < 0.0 && metric != Metric::InnerProduct) {
+        return Err(QueryError::BadRadius { radius });
+    }
+    Ok(metric.reduced_of_distance(radius))
+}
+
+/// An error of one query of a batch.
+fn of_batch(row: usize, error: QueryError) -> QueryError {
+    match error {
+        // That is so for every query.
+        QueryError::NoRadius { .. } => error,
+        error => QueryError::OfBatch {
+            row,
+            source: Box::new(error),
+        },
+    }
+}
+
+fn check_k(k: usize) -> Result<(), QueryError> {
     if k == 0 {
         return Err(QueryError::ZeroK);
     }
+    Ok(())
+}
+
+/// Whether a query of `received` values can be put to an index of `dim` dimensions.
+fn check_dim(received: usize, dim: usize) -> Result<(), QueryError> {
     if received != dim {
         return Err(QueryError::WrongDimension {
             expected: dim,
@@ -239,10 +401,35 @@ fn check_shape(received: usize, k: usize, dim: usize) -> Result<(), QueryError> 
     Ok(())
 }
 
+/// Whether a query can be put to the index.
+fn check_query<I: Index + ?Sized>(index: &I, query: Row<'_>) -> Result<(), QueryError> {
+    check_dim(query.len(), index.dim())?;
+    if let Some((position, value)) = query.first_not_finite() {
+        return Err(QueryError::NotFinite { position, value });
+    }
+    index.check_query(query)
+}
+
+/// Whether all of the queries can be put to the index.
+fn check_queries<I: Index + ?Sized>(index: &I, queries: &Vectors) -> Result<(), QueryError> {
+    check_dim(queries.dim(), index.dim())?;
+    let check = |row| {
+        index
+            .check_query(queries.row(row))
+            .map_err(|error| of_batch(row, error))
+    };
+    (0..queries.len()).try_for_each(check)
+}
+
 /// The check that every `build` makes first.
 fn check_base(base: &Vectors) -> Result<(), BuildError> {
     if base.is_empty() {
         return Err(BuildError::Empty);
     }
     Ok(())
+}
+
+/// The norm of the metric, or that the index does not search by it.
+fn norm_of<I: Build>(metric: Metric) -> Result<Norm, BuildError> {
+    Norm::of(metric).ok_or(BuildError::metric(I::NAME, metric))
 }

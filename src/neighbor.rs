@@ -154,8 +154,21 @@ impl TopK {
         }
     }
 
-    /// Reduced distance of the k-th best so far, infinite until there are k: a candidate **above**
-    /// it cannot enter (one that equals it still can, by a smaller id).
+    /// An empty collector of up to `k` candidates, none of them above the reduced distance
+    /// `reduced`.
+    ///
+    /// A search within a radius is a search for the k nearest whose threshold begins at the radius.
+    /// So the same code does both, and what prunes the one prunes the other.
+    #[must_use]
+    pub fn within(k: usize, reduced: f64) -> Self {
+        let mut top = Self::new(k);
+        top.threshold = top.threshold.min(reduced);
+        top
+    }
+
+    /// Reduced distance of the k-th best so far, infinite until there are k (or the radius of
+    /// [`TopK::within`]): a candidate **above** it cannot enter (one that equals it still can, by a
+    /// smaller id).
     #[inline]
     #[must_use]
     pub fn threshold(&self) -> f64 {
@@ -194,6 +207,12 @@ impl TopK {
                 .map_or(f64::INFINITY, |worst| worst.reduced);
         }
         true
+    }
+
+    /// k, the most that it keeps.
+    #[must_use]
+    pub fn most(&self) -> usize {
+        self.k
     }
 
     /// The candidates found so far.

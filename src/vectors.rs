@@ -92,6 +92,15 @@ impl<'a> Row<'a> {
         self.len() == 0
     }
 
+    /// Whether all values are zero.
+    #[must_use]
+    pub fn is_zero(self) -> bool {
+        match self {
+            Self::Bytes(values) => values.iter().all(|&value| value == 0),
+            Self::Floats(values) => values.iter().all(|&value| value == 0.0),
+        }
+    }
+
     /// The values as floats: borrowed if they are floats already.
     #[must_use]
     pub fn to_floats(self) -> Cow<'a, [f32]> {
@@ -434,15 +443,7 @@ impl Vectors {
     #[must_use]
     pub fn normalized(&self) -> Self {
         let mut values = self.to_floats();
-        for row in values.chunks_exact_mut(self.dim) {
-            let squares: f64 = row.iter().map(|&value| f64::from(value).powi(2)).sum();
-            if squares > 0.0 {
-                let length = squares.sqrt();
-                for value in row {
-                    *value = (f64::from(*value) / length) as f32;
-                }
-            }
-        }
+        values.chunks_exact_mut(self.dim).for_each(normalize);
         Self {
             storage: Storage::Floats(values.into()),
             ..*self
@@ -466,6 +467,17 @@ impl Vectors {
         match &self.storage {
             Storage::Bytes(values) => values.len(),
             Storage::Floats(values) => values.len() * size_of::<f32>(),
+        }
+    }
+}
+
+/// Divides a row by its length, in f64 and rounded once; a row of zeros stays as it is.
+pub(crate) fn normalize(row: &mut [f32]) {
+    let squares: f64 = row.iter().map(|&value| f64::from(value).powi(2)).sum();
+    if squares > 0.0 {
+        let length = squares.sqrt();
+        for value in row {
+            *value = (f64::from(*value) / length) as f32;
         }
     }
 }

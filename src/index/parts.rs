@@ -18,7 +18,7 @@ use thiserror::Error;
 
 use super::parameters::LARGEST_WHOLE;
 use super::{Build, Parameters, Settings};
-use crate::distance::Metric;
+use crate::distance::{Metric, Norm};
 use crate::error::BuildError;
 use crate::simd::{self, LINE_WORDS, Line};
 use crate::vectors::{Storage, Vectors};
@@ -26,9 +26,6 @@ use crate::vectors::{Storage, Vectors};
 /// Bytes that are converted at a time: enough to make calls rare, few enough to stay in the
 /// second-level cache. A multiple of the size of every element.
 const PIECE: usize = 1 << 16;
-
-/// The metrics that a part can name.
-const SKETCHED: [Metric; 2] = [Metric::Euclidean, Metric::Manhattan];
 
 /// The type of the numbers of a part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -328,6 +325,11 @@ impl<'a> Saved<'a> {
         self.metric
     }
 
+    /// The same parts, as those of an index of another metric: what a wrapper has inside.
+    pub fn set_metric(&mut self, metric: Metric) {
+        self.metric = metric;
+    }
+
     /// The parameters with which it was built.
     ///
     /// # Errors
@@ -589,17 +591,25 @@ impl<P: Part> Part for Arc<P> {
     }
 }
 
-/// By its number in the list of those that sketches bound.
-impl Part for Metric {
+/// 1 or 2, as in L1 and L2.
+impl Part for Norm {
     fn write<'a>(&'a self, name: &str, parts: &mut Parts<'a>) {
-        let number = SKETCHED.iter().position(|metric| metric == self);
-        parts.add_number(name, number.expect("a metric of a sketch") as u64);
+        let number = match self {
+            Self::L1 => 1,
+            Self::L2 => 2,
+        };
+        parts.add_number(name, number);
     }
 
     fn read(name: &str, saved: &mut Saved<'_>) -> Result<Self, PartError> {
-        let number: usize = saved.take(name)?;
-        let metric = SKETCHED.get(number).copied();
-        metric.ok_or_else(|| PartError::invalid(name, format_args!("no metric {number}")))
+        match saved.take::<u64>(name)? {
+            1 => Ok(Self::L1),
+            2 => Ok(Self::L2),
+            other => Err(PartError::invalid(
+                name,
+                format_args!("expected 1 or 2, not {other}"),
+            )),
+        }
     }
 }
 

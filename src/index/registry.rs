@@ -7,10 +7,11 @@ use std::sync::Arc;
 #[cfg(feature = "files")]
 use super::saved::{IndexFile, SavedError};
 use super::{
-    Annoy, BallTree, BruteForce, Build, BuildError, Hnsw, Index, InstantDistance, IvfFlat, IvfPq,
-    KdTree, Ngt, Parameters, QuantizedGraph, Scann, VaFile,
+    Annoy, BallTree, BruteForce, Build, BuildError, Cosine, Hnsw, Index, InnerProduct,
+    InstantDistance, IvfFlat, IvfPq, KdTree, Ngt, Parameters, QuantizedGraph, Scann, VaFile,
 };
 pub use super::{Knob, Settings, SettingsError};
+use crate::distance::Metric;
 use crate::vectors::Vectors;
 
 /// Every index there is, in the order of the report's tables.
@@ -68,6 +69,12 @@ pub struct Entry {
     /// Makes it again from the file that it was saved to.
     #[cfg(feature = "files")]
     pub load: fn(&mut IndexFile) -> Result<Built, SavedError>,
+
+    /// Builds it over a base, to search by a metric. One that it does not take is an error.
+    pub build_under: fn(Metric, Arc<Vectors>, &Settings) -> Result<Built, BuildError>,
+    /// Whether it takes the metric: any but Manhattan, and that too where it is a matter of a
+    /// parameter.
+    pub takes: fn(Metric) -> bool,
 }
 
 impl Entry {
@@ -81,8 +88,10 @@ impl Entry {
             build_knobs: I::Params::KNOBS,
             query_knobs: I::Search::KNOBS,
             build: build::<I>,
+            build_under: build_under::<I>,
+            takes: takes::<I>,
             #[cfg(feature = "files")]
-            load: |file| Ok(built(file.index::<I>()?)),
+            load: load_as::<I>,
         }
     }
 
@@ -107,10 +116,43 @@ impl Entry {
 }
 
 fn build<I: Build>(base: Arc<Vectors>, settings: &Settings) -> Result<Built, BuildError> {
-    // The build settings are read here, and the search settings in the closure. So one build serves
-    // a whole sweep.
-    let index = I::build(base, I::Params::from_settings(settings)?)?;
-    Ok(built(index))
+    build_with::<I>(base, I::Params::from_settings(settings)?)
+}
+
+fn build_under<I: Build>(
+    metric: Metric,
+    base: Arc<Vectors>,
+    settings: &Settings,
+) -> Result<Built, BuildError> {
+    let params = I::Params::from_settings(settings)?;
+    match metric {
+        Metric::Euclidean => build_with::<I>(base, params),
+        Metric::Manhattan => {
+            let params = I::manhattan(params).ok_or(BuildError::metric(I::NAME, metric))?;
+            build_with::<I>(base, params)
+        }
+        Metric::Cosine => build_with::<Cosine<I>>(base, params),
+        Metric::InnerProduct => build_with::<InnerProduct<I>>(base, params),
+    }
+}
+
+fn takes<I: Build>(metric: Metric) -> bool {
+    metric != Metric::Manhattan || I::manhattan(I::Params::default()).is_some()
+}
+
+fn build_with<I: Build>(base: Arc<Vectors>, params: I::Params) -> Result<Built, BuildError> {
+    // The build settings have been read, and the search settings are read in the closure. So one
+    // build serves a whole sweep.
+    Ok(built(I::build(base, params)?))
+}
+
+#[cfg(feature = "files")]
+fn load_as<I: Build>(file: &mut IndexFile) -> Result<Built, SavedError> {
+    Ok(match file.metric() {
+        Metric::Euclidean | Metric::Manhattan => built(file.index::<I>()?),
+        Metric::Cosine => built(file.index::<Cosine<I>>()?),
+        Metric::InnerProduct => built(file.index::<InnerProduct<I>>()?),
+    })
 }
 
 /// The index with whatever search parameters are asked for.

@@ -396,6 +396,12 @@ impl IndexFile {
         self.metadata.get(key).map_or("", String::as_str)
     }
 
+    /// The metric of its distances.
+    #[must_use]
+    pub fn metric(&self) -> Metric {
+        self.metric
+    }
+
     /// The index, if it is of this type.
     ///
     /// # Errors

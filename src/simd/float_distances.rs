@@ -2,7 +2,7 @@
 //! with.
 //!
 //! ```text
-//! squared Euclidean = Σ (aᵢ − bᵢ)²          Manhattan = Σ |aᵢ − bᵢ|
+//! squared Euclidean = Σ (aᵢ − bᵢ)²      Manhattan = Σ |aᵢ − bᵢ|      inner product = Σ aᵢ·bᵢ
 //! ```
 //!
 //! Summed from left to right, each addition would wait for the one before. So value `i` goes to
@@ -15,8 +15,8 @@
 //!
 //! Floats added in another order give another last bit. Here the order is written into the source,
 //! so that the portable code and the same source compiled for AVX2 agree to the last bit. A
-//! difference of two `f32` is rounded once in `f64`, and nothing overflows: squares of `f32` are
-//! below 2²⁵⁶.
+//! difference of two `f32` is rounded once in `f64`, a product of two not at all, and nothing
+//! overflows: squares of `f32` are below 2²⁵⁶.
 
 /// The definitions, in the shape that compilers turn into SIMD.
 mod portable {
@@ -54,6 +54,18 @@ mod portable {
             sum + (f64::from(a) - f64::from(b)).abs()
         })
     }
+
+    #[inline(always)]
+    pub fn product(a: &[f32], b: &[f32]) -> f64 {
+        sum_in_lanes::<SUMS, _, _, _>(a, b, |sum, a: f32, b: f32| {
+            sum + f64::from(a) * f64::from(b)
+        })
+    }
+
+    #[inline(always)]
+    pub fn product_mixed(a: &[f32], b: &[u8]) -> f64 {
+        sum_in_lanes::<SUMS, _, _, _>(a, b, |sum, a: f32, b: u8| sum + f64::from(a) * f64::from(b))
+    }
 }
 
 dispatch! {
@@ -70,6 +82,12 @@ dispatch! {
     /// Σ|aᵢ − bᵢ| of floats and bytes.
     #[inline]
     pub(crate) fn manhattan_mixed(a: &[f32], b: &[u8]) -> f64 = portable::manhattan_mixed;
+    /// Σ aᵢ·bᵢ.
+    #[inline]
+    pub(crate) fn product(a: &[f32], b: &[f32]) -> f64 = portable::product;
+    /// Σ aᵢ·bᵢ of floats and bytes.
+    #[inline]
+    pub(crate) fn product_mixed(a: &[f32], b: &[u8]) -> f64 = portable::product_mixed;
 }
 
 #[cfg(test)]
@@ -92,12 +110,18 @@ mod tests {
             prop_assert_eq!(squared, portable::squared_euclidean(&a, &b));
             let absolute = manhattan(&a, &b);
             prop_assert_eq!(absolute, portable::manhattan(&a, &b));
-            let (mut squares, mut sizes) = (0.0, 0.0);
+            let dot = product(&a, &b);
+            prop_assert_eq!(dot, portable::product(&a, &b));
+            let (mut squares, mut sizes, mut products, mut most) = (0.0, 0.0, 0.0, 0.0);
             for (&a, &b) in a.iter().zip(&b) {
                 let difference = f64::from(a) - f64::from(b);
                 squares += difference * difference;
                 sizes += difference.abs();
+                let product = f64::from(a) * f64::from(b);
+                products += product;
+                most += product.abs();
             }
+            prop_assert!((dot - products).abs() <= 1e-13 * most);
             prop_assert!((squared - squares).abs() <= 1e-13 * squares);
             prop_assert!((absolute - sizes).abs() <= 1e-13 * sizes);
 
@@ -107,6 +131,9 @@ mod tests {
             let absolute = manhattan(&a, &floats);
             prop_assert_eq!(manhattan_mixed(&a, &bytes), absolute);
             prop_assert_eq!(portable::manhattan_mixed(&a, &bytes), absolute);
+            let dot = product(&a, &floats);
+            prop_assert_eq!(product_mixed(&a, &bytes), dot);
+            prop_assert_eq!(portable::product_mixed(&a, &bytes), dot);
         }
     }
 }

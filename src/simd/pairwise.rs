@@ -46,6 +46,12 @@ dispatch! {
     pub(crate) fn manhattan_f32_rows(a: &[f32], rows: &[f32], out: &mut [f32]);
 }
 
+dispatch! {
+    /// Σ aᵢ·bᵢ, exact.
+    #[inline]
+    pub(crate) fn product_bytes(a: &[u8], b: &[u8]) -> u64 = portable::product_bytes;
+}
+
 /// Writes the distance of `a` and each row: what is common to both metrics and all levels.
 #[inline(always)]
 fn each_row(a: &[f32], rows: &[f32], out: &mut [f32], distance: impl Fn(&[f32], &[f32]) -> f32) {
@@ -95,19 +101,25 @@ mod portable {
     use crate::simd::sum_in_lanes;
 
     pub fn squared_euclidean_bytes(a: &[u8], b: &[u8]) -> u64 {
-        sum_in_pieces(a, b, |difference| u32::from(difference).pow(2))
+        sum_in_pieces(a, b, |a, b| u32::from(a.abs_diff(b)).pow(2))
     }
 
     pub fn manhattan_bytes(a: &[u8], b: &[u8]) -> u64 {
-        sum_in_pieces(a, b, u32::from)
+        sum_in_pieces(a, b, |a, b| u32::from(a.abs_diff(b)))
     }
 
-    /// Adds up what `term` makes of |aᵢ − bᵢ|: in 32 bits within a piece, the pieces in 64.
     #[inline(always)]
-    fn sum_in_pieces(a: &[u8], b: &[u8], term: impl Fn(u8) -> u32) -> u64 {
+    pub fn product_bytes(a: &[u8], b: &[u8]) -> u64 {
+        sum_in_pieces(a, b, |a, b| u32::from(a) * u32::from(b))
+    }
+
+    /// Adds up what `term`, at most 255², makes of each pair: in 32 bits within a piece, the pieces
+    /// in 64.
+    #[inline(always)]
+    fn sum_in_pieces(a: &[u8], b: &[u8], term: impl Fn(u8, u8) -> u32) -> u64 {
         let mut total = 0;
         for (a, b) in a.chunks(PIECE).zip(b.chunks(PIECE)) {
-            let terms = a.iter().zip(b).map(|(&a, &b)| term(a.abs_diff(b)));
+            let terms = a.iter().zip(b).map(|(&a, &b)| term(a, b));
             total += u64::from(terms.sum::<u32>());
         }
         total
@@ -394,12 +406,15 @@ mod tests {
         #[test]
         fn bytes_are_exact(pairs in prop::collection::vec(any::<(u8, u8)>(), 0..300)) {
             let (a, b): (Vec<u8>, Vec<u8>) = pairs.iter().copied().unzip();
-            let (mut squared, mut absolute) = (0, 0);
+            let (mut squared, mut absolute, mut product) = (0, 0, 0);
             for &(a, b) in &pairs {
                 let difference = (i64::from(a) - i64::from(b)).unsigned_abs();
                 squared += difference * difference;
                 absolute += difference;
+                product += u64::from(a) * u64::from(b);
             }
+            prop_assert_eq!(product_bytes(&a, &b), product);
+            prop_assert_eq!(portable::product_bytes(&a, &b), product);
             prop_assert_eq!(squared_euclidean_bytes(&a, &b), squared);
             prop_assert_eq!(portable::squared_euclidean_bytes(&a, &b), squared);
             prop_assert_eq!(manhattan_bytes(&a, &b), absolute);

@@ -38,10 +38,10 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use self::scan::{Halves, Scan};
-use crate::distance::Metric;
+use crate::distance::{Metric, Norm};
 use crate::index::parameters::parameters;
 use crate::index::parts::{PartError, Parts, Saved, expect};
-use crate::index::{Build, BuildError, Found, Index, NoParameters, Visits, check_base};
+use crate::index::{Build, BuildError, Found, Index, NoParameters, Visits, check_base, norm_of};
 use crate::neighbor::{Candidate, TopK};
 use crate::simd::tiles::{POINTS, QUERIES};
 use crate::vectors::{Row, Vectors};
@@ -62,7 +62,7 @@ parameters! {
     /// How a [`BruteForce`] is built.
     pub struct BruteForceParams {
     } and {
-        /// The metric in which it searches.
+        /// The metric in which it searches: Euclidean or Manhattan.
         metric: Metric = Metric::Euclidean;
     }
 }
@@ -93,7 +93,7 @@ parameters! {
 #[derive(Debug, Clone)]
 pub struct BruteForce {
     base: Arc<Vectors>,
-    metric: Metric,
+    norm: Norm,
     /// About the middle of the base: f32 products are taken from here, since their error grows with
     /// the length of the factors.
     centre: Arc<Vec<f32>>,
@@ -107,16 +107,17 @@ impl BruteForce {
     /// With half a byte of each value wherever they can be had.
     fn new(base: Arc<Vectors>, metric: Metric) -> Result<Self, BuildError> {
         check_base(&base)?;
+        let norm = norm_of::<Self>(metric)?;
         let (centre, range) = (Arc::new(centre(&base)), rounding::range(&base));
         base.in_huge_pages();
         // Half bytes are multiplied, and products give the Euclidean distance only.
-        let halves = (metric == Metric::Euclidean)
+        let halves = (norm == Norm::L2)
             .then(|| Halves::new(&base, range))
             .flatten()
             .map(Arc::new);
         Ok(Self {
             base,
-            metric,
+            norm,
             centre,
             range,
             halves,
@@ -176,17 +177,17 @@ impl BruteForce {
     }
 
     /// What [`Self::add_parts`] has listed.
-    pub(crate) fn part(metric: Metric, saved: &mut Saved<'_>) -> Result<Self, PartError> {
+    pub(crate) fn part(norm: Norm, saved: &mut Saved<'_>) -> Result<Self, PartError> {
         let base: Vectors = saved.take("rows")?;
         expect(!base.is_empty(), "rows", "at least one")?;
         let halves = Halves::of_parts(&base, saved)?.map(Arc::new);
-        let fit = halves.is_none() || metric == Metric::Euclidean;
+        let fit = halves.is_none() || norm == Norm::L2;
         expect(fit, "halves", "the Euclidean metric")?;
         let centre: Arc<Vec<f32>> = saved.take("centre")?;
         expect(centre.len() == base.dim(), "centre", "a vector")?;
         Ok(Self {
             base: Arc::new(base),
-            metric,
+            norm,
             centre,
             range: (saved.take("least")?, saved.take("greatest")?),
             halves,
@@ -201,6 +202,20 @@ impl BruteForce {
 
     fn collector(&self, k: usize) -> TopK {
         TopK::new(k.min(self.base.len()))
+    }
+
+    /// One scan over all rows. All are bounded or compared: nothing is skipped by where it lies.
+    fn scan_one(&self, query: Row<'_>, mut top: TopK) -> Found {
+        let len = self.base.len();
+        let distances = Scan::new(self, query).rows(0..len, &mut top);
+        Found {
+            candidates: top.into_candidates(),
+            visits: Visits {
+                leaves: 1,
+                bounds: len,
+                distances,
+            },
+        }
     }
 
     /// Scans for some queries at once, block by block, so that a block is read from memory once for
@@ -222,7 +237,7 @@ impl BruteForce {
 
     fn search_all(&self, queries: &[Row<'_>], k: usize) -> Vec<Vec<Candidate>> {
         // Tiles are of products, which give the Euclidean distance only.
-        if queries.len() < FEW || self.metric != Metric::Euclidean {
+        if queries.len() < FEW || self.norm != Norm::L2 {
             return self.scan_all(queries, k);
         }
         let mut tops = vec![self.collector(k); queries.len()];
@@ -242,7 +257,7 @@ impl Build for BruteForce {
     /// half a byte of each value.
     ///
     /// # Errors
-    /// If `base` is empty.
+    /// If `base` is empty, or the metric is another one than Euclidean and Manhattan.
     fn build(base: Arc<Vectors>, params: BruteForceParams) -> Result<Self, BuildError> {
         let index = Self::new(base, params.metric)?;
         Ok(if index.halves_pay() {
@@ -252,13 +267,19 @@ impl Build for BruteForce {
         })
     }
 
+    fn manhattan(_: BruteForceParams) -> Option<BruteForceParams> {
+        Some(BruteForceParams {
+            metric: Metric::Manhattan,
+        })
+    }
+
     fn with_search(&self, _: NoParameters) -> Result<Self, BuildError> {
         Ok(self.clone())
     }
 
     fn from_parts(saved: &mut Saved<'_>) -> Result<Self, PartError> {
-        let metric = saved.metric();
-        Self::part(metric, saved)
+        let norm = norm_of::<Self>(saved.metric())?;
+        Self::part(norm, saved)
     }
 }
 
@@ -289,22 +310,16 @@ impl Index for BruteForce {
     }
 
     fn metric(&self) -> Metric {
-        self.metric
+        self.norm.metric()
     }
 
     fn search(&self, query: Row<'_>, k: usize) -> Found {
-        // One scan over all rows. All are bounded or compared: nothing is skipped by where it lies.
-        let len = self.base.len();
-        let mut top = self.collector(k);
-        let distances = Scan::new(self, query).rows(0..len, &mut top);
-        Found {
-            candidates: top.into_candidates(),
-            visits: Visits {
-                leaves: 1,
-                bounds: len,
-                distances,
-            },
-        }
+        self.scan_one(query, self.collector(k))
+    }
+
+    fn search_within(&self, query: Row<'_>, reduced: f64, most: usize) -> Option<Found> {
+        let top = TopK::within(most.min(self.base.len()), reduced);
+        Some(self.scan_one(query, top))
     }
 
     fn search_batch(&self, queries: &Vectors, k: usize) -> Vec<Vec<Candidate>> {
@@ -325,10 +340,8 @@ impl Index for BruteForce {
     }
 
     fn parts<'a>(&'a self, parts: &mut Parts<'a>) {
-        let params = BruteForceParams {
-            metric: self.metric,
-        };
-        parts.describe::<Self>(&params, &NoParameters);
+        // The header has the metric.
+        parts.describe::<Self>(&BruteForceParams::default(), &NoParameters);
         self.add_parts(parts);
     }
 }

@@ -73,13 +73,13 @@ use self::layout::{File, Rotated};
 use self::plan::Expected;
 pub use self::plan::Plan;
 use self::search::{Scratch, Searched};
-use crate::distance::Metric;
+use crate::distance::Norm;
 use crate::index::parameters::parameters;
 use crate::index::parts::{PartError, Parts, Saved};
 use crate::index::{
     BruteForce, BruteForceParams, Build, BuildError, Found, Index, NoParameters, Visits, check_base,
 };
-use crate::neighbor::Candidate;
+use crate::neighbor::{Candidate, TopK};
 use crate::simd::va_codes::BLOCK;
 use crate::vectors::{Row, Vectors};
 
@@ -221,13 +221,38 @@ impl VaFile {
 
     /// What the file finds; `None` where there is none, or where it cannot bound the query.
     fn search_file(&self, query: Row<'_>, k: usize) -> Option<Searched> {
-        // Each thread keeps its lists for the next query, so that no query allocates them anew.
-        thread_local! {
-            static SCRATCH: RefCell<Scratch> = RefCell::default();
-        }
         let file = self.file.as_ref()?;
         SCRATCH.with_borrow_mut(|scratch| search::search(file, self.full.base(), query, k, scratch))
     }
+
+    /// What the file finds within the limit of `top`; `None` as for [`VaFile::search_file`], or
+    /// where so much is within that a scan is the faster way.
+    fn search_file_within(&self, query: Row<'_>, top: TopK) -> Option<Searched> {
+        let (file, base) = (self.file.as_ref()?, self.full.base());
+        let expected = self.expected.as_ref();
+        let most = expected.map_or(usize::MAX, |expected| expected.worth_comparing(base));
+        SCRATCH
+            .with_borrow_mut(|scratch| search::search_within(file, base, query, top, most, scratch))
+    }
+
+    /// A search by the file, as callers get it.
+    fn found(&self, Searched { candidates, work }: Searched) -> Found {
+        // The last block may be filled up with positions that hold no row. They are not counted.
+        let bounds = (work.blocks * BLOCK).min(self.len());
+        Found {
+            candidates,
+            visits: Visits {
+                leaves: work.blocks,
+                bounds,
+                distances: work.verified,
+            },
+        }
+    }
+}
+
+// Each thread keeps its lists for the next query, so that no query allocates them anew.
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
 impl Build for VaFile {
@@ -260,7 +285,7 @@ impl Build for VaFile {
     }
 
     fn from_parts(saved: &mut Saved<'_>) -> Result<Self, PartError> {
-        let full = BruteForce::part(Metric::Euclidean, saved)?;
+        let full = BruteForce::part(Norm::L2, saved)?;
         let file: Option<Arc<File>> = saved.take("file")?;
         if let Some(file) = &file {
             file.check(full.len(), full.dim())?;
@@ -301,18 +326,17 @@ impl Index for VaFile {
 
     fn search(&self, query: Row<'_>, k: usize) -> Found {
         let by_file = self.goes_by_file(1, k).then(|| self.search_file(query, k));
-        let Some(Searched { candidates, work }) = by_file.flatten() else {
-            return self.full.search(query, k);
-        };
-        // The last block may be filled up with positions that hold no row. They are not counted.
-        let bounds = (work.blocks * BLOCK).min(self.len());
-        Found {
-            candidates,
-            visits: Visits {
-                leaves: work.blocks,
-                bounds,
-                distances: work.verified,
-            },
+        match by_file.flatten() {
+            Some(searched) => self.found(searched),
+            None => self.full.search(query, k),
+        }
+    }
+
+    fn search_within(&self, query: Row<'_>, reduced: f64, most: usize) -> Option<Found> {
+        let top = TopK::within(most.min(self.len()), reduced);
+        match self.search_file_within(query, top) {
+            Some(searched) => Some(self.found(searched)),
+            None => self.full.search_within(query, reduced, most),
         }
     }
 

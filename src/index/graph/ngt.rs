@@ -62,7 +62,7 @@ use self::vp_tree::VpTree;
 use super::copies::{Copies, Distinct};
 use super::links::Links;
 use super::near_rows::near_rows;
-use crate::distance::Metric;
+use crate::distance::Norm;
 use crate::index::parameters::{parameters, positive};
 use crate::index::parts::{PartError, Parts, Saved, expect};
 use crate::index::support::lower_bound::Sketch;
@@ -151,7 +151,7 @@ impl Graph {
             rows: distinct,
             copies,
         } = Distinct::of(base);
-        let sketched = Sketch::fit(&distinct, Metric::Euclidean, COMPONENTS)?;
+        let sketched = Sketch::fit(&distinct, Norm::L2, COMPONENTS)?;
         let (tree, ids) = VpTree::build(&sketched, params.seed);
         // The near rows are found in clusters of their own, and given by id. The tree gives the
         // order of the rows.

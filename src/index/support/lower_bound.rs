@@ -42,7 +42,7 @@
 
 use rayon::prelude::*;
 
-use crate::distance::Metric;
+use crate::distance::Norm;
 use crate::error::BuildError;
 use crate::index::parts::{PartError, expect, saved};
 use crate::math::pca::{Pca, PcaOptions};
@@ -60,7 +60,7 @@ const FARTHEST_QUERY: f64 = 1e6;
 /// The map from rows to sketches.
 #[derive(Debug, Clone)]
 pub struct Sketch {
-    metric: Metric,
+    norm: Norm,
     mean: Vec<f64>,
     /// m × d, the first principal components; empty for Manhattan.
     components: Vec<f64>,
@@ -88,7 +88,7 @@ pub struct Sketched {
 /// The sketch of a query.
 #[derive(Debug, Clone)]
 pub struct SketchedQuery {
-    metric: Metric,
+    norm: Norm,
     /// `width` values.
     pub values: Vec<f32>,
     scale: f64,
@@ -115,7 +115,7 @@ impl Radius {
 }
 
 saved!(Sketch {
-    metric,
+    norm,
     mean,
     components,
     width,
@@ -126,7 +126,7 @@ saved!(Sketch {
 
 impl Sketch {
     /// Fits the map to `base` and applies it to all rows. At most d components are kept.
-    pub fn fit(base: &Vectors, metric: Metric, components: usize) -> Result<Sketched, BuildError> {
+    pub fn fit(base: &Vectors, norm: Norm, components: usize) -> Result<Sketched, BuildError> {
         if components == 0 {
             return Err(BuildError::InvalidParameter {
                 name: "components",
@@ -135,9 +135,9 @@ impl Sketch {
             });
         }
         let kept = components.min(base.dim());
-        let mut sketch = match metric {
-            Metric::Euclidean => Self::of_components(base, kept)?,
-            Metric::Manhattan => Self::of_runs(base, kept),
+        let mut sketch = match norm {
+            Norm::L2 => Self::of_components(base, kept)?,
+            Norm::L1 => Self::of_runs(base, kept),
         };
         // The scale first: sketches are rounded to f32 after they are scaled. The slack is then the
         // largest error of any row, so one number serves all of them.
@@ -160,7 +160,7 @@ impl Sketch {
         };
         let pca = Pca::fit(base, &options)?;
         Ok(Self {
-            metric: Metric::Euclidean,
+            norm: Norm::L2,
             mean: pca.mean().to_vec(),
             components: pca.rotation().iter().copied().collect(),
             // All of the components leave nothing out.
@@ -174,7 +174,7 @@ impl Sketch {
     /// The map to sums over `kept` runs of coordinates, in units of the data.
     fn of_runs(base: &Vectors, kept: usize) -> Self {
         Self {
-            metric: Metric::Manhattan,
+            norm: Norm::L1,
             mean: crate::math::pca::mean(base).to_vec(),
             components: Vec::new(),
             width: kept,
@@ -191,12 +191,12 @@ impl Sketch {
     pub fn check(&self, dim: usize) -> Result<(), PartError> {
         let components = self.components.len();
         let kept = components / dim;
-        let whole = match self.metric {
-            Metric::Euclidean => {
+        let whole = match self.norm {
+            Norm::L2 => {
                 let width = if kept < dim { kept + 1 } else { kept };
                 (1..=dim).contains(&kept) && components == kept * dim && self.width == width
             }
-            Metric::Manhattan => components == 0 && (1..=dim).contains(&self.width),
+            Norm::L1 => components == 0 && (1..=dim).contains(&self.width),
         };
         expect(
             whole && self.mean.len() == dim,
@@ -205,9 +205,9 @@ impl Sketch {
         )
     }
 
-    /// The metric whose distances it bounds.
-    pub fn metric(&self) -> Metric {
-        self.metric
+    /// The norm in which distances of sketches are bounds.
+    pub fn norm(&self) -> Norm {
+        self.norm
     }
 
     /// Coordinates of a sketch.
@@ -253,8 +253,8 @@ impl Sketch {
     pub fn locate(&self, values: &[f32]) -> Vec<f64> {
         let dim = self.mean.len();
         let mut place = self.mean.clone();
-        match self.metric {
-            Metric::Euclidean => {
+        match self.norm {
+            Norm::L2 => {
                 for (component, &value) in self.components.chunks_exact(dim).zip(values) {
                     // The transpose of the map: so much of each component is added to the mean.
                     for (p, c) in place.iter_mut().zip(component) {
@@ -262,7 +262,7 @@ impl Sketch {
                     }
                 }
             }
-            Metric::Manhattan => {
+            Norm::L1 => {
                 for (run, &value) in values.iter().enumerate() {
                     let (start, end) = self.run(run);
                     // The sum is shared out evenly, for the sketch does not tell which coordinate
@@ -295,7 +295,7 @@ impl Sketch {
         // A power of two, since multiplying by it rounds nothing.
         let farthest = (0..base.len())
             .into_par_iter()
-            .map(|row| norm(self.metric, &centred(base.row(row), &self.mean)))
+            .map(|row| length(self.norm, &centred(base.row(row), &self.mean)))
             .reduce(|| 0.0, f64::max);
         if farthest == 0.0 {
             1.0
@@ -310,10 +310,10 @@ impl Sketch {
         // In f64 from the difference on: f32 comes in only where a coordinate is written.
         // `rounding` below adds up what each step can have moved the sketch.
         let centred = centred(row, &self.mean);
-        let norm = norm(self.metric, &centred) * scale;
-        match self.metric {
-            Metric::Euclidean => self.embed_components(&centred, norm, scale, out),
-            Metric::Manhattan => self.embed_runs(&centred, norm, scale, out),
+        let norm = length(self.norm, &centred) * scale;
+        match self.norm {
+            Norm::L2 => self.embed_components(&centred, norm, scale, out),
+            Norm::L1 => self.embed_runs(&centred, norm, scale, out),
         }
     }
 
@@ -372,7 +372,7 @@ impl Sketch {
         // The same map as for the rows, and the query's own rounding is added to the slack: the
         // bound must hold for the pair of both.
         let mut values = vec![0.0; self.width];
-        let norm = norm(self.metric, &centred(query, &self.mean)) * self.scale;
+        let norm = length(self.norm, &centred(query, &self.mean)) * self.scale;
         // From too far away only the direction counts.
         let nearer = if norm > FARTHEST_QUERY {
             FARTHEST_QUERY / norm
@@ -391,7 +391,7 @@ impl Sketch {
         // roundings a level).
         let summing = (self.width as f64 + 256.0) * 2.0 * HALF_ULP_32;
         SketchedQuery {
-            metric: self.metric,
+            norm: self.norm,
             values,
             scale: self.scale,
             // 1e-9 is far more than the f64 arithmetic of distances and of the radius rounds off,
@@ -411,11 +411,11 @@ impl SketchedQuery {
         }
         // The true distance in units of the sketches; more by what rounding may have added on both
         // sides, absolutely and relatively.
-        let distance =
-            (self.metric.distance_of_reduced(reduced) * self.scale + self.slack) * self.expansion;
-        let reduced = match self.metric {
-            Metric::Euclidean => distance * distance,
-            Metric::Manhattan => distance,
+        let distance = (self.norm.metric().distance_of_reduced(reduced) * self.scale + self.slack)
+            * self.expansion;
+        let reduced = match self.norm {
+            Norm::L2 => distance * distance,
+            Norm::L1 => distance,
         };
         // Rounded up, so that nothing on the border is lost.
         Radius {
@@ -495,9 +495,9 @@ fn centred(row: Row<'_>, mean: &[f64]) -> Vec<f64> {
 
 /// The distance of a centred row to the origin.
 #[inline]
-fn norm(metric: Metric, centred: &[f64]) -> f64 {
-    match metric {
-        Metric::Euclidean => kernels::euclidean_norm(centred),
-        Metric::Manhattan => kernels::manhattan_norm(centred),
+fn length(norm: Norm, centred: &[f64]) -> f64 {
+    match norm {
+        Norm::L2 => kernels::euclidean_norm(centred),
+        Norm::L1 => kernels::manhattan_norm(centred),
     }
 }

@@ -48,7 +48,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-use crate::distance::Metric;
+use crate::distance::Norm;
 use crate::index::parameters::{parameters, positive};
 use crate::index::parts::{
     Element, NumberType, Part, PartError, Parts, Saved, expect, expect_each_once, expect_starts,
@@ -619,7 +619,7 @@ impl Build for Annoy {
     fn build(base: Arc<Vectors>, params: AnnoyParams) -> Result<Self, BuildError> {
         check_base(&base)?;
         positive("n_trees", params.n_trees)?;
-        let sketched = Sketch::fit(&base, Metric::Euclidean, COMPONENTS)?;
+        let sketched = Sketch::fit(&base, Norm::L2, COMPONENTS)?;
         // Trees are grown over ids. Each has a random stream of its own, so that the order in which
         // they grow makes no difference.
         let grow = |tree| Grower::grow(&sketched.sketch, &sketched.rows, params.seed, tree);

@@ -39,11 +39,13 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use crate::distance::{Metric, Ranker};
+use crate::distance::{Metric, Norm, Ranker};
 use crate::index::parameters::{parameters, positive};
 use crate::index::parts::{Element, NumberType, PartError, Parts, Saved, expect, expect_each_once};
 use crate::index::support::lower_bound::{Lanes, Radius, Sketch, Sketched, SketchedQuery};
-use crate::index::{Build, BuildError, Found, Index, NoParameters, Parameters, Visits, check_base};
+use crate::index::{
+    Build, BuildError, Found, Index, NoParameters, Parameters, Visits, check_base, norm_of,
+};
 use crate::neighbor::TopK;
 use crate::simd::lower_bound::{self as kernels, LANES};
 use crate::vectors::{Row, Vectors};
@@ -59,12 +61,12 @@ parameters! {
         /// Manhattan. More make tighter bounds that cost more each.
         components: usize = 32, sweep [8, 16, 32, 64];
     } and {
-        /// The metric in which it searches.
+        /// The metric in which it searches: Euclidean or Manhattan.
         metric: Metric = Metric::Euclidean;
     }
 }
 
-/// Nested balls, searched nearest first. Exact, in any metric here.
+/// Nested balls, searched nearest first. Exact, Euclidean or Manhattan.
 ///
 /// The balls lie in the space of the rows' sketches (principal components and the norm of the
 /// rest), where they are small and cheap to compare with. A ball, or a row, farther in that space
@@ -256,7 +258,7 @@ fn widest(sketched: &Sketched, ids: &[u32]) -> usize {
 }
 
 /// Writes the centre of the rows `ids`, and returns a radius within which they all are.
-fn ball(sketched: &Sketched, metric: Metric, ids: &[u32], centre: &mut [f32]) -> f32 {
+fn ball(sketched: &Sketched, norm: Norm, ids: &[u32], centre: &mut [f32]) -> f32 {
     let width = sketched.sketch.width();
     // The mean, rounded to f32. Any centre gives a valid ball, as the radius is measured from it.
     let mut sums = vec![0.0f64; width];
@@ -272,10 +274,10 @@ fn ball(sketched: &Sketched, metric: Metric, ids: &[u32], centre: &mut [f32]) ->
     }
     let farthest = ids
         .iter()
-        .map(|&id| reduced_distance(metric, &centre[..width], sketch_of(sketched, id)))
+        .map(|&id| reduced_distance(norm, &centre[..width], sketch_of(sketched, id)))
         .fold(0.0, f32::max);
     // Rounded up by more than summing can err, so that the ball holds its rows.
-    length(metric, farthest) * (1.0 + rounding(width))
+    length(norm, farthest) * (1.0 + rounding(width))
 }
 
 /// The relative error, with room to spare, of a distance summed in f32 over `width` coordinates.
@@ -287,18 +289,18 @@ fn rounding(width: usize) -> f32 {
 
 /// The reduced distance of two sketches.
 #[inline]
-fn reduced_distance(metric: Metric, a: &[f32], b: &[f32]) -> f32 {
-    match metric {
-        Metric::Euclidean => kernels::squared_euclidean(a, b),
-        Metric::Manhattan => kernels::manhattan(a, b),
+fn reduced_distance(norm: Norm, a: &[f32], b: &[f32]) -> f32 {
+    match norm {
+        Norm::L2 => kernels::squared_euclidean(a, b),
+        Norm::L1 => kernels::manhattan(a, b),
     }
 }
 
 /// The distance that a reduced distance stands for.
-fn length(metric: Metric, reduced: f32) -> f32 {
-    match metric {
-        Metric::Euclidean => reduced.sqrt(),
-        Metric::Manhattan => reduced,
+fn length(norm: Norm, reduced: f32) -> f32 {
+    match norm {
+        Norm::L2 => reduced.sqrt(),
+        Norm::L1 => reduced,
     }
 }
 
@@ -328,10 +330,11 @@ impl Tree {
     /// If they do not.
     fn check(&self) -> Result<(), PartError> {
         let rows = self.rows.len();
+        let norm = norm_of::<BallTree>(self.params.metric)?;
         expect(
-            self.sketch.metric() == self.params.metric,
+            self.sketch.norm() == norm,
             "sketch",
-            "the metric of the tree",
+            "the norm of the metric",
         )?;
         self.lanes.check(rows, self.sketch.width())?;
         expect(self.ids.len() == rows, "ids", "one for each row")?;
@@ -372,15 +375,15 @@ impl Tree {
     fn bound(&self, query: &SketchedQuery, node: usize) -> f32 {
         // The triangle inequality: no row of the ball is nearer than the distance to its centre
         // less its radius. Within the ball that is negative, and the bound is zero.
-        let metric = self.params.metric;
-        let to_centre = reduced_distance(metric, &query.values, self.centre(node));
+        let norm = self.sketch.norm();
+        let to_centre = reduced_distance(norm, &query.values, self.centre(node));
         // Rounded down by more than summing can err.
-        let to_centre = length(metric, to_centre) * (1.0 - rounding(query.values.len()));
+        let to_centre = length(norm, to_centre) * (1.0 - rounding(query.values.len()));
         (to_centre - self.nodes[node].radius).max(0.0)
     }
 
-    fn search(&self, query: Row<'_>, k: usize) -> Found {
-        let mut search = Search::begin(self, query, k);
+    fn search(&self, query: Row<'_>, top: TopK) -> Found {
+        let mut search = Search::begin(self, query, top);
         while let Some(Reverse(nearest)) = search.pending.pop() {
             if nearest.bound > search.radius.distance {
                 // The heap hands out the smallest bound, so that all other nodes are beyond the
@@ -413,14 +416,17 @@ struct Search<'a> {
 }
 
 impl<'a> Search<'a> {
-    fn begin(tree: &'a Tree, query: Row<'a>, k: usize) -> Self {
-        // The radius is infinite until there are k candidates, so that nothing is excluded before.
+    fn begin(tree: &'a Tree, query: Row<'a>, top: TopK) -> Self {
+        let sketched = tree.sketch.query(query);
+        // Without a limit the radius is infinite until there are k candidates, so that nothing is
+        // excluded before.
+        let radius = sketched.radius(top.threshold());
         let mut search = Self {
             tree,
             ranker: Ranker::new(&tree.rows, tree.params.metric, query),
-            query: tree.sketch.query(query),
-            top: TopK::new(k.min(tree.ids.len())),
-            radius: Radius::INFINITE,
+            query: sketched,
+            top,
+            radius,
             pending: BinaryHeap::new(),
             bounds: Vec::new(),
             visits: Visits::default(),
@@ -471,9 +477,9 @@ impl<'a> Search<'a> {
         }
         self.visits.leaves += 1;
         self.visits.bounds += end - start;
-        let distances = match self.tree.params.metric {
-            Metric::Euclidean => kernels::squared_euclidean_groups,
-            Metric::Manhattan => kernels::manhattan_groups,
+        let distances = match self.tree.sketch.norm() {
+            Norm::L2 => kernels::squared_euclidean_groups,
+            Norm::L1 => kernels::manhattan_groups,
         };
         // One pass bounds all rows of the leaf, sixteen at once. A group that is beyond the radius
         // as a whole is given up early, with values above the radius in place of bounds.
@@ -510,11 +516,13 @@ impl Build for BallTree {
     /// n).
     ///
     /// # Errors
-    /// If `base` is empty, or `leaf_size` or `components` is zero.
+    /// If `base` is empty, `leaf_size` or `components` is zero, or the metric is another one than
+    /// Euclidean and Manhattan.
     fn build(base: Arc<Vectors>, params: BallTreeParams) -> Result<Self, BuildError> {
         check_base(&base)?;
         positive("leaf_size", params.leaf_size)?;
-        let sketched = Sketch::fit(&base, params.metric, params.components)?;
+        let norm = norm_of::<Self>(params.metric)?;
+        let sketched = Sketch::fit(&base, norm, params.components)?;
         // The fewest levels with which no leaf holds more than `leaf_size`: see `half`.
         let leaf_size = params.leaf_size.next_multiple_of(LANES);
         let mut levels = 0;
@@ -533,7 +541,7 @@ impl Build for BallTree {
             .zip(&mut nodes)
             .for_each(|(centre, node)| {
                 let ids = &ids[node.start as usize..node.end as usize];
-                node.radius = ball(&sketched, params.metric, ids, centre);
+                node.radius = ball(&sketched, norm, ids, centre);
             });
 
         // A copy of the rows in the order of the leaves, so that a leaf is one piece of memory.
@@ -551,6 +559,13 @@ impl Build for BallTree {
                 rows,
                 ids,
             }),
+        })
+    }
+
+    fn manhattan(params: BallTreeParams) -> Option<BallTreeParams> {
+        Some(BallTreeParams {
+            metric: Metric::Manhattan,
+            ..params
         })
     }
 
@@ -622,7 +637,12 @@ impl Index for BallTree {
     }
 
     fn search(&self, query: Row<'_>, k: usize) -> Found {
-        self.tree.search(query, k)
+        self.tree.search(query, TopK::new(k.min(self.len())))
+    }
+
+    fn search_within(&self, query: Row<'_>, reduced: f64, most: usize) -> Option<Found> {
+        let top = TopK::within(most.min(self.len()), reduced);
+        Some(self.tree.search(query, top))
     }
 
     fn parts<'a>(&'a self, parts: &mut Parts<'a>) {

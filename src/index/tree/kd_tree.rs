@@ -53,7 +53,7 @@ use kiddo::leaf_strategies::VecOfArenas;
 use kiddo::traits::kd_tree::KdTreeAccessor;
 use kiddo::{Eytzinger, LeafStrategy, SquaredEuclidean};
 
-use crate::distance::{Metric, Ranker};
+use crate::distance::{Metric, Norm, Ranker};
 use crate::index::parameters::parameters;
 use crate::index::parts::{PartError, Parts, Saved, expect, expect_each_once, expect_finite};
 use crate::index::support::lower_bound::{Radius, Sketch, SketchedQuery};
@@ -289,19 +289,21 @@ impl Tree {
     fn search(&self, query: Row<'_>, k: usize) -> Found {
         // First a radius, from a few true distances. It decides how the other rows are compared.
         let k = k.min(self.ids.len());
-        let (mut search, short) = Search::begin(self, query, k);
+        let (mut search, short) = Search::begin(self, query, TopK::new(k));
         let count = k.saturating_mul(GUESSES);
         if count >= self.ids.len().div_ceil(2) {
             search.compare_all();
             return search.found();
         }
         search.guess(&short, count);
-        if search.most_are_within() {
-            search.compare_all();
-        } else {
-            let candidates = search.candidates(&short);
-            search.compare_ascending(&candidates);
-        }
+        search.compare_within(&short);
+        search.found()
+    }
+
+    /// The rows within the collector's limit: what [`Tree::search`] does once it has a radius.
+    fn search_within(&self, query: Row<'_>, top: TopK) -> Found {
+        let (mut search, short) = Search::begin(self, query, top);
+        search.compare_within(&short);
         search.found()
     }
 
@@ -332,7 +334,7 @@ struct Bounded {
 
 impl<'a> Search<'a> {
     /// Also returns the query's point in the tree.
-    fn begin(tree: &'a Tree, query: Row<'a>, k: usize) -> (Self, Vec<f32>) {
+    fn begin(tree: &'a Tree, query: Row<'a>, top: TopK) -> (Self, Vec<f32>) {
         let sketched = tree.sketch.query(query);
         let width = sketched.values.len();
         // Data of few dimensions have fewer coordinates than the tree. What a point lacks is zero
@@ -341,10 +343,10 @@ impl<'a> Search<'a> {
         let search = Self {
             tree,
             ranker: Ranker::new(&tree.rows, Metric::Euclidean, query),
+            radius: sketched.radius(top.threshold()),
             query: sketched,
             seeds: Vec::new(),
-            top: TopK::new(k),
-            radius: Radius::INFINITE,
+            top,
             visits: Visits::default(),
         };
         (search, short)
@@ -370,6 +372,16 @@ impl<'a> Search<'a> {
         Found {
             candidates: self.top.into_candidates(),
             visits: self.visits,
+        }
+    }
+
+    /// Compares the rows that can be within the radius.
+    fn compare_within(&mut self, short: &[f32]) {
+        if self.most_are_within() {
+            self.compare_all();
+        } else {
+            let candidates = self.candidates(short);
+            self.compare_ascending(&candidates);
         }
     }
 
@@ -492,7 +504,7 @@ impl Build for KdTree {
             components,
         } = params;
         // One sketch of 32 components serves both uses: its first ones are the tree's points.
-        let sketched = Sketch::fit(&base, Metric::Euclidean, REFINING)?;
+        let sketched = Sketch::fit(&base, Norm::L2, REFINING)?;
         let width = sketched.sketch.width();
         let kept = components.min(width);
         let short = shortened(&sketched.rows, width, kept);
@@ -597,5 +609,10 @@ impl Index for KdTree {
         parts.add("sketches", &self.tree.sketches);
         parts.add("rows", &self.tree.rows);
         parts.add("ids", &self.tree.ids);
+    }
+
+    fn search_within(&self, query: Row<'_>, reduced: f64, most: usize) -> Option<Found> {
+        let top = TopK::within(most.min(self.len()), reduced);
+        Some(self.tree.search_within(query, top))
     }
 }

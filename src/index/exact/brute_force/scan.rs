@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use super::rounding::{Rounded, Rounding};
 use super::{BLOCK, BruteForce};
-use crate::distance::{Metric, QueryForm, Ranker};
+use crate::distance::{Norm, QueryForm, Ranker};
 use crate::index::parts::{PartError, Parts, Saved, expect};
 use crate::neighbor::TopK;
 use crate::simd::half_bytes::{Block, Codes, Nibbles, ROWS};
@@ -118,7 +118,7 @@ type HalvesBlock<'a> = (Block<'a>, &'a mut [i32]);
 /// One query, prepared to be compared with rows of the base one by one.
 pub(crate) struct Scan<'a> {
     base: &'a Vectors,
-    metric: Metric,
+    norm: Norm,
     ranker: Ranker<'a>,
     rough: Rough<'a>,
 }
@@ -140,7 +140,7 @@ enum Rough<'a> {
 impl<'a> Scan<'a> {
     pub(crate) fn new(index: &'a BruteForce, query: Row<'a>) -> Self {
         let base = &index.base;
-        let ranker = Ranker::new(base, index.metric, query);
+        let ranker = Ranker::new(base, index.norm.metric(), query);
         // Over bytes without half bytes there is nothing cheaper than the exact comparison itself,
         // which is in integers. With a query of floats over bytes the exact one is used too.
         let rough = match (&index.halves, ranker.query(), base.storage()) {
@@ -159,7 +159,7 @@ impl<'a> Scan<'a> {
         };
         Self {
             base,
-            metric: index.metric,
+            norm: index.norm,
             ranker,
             rough,
         }
@@ -209,9 +209,9 @@ impl<'a> Scan<'a> {
         let QueryForm::Floats(query) = self.ranker.query() else {
             unreachable!("a query has the form of its base")
         };
-        let distances = match self.metric {
-            Metric::Euclidean => pairwise::squared_euclidean_f32_rows,
-            Metric::Manhattan => pairwise::manhattan_f32_rows,
+        let distances = match self.norm {
+            Norm::L2 => pairwise::squared_euclidean_f32_rows,
+            Norm::L1 => pairwise::manhattan_f32_rows,
         };
         // Let t be the reduced distance of the k-th best. The f32 sum of a row that is as near as t
         // is at most (1 + error)·t, and a little more for underflow. Twice the error leaves room

@@ -40,7 +40,7 @@ impl BruteForce {
     pub(crate) fn tiles(&self, queries: &[Row<'_>], tops: &mut [TopK]) {
         let rankers: Vec<_> = queries
             .iter()
-            .map(|&query| Ranker::new(&self.base, self.metric, query))
+            .map(|&query| Ranker::new(&self.base, self.norm.metric(), query))
             .collect();
         // Rows are rounded to 0..=64, queries to −64..=63. The tiles add eight such products in
         // 16 bits, which larger codes would overflow.

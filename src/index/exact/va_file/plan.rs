@@ -286,6 +286,11 @@ impl Expected {
         }
     }
 
+    /// How many exact comparisons take as long as a scan of all rows.
+    pub(super) fn worth_comparing(&self, base: &Vectors) -> usize {
+        (self.scan.single / verification_cost(base)) as usize
+    }
+
     /// Whether the file is the faster one for `queries` queries at once, on one thread.
     pub(super) fn file_wins(&self, queries: usize, k: usize) -> bool {
         let Some(at) = KS.iter().position(|&known| k <= known) else {

@@ -69,29 +69,42 @@ pub(super) fn search(
     scratch: &mut Scratch,
 ) -> Option<Searched> {
     let Scratch { query, lists } = scratch;
-    query.begin(file, row)?;
     let k = k.min(base.len());
-    let mut search = Search {
-        file,
-        base,
-        ranker: Ranker::new(base, Metric::Euclidean, row),
-        top: TopK::new(k),
-        query,
-        most_seeds: 2 * k + SEEDS,
-        work: Work::default(),
-    };
+    let mut search = Search::begin(file, base, row, TopK::new(k), query)?;
+    search.most_seeds = 2 * k + SEEDS;
     // Each pass leaves in the lists what the next one begins with, and lowers the threshold in
     // `top`.
     search.first_blocks(k, lists);
     search.other_blocks(lists);
     let stage = search.all_segments(lists);
     search.verify(stage, &mut lists.candidates);
+    Some(search.found())
+}
 
-    search.work.rotated = search.query.components;
-    Some(Searched {
-        candidates: search.top.into_candidates(),
-        work: search.work,
-    })
+/// The rows within the limit of `top`, or `None` if the query is too far away to be coded, or more
+/// than `most` rows would have to be compared exactly.
+///
+/// The threshold is known from the start, so that no pass has to find one: all boxes within it,
+/// their heads, the segments, and what is left of that.
+pub(super) fn search_within(
+    file: &File,
+    base: &Vectors,
+    row: Row<'_>,
+    top: TopK,
+    most: usize,
+    scratch: &mut Scratch,
+) -> Option<Searched> {
+    let Scratch { query, lists } = scratch;
+    let mut search = Search::begin(file, base, row, top, query)?;
+    search.bound_boxes(lists);
+    lists.candidates.clear();
+    search.other_blocks(lists);
+    let stage = search.all_segments(lists);
+    if lists.candidates.len() > most {
+        return None;
+    }
+    search.verify(stage, &mut lists.candidates);
+    Some(search.found())
 }
 
 /// Expected nanoseconds of a query for `k` neighbours, from the work that some rows of the base are
@@ -119,13 +132,52 @@ struct Search<'a> {
     ranker: Ranker<'a>,
     top: TopK,
     query: &'a mut QueryCode,
+    /// How many of the best candidates are taken to the end before the others, for a smaller
+    /// threshold; none where the threshold is known.
     most_seeds: usize,
     work: Work,
 }
 
-impl Search<'_> {
+impl<'a> Search<'a> {
+    /// `None` if the query is too far away to be coded.
+    fn begin(
+        file: &'a File,
+        base: &'a Vectors,
+        row: Row<'a>,
+        top: TopK,
+        query: &'a mut QueryCode,
+    ) -> Option<Self> {
+        query.begin(file, row)?;
+        Some(Self {
+            file,
+            base,
+            ranker: Ranker::new(base, Metric::Euclidean, row),
+            top,
+            query,
+            most_seeds: 0,
+            work: Work::default(),
+        })
+    }
+
+    fn found(mut self) -> Searched {
+        self.work.rotated = self.query.components;
+        Searched {
+            candidates: self.top.into_candidates(),
+            work: self.work,
+        }
+    }
+
+    /// One pass over all boxes.
+    fn bound_boxes(&self, lists: &mut Lists) {
+        let (boxes, file) = (&mut lists.boxes, self.file);
+        va_codes::boxes(&file.boxes.low, &file.boxes.high, &self.query.head, boxes);
+        // The last group of boxes may be filled up; what is beyond the last block is cut off.
+        boxes.truncate(file.blocks());
+    }
+
     /// The nearest blocks, and in them the nearest points, give a first threshold.
     fn first_blocks(&mut self, k: usize, lists: &mut Lists) {
+        self.bound_boxes(lists);
         let Lists {
             boxes,
             minima,
@@ -134,10 +186,6 @@ impl Search<'_> {
             seeds,
         } = lists;
         let file = self.file;
-        // One pass over all boxes. The last group of boxes may be filled up; what is beyond the
-        // last block is cut off.
-        va_codes::boxes(&file.boxes.low, &file.boxes.high, &self.query.head, boxes);
-        boxes.truncate(file.blocks());
         // All blocks within `near` are at least `first`; of more than that the nearest are taken.
         let first = ((2 * k).div_ceil(BLOCK) + FIRST_BLOCKS).min(file.blocks());
         let near = bound_of_nearest(boxes, first, minima);
@@ -174,7 +222,7 @@ impl Search<'_> {
         // see FARTHEST in `query_code`.
         let limit = self.limit(0).min(i32::MAX - 1);
         va_codes::within(boxes, limit, blocks);
-        if blocks.len() > MANY_BLOCKS {
+        if blocks.len() > MANY_BLOCKS && self.most_seeds > 0 {
             // The nearest of them first, for a threshold that excludes some of the others.
             let nearest = MANY_BLOCKS / 4;
             blocks.select_nth_unstable_by_key(nearest, |&block| boxes[block as usize]);
@@ -207,7 +255,7 @@ impl Search<'_> {
             self.refine(stage, candidates);
             // The first segment makes the bounds larger, and changes which candidates are the best.
             // They are taken to the end once more.
-            if stage == 1 {
+            if stage == 1 && self.most_seeds > 0 {
                 self.seed(stage, candidates, seeds);
             }
         }

@@ -21,7 +21,7 @@
 use rayon::prelude::*;
 
 use super::nodes::distance;
-use crate::distance::Metric;
+use crate::distance::Norm;
 use crate::error::BuildError;
 use crate::index::parts::{Part, PartError, Parts, Saved, expect, join, saved};
 use crate::index::support::lower_bound::{Sketch, SketchedQuery};
@@ -135,7 +135,7 @@ impl Filter {
             Some(_) => Codes::new(rows).map(Self::Bytes),
             // A row of no more than four lines could not save what two for its sketch cost.
             None if rows.dim() > 4 * CACHE_LINE => {
-                let sketched = Sketch::fit(rows, Metric::Euclidean, COMPONENTS)?;
+                let sketched = Sketch::fit(rows, Norm::L2, COMPONENTS)?;
                 let width = sketched.sketch.width();
                 let sketches = sketched.rows.chunks_exact(width).flat_map(lines);
                 Some(Self::Sketches {

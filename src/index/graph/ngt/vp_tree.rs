@@ -159,14 +159,14 @@ fn distance(a: &[f32], b: &[f32]) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::distance::Metric;
+    use crate::distance::Norm;
     use crate::index::support::lower_bound::Sketch;
     use crate::index::support::test_data::clustered;
 
     #[test]
     fn leaves_come_by_their_distance_and_hold_every_row_once() {
         let base = clustered(3_000, 6, 1);
-        let sketched = Sketch::fit(&base, Metric::Euclidean, 6).unwrap();
+        let sketched = Sketch::fit(&base, Norm::L2, 6).unwrap();
         let at = |id: u32| &sketched.rows[id as usize * 6..][..6];
         let (tree, ids) = VpTree::build(&sketched, 5);
         let query = at(17);
