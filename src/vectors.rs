@@ -9,13 +9,10 @@ use crate::simd;
 
 #[cfg(feature = "files")]
 mod read;
-mod values;
+pub(crate) mod values;
 
 #[cfg(feature = "files")]
 pub use read::{Loss, ReadError};
-#[cfg(feature = "files")]
-#[expect(unused_imports, reason = "the readers are next")]
-pub(crate) use values::read_values;
 pub use values::{Value, Values};
 
 /// What is wrong with the data that a [`Vectors`] was to be made from.

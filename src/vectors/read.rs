@@ -1,27 +1,30 @@
-//! Vectors out of files: NumPy's `.npy`, and the `.fvecs` and `.bvecs` of the TEXMEX collections
-//! (<http://corpus-texmex.irisa.fr>).
+//! Vectors out of files: NumPy's `.npy` and `.npz`, the `.fvecs`, `.bvecs` and `.ivecs` of the TEXMEX
+//! collections, big-ann's `.fbin`, `.u8bin` and `.i8bin`, ann-benchmarks' `.hdf5`. A file for each
+//! format has its layout.
 //!
-//! A `.fvecs` or `.bvecs` file is a row of records, one for each vector:
-//!
-//! ```text
-//! | d: u32, little-endian | d values: f32, little-endian, or u8 | the next record ...
-//! ```
-//!
-//! Every record repeats the dimension. A file whose records differ in it is refused.
-//!
-//! What a header promises is compared with the file's length before memory is taken for it. A
-//! `float64` array becomes float32; [`Loss`] says what that can cost.
+//! What a header promises is compared with the file's length before memory is taken for it. A file
+//! is read in pieces, each straight to where its values stay. Memory is taken for the vectors, for
+//! [`PIECE`](super::values::PIECE) bytes, and where a [`Loss`] is counted for up to 13 bytes a row.
 
 use std::fmt;
-use std::fs;
-use std::io::Cursor;
+use std::fs::File;
+use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 
-use ndarray::{Array2, ArrayView2};
-use ndarray_npy::{ReadNpyExt, ReadableElement, ViewElement, ViewNpyError, ViewNpyExt};
 use thiserror::Error;
 
-use super::{Vectors, VectorsError};
+use self::numbers::{Kind, Table};
+use super::values::PIECE;
+use super::{Values, Vectors, VectorsError};
+use crate::files::Map;
+
+mod big_ann;
+#[cfg(feature = "hdf5")]
+mod hdf5;
+mod npy;
+mod npz;
+mod numbers;
+mod records;
 
 /// Why a file of vectors could not be read.
 #[derive(Debug, Error)]
@@ -35,7 +38,7 @@ pub enum ReadError {
         source: std::io::Error,
     },
     /// The file's name has none of the known endings.
-    #[error("{}: expected a name that ends in .npy, .fvecs or .bvecs", path.display())]
+    #[error("{}: expected a name that ends in {ENDINGS}", path.display())]
     Format {
         /// The file.
         path: PathBuf,
@@ -67,11 +70,12 @@ pub enum ReadError {
 }
 
 /// What the values of a file lose where they become float32: nothing, but for some files of
-/// float64.
+/// float64 and of whole numbers of 32 or 64 bits.
 ///
 /// float32 keeps 24 of the 53 binary digits of float64. Rounding to them is no loss that is counted
 /// here: distances have the same error. Counted are rows that nothing can tell apart any more, and
-/// values too small for all 24 digits.
+/// values too small for all 24 digits. Whole numbers are what they are or they are not: they are
+/// counted if they are rounded at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Loss {
     /// Rows that become equal to a row from which they differ in the file.
@@ -79,6 +83,8 @@ pub struct Loss {
     /// Rows with a value that changes by more than float32's rounding: it is nearer to zero than
     /// 1.2 · 10⁻³⁸.
     pub changed: usize,
+    /// Rows with a whole number that float32 does not have: it is beyond 2²⁴ = 16,777,216.
+    pub rounded: usize,
 }
 
 impl Loss {
@@ -87,36 +93,22 @@ impl Loss {
     pub fn is_none(self) -> bool {
         self == Self::default()
     }
-
-    /// What an n × d array of float64 loses where it becomes `floats`.
-    fn of(doubles: &[f64], floats: &[f32], dim: usize) -> Self {
-        let wide: Vec<&[f64]> = doubles.chunks_exact(dim).collect();
-        let narrow: Vec<&[f32]> = floats.chunks_exact(dim).collect();
-        let is_changed = |row: &usize| {
-            let mut values = wide[*row].iter().zip(narrow[*row]);
-            values.any(|(&wide, &narrow)| {
-                (f64::from(narrow) - wide).abs() > wide.abs() * (f64::from(f32::EPSILON) / 2.0)
-            })
-        };
-        // Sorted, rows that are equal as float32 stand together.
-        let mut order: Vec<usize> = (0..narrow.len()).collect();
-        order.sort_by(|&a, &b| narrow[a].iter().partial_cmp(narrow[b]).expect("finite"));
-        let mut merged = 0;
-        for equal in order.chunk_by(|&a, &b| narrow[a] == narrow[b]) {
-            if equal.iter().any(|&row| wide[row] != wide[equal[0]]) {
-                merged += equal.len();
-            }
-        }
-        Self {
-            merged,
-            changed: (0..wide.len()).filter(is_changed).count(),
-        }
-    }
 }
 
 impl fmt::Display for Loss {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { merged, changed } = self;
+        let Self {
+            merged,
+            changed,
+            rounded,
+        } = self;
+        if *rounded > 0 {
+            return write!(
+                formatter,
+                "whole numbers become float32: {rounded} rows have values that it does not have, \
+                 beyond 16,777,216; subtract a whole number from each column, or write float64"
+            );
+        }
         write!(
             formatter,
             "float64 becomes float32: {merged} rows become equal to rows from which they differ, \
@@ -129,14 +121,19 @@ impl fmt::Display for Loss {
 impl Vectors {
     /// Reads a file, in the format that the ending of its name says.
     ///
-    /// - `.npy`: an n × d array of `uint8`, `float32` or `float64`;
-    /// - `.fvecs`, `.bvecs`: each vector is a 32-bit little-endian dimension and its values.
+    /// - `.npy`: an n × d array, in either order of bytes and of axes;
+    /// - `.npz`: one such array, `file.npz:name` if there are several;
+    /// - `.fvecs`, `.bvecs`, `.ivecs`: each vector is a 32-bit little-endian dimension and its
+    ///   values, float32, bytes or 32-bit whole numbers;
+    /// - `.fbin`, `.u8bin`, `.i8bin`: n and d, of 32 bits, and n · d values;
+    /// - `.hdf5`, `.h5`: the data set `file.hdf5:name`, n × d (with the feature `hdf5`).
     ///
-    /// Bytes stay bytes; all other values become f32.
+    /// Bytes (`uint8`, and truth values as 0 and 1) stay bytes. All other numbers become f32:
+    /// `float16`, `float32`, `float64`, and whole numbers of 8 to 64 bits.
     ///
     /// # Errors
     /// If the file cannot be read, is not of that format, or holds values that are not finite as
-    /// f32; if float64 rows [lose](Loss) more than rounding ([`Vectors::read_lossy`] takes them).
+    /// f32; if its rows [lose](Loss) something ([`Vectors::read_lossy`] takes them).
     ///
     /// ```
     /// use fashion_knn::vectors::Vectors;
@@ -158,41 +155,223 @@ impl Vectors {
         Err(ReadError::Lossy { path, loss })
     }
 
-    /// [`Vectors::read`], also of float64 rows that are no longer the same as float32. What they
-    /// lose is told.
+    /// [`Vectors::read`], also of rows that are no longer the same as float32. What they lose is
+    /// told.
     ///
     /// # Errors
     /// As [`Vectors::read`], but for the loss.
+    ///
+    /// ```
+    /// use fashion_knn::vectors::Vectors;
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// // One vector of one whole number, 2²⁴ + 1.
+    /// let path = folder.path().join("one.ivecs");
+    /// std::fs::write(&path, [1, 0, 0, 0, 1, 0, 0, 1])?;
+    /// assert!(Vectors::read(&path).is_err());
+    /// let (vectors, loss) = Vectors::read_lossy(&path)?;
+    /// assert_eq!((vectors.floats(), loss.rounded), (Some(&[16_777_216.0][..]), 1));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn read_lossy(path: impl AsRef<Path>) -> Result<(Self, Loss), ReadError> {
         let path = path.as_ref();
-        let parse = match path.extension().and_then(|extension| extension.to_str()) {
-            Some("npy") => npy,
-            Some("fvecs") => fvecs,
-            Some("bvecs") => bvecs,
-            _ => {
-                return Err(ReadError::Format {
-                    path: path.to_owned(),
-                });
+        let named = Named::of(path)?;
+        let read = || {
+            let (mut file, length) = named.open()?;
+            match named.format {
+                Format::Npy => {
+                    let (table, _) = npy::header(&mut file, length)?;
+                    table.read(&mut file)
+                }
+                Format::BigAnn(kind) => {
+                    let table = big_ann::header(&mut file, length, kind)?;
+                    table.read(&mut file)
+                }
+                Format::Records(kind) => records::read(&mut file, length, kind),
+                Format::Npz => npz::read(file, length, named.member.as_deref()),
+                #[cfg(feature = "hdf5")]
+                Format::Hdf5 => hdf5::read(&named.file, length, named.member.as_deref()),
             }
         };
-        // The name is checked before the file is read, which may have gigabytes. The parsers see
-        // the bytes only; the name joins their errors here.
-        let path = path.to_owned();
-        let file = match fs::read(&path) {
-            Ok(file) => file,
-            Err(source) => return Err(ReadError::Io { path, source }),
+        // The readers see the contents only; the name joins their errors here.
+        read().map_err(|fault| fault.of(path))
+    }
+
+    /// The vectors of a file that lie in it as they would in memory, without reading them into it:
+    /// a `.npy` file of little-endian `float32` or of `uint8` that is not in Fortran's order, a
+    /// `.fbin` or a `.u8bin` file.
+    ///
+    /// The system reads a part of the file when it is looked at, and drops it when memory is short.
+    /// So a file can be searched that is greater than the memory. Floats are looked at once here,
+    /// because they have to be finite.
+    ///
+    /// **The file must not be changed as long as the vectors, or what was built of them, are
+    /// there**: see [`Map`].
+    ///
+    /// # Errors
+    /// As [`Vectors::read`], and if the file has to be read because it is of another format or
+    /// type.
+    ///
+    /// ```
+    /// use fashion_knn::vectors::Vectors;
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// // Two vectors of three bytes.
+    /// let path = folder.path().join("two.u8bin");
+    /// std::fs::write(&path, [2, 0, 0, 0, 3, 0, 0, 0, 1, 2, 3, 4, 5, 6])?;
+    /// let vectors = Vectors::map(&path)?;
+    /// assert_eq!(vectors.row_bytes(1), Some(&[4, 5, 6][..]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn map(path: impl AsRef<Path>) -> Result<Self, ReadError> {
+        let path = path.as_ref();
+        let named = Named::of(path)?;
+        let mapped = || {
+            let (mut file, length) = named.open()?;
+            let (table, begin) = match named.format {
+                Format::Npy => npy::header(&mut file, length)?,
+                Format::BigAnn(kind) => {
+                    let table = big_ann::header(&mut file, length, kind)?;
+                    (table, big_ann::HEADER)
+                }
+                _ => return Err(not_mapped("a file of this format")),
+            };
+            // The file may have been replaced since its header was read.
+            let map = Map::open(&named.file)?;
+            table.mapped(&map, begin)
         };
-        parse(&file).map_err(|fault| match fault {
-            Fault::Malformed(why) => ReadError::Malformed { path, why },
-            Fault::Vectors(source) => ReadError::Vectors { path, source },
+        mapped().map_err(|fault| fault.of(path))
+    }
+}
+
+impl Table {
+    /// The values, from `begin` to the end of the file.
+    fn mapped(&self, map: &Map, begin: u64) -> Result<Vectors, Fault> {
+        self.check((map.len() as u64).saturating_sub(begin))?;
+        if !self.is_plain() {
+            return Err(not_mapped("an array of this type and order"));
+        }
+        // Within the file, as was just checked.
+        let bytes = begin as usize..map.len();
+        let whole = "whole numbers within the file";
+        Ok(match self.kind {
+            Kind::U8 => Vectors::from_bytes(self.dim, Values::mapped(map, bytes).expect(whole))?,
+            _ => Vectors::from_floats(self.dim, Values::mapped(map, bytes).expect(whole))?,
         })
     }
 }
 
-/// What is wrong with the contents of a file. The parsers do not know its name.
+fn not_mapped(what: &str) -> Fault {
+    Fault::Malformed(format!(
+        "{what} has to be read, and cannot be mapped: expected .fbin, .u8bin, or .npy of \
+         little-endian float32 or of uint8, in C order"
+    ))
+}
+
+/// Most bytes that deflate makes of one: 258 of the two bits that name them.
+const MOST_OF_ONE: u64 = 1_032;
+
+/// What the name of a file can end in.
+#[cfg(feature = "hdf5")]
+const ENDINGS: &str = ".npy, .npz, .fvecs, .bvecs, .ivecs, .fbin, .u8bin, .i8bin, .hdf5 or .h5";
+#[cfg(not(feature = "hdf5"))]
+const ENDINGS: &str = ".npy, .npz, .fvecs, .bvecs, .ivecs, .fbin, .u8bin or .i8bin \
+                       (.hdf5 with the feature `hdf5`)";
+
+/// Endings of files that hold several arrays, of which one can be named behind a colon.
+const SEVERAL: [&str; 3] = [".npz", ".hdf5", ".h5"];
+
+/// What a path names.
+struct Named {
+    file: PathBuf,
+    member: Option<String>,
+    format: Format,
+}
+
+#[derive(Clone, Copy)]
+enum Format {
+    Npy,
+    Npz,
+    Records(Kind),
+    BigAnn(Kind),
+    #[cfg(feature = "hdf5")]
+    Hdf5,
+}
+
+impl Named {
+    fn of(path: &Path) -> Result<Self, ReadError> {
+        let (file, member) = with_member(path);
+        let format = match file.extension().and_then(|extension| extension.to_str()) {
+            Some("npy") => Format::Npy,
+            Some("npz") => Format::Npz,
+            Some("fvecs") => Format::Records(Kind::F32),
+            Some("bvecs") => Format::Records(Kind::U8),
+            Some("ivecs") => Format::Records(Kind::I32),
+            Some("fbin") => Format::BigAnn(Kind::F32),
+            Some("u8bin") => Format::BigAnn(Kind::U8),
+            Some("i8bin") => Format::BigAnn(Kind::I8),
+            #[cfg(feature = "hdf5")]
+            Some("hdf5" | "h5") => Format::Hdf5,
+            _ => {
+                let path = path.to_owned();
+                return Err(ReadError::Format { path });
+            }
+        };
+        Ok(Self {
+            file,
+            member,
+            format,
+        })
+    }
+
+    /// Opens the file; how many bytes it has.
+    fn open(&self) -> io::Result<(BufReader<File>, u64)> {
+        let file = File::open(&self.file)?;
+        let metadata = file.metadata()?;
+        // Of a pipe or a device nobody can say how long it is.
+        if !metadata.is_file() {
+            return Err(io::Error::other("not a regular file"));
+        }
+        Ok((BufReader::with_capacity(PIECE, file), metadata.len()))
+    }
+}
+
+/// The file and the array in it that `file.npz:array` names.
+fn with_member(path: &Path) -> (PathBuf, Option<String>) {
+    // A path that is no Unicode is that of a file.
+    let text = path.to_str().unwrap_or_default();
+    for ending in SEVERAL {
+        if let Some(at) = text.find(&format!("{ending}:")) {
+            let (file, member) = text.split_at(at + ending.len());
+            return (file.into(), Some(member[1..].to_owned()));
+        }
+    }
+    (path.to_owned(), None)
+}
+
+/// What is wrong with the contents of a file. The readers do not know its name.
+#[derive(Debug)]
 enum Fault {
+    Io(io::Error),
     Malformed(String),
     Vectors(VectorsError),
+}
+
+impl Fault {
+    fn of(self, path: &Path) -> ReadError {
+        let path = path.to_owned();
+        match self {
+            Self::Io(source) => ReadError::Io { path, source },
+            Self::Malformed(why) => ReadError::Malformed { path, why },
+            Self::Vectors(source) => ReadError::Vectors { path, source },
+        }
+    }
+}
+
+impl From<io::Error> for Fault {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
 }
 
 impl From<VectorsError> for Fault {
@@ -201,196 +380,13 @@ impl From<VectorsError> for Fault {
     }
 }
 
-/// A NumPy array of two dimensions.
-fn npy(file: &[u8]) -> Result<(Vectors, Loss), Fault> {
-    // The header names the type of the values. Each type is tried until one agrees with it.
-    if let Some(bytes) = npy_of::<u8>(file)? {
-        let dim = bytes.ncols();
-        // `iter` goes row after row, also if the file has the values column after column.
-        let values: Vec<u8> = bytes.iter().copied().collect();
-        return Ok((Vectors::from_bytes(dim, values)?, Loss::default()));
-    }
-    if let Some(floats) = npy_of::<f32>(file)? {
-        return Ok((Vectors::from_array(floats.view())?, Loss::default()));
-    }
-    match npy_of::<f64>(file)? {
-        Some(doubles) => narrowed(&doubles),
-        None => Err(malformed("the values are of another type")),
-    }
-}
-
-/// An array of float64 as float32, and what that loses.
-fn narrowed(doubles: &Array2<f64>) -> Result<(Vectors, Loss), Fault> {
-    for ((row, column), &value) in doubles.indexed_iter() {
-        if value.is_finite() && !(value as f32).is_finite() {
-            let greatest = f32::MAX;
-            return Err(Fault::Malformed(format!(
-                "row {row}, column {column} is {value:e}, beyond float32, which ends at \
-                 {greatest:e}: scale the column"
-            )));
-        }
-    }
-    let vectors = Vectors::from_array(doubles.mapv(|value| value as f32).view())?;
-    // Row after row, as the vectors are.
-    let doubles: Vec<f64> = doubles.iter().copied().collect();
-    let loss = Loss::of(&doubles, &vectors.to_floats(), vectors.dim());
-    Ok((vectors, loss))
-}
-
-/// The array, or none if its values are of another type than `T`.
-fn npy_of<T>(file: &[u8]) -> Result<Option<Array2<T>>, Fault>
-where
-    T: ReadableElement + ViewElement,
-{
-    let (header, values) = npy_parts(file)?;
-    match promised::<T>(header)? {
-        None => return Ok(None),
-        Some(promised) if promised == values.len() => {}
-        Some(promised) => {
-            let received = values.len();
-            return Err(Fault::Malformed(format!(
-                "the header promises {promised} bytes of values; {received} follow it"
-            )));
-        }
-    }
-    Array2::read_npy(Cursor::new(file))
-        .map(Some)
-        .map_err(malformed)
-}
-
-/// The header of a NumPy file, and the values behind it.
-///
-/// ```text
-/// | \x93NUMPY | version: 2 bytes | length: u16, from version 2 on u32 | a dictionary of Python |
-/// ```
-fn npy_parts(file: &[u8]) -> Result<(&[u8], &[u8]), Fault> {
-    // The reader of the crate `ndarray-npy` takes memory for the length that it reads here. For a
-    // bracket it calls itself, several times if what is in the bracket can be several things: 16
-    // nested ones take it minutes. The header of a plain array has two, a dictionary with a tuple
-    // in it.
-    const BRACKETS: usize = 2;
-    // The limit of `numpy.load` (`max_header_size`), for the same reason: a header is parsed in
-    // more than linear time.
-    const HEADER: usize = 10_000;
-    let length_bytes = match file.get(6) {
-        Some(1) => 2,
-        _ => 4,
-    };
-    let start = 8 + length_bytes;
-    let length = file.get(8..start).map(|bytes| {
-        let little_endian = bytes.iter().rev();
-        little_endian.fold(0, |length, &byte| length << 8 | usize::from(byte))
-    });
-    let parts = length.and_then(|length| file.split_at_checked(start.saturating_add(length)));
-    let Some((header, values)) = parts else {
-        return Err(malformed("the file ends within its header"));
-    };
-    let is_bracket = |byte: &&u8| b"([{".contains(byte);
-    if length > Some(HEADER) || header.iter().filter(is_bracket).count() > BRACKETS {
-        return Err(malformed("the header describes no plain array"));
-    }
-    Ok((header, values))
-}
-
-/// Bytes of the values that a header promises, or none if their type is another than `T`.
-fn promised<T>(header: &[u8]) -> Result<Option<usize>, Fault>
-where
-    T: ViewElement,
-{
-    // A view takes no memory. One of the header alone misses all its values, and says how many
-    // bytes they are. A view wants them in the byte order of this machine, in which they have the
-    // same length.
-    let mut other_order = header.to_vec();
-    // The dictionary begins in the first 12 bytes, and names no type so early.
-    for byte in other_order.iter_mut().skip(12) {
-        *byte = match *byte {
-            b'<' => b'>',
-            b'>' => b'<',
-            other => other,
-        };
-    }
-    let view = |header: &[u8]| ArrayView2::<T>::view_npy(header).map(drop);
-    let answer = match view(header) {
-        Err(ViewNpyError::NonNativeEndian) => view(&other_order),
-        answer => answer,
-    };
-    match answer {
-        Ok(()) | Err(ViewNpyError::MisalignedData) => Ok(Some(0)),
-        Err(ViewNpyError::MissingBytes(bytes)) => Ok(Some(bytes)),
-        Err(ViewNpyError::WrongDescriptor(_)) => Ok(None),
-        Err(error) => Err(malformed(error)),
-    }
-}
-
-fn malformed(why: impl fmt::Display) -> Fault {
-    Fault::Malformed(format!(
-        "{why}; expected an n × d array of uint8, float32 or float64"
-    ))
-}
-
-fn bvecs(file: &[u8]) -> Result<(Vectors, Loss), Fault> {
-    let (dim, values) = records(file, 1)?;
-    Ok((Vectors::from_bytes(dim, values)?, Loss::default()))
-}
-
-fn fvecs(file: &[u8]) -> Result<(Vectors, Loss), Fault> {
-    let (dim, values) = records(file, 4)?;
-    // Nothing is left over: each record has 4 · dim bytes of values.
-    let (words, _) = values.as_chunks::<4>();
-    let floats: Vec<f32> = words.iter().map(|&word| f32::from_le_bytes(word)).collect();
-    // The bits of a whole number below 2²³ are those of a float nearer to zero than any that is
-    // computed with. So a file of whole numbers would be read as vectors that are all but zero.
-    let is_tiny = |value: &f32| *value == 0.0 || value.is_subnormal();
-    if floats.iter().all(is_tiny) && floats.iter().any(|&value| value != 0.0) {
-        return Err(Fault::Malformed(
-            "every value is 0 or below float32's normal range, as those of a file of whole \
-             numbers are (.ivecs); write the vectors as floats, or as a .npy file"
-                .to_owned(),
-        ));
-    }
-    Ok((Vectors::from_floats(dim, floats)?, Loss::default()))
-}
-
-/// The dimension and the values, without the dimensions between them, of a `.fvecs` or `.bvecs`
-/// file whose values have `size` bytes.
-fn records(file: &[u8], size: usize) -> Result<(usize, Vec<u8>), Fault> {
-    let length = file.len();
-    let Some((head, _)) = file.split_first_chunk::<4>() else {
-        return Err(Fault::Malformed(format!(
-            "{length} bytes; expected a 32-bit dimension"
-        )));
-    };
-    // The first record says how long all must be.
-    let dim = u32::from_le_bytes(*head) as usize;
-    // Saturating, for machines whose `usize` has 32 bits: such a record is longer than any file.
-    // The 4 is for the dimension itself.
-    let record_len = dim.saturating_mul(size).saturating_add(4);
-    if dim == 0 || !length.is_multiple_of(record_len) {
-        return Err(Fault::Malformed(format!(
-            "{length} bytes are not whole vectors of the first one's {dim} dimensions"
-        )));
-    }
-    // At most the length of the file. A dimension that does not fit the length has been refused
-    // above, so that a false header cannot ask for too much memory.
-    let mut values = Vec::with_capacity(length / record_len * dim * size);
-    for (row, record) in file.chunks_exact(record_len).enumerate() {
-        // The length can be right by chance while the records are not: 2, 1 and 3 dimensions are as
-        // long as 2, 2 and 2.
-        let (own_dim, rest) = record.split_at(4);
-        if own_dim != head {
-            return Err(Fault::Malformed(format!(
-                "vector {row} has another dimension than the first one's {dim}"
-            )));
-        }
-        values.extend_from_slice(rest);
-    }
-    Ok((dim, values))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vectors::Storage;
+    use ndarray::Array2;
     use ndarray_npy::WriteNpyExt;
+    use std::fs;
 
     fn read(name: &str, bytes: &[u8]) -> Result<Vectors, ReadError> {
         let folder = tempfile::tempdir().unwrap();
@@ -442,9 +438,6 @@ mod tests {
         assert!(error("a.bvecs", &[0, 0, 0, 0]).contains("0 dimensions"));
         assert!(error("a.fvecs", &[1]).contains("32-bit dimension"));
         assert!(error("a.npy", b"no").contains("a.npy"));
-        assert!(
-            error("a.npy", &npy_file(&ndarray::array![[1i64]])).contains("expected an n × d array")
-        );
         assert!(error("a.txt", b"").contains(".fvecs"));
         let nan: Vec<u8> = [&1u32.to_le_bytes()[..], &f32::NAN.to_le_bytes()].concat();
         assert!(matches!(
@@ -486,13 +479,12 @@ mod tests {
             &dictionary("<f4", "(3, 5)"),
             "promises 60 bytes of values; 64 follow",
         );
-        refused(&dictionary("<f4", "(18446744073709551615, 8)"), "overflow");
-        refused(&dictionary("<f4", "(64,)"), "promises 256 bytes");
-        refused(&dictionary("|u1", "(64,)"), "ndim 1");
         refused(
-            &dictionary("<i8", "(1099511627776, 8)"),
-            "expected an n × d array",
+            &dictionary("<f4", "(18446744073709551615, 8)"),
+            "promises 590295810358705651680 bytes",
         );
+        refused(&dictionary("|u1", "(64,)"), "the shape is [64]");
+        refused(&dictionary("<c8", "(8, 1)"), "expected an n × d array");
         refused(&"(".repeat(60_000), "no plain array");
         refused(&" ".repeat(10_000), "no plain array");
         // Minutes of parsing.
@@ -563,7 +555,7 @@ mod tests {
             lossy(&rows).1,
             Loss {
                 merged: 4,
-                changed: 0
+                ..Loss::default()
             }
         );
         // 2⁻¹⁴⁰ has few digits and is kept; a third of it, and 1e-300, are not.
@@ -572,8 +564,8 @@ mod tests {
         assert_eq!(
             lossy(&rows).1,
             Loss {
-                merged: 0,
-                changed: 2
+                changed: 2,
+                ..Loss::default()
             }
         );
     }
@@ -605,9 +597,62 @@ mod tests {
         for values in [[2, 0, 0], [2, 1, 1.0f32.to_bits()]] {
             read("a.fvecs", &words(values)).unwrap();
         }
+        let whole = read("a.ivecs", &words([2, 0, 8_388_607])).unwrap();
+        assert_eq!(whole.to_floats(), [0.0, 8_388_607.0]);
+    }
+
+    #[test]
+    fn an_array_of_an_archive_is_named_behind_a_colon() {
+        let named = |text: &str| {
+            let (file, member) = with_member(Path::new(text));
+            (file.to_str().unwrap().to_owned(), member)
+        };
+        let of = |file: &str, member: Option<&str>| (file.to_owned(), member.map(str::to_owned));
+        assert_eq!(named("a/b.npz"), of("a/b.npz", None));
+        assert_eq!(named("a/b.npz:x.npy"), of("a/b.npz", Some("x.npy")));
+        assert_eq!(named("b.hdf5:one/two"), of("b.hdf5", Some("one/two")));
+        assert_eq!(named("a:b.npy"), of("a:b.npy", None));
         assert!(matches!(
-            read("a.ivecs", &words([2, 0, 1])),
+            Vectors::read("b.npy:x"),
             Err(ReadError::Format { .. })
         ));
+    }
+
+    #[test]
+    fn only_what_lies_in_the_file_as_in_memory_is_mapped() {
+        let folder = tempfile::tempdir().unwrap();
+        let map = |name: &str, bytes: &[u8]| {
+            let path = folder.path().join(name);
+            fs::write(&path, bytes).unwrap();
+            Vectors::map(path)
+        };
+        let floats = ndarray::array![[1.0f32, 2.0], [3.0, 4.5]];
+        let file = npy_file(&floats);
+        let vectors = map("a.npy", &file).unwrap();
+        assert_eq!(vectors.to_array(), floats);
+        if cfg!(target_endian = "little") {
+            let Storage::Floats(values) = vectors.storage() else {
+                panic!("floats")
+            };
+            assert!(values.is_mapped());
+        }
+        // Cut anywhere, it is refused, and so are values that are not finite.
+        for cut in 0..file.len() {
+            assert!(map("a.npy", &file[..cut]).is_err(), "{cut} bytes");
+        }
+        let nan = npy_file(&ndarray::array![[f32::NAN]]);
+        assert!(matches!(map("a.npy", &nan), Err(ReadError::Vectors { .. })));
+        let by_columns = floats.t().as_standard_layout().reversed_axes().to_owned();
+        let big = dictionary(">f4", "(1, 1)");
+        for (name, bytes) in [
+            ("a.npy", npy_file(&floats.mapv(f64::from))),
+            ("a.npy", npy_file(&by_columns)),
+            ("a.npy", npy_with(&big, &[0; 4])),
+            ("a.i8bin", vec![1, 0, 0, 0, 1, 0, 0, 0, 5]),
+            ("a.bvecs", vec![1, 0, 0, 0, 5]),
+        ] {
+            let error = map(name, &bytes).unwrap_err().to_string();
+            assert!(error.contains("cannot be mapped"), "{error}");
+        }
     }
 }

@@ -142,19 +142,58 @@ impl<T: Value> Values<T> {
     }
 }
 
+/// Bytes that are read in one step, where something is done with them before the next.
+#[cfg(feature = "files")]
+pub(crate) const PIECE: usize = 1 << 20;
+
+/// An empty vector with room for `count` numbers.
+///
+/// # Errors
+/// If there is not so much memory. The caller has compared `count` with what a file has.
+#[cfg(feature = "files")]
+pub(crate) fn room_for<T>(count: usize) -> io::Result<Vec<T>> {
+    let mut values = Vec::new();
+    let full = |_| {
+        io::Error::new(
+            io::ErrorKind::OutOfMemory,
+            "not enough memory for its values",
+        )
+    };
+    values.try_reserve_exact(count).map_err(full)?;
+    Ok(values)
+}
+
+/// Adds the next `count` numbers of a file, lowest byte first.
+#[cfg(feature = "files")]
+pub(crate) fn append<T: Value>(
+    values: &mut Vec<T>,
+    file: &mut impl Read,
+    count: usize,
+) -> io::Result<()> {
+    let old = values.len();
+    values.resize(old + count, T::zeroed());
+    let new = &mut values[old..];
+    file.read_exact(bytemuck::cast_slice_mut(new))?;
+    if cfg!(target_endian = "big") {
+        for value in new {
+            *value = T::from_le(*value);
+        }
+    }
+    Ok(())
+}
+
 /// The next `count` numbers of a file, lowest byte first, read to where they stay: no more memory
 /// is taken than they need.
 ///
-/// The caller has compared `count` with what the file has: memory for all of them is taken at once.
+/// # Errors
+/// If the file ends before, or there is not so much memory. The caller has compared `count` with
+/// what the file has: memory for all numbers is taken at once.
 #[cfg(feature = "files")]
-#[allow(dead_code, reason = "the readers are next")]
 pub(crate) fn read_values<T: Value>(file: &mut impl Read, count: usize) -> io::Result<Vec<T>> {
-    let mut values = vec![T::zeroed(); count];
-    file.read_exact(bytemuck::cast_slice_mut(&mut values))?;
-    if cfg!(target_endian = "big") {
-        for value in &mut values {
-            *value = T::from_le(*value);
-        }
+    let mut values = room_for(count)?;
+    while values.len() < count {
+        let step = (PIECE / size_of::<T>()).min(count - values.len());
+        append(&mut values, file, step)?;
     }
     Ok(values)
 }
@@ -194,6 +233,8 @@ mod tests {
             assert_eq!(read, numbers);
         }
         assert!(read_values::<f32>(&mut &all[21..], 4).is_err());
+        let more = usize::MAX / 8;
+        assert!(read_values::<f32>(&mut &all[..], more).is_err());
         // Beyond the file; no whole number; from its end to its beginning.
         assert!(Values::<f32>::mapped(&map, 24..36).is_none());
         assert!(Values::<f32>::mapped(&map, 8..11).is_none());
