@@ -4,20 +4,29 @@
 //! sources of this crate, which its header says; else the index is built anew, and its file
 //! replaced. So a file is never stale, and each index of each data set has one at most.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+use xxhash_rust::xxh3::xxh3_64;
 
+use super::names::hash_of;
 use crate::index::registry::{Built, Entry, Settings};
 use crate::index::saved::{IndexFile, save_with};
 use crate::simd;
-use crate::vectors::{Storage, Vectors};
+use crate::vectors::Vectors;
 
 /// A build of fewer seconds is not kept: to build is then nearly as fast as to load.
 const WORTHWHILE_S: f64 = 1.0;
 /// The keys of the header under which a file says what it was built from, and how long it took.
 const ORIGIN: &str = "origin";
 const BUILD_S: &str = "build_s";
+
+/// Where the indexes of one base are kept.
+#[derive(Debug, Clone)]
+pub struct Builds {
+    folder: PathBuf,
+    /// A hash of the base.
+    base: String,
+}
 
 /// Where one index is kept, and what it must have been built from.
 #[derive(Debug)]
@@ -26,25 +35,26 @@ pub struct Kept {
     origin: String,
 }
 
-impl Kept {
-    /// The place in `folder` of `entry`, built over `base` with the parameters `build` on so many
-    /// threads.
-    pub fn new(
-        folder: &Path,
-        base: &Vectors,
-        entry: &Entry,
-        build: &Settings,
-        threads: usize,
-    ) -> Self {
-        let what = format!("{:016x} {} {build}", hash_of(base), entry.key);
+impl Builds {
+    /// Indexes over `base`, in `folder`.
+    pub fn new(folder: PathBuf, base: &Vectors) -> Self {
+        let base = format!("{:x}", hash_of(&[base]).finalize());
+        Self { folder, base }
+    }
+
+    /// The place of `entry`, built with the parameters `build` on so many threads.
+    pub fn place(&self, entry: &Entry, build: &Settings, threads: usize) -> Kept {
+        let what = format!("{} {} {build}", self.base, entry.key);
         let name = format!("{}-{:08x}.knn", entry.key, xxh3_64(what.as_bytes()) as u32);
         let (level, sources) = (simd::level(), env!("FASHION_KNN_SOURCES"));
-        Self {
-            path: folder.join(name),
+        Kept {
+            path: self.folder.join(name),
             origin: format!("{what}, {threads} threads, {level}, sources {sources}"),
         }
     }
+}
 
+impl Kept {
     /// The index, and the seconds that its build took, if it is there. A file that cannot be read
     /// is as good as none.
     pub fn load(&self, entry: &Entry) -> Option<(Built, f64)> {
@@ -72,25 +82,6 @@ impl Kept {
     }
 }
 
-/// A hash of the type, the shape and the values.
-fn hash_of(vectors: &Vectors) -> u64 {
-    let mut hash = Xxh3::new();
-    for size in [vectors.len(), vectors.dim()] {
-        hash.update(&(size as u64).to_le_bytes());
-    }
-    match vectors.storage() {
-        Storage::Bytes(values) => hash.update(values),
-        Storage::Floats(values) => {
-            // A byte that no table of bytes has at this place: their hashes are of other lengths.
-            hash.update(b"f4");
-            for value in values.iter() {
-                hash.update(&value.to_le_bytes());
-            }
-        }
-    }
-    hash.digest()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,7 +103,8 @@ mod tests {
         let build: Settings = "n_trees=3".parse().unwrap();
         let built = (entry.build)(base(1), &build).unwrap();
         let place = |base: &Vectors, build: &str, threads| {
-            Kept::new(folder.path(), base, entry, &build.parse().unwrap(), threads)
+            let builds = Builds::new(folder.path().to_owned(), base);
+            builds.place(entry, &build.parse().unwrap(), threads)
         };
         let here = place(&base(1), "n_trees=3", 1);
         assert!(here.load(entry).is_none());
@@ -137,15 +129,5 @@ mod tests {
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         fs::write(&here.path, "damaged").unwrap();
         assert!(other_sources.load(entry).is_none());
-    }
-
-    #[test]
-    fn type_shape_and_values_tell_vectors_apart() {
-        let floats = Vectors::from_floats(1, vec![1.0, 2.0]).unwrap();
-        let same = Vectors::from_bytes(1, vec![1, 2]).unwrap();
-        let other_shape = Vectors::from_bytes(2, vec![1, 2]).unwrap();
-        let hashes = [&floats, &same, &other_shape].map(hash_of);
-        assert!(hashes[0] != hashes[1] && hashes[1] != hashes[2]);
-        assert_eq!(hash_of(&floats), hash_of(&floats.clone()));
     }
 }

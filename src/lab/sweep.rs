@@ -8,7 +8,7 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use super::build_cache::Kept;
+use super::build_cache::Builds;
 use super::task::{MeasureError, Task, WARM_UP};
 use crate::classify::Weights;
 use crate::fashion::Fashion;
@@ -118,7 +118,7 @@ impl Task {
     /// taken from there the next time.
     #[must_use]
     pub fn with_builds_kept_in(mut self, folder: PathBuf) -> Self {
-        self.builds = Some(folder);
+        self.builds = Some(Builds::new(folder, &self.base));
         self
     }
 
@@ -132,8 +132,8 @@ impl Task {
         entry: &'static Entry,
         build: &Settings,
     ) -> Result<BuiltIndex<'_>, MeasureError> {
-        let place = |folder: &PathBuf| Kept::new(folder, &self.base, entry, build, self.threads);
-        let kept = self.builds.as_ref().map(place);
+        let builds = self.builds.as_ref();
+        let kept = builds.map(|builds| builds.place(entry, build, self.threads));
         let (built, build_s) = match kept.as_ref().and_then(|kept| kept.load(entry)) {
             Some(loaded) => loaded,
             None => {

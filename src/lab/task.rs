@@ -13,12 +13,13 @@
 //!             ask all queries in one call: queries a second of the batch
 //! ```
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
 use thiserror::Error;
 
+use super::build_cache::Builds;
 use super::truth_cache;
 use crate::distance::{Metric, Ranker};
 use crate::index::registry::{Entry, Knob, Settings};
@@ -126,8 +127,8 @@ pub struct Task {
     unkept: Option<String>,
     /// The classes, if the data have any.
     pub(super) labels: Option<Labels>,
-    /// The folder in which builds are kept, if they are.
-    pub(super) builds: Option<PathBuf>,
+    /// Where builds are kept, if they are.
+    pub(super) builds: Option<Builds>,
 }
 
 /// The classes of a task's rows: one a row of the base, and one a query.

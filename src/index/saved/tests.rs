@@ -155,6 +155,35 @@ fn typed_indexes_keep_their_search_and_their_metric() {
 }
 
 #[test]
+fn every_metric_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("index");
+    let (base, queries) = (base(500, 7, 4), base(10, 7, 5));
+    for entry in REGISTRY {
+        for metric in [Metric::Manhattan, Metric::Cosine, Metric::InnerProduct] {
+            if !(entry.takes)(metric) {
+                continue;
+            }
+            let base = Arc::new(base.clone());
+            let built = (entry.build_under)(metric, base, &Settings::default()).unwrap();
+            let index = built(&Settings::default()).unwrap();
+            index.save(&path).unwrap();
+            for loaded in [registry::load(&path), registry::load_mapped(&path)] {
+                let loaded = loaded.unwrap();
+                assert_eq!(loaded.metric(), metric);
+                let same = answers(&*loaded, &queries) == answers(&*index, &queries);
+                assert!(same, "{} by {}", entry.key, metric.name());
+            }
+            let other = Hnsw::load(&path).unwrap_err().to_string();
+            assert!(
+                other.contains(metric.name()) || other.contains(entry.key),
+                "{other}"
+            );
+        }
+    }
+}
+
+#[test]
 fn an_error_names_the_file_and_what_is_wrong() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("index.knn");
@@ -279,7 +308,7 @@ fn parts_that_do_not_fit_together_are_refused_or_harmless() {
         let names: Vec<String> = names.filter(|name| !is_later_in_a_list(name)).collect();
         let whole = fs::read(&path).unwrap();
         for part in &names {
-            for _ in 0..6 {
+            for _ in 0..6 * times() {
                 fs::write(&path, forged(&whole, part, &mut rng)).unwrap();
                 let run = catch_unwind(AssertUnwindSafe(|| match registry::load(&path) {
                     Ok(index) => drop(answers(&*index, &queries)),
@@ -293,6 +322,12 @@ fn parts_that_do_not_fit_together_are_refused_or_harmless() {
     }
     assert_eq!(panicked, []);
     assert!(refused > 300, "{refused}");
+}
+
+/// By how many times more is tried than usually.
+fn times() -> usize {
+    let times = std::env::var("FASHION_KNN_FUZZ_TIMES").ok();
+    times.map_or(1, |text| text.parse().expect("a number of times"))
 }
 
 fn is_later_in_a_list(name: &str) -> bool {
