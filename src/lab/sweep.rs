@@ -119,7 +119,9 @@ impl Task {
         build: &Settings,
     ) -> Result<BuiltIndex<'_>, MeasureError> {
         let start = Instant::now();
-        let built = on_threads(self.threads, || (entry.build)(self.base.clone(), build))?;
+        let built = on_threads(self.threads, || {
+            (entry.build_under)(self.metric, self.base.clone(), build)
+        })?;
         let build_s = start.elapsed().as_secs_f64();
         Ok(BuiltIndex {
             task: self,
