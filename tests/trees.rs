@@ -38,9 +38,10 @@ impl Table {
             .zip(self.base.chunks(self.dim))
             .map(|(id, row)| {
                 let differences = row.iter().zip(&self.query).map(|(a, b)| i64::from(a - b));
-                let reduced = match metric {
-                    Metric::Euclidean => differences.map(|d| d * d).sum(),
-                    Metric::Manhattan => differences.map(i64::abs).sum(),
+                let reduced = if metric == Metric::Manhattan {
+                    differences.map(i64::abs).sum()
+                } else {
+                    differences.map(|d| d * d).sum()
                 };
                 (reduced, id)
             })
@@ -50,9 +51,10 @@ impl Table {
         let unit = 2f64.powi(self.exponent);
         all.into_iter()
             .map(|(reduced, id)| {
-                let distance = match metric {
-                    Metric::Euclidean => (reduced as f64).sqrt(),
-                    Metric::Manhattan => reduced as f64,
+                let distance = if metric == Metric::Manhattan {
+                    reduced as f64
+                } else {
+                    (reduced as f64).sqrt()
                 };
                 (id, distance * unit)
             })
@@ -135,9 +137,10 @@ proptest! {
             for &id in &ball.ids {
                 let values = base.row(id as usize).into_iter().zip(&ball.centre);
                 let differences = values.map(|(&a, b)| f64::from(a) - b);
-                let distance = match metric {
-                    Metric::Euclidean => differences.map(|d| d * d).sum::<f64>().sqrt(),
-                    Metric::Manhattan => differences.map(f64::abs).sum(),
+                let distance = if metric == Metric::Manhattan {
+                    differences.map(f64::abs).sum()
+                } else {
+                    differences.map(|d| d * d).sum::<f64>().sqrt()
                 };
                 let farthest = ball.radius * (1.0 + 1e-4) + 0.1 * unit;
                 prop_assert!(distance <= farthest, "{} {}", distance, ball.radius);

@@ -1,5 +1,6 @@
 //! What the command line and the record say of parameters, sweeps and shapes.
 
+use fashion_knn::distance::Metric;
 use fashion_knn::index::registry::Settings;
 use fashion_knn::lab::shapes::Sample;
 
@@ -53,7 +54,7 @@ fn wanted(text: &str) {
 
 /// A sweep has a setting for each combination of its values.
 fn planned(indexes: &str, sweep: &str) {
-    let Ok(plans) = plans(indexes, sweep) else {
+    let Ok(plans) = plans(indexes, sweep, Metric::Euclidean) else {
         return;
     };
     for plan in plans {

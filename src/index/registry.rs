@@ -227,6 +227,29 @@ fn combinations(knobs: &[Knob]) -> Vec<Settings> {
     all
 }
 
+/// Exhaustive search by any metric: where true neighbours come from.
+///
+/// ```
+/// use fashion_knn::index::registry;
+/// use fashion_knn::prelude::*;
+///
+/// let base = Arc::new(Vectors::from_bytes(2, vec![1, 0, 0, 9, 3, 3])?);
+/// let nearest = |metric| -> Result<u32, Box<dyn std::error::Error>> {
+///     Ok(registry::brute_force(metric, base.clone())?.query(&[1u8, 1], 1)?[0].id)
+/// };
+/// assert_eq!(nearest(Metric::Euclidean)?, 0);
+/// assert_eq!(nearest(Metric::Cosine)?, 2);
+/// assert_eq!(nearest(Metric::InnerProduct)?, 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// If `base` is empty, or has no such metric: rows of zeros have no cosine.
+pub fn brute_force(metric: Metric, base: Arc<Vectors>) -> Result<Box<dyn Index>, BuildError> {
+    let none = Settings::default();
+    build_under::<BruteForce>(metric, base, &none)?(&none)
+}
+
 /// The entry of that name on the command line.
 #[must_use]
 pub fn find(key: &str) -> Option<&'static Entry> {

@@ -6,9 +6,11 @@
 
 use std::path::PathBuf;
 
+use sha2::Digest;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::names::hash_of;
+use crate::distance::Metric;
 use crate::index::registry::{Built, Entry, Settings};
 use crate::index::saved::{IndexFile, save_with};
 use crate::simd;
@@ -42,9 +44,10 @@ impl Builds {
         Self { folder, base }
     }
 
-    /// The place of `entry`, built with the parameters `build` on so many threads.
-    pub fn place(&self, entry: &Entry, build: &Settings, threads: usize) -> Kept {
-        let what = format!("{} {} {build}", self.base, entry.key);
+    /// The place of `entry`, built by that metric and with the parameters `build` on so many
+    /// threads.
+    pub fn place(&self, entry: &Entry, metric: Metric, build: &Settings, threads: usize) -> Kept {
+        let what = format!("{} {} {} {build}", self.base, entry.key, metric.name());
         let name = format!("{}-{:08x}.knn", entry.key, xxh3_64(what.as_bytes()) as u32);
         let (level, sources) = (simd::level(), env!("FASHION_KNN_SOURCES"));
         Kept {
@@ -104,7 +107,7 @@ mod tests {
         let built = (entry.build)(base(1), &build).unwrap();
         let place = |base: &Vectors, build: &str, threads| {
             let builds = Builds::new(folder.path().to_owned(), base);
-            builds.place(entry, &build.parse().unwrap(), threads)
+            builds.place(entry, Metric::Euclidean, &build.parse().unwrap(), threads)
         };
         let here = place(&base(1), "n_trees=3", 1);
         assert!(here.load(entry).is_none());

@@ -53,7 +53,10 @@ const ANN_BENCHMARKS_TOLERANCE: f64 = 1e-3;
 /// If there are not as many rows in `found` as in `truth`.
 #[must_use]
 pub fn recall(found: &Neighbors, truth: &Neighbors, k: usize) -> f64 {
-    share_within(found, truth, k, |farthest| farthest * (1.0 + TOLERANCE))
+    share_within(found, truth, k, |farthest| {
+        // Farther by the share, on either side of 0: distances by inner product are negative.
+        farthest + TOLERANCE * farthest.abs()
+    })
 }
 
 /// [`recall`] by the definition of ann-benchmarks (Aumüller, Bernhardsson, Faithfull 2020), for

@@ -14,7 +14,8 @@
 //!
 //! 1. this schema;
 //! 2. this schema with fewer parameter columns: it was written before an index with those
-//!    parameters was there, and no row of it can have a value for them;
+//!    parameters was there, and no row of it can have a value for them; or without `metric`: then
+//!    all of it is Euclidean;
 //! 3. [`OLDER_HEADER`], where one column `params` held "n_trees=50 search_k=4000".
 //!
 //! Any other file is refused by an error that names the column, and is left as it is. An empty file
@@ -31,13 +32,14 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, de};
 use thiserror::Error;
 
+use crate::distance::Metric;
 use crate::files;
 use crate::index::registry::{Knob, REGISTRY};
 use crate::lab::machine::{Machine, today};
 
 /// The columns that every row has, in the order of [`Measurement`]'s fields: a row is written field
 /// by field under this header, so a field that is moved or added has to be moved or added here too.
-pub const COLUMNS: [&str; 21] = [
+pub const COLUMNS: [&str; 22] = [
     "index",
     "data",
     "n",
@@ -59,7 +61,12 @@ pub const COLUMNS: [&str; 21] = [
     "cores",
     "bandwidth_gb_s",
     "date",
+    "metric",
 ];
+
+/// How many of [`COLUMNS`] a file has at least. Those after them came later; where a file lacks
+/// one, all of its rows have its default.
+const FIRST_COLUMNS: usize = 21;
 
 /// The columns of records until November 2026, all parameters in one.
 pub const OLDER_HEADER: [&str; 17] = [
@@ -329,6 +336,9 @@ pub struct Measurement {
     pub bandwidth_gb_s: Option<f64>,
     /// The day, in UTC: "2026-11-25".
     pub date: String,
+    /// The metric by which neighbours were sought: "euclidean" in rows older than this column.
+    #[serde(default = "euclidean")]
+    pub metric: String,
 }
 
 impl Measurement {
@@ -364,6 +374,7 @@ impl Measurement {
             cores: None,
             bandwidth_gb_s: None,
             date: String::new(),
+            metric: euclidean(),
         }
     }
 
@@ -398,6 +409,11 @@ impl Measurement {
         row.params = params.into_iter().collect();
         Ok(row)
     }
+}
+
+/// The metric of rows that do not say theirs.
+fn euclidean() -> String {
+    Metric::Euclidean.name().to_owned()
 }
 
 /// A finite number out of text.
@@ -512,15 +528,16 @@ pub fn read_csv(path: &Path) -> Result<Vec<Measurement>, RecordError> {
         // is told apart by the whole header, before the checks below refuse it.
         return table.older_rows();
     }
-    table.expect_first_columns(&COLUMNS)?;
-    table.expect_parameters(COLUMNS.len())?;
+    let columns = table.columns_of_every_row();
+    table.expect_first_columns(columns)?;
+    table.expect_parameters(columns.len())?;
     let mut rows = Vec::new();
     for (line, fields) in table.lines()? {
         // The columns that every row has go to the fields of their names. The parameters behind
         // them are unknown to serde, which leaves them out, and are read below.
         let mut row: Measurement = table.parse(line, &fields)?;
         let mut parameters = Vec::new();
-        for (name, field) in table.header.iter().zip(&fields).skip(COLUMNS.len()) {
+        for (name, field) in table.header.iter().zip(&fields).skip(columns.len()) {
             // An empty field is a parameter that this index does not have; 0 would be a value.
             if !field.is_empty() {
                 let value = number(field).map_err(|why| table.value_error(line, name, why))?;
@@ -652,6 +669,14 @@ impl Table {
             header: reader.headers().map_err(broken)?.clone(),
             reader,
         })
+    }
+
+    /// Those of [`COLUMNS`] that it should have.
+    fn columns_of_every_row(&self) -> &'static [&'static str] {
+        let later = COLUMNS[FIRST_COLUMNS..].iter();
+        let there = later.zip(self.header.iter().skip(FIRST_COLUMNS));
+        let there = there.take_while(|(column, header)| *column == header);
+        &COLUMNS[..FIRST_COLUMNS + there.count()]
     }
 
     /// The table begins with these columns, or an error names the first that differs.
@@ -1029,7 +1054,11 @@ mod tests {
                 continue;
             }
             let header = fs::read_to_string(&path).unwrap();
-            assert!(header.starts_with(&COLUMNS.join(",")), "{}", path.display());
+            assert!(
+                header.starts_with(&COLUMNS[..FIRST_COLUMNS].join(",")),
+                "{}",
+                path.display()
+            );
             let rows = read_csv(&path).unwrap();
             assert!(rows.len() > 10, "{}: {} rows", path.display(), rows.len());
             let trees = rows.iter().find(|row| row.index == "annoy").unwrap();

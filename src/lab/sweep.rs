@@ -133,7 +133,7 @@ impl Task {
         build: &Settings,
     ) -> Result<BuiltIndex<'_>, MeasureError> {
         let builds = self.builds.as_ref();
-        let kept = builds.map(|builds| builds.place(entry, build, self.threads));
+        let kept = builds.map(|builds| builds.place(entry, self.metric, build, self.threads));
         let (built, build_s) = match kept.as_ref().and_then(|kept| kept.load(entry)) {
             Some(loaded) => loaded,
             None => {
@@ -155,7 +155,9 @@ impl Task {
     /// The index, and the seconds that its build took.
     fn build_anew(&self, entry: &Entry, build: &Settings) -> Result<(Built, f64), MeasureError> {
         let start = Instant::now();
-        let built = on_threads(self.threads, || (entry.build)(self.base.clone(), build))?;
+        let built = on_threads(self.threads, || {
+            (entry.build_under)(self.metric, self.base.clone(), build)
+        })?;
         let build_s = start.elapsed().as_secs_f64();
         let built = built.map_err(|source| MeasureError::Build {
             index: entry.key,

@@ -22,12 +22,12 @@ use thiserror::Error;
 use super::build_cache::Builds;
 use super::truth_cache;
 use crate::distance::{Metric, Ranker};
-use crate::index::registry::{Entry, Knob, Settings};
-use crate::index::{BruteForce, BruteForceParams, Build, BuildError, Index, Query, QueryError};
+use crate::index::registry::{self, Entry, Knob, Settings};
+use crate::index::{BruteForce, Build, BuildError, Index, Query, QueryError};
 use crate::lab::evaluate::{TimedQueries, on_threads, recall, time_batch, time_queries};
 use crate::lab::machine::{Machine, commit, today};
 use crate::lab::record::Measurement;
-use crate::neighbor::{Neighbor, Neighbors};
+use crate::neighbor::{Candidate, Neighbor, Neighbors};
 use crate::vectors::Vectors;
 
 /// Why something could not be measured.
@@ -121,6 +121,10 @@ pub struct Task {
     pub ks: Vec<usize>,
     /// Threads of the build and of the batch (0: one a core).
     pub threads: usize,
+    /// The metric by which the neighbours are sought.
+    pub metric: Metric,
+    /// The base and the queries as they are compared: by cosine, normalised.
+    compared: (Arc<Vectors>, Vectors),
     /// The true neighbours, as many as the largest count asks for.
     truth: Neighbors,
     /// Why they could not be kept.
@@ -154,6 +158,22 @@ impl Task {
         threads: usize,
         cache: Option<&Path>,
     ) -> Result<Self, MeasureError> {
+        Self::by(Metric::Euclidean, name, base, queries, ks, threads, cache)
+    }
+
+    /// [`Task::new`] with neighbours by `metric`.
+    ///
+    /// # Errors
+    /// As [`Task::new`], and if the metric is cosine and a row or a query is all zeros.
+    pub fn by(
+        metric: Metric,
+        name: &str,
+        base: Arc<Vectors>,
+        queries: Vectors,
+        ks: &[usize],
+        threads: usize,
+        cache: Option<&Path>,
+    ) -> Result<Self, MeasureError> {
         if ks.contains(&0) {
             return Err(QueryError::ZeroK.into());
         }
@@ -163,9 +183,16 @@ impl Task {
         // One table of true neighbours serves all counts: the k nearest are the first k of the
         // largest count's.
         let largest = ks.iter().copied().max().ok_or(QueryError::ZeroK)?;
-        let (truth, unkept) = true_neighbors(&base, &queries, largest, cache)?;
+        let (truth, unkept) = true_neighbors(metric, &base, &queries, largest, cache)?;
+        let compared = if metric == Metric::Cosine {
+            (Arc::new(base.normalized()), queries.normalized())
+        } else {
+            (base.clone(), queries.clone())
+        };
         Ok(Self {
             name: name.to_owned(),
+            metric,
+            compared,
             truth,
             unkept,
             base,
@@ -212,8 +239,10 @@ impl Task {
         // The build runs in a pool of the task's threads. Starting the pool is within the time, as
         // it is for a program that builds.
         let start = Instant::now();
-        let built = on_threads(self.threads, || (entry.build)(self.base.clone(), build))?
-            .map_err(refused)?;
+        let built = on_threads(self.threads, || {
+            (entry.build_under)(self.metric, self.base.clone(), build)
+        })?
+        .map_err(refused)?;
         let build_s = start.elapsed().as_secs_f64();
         for settings in sweep {
             // Another index over the same structure: nothing is built again, so `build_s` holds for
@@ -283,6 +312,7 @@ impl Task {
             cores: Some(machine.cores),
             bandwidth_gb_s: Some(machine.bandwidth_gb_s),
             date: today(),
+            metric: self.metric.name().to_owned(),
         })
     }
 
@@ -298,10 +328,12 @@ impl Task {
         // own order.
         let mut judged: Vec<Vec<Neighbor>> = Vec::with_capacity(found.len());
         for (query, row) in found.iter().enumerate() {
-            let ranker = Ranker::new(&self.base, Metric::Euclidean, self.queries.row(query));
-            let truly = |found: &Neighbor| Neighbor {
-                id: found.id,
-                distance: Metric::Euclidean.distance_of_reduced(ranker.reduced(found.id as usize)),
+            let (base, queries) = &self.compared;
+            let ranker = Ranker::new(base, self.metric, queries.row(query));
+            let truly = |found: &Neighbor| {
+                let reduced = ranker.reduced(found.id as usize);
+                let id = found.id;
+                Candidate { id, reduced }.neighbor(self.metric)
             };
             judged.push(row.iter().take(k).map(truly).collect());
         }
@@ -325,6 +357,7 @@ impl Task {
 /// The `k` nearest rows of each query, from the folder `cache` if they are there, else by brute
 /// force; these are then kept there, or it is told why they could not be.
 fn true_neighbors(
+    metric: Metric,
     base: &Arc<Vectors>,
     queries: &Vectors,
     k: usize,
@@ -332,19 +365,17 @@ fn true_neighbors(
 ) -> Result<(Neighbors, Option<String>), MeasureError> {
     // The name is a hash of the data and k, so a file that is there is of this task or damaged.
     // `read` refuses a damaged one. A base of fewer than k rows has as many neighbours as rows.
-    let path = cache.map(|folder| truth_cache::path(folder, base, queries, k));
+    let path = cache.map(|folder| truth_cache::path(folder, base, queries, k, metric));
     if let Some(path) = &path
         && let Some(truth) = truth_cache::read(path, queries.len(), k.min(base.len()))
     {
         return Ok((truth, None));
     }
-    // The default distance is the Euclidean one, by which `recall` judges too.
-    let exact = BruteForce::build(base.clone(), BruteForceParams::default()).map_err(|source| {
-        MeasureError::Build {
-            index: "brute_force",
+    let exact =
+        registry::brute_force(metric, base.clone()).map_err(|source| MeasureError::Build {
+            index: BruteForce::KEY,
             source,
-        }
-    })?;
+        })?;
     let truth = exact.query_batch(queries, k)?;
     // Nothing is lost but the time to compute them again.
     let unkept = path.and_then(|path| {
@@ -478,19 +509,55 @@ mod tests {
         assert_eq!(row.cores, Some(Machine::here().cores));
     }
 
+    /// On a line through the origin all rows are in the same direction, so that all are ties by
+    /// cosine; by inner product the last is the best.
+    #[test]
+    fn the_metric_is_that_of_the_truth_of_the_index_and_of_the_record() {
+        let line: Vec<u8> = (1..51).flat_map(|i| [i, 2 * i]).collect();
+        let line = Arc::new(Vectors::from_bytes(2, line).unwrap());
+        let queries = Vectors::from_bytes(2, vec![1, 1]).unwrap();
+        for (metric, nearest) in [
+            (Metric::Manhattan, 0),
+            (Metric::InnerProduct, 49),
+            (Metric::Cosine, 0),
+        ] {
+            let (line, queries) = (line.clone(), queries.clone());
+            let task = Task::by(metric, "line", line, queries, &[1], 1, None).unwrap();
+            if metric != Metric::Cosine {
+                assert_eq!(task.truth().row(0)[0].id, nearest);
+            }
+            let mut rows = Vec::new();
+            let (entry, none) = (find("ball_tree").unwrap(), Settings::default());
+            let run = task.run(entry, &none, std::slice::from_ref(&none), |row| {
+                rows.push(row)
+            });
+            run.unwrap();
+            assert_eq!(
+                (rows[0].metric.as_str(), rows[0].recall),
+                (metric.name(), 1.0)
+            );
+            let any = |id| vec![Neighbor { id, distance: 0.0 }];
+            let worst: Neighbors = [any(49 - nearest)].into_iter().collect();
+            // By cosine any row is as near as the nearest.
+            let expected = if metric == Metric::Cosine { 1.0 } else { 0.0 };
+            assert_eq!(task.recall(&worst, 1), expected, "{}", metric.name());
+        }
+    }
+
     #[test]
     fn ground_truth_is_cached_and_a_damaged_cache_is_computed_again() {
         let folder = tempfile::tempdir().unwrap();
         let base = Arc::new(Vectors::from_bytes(2, (0..100).collect::<Vec<u8>>()).unwrap());
         let queries = Vectors::from_bytes(2, vec![10, 12, 51, 50]).unwrap();
         let truth = || {
-            let (truth, unkept) = true_neighbors(&base, &queries, 3, Some(folder.path())).unwrap();
+            let (truth, unkept) =
+                true_neighbors(Metric::Euclidean, &base, &queries, 3, Some(folder.path())).unwrap();
             assert_eq!(unkept, None);
             truth
         };
         let first = truth();
         assert_eq!(&first, task().truth());
-        let path = truth_cache::path(folder.path(), &base, &queries, 3);
+        let path = truth_cache::path(folder.path(), &base, &queries, 3, Metric::Euclidean);
         let written = fs::read(&path).unwrap();
         fs::write(&path, &written[..50]).unwrap();
         assert_eq!(truth(), first);

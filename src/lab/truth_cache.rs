@@ -1,7 +1,7 @@
 //! The file in which a task keeps its true neighbours: they are computed once.
 //!
-//! The file's name is a hash of the base, the queries (type, shape and values) and k, so that other
-//! data never find it. Its content is
+//! The file's name is a hash of the base, the queries (type, shape and values), k and the metric, so
+//! that other data never find it. Its content is
 //!
 //! ```text
 //! | SHA-256 of the rest | id (u32) | distance (f64) | id (u32) | ...
@@ -16,6 +16,7 @@ use std::{fs, io};
 use sha2::{Digest, Sha256};
 
 use super::names::hash_of;
+use crate::distance::Metric;
 use crate::files::write_atomically;
 use crate::neighbor::{Neighbor, Neighbors};
 use crate::vectors::Vectors;
@@ -25,9 +26,9 @@ const SUM: usize = 32;
 /// Bytes of a neighbour: an id and a distance.
 const RECORD: usize = size_of::<u32>() + size_of::<f64>();
 
-/// The file in `folder` of the `k` true neighbours of these data.
-pub fn path(folder: &Path, base: &Vectors, queries: &Vectors, k: usize) -> PathBuf {
-    folder.join(format!("truth-{}.bin", key(base, queries, k)))
+/// The file in `folder` of the `k` true neighbours of these data by `metric`.
+pub fn path(folder: &Path, base: &Vectors, queries: &Vectors, k: usize, metric: Metric) -> PathBuf {
+    folder.join(format!("truth-{}.bin", key(base, queries, k, metric)))
 }
 
 /// The neighbours in the file, if it is there, whole, and holds `k` for each of `rows` queries.
@@ -46,11 +47,15 @@ pub fn write(path: &Path, truth: &Neighbors) -> io::Result<()> {
 }
 
 /// A name for the true neighbours of these data: 24 hexadecimal digits.
-fn key(base: &Vectors, queries: &Vectors, k: usize) -> String {
+fn key(base: &Vectors, queries: &Vectors, k: usize, metric: Metric) -> String {
     let mut hash = hash_of(&[base, queries]);
     // 24 digits are 96 bits of the hash: it is practically impossible that two data sets share a
     // name.
     hash.update((k as u64).to_le_bytes());
+    // The Euclidean files had their names before there were others.
+    if metric != Metric::Euclidean {
+        hash.update(metric.name());
+    }
     format!("{:x}", hash.finalize())[..24].to_owned()
 }
 
@@ -115,8 +120,10 @@ mod tests {
     fn other_data_have_another_file() {
         let vectors = |first: u8| Vectors::from_bytes(2, vec![first, 2, 3, 4]).unwrap();
         let (base, queries) = (vectors(1), vectors(9));
-        let file =
-            |base: &Vectors, queries: &Vectors, k| path(Path::new("cache"), base, queries, k);
+        let by = |metric, base: &Vectors, queries: &Vectors, k| {
+            path(Path::new("cache"), base, queries, k, metric)
+        };
+        let file = |base: &Vectors, queries: &Vectors, k| by(Metric::Euclidean, base, queries, k);
         let other_base = vectors(1);
         let mine = file(&base, &queries, 1);
         assert_eq!(mine, file(&other_base, &queries, 1));
@@ -124,6 +131,9 @@ mod tests {
             file(&queries, &base, 1),
             file(&base, &queries, 2),
             file(&base, &base, 1),
+            by(Metric::Manhattan, &base, &queries, 1),
+            by(Metric::Cosine, &base, &queries, 1),
+            by(Metric::InnerProduct, &base, &queries, 1),
         ];
         assert!(!other.contains(&mine));
         // The same bytes, once as floats and once as bytes.

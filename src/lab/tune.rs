@@ -24,8 +24,9 @@ use rand::seq::index::sample;
 use rand_chacha::ChaCha8Rng;
 use thiserror::Error;
 
-use crate::index::registry::{Built, Entry, Knob, Settings};
-use crate::index::{BruteForce, BruteForceParams, Build, BuildError, Query, QueryError};
+use crate::distance::Metric;
+use crate::index::registry::{self, Built, Entry, Knob, Settings};
+use crate::index::{BuildError, Query, QueryError};
 use crate::lab::evaluate::{recall, time_queries};
 use crate::neighbor::Neighbors;
 use crate::vectors::{Vectors, VectorsError};
@@ -171,14 +172,28 @@ impl<'a> Tuner<'a> {
         build: &Settings,
         target: &Target,
     ) -> Result<Self, TuneError> {
+        Self::by(Metric::Euclidean, entry, base, build, target)
+    }
+
+    /// [`Tuner::new`] for neighbours by `metric`.
+    ///
+    /// # Errors
+    /// As [`Tuner::new`].
+    pub fn by(
+        metric: Metric,
+        entry: &'a Entry,
+        base: &Vectors,
+        build: &Settings,
+        target: &Target,
+    ) -> Result<Self, TuneError> {
         // Both indexes see `rest` alone. Were the held-out rows in them, each would find itself at
         // distance 0, and the recall would come out too high.
         let Parts { queries, rest } = hold_out(base, target)?;
-        let exact = BruteForce::build(rest.clone(), BruteForceParams::default())?;
+        let exact = registry::brute_force(metric, rest.clone())?;
         let mut tuner = Self {
             entry,
             truth: exact.query_batch(&queries, target.k)?,
-            built: (entry.build)(rest, build)?,
+            built: (entry.build_under)(metric, rest, build)?,
             queries,
             k: target.k,
             swept: Vec::new(),

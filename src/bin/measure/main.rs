@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
+use fashion_knn::distance::Metric;
 use fashion_knn::files;
 use fashion_knn::index::registry::{REGISTRY, Settings};
 use fashion_knn::lab::evaluate::on_threads;
@@ -51,6 +52,9 @@ struct Arguments {
     /// the beginning of a hash of its values: "base@1b2c3d4e"
     #[arg(long)]
     name: Option<String>,
+    /// By which metric: euclidean, cosine, inner_product, or manhattan, which some indexes take
+    #[arg(long, default_value = "euclidean")]
+    metric: Metric,
     /// How many neighbours to ask for; several counts share each build: "1,10,100"
     #[arg(long, default_value = "10", value_delimiter = ',', value_parser = at_least_one)]
     k: Vec<usize>,
@@ -133,7 +137,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         return replace(from, &arguments.out);
     }
     // What the command line says is checked before anything that takes time.
-    let plans = plans(&arguments.index, &arguments.sweep)?;
+    let plans = plans(&arguments.index, &arguments.sweep, arguments.metric)?;
     match &arguments.export {
         Some(folder) => files::check_folder(folder)
             .map_err(|error| format!("--export {}: {error}", folder.display()))?,
@@ -220,13 +224,25 @@ fn task(arguments: &Arguments, data: &Data, size: usize) -> Result<Task, Box<dyn
         data.base.clone()
     };
     let (name, k) = (&data.name, &arguments.k);
+    let by = match arguments.metric {
+        Metric::Euclidean => String::new(),
+        other => format!(", by {}", other.name()),
+    };
     let (n, d, queries) = (base.len(), base.dim(), data.queries.len());
     say::line(format_args!(
-        "{name}: {n} × {d}, {queries} queries, k = {k:?}"
+        "{name}: {n} × {d}, {queries} queries, k = {k:?}{by}"
     ));
     // The true neighbours come out of the cache, or are computed and put there.
     let (queries, cache) = (data.queries.clone(), files::cache_dir());
-    let task = Task::new(name, base, queries, k, arguments.threads, Some(&cache))?;
+    let task = Task::by(
+        arguments.metric,
+        name,
+        base,
+        queries,
+        k,
+        arguments.threads,
+        Some(&cache),
+    )?;
     if let Some(why) = task.unkept() {
         say::aside(format_args!(
             "warning: the true neighbours are not kept, and have to be computed again the next \
@@ -299,7 +315,13 @@ fn tuned(
         };
         // The tuner holds rows out of the base and never sees the queries: parameters chosen on the
         // queries themselves would look better than they are.
-        let tuner = Tuner::new(entry, &task.base, &Settings::default(), &target)?;
+        let tuner = Tuner::by(
+            task.metric,
+            entry,
+            &task.base,
+            &Settings::default(),
+            &target,
+        )?;
         let mut rows = Vec::new();
         // In one run, so that all settings share a build. It gives the rows setting after setting,
         // and for each a row for every k. So each recall is repeated as often as there are ks.

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 
+use fashion_knn::distance::Metric;
 use fashion_knn::index::registry::{Entry, REGISTRY, Settings, find};
 use fashion_knn::lab::task::check_knobs;
 
@@ -21,9 +22,9 @@ pub struct Plan {
 
 /// The plan of each index. What the registry does not have is refused here, before anything that
 /// takes time.
-pub fn plans(indexes: &str, sweep: &str) -> Result<Vec<Plan>, Box<dyn Error>> {
+pub fn plans(indexes: &str, sweep: &str, metric: Metric) -> Result<Vec<Plan>, Box<dyn Error>> {
     let mut plans = Vec::new();
-    for entry in entries(indexes)? {
+    for entry in entries(indexes, metric)? {
         let plan = plan(entry, sweep)?;
         for build in &plan.builds {
             check_knobs(entry, build, &plan.queries)?;
@@ -33,9 +34,11 @@ pub fn plans(indexes: &str, sweep: &str) -> Result<Vec<Plan>, Box<dyn Error>> {
     Ok(plans)
 }
 
-fn entries(names: &str) -> Result<Vec<&'static Entry>, String> {
+/// The indexes of these names. "all" are those that take the metric.
+fn entries(names: &str, metric: Metric) -> Result<Vec<&'static Entry>, String> {
+    let taking = REGISTRY.iter().filter(|entry| (entry.takes)(metric));
     if names == "all" {
-        return Ok(REGISTRY.iter().collect());
+        return Ok(taking.collect());
     }
     let mut entries = Vec::new();
     for name in names.split(',') {
@@ -46,6 +49,14 @@ fn entries(names: &str) -> Result<Vec<&'static Entry>, String> {
                 "no index {name:?}; expected all, or some of {known}"
             ));
         };
+        if !(entry.takes)(metric) {
+            let (name, by) = (entry.key, metric.name());
+            let others: Vec<&str> = taking.map(|entry| entry.key).collect();
+            let others = others.join(", ");
+            return Err(format!(
+                "{name} does not search by {by}; these do: {others}"
+            ));
+        }
         entries.push(entry);
     }
     Ok(entries)
@@ -128,11 +139,17 @@ mod tests {
     #[test]
     fn unknown_indexes_and_malformed_sweeps_are_refused() {
         assert!(
-            entries("brute_force, flat")
+            entries("brute_force, flat", Metric::Euclidean)
                 .unwrap_err()
                 .contains("\" flat\"")
         );
-        assert_eq!(entries("all").unwrap().len(), REGISTRY.len());
+        let all = |metric| entries("all", metric).unwrap().len();
+        assert_eq!(all(Metric::InnerProduct), REGISTRY.len());
+        assert_eq!(all(Metric::Manhattan), 2);
+        assert_eq!(
+            entries("ball_tree,annoy", Metric::Manhattan).unwrap_err(),
+            "annoy does not search by manhattan; these do: brute_force, ball_tree"
+        );
         let entry = find("brute_force").unwrap();
         assert!(plan(entry, "search_k").unwrap_err().contains("name=value"));
         assert!(plan(entry, "search_k=many").unwrap_err().contains("many"));
@@ -164,7 +181,7 @@ mod tests {
     /// `search_k` is a parameter of the first index and not of the second.
     #[test]
     fn a_parameter_that_one_of_the_indexes_lacks_is_refused() {
-        let error = plans("annoy,ivf_flat", "search_k=100")
+        let error = plans("annoy,ivf_flat", "search_k=100", Metric::Euclidean)
             .unwrap_err()
             .to_string();
         assert!(
@@ -172,7 +189,9 @@ mod tests {
             "{error}"
         );
         assert_eq!(
-            plans("annoy", "search_k=100,200; n_trees=3").unwrap().len(),
+            plans("annoy", "search_k=100,200; n_trees=3", Metric::Cosine)
+                .unwrap()
+                .len(),
             1
         );
     }

@@ -53,6 +53,7 @@ fn columns_of_the_file(rows: &[Measurement]) -> Vec<Column> {
         column("cores", rows, |row| row.cores.map(|cores| cores as u32)),
         column("bandwidth_gb_s", rows, |row| row.bandwidth_gb_s),
         column("date", rows, |row| row.date.as_str()),
+        column("metric", rows, |row| row.metric.as_str()),
     ]
 }
 
