@@ -1,14 +1,18 @@
 //! Every index is saved and loaded, whole and damaged.
 
 use super::*;
+use crate::distance::Metric;
+use crate::index::Settings;
 use crate::index::registry::{self, Entry, REGISTRY};
 use crate::index::{BallTree, BallTreeParams, BruteForce, BruteForceParams, Hnsw, Query};
 use crate::neighbor::Neighbor;
+use crate::vectors::Vectors;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use xxhash_rust::xxh3::xxh3_64;
 
 /// Rows around some centres, every tenth a copy of the one before.
 fn base(rows: usize, dim: usize, seed: u64) -> Vectors {
