@@ -186,7 +186,7 @@ test-rust: .stamps/data
 	$(TEST) $(WITH_DATA)
 	cargo test --doc
 	$(SAY) 'The conformance suite without SIMD; the crate without its default features: 3 to 5 minutes'
-	FASHION_KNN_SIMD=portable $(TEST) --test conformance
+	FASHION_KNN_SIMD=portable $(TEST) --test conformance --test metrics
 	$(TEST) --no-default-features
 
 # What must hold of the notebooks in git, without executing them: their code reads as a lesson, and the

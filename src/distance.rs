@@ -31,12 +31,12 @@ pub enum Metric {
     Euclidean,
     /// Σ|aᵢ − bᵢ|, the L1 distance. Its reduced distance is itself.
     Manhattan,
-    /// 1 − cos, by the angle between the vectors: 0 to 2. Its reduced distance is twice that, which
-    /// is the squared Euclidean distance of the normalised vectors
+    /// 1 − cos, by the angle between the vectors: 0 to 2. Its reduced distance is twice that:
+    /// the squared Euclidean distance of the normalised vectors
     /// ([`Vectors::normalized`](crate::vectors::Vectors::normalized)).
     Cosine,
-    /// −Σaᵢbᵢ: the largest product is the nearest, and distances may be negative. Its reduced
-    /// distance is itself.
+    /// −Σaᵢbᵢ: the largest product is the nearest, and distances may be negative. Its
+    /// reduced distance is itself.
     InnerProduct,
 }
 
@@ -104,8 +104,8 @@ impl Metric {
     /// The largest reduced distance whose distance is not above `distance`: for a search within a
     /// radius.
     ///
-    /// A square would not do. The distance that a neighbour was reported at is a rounded root, whose
-    /// square may be below the neighbour's own reduced distance.
+    /// A square would not do. The distance that a neighbour was reported at is a rounded root, and
+    /// its square may be below the neighbour's own reduced distance.
     ///
     /// ```
     /// use fashion_knn::distance::Metric;

@@ -249,8 +249,8 @@ pub trait Query: Index {
     /// the current rayon pool.
     ///
     /// # Errors
-    /// If `k` is zero, the queries have another dimension, or the index has no answer to one of them
-    /// (a [`QueryError::OfBatch`] names its row). The values of [`Vectors`] are finite.
+    /// If `k` is zero, the queries have another dimension, or the index has no answer to one of
+    /// them (a [`QueryError::OfBatch`] names its row). The values of [`Vectors`] are finite.
     fn query_batch(&self, queries: &Vectors, k: usize) -> Result<Neighbors, QueryError> {
         check_k(k)?;
         check_queries(self, queries)?;

@@ -4,7 +4,7 @@
 //! | module | what is in it |
 //! |---|---|
 //! | [`vectors`] | [`Vectors`](vectors::Vectors): n × d bytes or floats, shared; files of them |
-//! | [`distance`] | Euclidean and Manhattan, exact to the last bit |
+//! | [`distance`] | Euclidean, Manhattan, cosine, inner product, exact to the last bit |
 //! | [`neighbor`] | [`Neighbor`](neighbor::Neighbor), and the k-best collector |
 //! | [`index`] | how an index is built, searched and asked; the indexes; their registry |
 //! | [`math`] | principal components and k-means, on which several indexes stand |

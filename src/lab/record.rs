@@ -973,11 +973,11 @@ mod tests {
             ),
             (
                 COLUMNS.join(",") + ",head,colour",
-                "column 23 is \"colour\"; expected a parameter",
+                "column 24 is \"colour\"; expected a parameter",
             ),
             (
                 COLUMNS.join(",") + ",head,head",
-                "column 23 is \"head\"; expected a parameter, each",
+                "column 24 is \"head\"; expected a parameter, each",
             ),
         ];
         for (header, expected) in cases {
@@ -990,6 +990,29 @@ mod tests {
             );
             assert_eq!(fs::read_to_string(&path).unwrap(), text);
         }
+    }
+
+    /// Files from before there were other metrics, with and without parameters.
+    #[test]
+    fn rows_without_a_metric_are_euclidean_and_others_keep_theirs() {
+        let by_cosine = Measurement {
+            metric: "cosine".to_owned(),
+            ..row("annoy", &[("n_trees", 50.0)])
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.csv");
+        append_csv(&path, std::slice::from_ref(&by_cosine)).unwrap();
+        assert_eq!(read_csv(&path).unwrap(), [by_cosine]);
+        let text = fs::read_to_string(&path).unwrap();
+        let without = text.lines().map(|line| {
+            let mut fields: Vec<&str> = line.split(',').collect();
+            assert!(["metric", "cosine"].contains(&fields.remove(FIRST_COLUMNS)));
+            fields.join(",") + "\n"
+        });
+        fs::write(&path, without.collect::<String>()).unwrap();
+        let rows = read_csv(&path).unwrap();
+        assert_eq!(rows, [row("annoy", &[("n_trees", 50.0)])]);
+        assert_eq!(rows[0].metric, "euclidean");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The file in which a task keeps its true neighbours: they are computed once.
 //!
-//! The file's name is a hash of the base, the queries (type, shape and values), k and the metric, so
-//! that other data never find it. Its content is
+//! The file's name is a hash of the base, the queries (type, shape and values), k and the metric,
+//! so that other data never find it. Its content is
 //!
 //! ```text
 //! | SHA-256 of the rest | id (u32) | distance (f64) | id (u32) | ...

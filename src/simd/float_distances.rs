@@ -2,7 +2,8 @@
 //! with.
 //!
 //! ```text
-//! squared Euclidean = Σ (aᵢ − bᵢ)²      Manhattan = Σ |aᵢ − bᵢ|      inner product = Σ aᵢ·bᵢ
+//! squared Euclidean = Σ (aᵢ − bᵢ)²          Manhattan = Σ |aᵢ − bᵢ|
+//! inner product     = Σ aᵢ·bᵢ
 //! ```
 //!
 //! Summed from left to right, each addition would wait for the one before. So value `i` goes to

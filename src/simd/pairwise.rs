@@ -113,8 +113,8 @@ mod portable {
         sum_in_pieces(a, b, |a, b| u32::from(a) * u32::from(b))
     }
 
-    /// Adds up what `term`, at most 255², makes of each pair: in 32 bits within a piece, the pieces
-    /// in 64.
+    /// Adds up what `term`, at most 255², makes of each pair: in 32 bits within a piece, the
+    /// pieces in 64.
     #[inline(always)]
     fn sum_in_pieces(a: &[u8], b: &[u8], term: impl Fn(u8, u8) -> u32) -> u64 {
         let mut total = 0;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use fashion_knn::distance::Metric;
 use fashion_knn::lab::evaluate::recall;
 use fashion_knn::lab::machine::{Machine, commit, round, today};
 use fashion_knn::lab::record::{Measurement, ParameterList, append_csv, check_csv};
@@ -138,6 +139,7 @@ impl Measure {
             cores: Some(machine.cores),
             bandwidth_gb_s: Some(machine.bandwidth_gb_s),
             date: today(),
+            metric: Metric::Euclidean.name().to_owned(),
         }
     }
 }

@@ -3,7 +3,7 @@
 //! # The naive form
 //! ```text
 //! for x in base:
-//!     top.push(x, −⟨x, q⟩)
+//!     top.push(x, −x·q)
 //! ```
 //!
 //! The product is no distance: a long row can be "near" everything, and nothing bounds a product by
@@ -13,38 +13,38 @@
 //! All rows are made equally long. With M the length of the longest row,
 //!
 //! ```text
-//! x′ = (x, √(M² − |x|²))        q′ = (q, 0)        |x′ − q′|² = M² + |q|² − 2⟨x, q⟩
+//! X = (x, √(M² − |x|²))        Q = (q, 0)        |X − Q|² = M² + |q|² − 2 x·q
 //! ```
 //!
-//! so that the nearest x′ is the largest product, and any index of Euclidean distances finds it. (Y.
+//! so that the nearest X is the largest product, and any index of Euclidean distances finds it (Y.
 //! Bachrach et al., *Speeding Up the Xbox Recommender System Using a Euclidean Transformation for
-//! Inner-Product Spaces*, RecSys 2014.) A query may be multiplied by any number without another
+//! Inner-Product Spaces*, RecSys 2014). A query may be multiplied by any number without another
 //! answer. Here it is the power of two that makes it about as long as M: if the two were of very
 //! different lengths, the distances would be all but equal.
 //!
 //! # What rounding does, and why no neighbour is lost
-//! The root is rounded to a float, so that the x′ are not quite equally long. Where one row is far
-//! longer than the others that error can be larger than their products. So there are two more
+//! The root is rounded to a float, so that the rows X are not quite equally long. Where one row is
+//! far longer than the others that error can be larger than their products. So there are two more
 //! coordinates, not one: the second holds what rounding the first one down has left,
 //!
 //! ```text
-//! a = √(M² − |x|²) rounded down        b = √(M² − |x|² − a²)        x′ = (x, a, b)
+//! a = √(M² − |x|²), rounded down        b = √(M² − |x|² − a²)        X = (x, a, b)
 //! ```
 //!
-//! and |x′|² is M² but for a share of about 2⁻⁴⁸. Its largest value C is measured.
+//! and |X|² is M² but for a share of about 2⁻⁴⁸. Its largest value C is measured.
 //!
-//! Let s·q + e be the scaled query, e what rounding it lost: nearly always nothing, for s is a power
-//! of two. With p the product of a row as it is computed in f64, and D the reduced distance that
-//! the index inside computes,
+//! Let Q = s·q + e be the scaled query, e what rounding it lost: nearly always nothing, since s is a
+//! power of two. With p the product of a row as it is computed in f64, and D the reduced distance
+//! that the index inside computes,
 //!
 //! ```text
-//! |x′ − q′|² = |x′|² + |q′|² − 2s⟨x, q⟩ − 2⟨x, e⟩
-//!          D ≤ (C + |q′|² − 2s·p) + 2M|e| + share · (C + |q′|² + 2s·|p|)               (reach)
+//! |X − Q|² = |X|² + |Q|² − 2s x·q − 2 x·e
+//!        D ≤ (C + |Q|² − 2s·p) + 2M|e| + share · (C + |Q|² + 2s·|p|)          (the reach)
 //! ```
 //!
-//! The share covers all roundings in f64. Sums of m terms of one sign are off by (m + 3)·2⁻⁵³ of
-//! their value at most, p by (m + 3)·2⁻⁵³·M|q|, and 2M|q|s ≤ M² + |q|²s². There are fewer than
-//! ten such errors, and 32·(m + 16)·2⁻⁵³ is more than all of them together.
+//! The share covers all roundings in f64. A sum of m terms of one sign is off by (m + 3)·2⁻⁵³ of
+//! its value at most, and p by (m + 3)·2⁻⁵³·M|q|, where 2s·M|q| ≤ M² + s²|q|². There are
+//! fewer than ten such errors, and 32·(m + 16)·2⁻⁵³ is more than all of them together.
 //!
 //! An exact index is asked for a few rows more than k. Their products are computed, and the k-th
 //! best of these gives the reach: what belongs to the first k is no farther than that. If the last
@@ -69,14 +69,14 @@ const SPARE: usize = 8;
 
 /// An index by inner product: the rows of the largest product with the query.
 ///
-/// Distances are −⟨x, q⟩, ascending: the largest product first. Products are those of the rows as
-/// they were given, in f64, or exact integers between bytes; ties by id. Where `I` is exact, the
-/// first k are those of comparing all rows. The distances are true even where `I` keeps codes only.
+/// Distances are −x·q, ascending: the largest product first. Products are those of the rows as they
+/// were given, in f64, or exact integers between bytes; ties by id. Where `I` is exact, the first k
+/// are those of comparing all rows. The distances are true even where `I` keeps codes only.
 ///
 /// **What it is bad at**: rows of very different lengths. They are turned into rows of one length,
-/// that of the longest, and where most are far shorter than that, all of them are nearly equally far
-/// from any query: exact indexes then compare most rows, and approximate ones miss some. It takes a
-/// copy of the rows as floats of d + 2 dimensions, besides the rows themselves.
+/// that of the longest, and where most are far shorter than that, all of them are nearly equally
+/// far from any query: exact indexes then compare most rows, and approximate ones miss some. It
+/// takes a copy of the rows as floats of d + 2 dimensions, besides the rows themselves.
 ///
 /// ```
 /// use fashion_knn::prelude::*;
@@ -98,11 +98,11 @@ pub struct InnerProduct<I> {
     base: Arc<Vectors>,
     /// M, the length of the longest row.
     longest: f64,
-    /// C, the largest |x′|².
+    /// C, the largest |X|².
     largest_square: f64,
 }
 
-/// The rows x′.
+/// The rows X.
 struct Lifted {
     rows: Vectors,
     longest: f64,
@@ -148,10 +148,11 @@ impl Lifted {
 
 /// |x|².
 fn square(row: Row<'_>) -> f64 {
-    -match row {
+    let reduced = match row {
         Row::Bytes(row) => Metric::InnerProduct.reduced_bytes(row, row) as f64,
         Row::Floats(row) => Metric::InnerProduct.reduced(row, row),
-    }
+    };
+    0.0 - reduced
 }
 
 /// Two floats whose squares add up to `rest`, the first as large as can be.
@@ -168,7 +169,7 @@ fn added(rest: f64) -> (f32, f32) {
     (first, left.sqrt() as f32)
 }
 
-/// The query q′.
+/// The query Q.
 struct LiftedQuery {
     /// d + 2 values.
     values: Vec<f32>,
@@ -176,7 +177,7 @@ struct LiftedQuery {
     scale: f64,
     /// |e|: what rounding has moved it by.
     error: f64,
-    /// |q′|².
+    /// |Q|².
     square: f64,
 }
 
@@ -241,7 +242,7 @@ impl<I: Build> InnerProduct<I> {
         squares - twice + 4.0 * self.longest * query.error + share * (squares + twice.abs())
     }
 
-    /// The `k` best, where `inner` has found the nearest of the rows x′.
+    /// The `k` best, where `inner` has found the nearest of the rows X.
     fn rank(&self, query: Row<'_>, lifted: &LiftedQuery, found: Found, k: usize) -> Found {
         let ranker = self.ranker(query);
         let mut top = TopK::new(k.min(self.len()));
@@ -314,8 +315,8 @@ impl<I: Build> Build for InnerProduct<I> {
     type Params = I::Params;
     type Search = I::Search;
 
-    /// Makes the rows equally long, a copy of n × (d + 2) floats, and builds `I` over them. The base
-    /// is kept too, shared with the caller.
+    /// Makes the rows equally long, a copy of n × (d + 2) floats, and builds `I` over them. The
+    /// base is kept too, shared with the caller.
     ///
     /// # Errors
     /// If a row is longer than the largest float, `I` refuses the rows or its parameters, or these
@@ -406,6 +407,7 @@ impl<I: Build> Index for InnerProduct<I> {
 
     fn search_batch(&self, queries: &Vectors, k: usize) -> Vec<Vec<Candidate>> {
         let lifted: Vec<_> = (0..queries.len())
+            .into_par_iter()
             .map(|row| self.lift(queries.row(row)))
             .collect();
         let values = lifted.iter().flat_map(|query| &query.values);
