@@ -425,6 +425,34 @@ impl Vectors {
         }
     }
 
+    /// Takes the rows with the given numbers out: all others, in their order, and those, in that
+    /// order. It is done in place if nobody else has the values and they are in memory.
+    ///
+    /// ```
+    /// use fashion_knn::vectors::Vectors;
+    ///
+    /// let rows = Vectors::from_bytes(1, vec![10, 11, 12, 13])?;
+    /// let (rest, out) = rows.hold_out(&[2, 0])?;
+    /// assert_eq!((rest.bytes(), out.bytes()), (Some(&[11, 13][..]), Some(&[12, 10][..])));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// If there is no such row.
+    pub fn hold_out(self, rows: &[usize]) -> Result<(Self, Self), VectorsError> {
+        let out = self.select(rows)?;
+        let mut is_out = vec![false; self.len];
+        for &row in rows {
+            is_out[row] = true;
+        }
+        let (dim, len) = (self.dim, is_out.iter().filter(|&&is_out| !is_out).count());
+        let storage = match self.storage {
+            Storage::Bytes(values) => Storage::Bytes(without(values.into_vec(), dim, &is_out)),
+            Storage::Floats(values) => Storage::Floats(without(values.into_vec(), dim, &is_out)),
+        };
+        Ok((Self { len, dim, storage }, out))
+    }
+
     /// The rows divided by their length, as floats; a row of zeros stays as it is.
     ///
     /// Between such rows the Euclidean distance is √(2 − 2 cos), by the angle between them: the
@@ -477,6 +505,17 @@ pub(crate) fn normalize(row: &mut [f32]) {
             *value = (f64::from(*value) / length) as f32;
         }
     }
+}
+
+/// The rows that are not out, moved together.
+fn without<T: Value>(mut values: Vec<T>, dim: usize, is_out: &[bool]) -> Values<T> {
+    let mut end = 0;
+    for (row, _) in is_out.iter().enumerate().filter(|(_, is_out)| !**is_out) {
+        values.copy_within(row * dim..(row + 1) * dim, end);
+        end += dim;
+    }
+    values.truncate(end);
+    values.into()
 }
 
 /// How many rows of `dim` so many values make.
@@ -542,6 +581,28 @@ mod tests {
         );
         assert_eq!(table.head(1).bytes().unwrap(), [1, 2]);
         assert_eq!(table.head(9).len(), 3);
+    }
+
+    #[test]
+    fn rows_are_held_out_in_place_unless_somebody_else_has_them() {
+        let all: Vec<f32> = (0..30).map(|value| value as f32).collect();
+        let table = Vectors::from_floats(3, all.clone()).unwrap();
+        let place = table.floats().unwrap().as_ptr();
+        let shared = table.clone();
+        let (rest, out) = table.hold_out(&[9, 0, 4, 0]).unwrap();
+        assert_eq!(shared.floats().unwrap(), all);
+        let floats = |rows: &[usize]| shared.select(rows).unwrap().to_floats();
+        assert_eq!(rest.to_floats(), floats(&[1, 2, 3, 5, 6, 7, 8]));
+        assert_eq!(out.to_floats(), floats(&[9, 0, 4, 0]));
+        assert_eq!((rest.len(), out.len()), (7, 4));
+        // Now nobody else has them.
+        assert_ne!(rest.floats().unwrap().as_ptr(), place);
+        let (rest, _) = shared.hold_out(&[0]).unwrap();
+        assert_eq!((rest.floats().unwrap().as_ptr(), rest.len()), (place, 9));
+        assert_eq!(
+            rest.hold_out(&[9]).unwrap_err(),
+            VectorsError::NoSuchRow { row: 9, rows: 9 }
+        );
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! Every format and type that vectors are read in, against what NumPy and h5py wrote.
 //!
-//! `tests/make_formats.py` wrote the files and said what is in them (`expected.txt`). Then each file
-//! is cut and changed: that gives an error that names the file, or other vectors, and takes no
-//! memory out of proportion.
+//! `tests/make_formats.py` wrote the files and said what is in them (`expected.txt`). Then each
+//! file is cut, and headers are made to promise more than there is: that is an error that names the
+//! file. `tests/hostile.rs` changes the bytes at random, and measures the memory.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use fashion_knn::vectors::{ReadError, Vectors};
+use fashion_knn::vectors::Vectors;
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/formats")
@@ -111,41 +111,151 @@ fn mapped_values_are_the_same() {
     assert_eq!(mapped, 6);
 }
 
-/// The files themselves, and the name of an array in them.
-fn files() -> Vec<(Vec<u8>, String)> {
-    let all = expected().into_iter();
-    all.map(|expected| {
-        let file = expected.name.split(':').next().unwrap();
-        (fs::read(folder().join(file)).unwrap(), expected.name)
-    })
-    .collect()
+/// One table of each file.
+fn one_of_each_file() -> Vec<Expected> {
+    let mut all = expected();
+    all.dedup_by_key(|expected| file_of(&expected.name).to_owned());
+    all
 }
 
-/// Reads these bytes under the name.
-fn read(bytes: &[u8], name: &str) -> Result<Vectors, ReadError> {
-    let folder = tempfile::tempdir().unwrap();
-    let file = name.split(':').next().unwrap();
-    fs::write(folder.path().join(file), bytes).unwrap();
-    let answer = Vectors::read(folder.path().join(name));
-    if let Err(error) = &answer {
-        let error = error.to_string();
-        assert!(error.contains(name), "{name}: {error}");
-    }
-    answer
+fn file_of(name: &str) -> &str {
+    name.split(':').next().unwrap()
 }
 
 #[test]
 fn a_file_cut_anywhere_is_refused_with_its_name() {
-    for (bytes, name) in files() {
-        for cut in 0..bytes.len() {
-            let answer = read(&bytes[..cut], &name);
-            // A file of records may be cut between two of them. The middle of an HDF5 file may be
-            // what nobody reads, and its end is not needed for each array in it.
-            let is_whole =
-                name.starts_with("records.") && cut > 0 && cut.is_multiple_of(bytes.len() / 7);
-            if !is_whole && !is_hdf5(&name) {
-                assert!(answer.is_err(), "{name} cut to {cut} bytes");
+    let at = tempfile::tempdir().unwrap();
+    for Expected { name, rows, .. } in one_of_each_file() {
+        let path = at.path().join(file_of(&name));
+        fs::copy(folder().join(file_of(&name)), &path).unwrap();
+        let file = File::options().write(true).open(&path).unwrap();
+        let length = file.metadata().unwrap().len();
+        for cut in (0..length).rev() {
+            file.set_len(cut).unwrap();
+            match Vectors::read(at.path().join(&name)) {
+                Err(error) => assert!(error.to_string().contains(&name), "{name}: {error}"),
+                // A file of records may be cut between two of them.
+                Ok(_) if name.starts_with("records.") => {
+                    assert!(
+                        cut.is_multiple_of(length / rows as u64),
+                        "{name}: {cut} bytes"
+                    );
+                }
+                // The end of an HDF5 file may be of other data sets than the one that is read.
+                Ok(vectors) if is_hdf5(&name) => assert_eq!(vectors.len(), rows),
+                Ok(_) => panic!("{name} is read though it is cut to {cut} bytes"),
             }
         }
     }
+}
+
+fn refused(bytes: &[u8], name: &str, why: &str) {
+    let at = tempfile::tempdir().unwrap();
+    fs::write(at.path().join(file_of(name)), bytes).unwrap();
+    let error = Vectors::read(at.path().join(name)).unwrap_err().to_string();
+    assert!(error.contains(name) && error.contains(why), "{error}");
+}
+
+#[test]
+fn a_count_that_grew_is_refused_before_memory_is_taken_for_it() {
+    let grown = |n: u32, d: u32| {
+        let header = [n.to_le_bytes(), d.to_le_bytes()].concat();
+        [&header[..], &[0; 64]].concat()
+    };
+    let most = u32::MAX;
+    refused(
+        &grown(most, most),
+        "a.fbin",
+        "promises 73786976260478468100 bytes",
+    );
+    refused(
+        &grown(most, 1),
+        "a.u8bin",
+        "promises 4294967295 bytes of values; 64 follow",
+    );
+    refused(&grown(16, 5), "a.i8bin", "promises 80 bytes");
+    refused(
+        &grown(0, 0),
+        "a.fbin",
+        "promises 0 bytes of values; 64 follow",
+    );
+    refused(&grown(0, 0)[..8], "a.fbin", "at least one dimension");
+    refused(
+        &[0; 7],
+        "a.u8bin",
+        "7 bytes; expected the number of vectors",
+    );
+    refused(&grown(most, 1), "a.ivecs", "not whole vectors");
+    // 2⁶⁰ rows, in an archive that says so too.
+    let stored = fs::read(folder().join("stored.npz")).unwrap();
+    let text = b"'shape': (7, 5), }                    ";
+    let more = b"'shape': (1152921504606846976, 5), }  ";
+    let at = stored.windows(text.len()).position(|part| part == text);
+    let mut grown = stored.clone();
+    grown[at.unwrap()..][..more.len()].copy_from_slice(more);
+    refused(
+        &grown,
+        "a.npz:floats",
+        "promises 23058430092136939520 bytes",
+    );
+}
+
+#[test]
+fn what_is_no_archive_and_an_array_that_is_not_there_are_refused() {
+    refused(b"PK", "a.npz", "no archive of arrays");
+    let stored = fs::read(folder().join("stored.npz")).unwrap();
+    refused(
+        &stored,
+        "a.npz",
+        "3 arrays; expected one, or its name, as FILE.npz:NAME: floats",
+    );
+    refused(
+        &stored,
+        "a.npz:other",
+        "no array \"other\" among its 3: floats, bytes, columns",
+    );
+    refused(&stored, "a.npz:", "no array \"\"");
+    // A byte of the values: the archive has a sum of them.
+    let mut flipped = stored.clone();
+    flipped[200] ^= 1;
+    refused(&flipped, "a.npz:floats", "checksum");
+}
+
+#[cfg(feature = "hdf5")]
+#[test]
+fn of_an_hdf5_file_only_a_whole_table_of_numbers_is_read() {
+    let file = |name: &str| fs::read(folder().join(name)).unwrap();
+    refused(b"HDF", "a.hdf5", "no HDF5 file that can be read");
+    let several = file("ann_benchmarks.hdf5");
+    refused(
+        &several,
+        "a.hdf5",
+        "3 data sets; expected one, or its name, as FILE.hdf5:NAME",
+    );
+    refused(
+        &several,
+        "a.hdf5:tain",
+        "no data set \"tain\" among its 3: ",
+    );
+    refused(&several, "a.hdf5:", "a.hdf5:");
+    let unwritten = file("unwritten.h5");
+    refused(
+        &unwritten,
+        "a.h5:chunks",
+        "64 of the 256 values were written",
+    );
+    refused(
+        &unwritten,
+        "a.h5:huge",
+        "promises 4611686018427387904 bytes",
+    );
+    refused(&unwritten, "a.h5:line", "the shape is [4]");
+    refused(&unwritten, "a.h5:names", "no plain numbers");
+}
+
+#[cfg(not(feature = "hdf5"))]
+#[test]
+fn without_the_feature_an_hdf5_file_is_refused_with_its_name() {
+    let error = Vectors::read(folder().join("ann_benchmarks.hdf5:train")).unwrap_err();
+    assert!(error.to_string().contains("feature `hdf5`"), "{error}");
 }

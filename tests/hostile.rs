@@ -114,6 +114,27 @@ fn bvecs() {
 }
 
 #[test]
+fn ivecs() {
+    hold("ivecs", 1);
+}
+
+#[test]
+fn big_ann() {
+    hold("big_ann", 1);
+}
+
+#[test]
+fn npz() {
+    hold("npz", 1);
+}
+
+#[cfg(feature = "hdf5")]
+#[test]
+fn hdf5() {
+    hold("hdf5", 1);
+}
+
+#[test]
 fn idx() {
     hold("idx", 4);
 }

@@ -4,9 +4,9 @@ type, order of bytes and of axes, with what NumPy and h5py say is in them.
     python3 -m venv /tmp/formats && /tmp/formats/bin/pip install numpy h5py
     /tmp/formats/bin/python tests/make_formats.py
 
-expected.txt says what is in them. For each table: a line with its name, its rows and columns and the
-type in which our reader has to keep it ("u1" or "f4"), and a line for each row. A byte is a number, a
-float the eight hexadecimal digits of its bits, so that it is stated exactly.
+expected.txt says what is in them. For each table: a line with its name, its rows and columns and
+the type in which our reader has to keep it ("u1" or "f4"), and a line for each row. A byte is a
+number, a float the eight hexadecimal digits of its bits, so that it is stated exactly.
 """
 
 import io
@@ -125,7 +125,7 @@ def hdf5():
             expected(f"{name}:{member}", array)
     name = "types.hdf5"
     with h5py.File(FOLDER / name, "w") as file:
-        for dtype in ["?", "u1", "i1", "<i2", ">i2", "<u4", "<i8", ">i8", "<f2", ">f4", "<f8", ">f8"]:
+        for dtype in "? u1 i1 <i2 >i2 <u4 <i8 >i8 <f2 >f4 <f8 >f8".split():
             array = values(dtype)
             member = "group/" + np.dtype(dtype).name + ("_be" if dtype[0] == ">" else "")
             file.create_dataset(member, data=array)
@@ -135,8 +135,9 @@ def hdf5():
         for packed in [False, True]:
             name = f"chunks_{libver}{'_packed' if packed else ''}.h5"
             array = RNG.normal(size=(41, 9)).astype("f4").round(1)
+            filters = {"compression": "gzip", "shuffle": True, "fletcher32": True}
+            more = filters if packed else {}
             with h5py.File(FOLDER / name, "w", libver=libver) as file:
-                more = {"compression": "gzip", "shuffle": True, "fletcher32": True} if packed else {}
                 file.create_dataset("x", data=array, chunks=(16, 4), maxshape=(None, 9), **more)
             expected(name, array)
     # What has to be refused: a part that was never written, and a table of no numbers.

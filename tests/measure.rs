@@ -7,6 +7,7 @@ use std::fs;
 use std::process::{Command, Output};
 
 use fashion_knn::lab::record::{Measurement, read_csv};
+use fashion_knn::vectors::Vectors;
 use ndarray::Array2;
 use ndarray_npy::{WritableElement, write_npy};
 
@@ -329,10 +330,7 @@ fn whole_numbers_called_floats_are_refused() {
         .into_iter()
         .flat_map(u32::to_le_bytes)
         .collect();
-    for (name, expected) in [
-        ("ids.fvecs", "whole numbers"),
-        ("ids.ivecs", "ends in .npy"),
-    ] {
+    for (name, expected) in [("ids.fvecs", "whole numbers"), ("ids.txt", "ends in .npy")] {
         fs::write(room.path(name), &neighbours).unwrap();
         run(&room, &["--data", name, "--queries", name]).refused(expected);
     }
@@ -462,4 +460,152 @@ fn outside_a_checkout_the_cache_is_the_users() {
         assert_eq!(truths(&room, folder), 1, "{variable}");
     }
     assert_eq!(fs::read_dir(room.path("data")).unwrap().count(), 0);
+}
+
+/// The rows of a file in the room, each as its bits, in no order.
+fn bits(room: &Room, name: &str) -> Vec<Vec<u32>> {
+    let vectors = Vectors::read(room.path(name)).unwrap();
+    let rows = (0..vectors.len()).map(|row| vectors.row_to_floats(row));
+    let mut rows: Vec<Vec<u32>> = rows
+        .map(|row| row.iter().map(|value| value.to_bits()).collect())
+        .collect();
+    rows.sort();
+    rows
+}
+
+#[test]
+fn without_queries_some_rows_are_held_out_of_the_base_and_it_is_told() {
+    let room = Room::new();
+    npy(&room, "all.npy", 105, |row, column| {
+        (row * 4 + column) as f32
+    });
+    let index = ["--index", "brute_force", "--k", "1"];
+    let asked = |arguments: &[&str]| {
+        let all = ["--data", "all.npy", "--out", "a.csv"];
+        run(&room, &[&all, &index[..], arguments].concat())
+    };
+    let said = asked(&[]).succeeded();
+    assert!(said.out.contains("10 of the 105 rows"), "{said:?}");
+    assert!(said.out.contains("95 × 4, 10 queries"), "{said:?}");
+    let rows = rows(&room, "a.csv");
+    assert_eq!((rows[0].n, rows[0].d, rows[0].recall), (95, 4, 1.0));
+    // Together they are the file, each row once, and always the same ones.
+    asked(&["--export", "one", "--n-queries", "3"]).succeeded();
+    asked(&["--export", "two", "--n-queries", "3"]).succeeded();
+    let (base, queries) = (bits(&room, "one/base.npy"), bits(&room, "one/queries.npy"));
+    assert_eq!((base.len(), queries.len()), (102, 3));
+    let mut together = [base.clone(), queries].concat();
+    together.sort();
+    assert_eq!(together, bits(&room, "all.npy"));
+    assert_eq!(base, bits(&room, "two/base.npy"));
+    npy(&room, "few.npy", 9, |row, _| row as f32);
+    run(&room, &["--data", "few.npy", "--out", "a.csv"]).refused("few.npy has 9 rows, too few");
+}
+
+#[test]
+fn a_mapped_file_gives_the_rows_of_one_that_is_read() {
+    let room = Room::new();
+    npy(&room, "base.npy", 90, |row, column| {
+        (row * 7 % 31 + column) as f32 / 3.0
+    });
+    npy(&room, "queries.npy", 10, |row, column| {
+        (row + column) as f32
+    });
+    npy(&room, "doubles.npy", 90, |row, _| row as f64);
+    let given = |data, more: &[&str]| {
+        let given = [
+            "--data",
+            data,
+            "--index",
+            "brute_force,va_file",
+            "--out",
+            "a.csv",
+        ];
+        run(&room, &[&given, more].concat())
+    };
+    let own = ["--queries", "queries.npy"];
+    given("base.npy", &own).succeeded();
+    given("base.npy", &[&own[..], &["--mmap"]].concat()).succeeded();
+    let rows = rows(&room, "a.csv");
+    for (read, mapped) in [(&rows[0], &rows[2]), (&rows[1], &rows[3])] {
+        // The name has a hash of the values.
+        assert_eq!((&read.index, &read.data), (&mapped.index, &mapped.data));
+        assert_eq!((read.n, read.recall), (mapped.n, mapped.recall));
+    }
+    given("doubles.npy", &[&own[..], &["--mmap"]].concat()).refused("cannot be mapped");
+    given("base.npy", &["--mmap"]).refused("--mmap: expected --queries");
+    given("shape:uniform,n=60,d=3", &["--mmap"]).refused("--mmap: expected a file");
+}
+
+#[cfg(feature = "hdf5")]
+#[test]
+fn a_file_of_ann_benchmarks_is_measured() {
+    let room = Room::new();
+    let file = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/data/formats/ann_benchmarks.hdf5"
+    );
+    let (train, test) = (format!("{file}:train"), format!("{file}:test"));
+    let files = ["--data", &train, "--queries", &test, "--out", "a.csv"];
+    run(
+        &room,
+        &[&files[..], &["--index", "brute_force", "--k", "1"]].concat(),
+    )
+    .succeeded();
+    let rows = rows(&room, "a.csv");
+    assert_eq!((rows[0].n, rows[0].d, rows[0].recall), (7, 5, 1.0));
+    assert!(
+        rows[0].data.starts_with("ann_benchmarks@"),
+        "{}",
+        rows[0].data
+    );
+    run(
+        &room,
+        &["--data", file, "--queries", &test, "--out", "a.csv"],
+    )
+    .refused("3 data sets; expected one, or its name");
+}
+
+#[cfg(feature = "report")]
+#[test]
+fn a_plot_has_a_line_for_each_index_and_a_page_a_chart_for_each_task() {
+    let room = Room::new();
+    let plotted = |ks, plot| {
+        let given = ["--index", "ivf_flat,annoy", "--k", ks, "--sweep", "query"];
+        let files = ["--out", "a.csv", "--plot", plot];
+        let shape = ["--data", "shape:uniform,n=2000,d=8", "--n-queries", "50"];
+        run(&room, &[&given[..], &files[..], &shape[..]].concat())
+    };
+    plotted("3", "chart.svg").succeeded();
+    let svg = fs::read_to_string(room.path("chart.svg")).unwrap();
+    assert!(
+        svg.starts_with("<svg") && svg.ends_with("</svg>"),
+        "{svg:.100}"
+    );
+    for text in [
+        "Annoy",
+        "IVF",
+        "recall",
+        "queries per second",
+        "2000 × 8, k = 3",
+    ] {
+        assert!(svg.contains(text), "{text}");
+    }
+    assert!(svg.matches("<polyline").count() >= 2, "two lines");
+    plotted("1,3", "new/page.html").succeeded();
+    let page = fs::read_to_string(room.path("new/page.html")).unwrap();
+    assert!(page.starts_with("<!DOCTYPE html>") && page.ends_with("</html>\n"));
+    assert_eq!(page.matches("<svg").count(), 2);
+    assert!(page.contains("k = 1") && page.contains("k = 3"));
+    plotted("1,3", "chart.svg").refused("an .svg file has one chart");
+    plotted("3", "chart.png").refused("expected a name that ends in .svg or .html");
+    plotted("3", "chart.svg/below.svg").refused("--plot chart.svg/below.svg");
+}
+
+#[cfg(not(feature = "report"))]
+#[test]
+fn a_plot_is_refused_by_a_program_that_draws_none() {
+    let room = Room::new();
+    small(&room, &["--out", "a.csv", "--plot", "a.svg"]).refused("without the feature `report`");
+    assert!(!room.path("a.csv").exists());
 }

@@ -45,6 +45,12 @@ const TARGETS: &[Target] = &[
     target("npy", vectors::npy, 4 * MIB),
     target("fvecs", vectors::fvecs, 4 * MIB),
     target("bvecs", vectors::bvecs, 4 * MIB),
+    target("ivecs", vectors::ivecs, 4 * MIB),
+    target("big_ann", vectors::big_ann, 4 * MIB),
+    // Deflate makes up to 1,032 bytes of one.
+    target("npz", vectors::npz, 64 * MIB),
+    #[cfg(feature = "hdf5")]
+    target("hdf5", vectors::hdf5, 64 * MIB),
     // The 10,000 images that a file may hold, unpacked by the reader and by the oracle. A vector
     // that grows has the old and the new memory for a moment.
     target("idx", fashion::idx, 64 * MIB),

@@ -15,6 +15,12 @@ pub fn npy(input: &[u8]) {
     if let Ok((vectors, _)) = &answer {
         is_read_back(vectors);
     }
+    // What is mapped is what is read.
+    if let Ok(mapped) = Vectors::map(file.path()) {
+        let (vectors, _) = answer.as_ref().expect("what is mapped can be read");
+        assert_eq!(mapped.bytes(), vectors.bytes());
+        assert_eq!(mapped.floats(), vectors.floats());
+    }
     // Other headers than NumPy's own spelling are Python literals too; of them the oracle knows
     // nothing.
     if let Some(array) = Array::of(input) {
@@ -35,11 +41,77 @@ pub fn fvecs(input: &[u8]) {
     if let Ok(vectors) = &answer {
         is_read_back(vectors);
     }
-    // The same bytes as whole numbers are nothing that is read.
-    assert!(matches!(
-        read(".ivecs", input),
-        Err(ReadError::Format { .. })
-    ));
+}
+
+/// Records of whole numbers, which become floats.
+pub fn ivecs(input: &[u8]) {
+    let whole = records(input, 4).map(|(dim, values)| (dim, whole_numbers(&values)));
+    let expected = whole
+        .filter(|(_, values)| values.iter().all(|&value| value as f32 as i64 == value))
+        .map(|(dim, values)| {
+            let floats = values.iter().map(|&value| value as f32).collect();
+            (dim, Values::Floats(floats))
+        });
+    let answer = read(".ivecs", input);
+    same(&answer, expected.as_ref());
+    if let Ok(vectors) = &answer {
+        is_read_back(vectors);
+    }
+}
+
+/// The tables of the big-ann benchmarks: the same bytes as each of them.
+pub fn big_ann(input: &[u8]) {
+    let parts = || {
+        let (header, values) = input.split_first_chunk::<8>()?;
+        let word = |at: usize| header[at..at + 4].try_into().expect("four bytes");
+        let [rows, dim] = [0, 4].map(|at| u32::from_le_bytes(word(at)) as u64);
+        (dim > 0).then_some((rows * dim, dim as usize, values))
+    };
+    let of_size = |size: u64| {
+        parts().filter(|(count, _, values)| count.checked_mul(size) == Some(values.len() as u64))
+    };
+    let bytes = of_size(1).map(|(_, dim, values)| (dim, Values::Bytes(values.to_vec())));
+    let signed = of_size(1).map(|(_, dim, values)| {
+        let float = |&byte: &u8| f32::from(byte.cast_signed());
+        (dim, Values::Floats(values.iter().map(float).collect()))
+    });
+    let floats = of_size(4)
+        .map(|(_, dim, values)| (dim, floats(values)))
+        .filter(|(_, values)| all_finite(values))
+        .map(|(dim, values)| (dim, Values::Floats(values)));
+    for (ending, expected) in [(".u8bin", bytes), (".i8bin", signed), (".fbin", floats)] {
+        let answer = read(ending, input);
+        same(&answer, expected.as_ref());
+        if let Ok(vectors) = &answer {
+            is_read_back(vectors);
+        }
+        if ending != ".i8bin" {
+            same(&Vectors::map(file(ending, input).path()), expected.as_ref());
+        }
+    }
+}
+
+/// Archives of arrays. What is in them is told by `tests/formats.rs`.
+pub fn npz(input: &[u8]) {
+    let file = file(".npz", input);
+    for member in ["", ":floats", ":bytes"] {
+        let name = format!("{}{member}", file.path().display());
+        if let Ok((vectors, _)) = Vectors::read_lossy(name) {
+            is_read_back(&vectors);
+        }
+    }
+}
+
+/// HDF5 files. What is in them is told by `tests/formats.rs`.
+#[cfg(feature = "hdf5")]
+pub fn hdf5(input: &[u8]) {
+    let file = file(".h5", input);
+    for member in ["", ":train", ":chunks"] {
+        let name = format!("{}{member}", file.path().display());
+        if let Ok((vectors, _)) = Vectors::read_lossy(name) {
+            is_read_back(&vectors);
+        }
+    }
 }
 
 /// Records of bytes.
@@ -137,6 +209,11 @@ fn is_tiny(values: &[f32]) -> bool {
     values.iter().all(tiny) && values.iter().any(|&value| value != 0.0)
 }
 
+fn whole_numbers(bytes: &[u8]) -> Vec<i64> {
+    let word = |word: &[u8]| i32::from_le_bytes(word.try_into().expect("four bytes"));
+    bytes.chunks_exact(4).map(word).map(i64::from).collect()
+}
+
 fn floats(bytes: &[u8]) -> Vec<f32> {
     let word = |word: &[u8]| f32::from_le_bytes(word.try_into().expect("four bytes"));
     bytes.chunks_exact(4).map(word).collect()
@@ -156,6 +233,12 @@ fn records(input: &[u8], size: usize) -> Option<(usize, Vec<u8>)> {
     let first = *dims.first()?;
     (first > 0 && dims.iter().all(|&dim| dim == first)).then_some((first, values))
 }
+
+/// NumPy's names of the types.
+const DESCRIPTIONS: [&str; 21] = [
+    "|b1", "|u1", "|i1", "<u2", ">u2", "<i2", ">i2", "<u4", ">u4", "<i4", ">i4", "<u8", ">u8",
+    "<i8", ">i8", "<f2", ">f2", "<f4", ">f4", "<f8", ">f8",
+];
 
 /// A file as NumPy writes it.
 struct Array<'a> {
@@ -184,7 +267,7 @@ impl<'a> Array<'a> {
         let (rows, dim) = shape.strip_suffix("), }")?.split_once(", ")?;
         let (rows, dim) = (rows.parse().ok()?, dim.parse().ok()?);
         // What is written from these parts has to be the header, letter by letter.
-        for descr in ["|u1", "<f4", ">f4", "<f8", ">f8"] {
+        for descr in DESCRIPTIONS {
             for by_columns in [false, true] {
                 if header == dictionary(descr, by_columns, rows, dim) {
                     return Some(Self {
@@ -202,11 +285,7 @@ impl<'a> Array<'a> {
 
     /// Its values as vectors, if they are as many as the header says and can be.
     fn vectors(&self) -> Option<(usize, Values)> {
-        let size = match self.descr {
-            "|u1" => 1,
-            "<f4" | ">f4" => 4,
-            _ => 8,
-        };
+        let size = usize::from(self.descr.as_bytes()[2] - b'0');
         let bytes = self.rows.checked_mul(self.dim)?.checked_mul(size)?;
         if self.dim == 0 || bytes != self.values.len() {
             return None;
@@ -218,24 +297,46 @@ impl<'a> Array<'a> {
             })
         });
         let numbers = places.map(|at| &self.values[at * size..][..size]);
-        if size == 1 {
-            return Some((
-                self.dim,
-                Values::Bytes(numbers.map(|byte| byte[0]).collect()),
-            ));
+        if ["|b1", "|u1"].contains(&self.descr) {
+            let bytes: Vec<u8> = numbers.map(|byte| byte[0]).collect();
+            let is_whole = self.descr == "|u1" || bytes.iter().all(|&byte| byte < 2);
+            return is_whole.then_some((self.dim, Values::Bytes(bytes)));
         }
         let values: Vec<f32> = numbers.map(|number| self.float(number)).collect();
         all_finite(&values).then_some((self.dim, Values::Floats(values)))
     }
 
     fn float(&self, number: &[u8]) -> f32 {
-        let four = || number.try_into().expect("four bytes");
-        let eight = || number.try_into().expect("eight bytes");
-        match self.descr {
-            "<f4" => f32::from_le_bytes(four()),
-            ">f4" => f32::from_be_bytes(four()),
-            "<f8" => f64::from_le_bytes(eight()) as f32,
-            _ => f64::from_be_bytes(eight()) as f32,
+        let mut bytes = number.to_vec();
+        if self.descr.starts_with('>') {
+            bytes.reverse();
+        }
+        // The lowest byte first, and zeros above it: the bits of a number without a sign.
+        let bits = bytes
+            .iter()
+            .rev()
+            .fold(0, |bits, &byte| bits << 8 | u64::from(byte));
+        let with_sign = |size: u32| (bits << (64 - size)).cast_signed() >> (64 - size);
+        match &self.descr[1..] {
+            "u2" | "u4" | "u8" => bits as f32,
+            "i1" => with_sign(8) as f32,
+            "i2" => with_sign(16) as f32,
+            "i4" => with_sign(32) as f32,
+            "i8" => with_sign(64) as f32,
+            "f2" => half(bits),
+            "f4" => f32::from_bits(bits as u32),
+            _ => f64::from_bits(bits) as f32,
         }
     }
+}
+
+/// A float16, by its definition.
+fn half(bits: u64) -> f32 {
+    let (exponent, fraction) = ((bits >> 10 & 31) as i32, (bits & 0x3ff) as f32 / 1024.0);
+    let size = match exponent {
+        31 => f32::INFINITY,
+        0 => fraction * 2f32.powi(-14),
+        _ => (1.0 + fraction) * 2f32.powi(exponent - 15),
+    };
+    if bits >> 15 == 1 { -size } else { size }
 }

@@ -1,6 +1,6 @@
-//! Vectors out of files: NumPy's `.npy` and `.npz`, the `.fvecs`, `.bvecs` and `.ivecs` of the TEXMEX
-//! collections, big-ann's `.fbin`, `.u8bin` and `.i8bin`, ann-benchmarks' `.hdf5`. A file for each
-//! format has its layout.
+//! Vectors out of files: NumPy's `.npy` and `.npz`, the `.fvecs`, `.bvecs` and `.ivecs` of the
+//! TEXMEX collections, big-ann's `.fbin`, `.u8bin` and `.i8bin`, ann-benchmarks' `.hdf5`. Each
+//! format has a module, which tells its layout.
 //!
 //! What a header promises is compared with the file's length before memory is taken for it. A file
 //! is read in pieces, each straight to where its values stay. Memory is taken for the vectors, for

@@ -120,6 +120,17 @@ impl<T> Values<T> {
     }
 }
 
+impl<T: Value> Values<T> {
+    /// The numbers for somebody who changes them: without copying them if nobody else has them.
+    pub(super) fn into_vec(self) -> Vec<T> {
+        match self.0 {
+            Place::Memory(values) => Arc::unwrap_or_clone(values),
+            #[cfg(feature = "files")]
+            Place::File { .. } => self.to_vec(),
+        }
+    }
+}
+
 #[cfg(feature = "files")]
 impl<T: Value> Values<T> {
     /// The numbers that these bytes of a file are, lowest byte first. None if the file does not

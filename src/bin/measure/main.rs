@@ -22,6 +22,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 mod data;
 mod plan;
+mod plot;
 #[path = "../shared/say.rs"]
 mod say;
 mod shape;
@@ -41,11 +42,13 @@ struct Arguments {
     index: String,
     /// What to search in: "pixels" (Fashion-MNIST, also "fashion"), "features-128" (of a net; any
     /// width), a hard shape of --list with rows, dimension and seed as wished
-    /// ("shape:outlier_1e4,n=20000,d=32,seed=0"), or a .npy, .fvecs or .bvecs file
+    /// ("shape:outlier_1e4,n=20000,d=32,seed=0"), or a file: .npy, .npz, .fvecs, .bvecs, .ivecs,
+    /// .fbin, .u8bin, .i8bin, .hdf5; "file.hdf5:train" and "file.npz:name" name an array of several
     #[arg(long, default_value = "pixels")]
     data: String,
-    /// A file with the queries, which must not be in the base; "pixels", features and shapes have
-    /// their own
+    /// A file with the queries, which must not be in the base. Without it --n-queries rows of a
+    /// file, at most a tenth, are held out of the base; "pixels", features and shapes have queries
+    /// of their own
     #[arg(long)]
     queries: Option<PathBuf>,
     /// What the record calls the data; by default "pixels", "features-128", or the file's name and
@@ -84,6 +87,14 @@ struct Arguments {
     /// rows that become equal, values that are too small. Without this it is a warning
     #[arg(long)]
     strict: bool,
+    /// Do not read the file of --data into memory, but look at it where it is: .fbin, .u8bin, or
+    /// .npy of float32 or uint8. Nobody may change it meanwhile
+    #[arg(long)]
+    mmap: bool,
+    /// Draw what is measured as queries per second against recall, a line an index: a file that
+    /// ends in .svg or .html
+    #[arg(long, conflicts_with = "export")]
+    plot: Option<PathBuf>,
     /// Measure nothing; write base.npy, queries.npy and the true distances (distances.npy) to this
     /// folder, for other programs
     #[arg(long, conflicts_with = "n_base")]
@@ -143,9 +154,15 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
             .map_err(|error| format!("--export {}: {error}", folder.display()))?,
         None => check_csv(&arguments.out)?,
     }
+    if let Some(path) = &arguments.plot {
+        plot::check(path, arguments.k.len() * arguments.n_base.len().max(1))?;
+    }
     on_threads(arguments.threads, || ())?;
     let data = data(arguments)?;
     let sizes = sizes(arguments, data.base.len())?;
+    if let Some(told) = &data.held_out {
+        say::line(told);
+    }
     // With the true distances of the whole base: another program's recall is then counted as ours
     // is.
     if let Some(folder) = &arguments.export {
@@ -156,18 +173,23 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         ));
         return Ok(());
     }
-    let mut rows = 0;
+    let mut rows = Vec::new();
     // One task for each size: a smaller base has other true neighbours.
     for size in sizes {
         let task = task(arguments, &data, size)?;
-        rows += if arguments.recall.is_empty() {
+        rows.extend(if arguments.recall.is_empty() {
             sweep(&task, &plans, &arguments.out)?
         } else {
             tuned(&task, &plans, &arguments.recall, &arguments.out)?
-        };
+        });
     }
-    let out = arguments.out.display();
-    say::line(format_args!("{rows} rows added to {out}"));
+    let (count, out) = (rows.len(), arguments.out.display());
+    say::line(format_args!("{count} rows added to {out}"));
+    #[cfg(feature = "report")]
+    if let Some(path) = &arguments.plot {
+        plot::draw(path, &rows)?;
+        say::line(format_args!("their chart is {}", path.display()));
+    }
     Ok(())
 }
 
@@ -257,14 +279,15 @@ fn bar(runs: usize) -> Result<ProgressBar, Box<dyn Error>> {
     Ok(ProgressBar::new(runs as u64).with_style(style))
 }
 
-/// Measures every setting of the plans; how many rows that gave.
-fn sweep(task: &Task, plans: &[Plan], out: &Path) -> Result<usize, Box<dyn Error>> {
+/// Measures every setting of the plans; the rows that gave.
+fn sweep(task: &Task, plans: &[Plan], out: &Path) -> Result<Vec<Measurement>, Box<dyn Error>> {
     // A run for each build, each setting of the queries and each k.
     let settings = plans
         .iter()
         .map(|plan| plan.builds.len() * plan.queries.len());
     let runs = settings.sum::<usize>() * task.ks.len();
     let bar = bar(runs)?;
+    let mut all = Vec::new();
     for Plan {
         entry,
         builds,
@@ -284,10 +307,11 @@ fn sweep(task: &Task, plans: &[Plan], out: &Path) -> Result<usize, Box<dyn Error
             // failed: what was measured before is true.
             keep(out, &rows)?;
             run?;
+            all.extend(rows);
         }
     }
     bar.finish_and_clear();
-    Ok(runs)
+    Ok(all)
 }
 
 /// Adds the rows to the file, if there are any.
@@ -298,15 +322,15 @@ fn keep(out: &Path, rows: &[Measurement]) -> Result<(), RecordError> {
     append_csv(out, rows)
 }
 
-/// Tunes each index for each recall and measures the settings found; how many rows that gave.
+/// Tunes each index for each recall and measures the settings found; the rows that gave.
 fn tuned(
     task: &Task,
     plans: &[Plan],
     recalls: &[f64],
     out: &Path,
-) -> Result<usize, Box<dyn Error>> {
+) -> Result<Vec<Measurement>, Box<dyn Error>> {
     let bar = bar(plans.len())?;
-    let mut count = 0;
+    let mut all = Vec::new();
     for &Plan { entry, .. } in plans {
         bar.set_message(format!("{}: tuning", entry.key));
         let target = Target {
@@ -341,10 +365,10 @@ fn tuned(
         bar.inc(1);
         keep(out, &rows)?;
         run?;
-        count += rows.len();
+        all.extend(rows);
     }
     bar.finish_and_clear();
-    Ok(count)
+    Ok(all)
 }
 
 /// The recalls that can be reached, and the settings that do; the others are told.
