@@ -418,6 +418,35 @@ fn truths(room: &Room, folder: &str) -> usize {
     files.iter().filter(|name| name.starts_with(&start)).count()
 }
 
+/// The truth of one metric is not taken for that of another, and an exact index finds all of it.
+#[test]
+fn every_metric_has_rows_of_its_own() {
+    let room = Room::new();
+    for metric in ["euclidean", "cosine", "inner_product", "manhattan"] {
+        let arguments = [
+            "--index",
+            "ball_tree",
+            "--sweep",
+            "query",
+            "--metric",
+            metric,
+        ];
+        let out = room.path("m.csv").display().to_string();
+        let arguments = [&SMALL[..], &arguments, &["--out", &out]].concat();
+        run(&room, &arguments).succeeded();
+    }
+    let rows = rows(&room, "m.csv");
+    let metrics: Vec<&str> = rows.iter().map(|row| row.metric.as_str()).collect();
+    assert_eq!(
+        metrics,
+        ["euclidean", "cosine", "inner_product", "manhattan"]
+    );
+    assert!(rows.iter().all(|row| row.recall == 1.0), "{rows:?}");
+    small(&room, &["--metric", "hamming"]).refused("expected euclidean, manhattan, cosine");
+    let arguments = [&SMALL[..], &["--index", "annoy", "--metric", "manhattan"]].concat();
+    run(&room, &arguments).refused("annoy does not search by manhattan");
+}
+
 #[test]
 fn a_cache_that_cannot_be_used_is_a_warning() {
     let room = Room::new();

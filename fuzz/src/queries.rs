@@ -1,7 +1,9 @@
 //! Queries against every index of the registry.
 
-use fashion_knn::index::Query;
-use fashion_knn::index::registry::{REGISTRY, Settings};
+use fashion_knn::distance::Metric;
+use fashion_knn::index::registry::{Entry, REGISTRY, Settings};
+use fashion_knn::index::{BuildError, Query, QueryError};
+use fashion_knn::neighbor::{Candidate, Neighbor};
 use fashion_knn::vectors::Vectors;
 
 use super::promises::{Case, check, settings};
@@ -39,6 +41,56 @@ pub fn queries(input: &[u8]) {
         index.query(&right, usize::MAX).map(|all| all.len()),
         Ok(case.base.len())
     );
+    for metric in [Metric::Cosine, Metric::InnerProduct] {
+        by_metric(entry, metric, &case);
+    }
+}
+
+/// An exact index finds by the metric what a scan finds, and all of it within the last distance.
+fn by_metric(entry: &Entry, metric: Metric, case: &Case) {
+    let none = Settings::default();
+    let index = match (entry.build_under)(metric, case.base.clone(), &none) {
+        Ok(built) => built(&none).expect("the defaults are in range"),
+        Err(BuildError::ZeroVector { .. } | BuildError::TooLong { .. }) => return,
+        Err(error) => panic!("{} by {}: {error}", entry.key, metric.name()),
+    };
+    let (base, queries) = if metric == Metric::Cosine {
+        (case.base.normalized(), case.queries.normalized())
+    } else {
+        (Vectors::clone(&case.base), case.queries.clone())
+    };
+    for row in 0..queries.len() {
+        let query = case.queries.row(row);
+        let found = match index.query(query, case.k) {
+            Ok(found) => found,
+            Err(QueryError::ZeroVector) => continue,
+            Err(error) => panic!("{} by {}: {error}", entry.key, metric.name()),
+        };
+        assert_eq!(found.len(), case.k.min(base.len()));
+        if !entry.exact {
+            continue;
+        }
+        let query = queries.row_to_floats(row);
+        let reduced = |id| metric.reduced(&base.row_to_floats(id), &query);
+        let all = (0..base.len()).map(|id| Candidate {
+            id: id as u32,
+            reduced: reduced(id),
+        });
+        let mut all: Vec<Candidate> = all.collect();
+        all.sort();
+        let mut all: Vec<Neighbor> = all.into_iter().map(|row| row.neighbor(metric)).collect();
+        assert_eq!(
+            found,
+            all[..found.len()],
+            "{}, {}",
+            entry.key,
+            metric.name()
+        );
+        let radius = all[found.len() - 1].distance;
+        all.retain(|row| row.distance <= radius);
+        let within = index.within(case.queries.row(row), radius);
+        assert_eq!(within, Ok(all), "{}, {}", entry.key, metric.name());
+    }
 }
 
 /// A base and queries of these values; none if they are too few.

@@ -5,8 +5,8 @@
 //! the rows as the wanted metric orders the original ones:
 //!
 //! ```text
-//! cosine           X = x / |x|, Q = q / |q|              |X − Q|² = 2 − 2 cos(x, q)
-//! inner product    X = (x, √(M² − |x|²)), Q = (q, 0)     |X − Q|² = M² + |q|² − 2 x·q
+//! cosine           X = x / |x|, Q = q / |q|             |X − Q|² = 2 − 2 cos(x, q)
+//! inner product    X = (x, √(M² − |x|²)), Q = (q, 0)    |X − Q|² = M² + |q|² − 2 x·q
 //! ```
 //!
 //! The index inside knows nothing of it. So there is no third kind of bound in any index, and a new

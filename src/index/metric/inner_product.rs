@@ -33,8 +33,8 @@
 //!
 //! and |X|² is M² but for a share of about 2⁻⁴⁸. Its largest value C is measured.
 //!
-//! Let Q = s·q + e be the scaled query, e what rounding it lost: nearly always nothing, since s is a
-//! power of two. With p the product of a row as it is computed in f64, and D the reduced distance
+//! Let Q = s·q + e be the scaled query, e what rounding it lost: nearly always nothing, since s is
+//! a power of two. With p the product of a row as it is computed in f64, and D the reduced distance
 //! that the index inside computes,
 //!
 //! ```text
@@ -42,9 +42,10 @@
 //!        D ≤ (C + |Q|² − 2s·p) + 2M|e| + share · (C + |Q|² + 2s·|p|)          (the reach)
 //! ```
 //!
-//! The share covers all roundings in f64. A sum of m terms of one sign is off by (m + 3)·2⁻⁵³ of
-//! its value at most, and p by (m + 3)·2⁻⁵³·M|q|, where 2s·M|q| ≤ M² + s²|q|². There are
-//! fewer than ten such errors, and 32·(m + 16)·2⁻⁵³ is more than all of them together.
+//! The share covers all roundings in f64, each of which is u = 2⁻⁵³ at most. A sum of m terms
+//! of one sign is off by (m + 3)·u of its value, and p by (m + 3)·u·M|q|, where 2s·M|q| is no
+//! more than M² + s²|q|². There are fewer than ten such errors, and 32·(m + 16)·u is more than
+//! all of them together.
 //!
 //! An exact index is asked for a few rows more than k. Their products are computed, and the k-th
 //! best of these gives the reach: what belongs to the first k is no farther than that. If the last
@@ -69,9 +70,9 @@ const SPARE: usize = 8;
 
 /// An index by inner product: the rows of the largest product with the query.
 ///
-/// Distances are −x·q, ascending: the largest product first. Products are those of the rows as they
-/// were given, in f64, or exact integers between bytes; ties by id. Where `I` is exact, the first k
-/// are those of comparing all rows. The distances are true even where `I` keeps codes only.
+/// Distances are −x·q, ascending: the largest product first. Products are those of the rows as
+/// they were given, in f64, or exact integers between bytes; ties by id. Where `I` is exact, the
+/// first k are those of comparing all rows. The distances are true even where `I` keeps codes only.
 ///
 /// **What it is bad at**: rows of very different lengths. They are turned into rows of one length,
 /// that of the longest, and where most are far shorter than that, all of them are nearly equally
