@@ -1,4 +1,4 @@
-//! Search vectors of your own: a `.npy`, `.fvecs` or `.bvecs` file, n × d.
+//! Search vectors of your own, n × d: a file of any format that `Vectors::read` knows.
 //!
 //! ```sh
 //! cargo run --release --example own_vectors -- mine.npy
@@ -21,16 +21,16 @@ fn main() -> Result<(), Box<dyn Error>> {
         None => made(folder.path())?,
     };
 
-    // Bytes stay bytes, 32-bit floats stay floats. A value that is not finite is an error.
+    // Bytes stay bytes, other numbers become 32-bit floats. A value that is not finite is an error.
+    // Of a file with several arrays one is named, as in `mine.npz:words` or `glove.hdf5:train`.
     let all = Vectors::read(&path)?;
     println!("{}: {} × {}", path.display(), all.len(), all.dim());
     // The last hundredth are queries, the rest is the base: a query must not be in the base, or
     // the nearest to it is itself.
     let held_out = (all.len() / 100).max(1);
-    let base_rows: Vec<usize> = (0..all.len() - held_out).collect();
     let query_rows: Vec<usize> = (all.len() - held_out..all.len()).collect();
-    let base = Arc::new(all.select(&base_rows)?);
-    let queries = all.select(&query_rows)?;
+    let (base, queries) = all.hold_out(&query_rows)?;
+    let base = Arc::new(base);
 
     // Which setting of a fast index finds 95 in 100 of the true neighbours?
     let entry: &Entry = registry::find("quantized_graph").expect("an index of the registry");

@@ -1,5 +1,5 @@
 //! Saved indexes, from outside: files of the first version, other processes at every SIMD level, and
-//! 20,000 damaged files.
+//! thousands of damaged files (`FASHION_KNN_FUZZ_TIMES=5` makes 20,000).
 
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
@@ -125,7 +125,7 @@ fn another_process_gives_the_same_answers_at_every_simd_level() {
 }
 
 /// Damaged files in all, over all indexes.
-const DAMAGED: usize = 20_000;
+const DAMAGED: usize = 4_000;
 /// What a load may take besides twice the file: its buffer, and the threads of the first pool.
 const BESIDES: usize = 1 << 20;
 
@@ -137,16 +137,19 @@ fn damaged_files_are_refused_within_bounds_of_memory() {
     let path = folder.path().join("index.knn");
     let queries = rows(3, 24, 5);
     let mut rng = ChaCha8Rng::seed_from_u64(11);
+    let times = env::var("FASHION_KNN_FUZZ_TIMES").ok();
+    let times: usize = times.map_or(1, |text| text.parse().expect("a number of times"));
+    let all = DAMAGED * times;
     let mut same = 0;
     // What a dynamic libstd takes is not counted, but what is freed of it is: with this in the
     // count it does not fall below zero.
     let _ballast = black_box(Vec::<u8>::with_capacity(64 << 20));
     for entry in REGISTRY {
-        let index = built(entry.key, floats(&rows(2_000, 24, 0)));
+        let index = built(entry.key, floats(&rows(600, 24, 0)));
         index.save(&path).unwrap();
         let whole = fs::read(&path).unwrap();
         let expected = answers(&*index, &queries, 5);
-        for _ in 0..DAMAGED / REGISTRY.len() {
+        for _ in 0..all / REGISTRY.len() {
             let file = damaged(&whole, &mut rng);
             fs::write(&path, &file).unwrap();
             MEMORY.reset_peak_usage();
@@ -167,7 +170,7 @@ fn damaged_files_are_refused_within_bounds_of_memory() {
         }
     }
     // Changes that change nothing: a byte overwritten with itself.
-    assert!(same < DAMAGED / 20, "{same} of {DAMAGED} were not noticed");
+    assert!(same < all / 20, "{same} of {all} were not noticed");
 }
 
 /// With a bit turned, a piece gone, repeated or overwritten, or a number grown.
