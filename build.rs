@@ -1,5 +1,5 @@
-//! A hash of the sources, by which what they computed is known again: an index that was kept on disk
-//! is taken only by the code that built it.
+//! A hash of the sources, by which what they computed is known again: an index that was kept on
+//! disk is taken only by the code that built it.
 
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};

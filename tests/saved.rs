@@ -1,5 +1,5 @@
-//! Saved indexes, from outside: files of the first version, other processes at every SIMD level, and
-//! thousands of damaged files (`FASHION_KNN_FUZZ_TIMES=5` makes 20,000).
+//! Saved indexes, from outside: files of the first version, other processes at every SIMD level,
+//! and thousands of damaged files (`FASHION_KNN_FUZZ_TIMES=5` makes 20,000).
 
 use std::hint::black_box;
 use std::path::{Path, PathBuf};

@@ -1,8 +1,8 @@
 //! Files of indexes: [`Save`] writes one, [`Load`] and [`registry::load`](super::registry::load)
 //! read it.
 //!
-//! A file is in the [safetensors](https://github.com/huggingface/safetensors) format: a JSON header,
-//! then the arrays, little-endian. So any program that reads safetensors can look into it. The
+//! A file is in the [safetensors](https://github.com/huggingface/safetensors) format: a JSON
+//! header, then the arrays, little-endian. So any program that reads safetensors can look into it. The
 //! header's `__metadata__` says what it is:
 //!
 //! | key | value |
@@ -161,9 +161,9 @@ pub trait Load: Build {
     /// its memory.
     ///
     /// The header and the other arrays are verified; the vectors are not read, and so not compared
-    /// with their checksum. It trusts that **nobody changes the file** while the index lives: a file
-    /// that is cut meanwhile ends the program (SIGBUS), and one that is overwritten changes the
-    /// answers. [`Save::save`] renames, which leaves a mapped file as it was.
+    /// with their checksum. It trusts that **nobody changes the file** while the index lives: a
+    /// file that is cut meanwhile ends the program (SIGBUS), and one that is overwritten changes
+    /// the answers. [`Save::save`] renames, which leaves a mapped file as it was.
     ///
     /// # Errors
     /// As [`Load::load`].

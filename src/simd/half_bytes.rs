@@ -73,8 +73,8 @@ impl Nibbles {
         Self { words, lines }
     }
 
-    /// Of lines that [`Self::lines`] has given; `None` if they are not those of `rows` rows of `dim`
-    /// values.
+    /// Of lines that [`Self::lines`] has given; `None` if they are not those of `rows` rows of
+    /// `dim` values.
     pub(crate) fn of_lines(rows: usize, dim: usize, lines: Vec<Line<[u8; 4]>>) -> Option<Self> {
         let words = dim.div_ceil(VALUES);
         (lines.len() == rows.div_ceil(ROWS) * words).then_some(Self { words, lines })
