@@ -2,8 +2,8 @@
 //! read it.
 //!
 //! A file is in the [safetensors](https://github.com/huggingface/safetensors) format: a JSON
-//! header, then the arrays, little-endian. So any program that reads safetensors can look into it. The
-//! header's `__metadata__` says what it is:
+//! header, then the arrays, little-endian. So any program that reads safetensors can look into it.
+//! The header's `__metadata__` says what it is:
 //!
 //! | key | value |
 //! |---|---|
