@@ -261,16 +261,14 @@ impl Vectors {
     /// As [`Vectors::from_bytes`], and if a value is NaN or infinite.
     pub fn from_floats(dim: usize, values: impl Into<Values<f32>>) -> Result<Self, VectorsError> {
         let values = values.into();
+        let vectors = Self::from_trusted_floats(dim, values.clone())?;
         // Checked once here. Every index relies on it: distances are never NaN, and their order is
         // total.
-        if let Some(at) = values.iter().position(|value| !value.is_finite()) {
-            return Err(VectorsError::NotFinite {
-                row: at / dim,
-                column: at % dim,
-                value: values[at],
-            });
+        if let Some((at, value)) = Row::Floats(&values).first_not_finite() {
+            let (row, column) = (at / dim, at % dim);
+            return Err(VectorsError::NotFinite { row, column, value });
         }
-        Self::from_trusted_floats(dim, values)
+        Ok(vectors)
     }
 
     /// [`Vectors::from_floats`] of values that are known to be finite, because they were checked

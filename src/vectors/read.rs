@@ -4,7 +4,7 @@
 //!
 //! What a header promises is compared with the file's length before memory is taken for it. A file
 //! is read in pieces, each straight to where its values stay. Memory is taken for the vectors, for
-//! [`PIECE`](super::values::PIECE) bytes, and where a [`Loss`] is counted for up to 13 bytes a row.
+//! [`PIECE`] bytes, and where a [`Loss`] is counted for up to 13 bytes a row.
 
 use std::fmt;
 use std::fs::File;

@@ -83,8 +83,9 @@ struct Arguments {
     /// programs can add to one file at once
     #[arg(long, default_value = "data/results/measured.csv")]
     out: PathBuf,
-    /// Refuse files of float64 that lose more than rounding as float32, in which all is measured:
-    /// rows that become equal, values that are too small. Without this it is a warning
+    /// Refuse files that lose more than rounding as float32, in which all is measured: rows of
+    /// float64 that become equal or are too small, whole numbers that float32 does not have.
+    /// Without this it is a warning
     #[arg(long)]
     strict: bool,
     /// Do not read the file of --data into memory, but look at it where it is: .fbin, .u8bin, or

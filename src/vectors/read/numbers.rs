@@ -48,7 +48,7 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// Bytes of all values.
+    /// Bytes of all values that the header promises.
     pub(super) fn bytes(&self) -> u128 {
         let count = self.rows as u128 * self.dim as u128;
         count.saturating_mul(self.kind.size() as u128)
@@ -79,7 +79,6 @@ impl Table {
     /// Reads the values, which the file has: see [`Table::check`].
     pub(super) fn read(&self, file: &mut impl Read) -> Result<(Vectors, Loss), Fault> {
         let (rows, dim) = (self.rows, self.dim);
-        // Of a table without columns the number of rows says nothing.
         let count = rows.checked_mul(dim).ok_or_else(too_many)?;
         self::rows(dim, count)?;
         match self.kind {
@@ -176,7 +175,7 @@ fn too_many() -> Fault {
     Fault::Vectors(crate::vectors::VectorsError::TooManyRows { received })
 }
 
-/// Whole numbers of `kind` as records give them, which become floats.
+/// Adds the 32-bit whole numbers of a record to the floats that they become.
 pub(super) fn whole(bytes: &[u8], row: usize, floats: &mut Vec<f32>, losses: &mut Losses) {
     for (column, bytes) in bytes.chunks_exact(4).enumerate() {
         let number = i32::of(bytes, false);
