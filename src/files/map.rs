@@ -38,7 +38,14 @@ impl Map {
     /// # Errors
     /// If the file cannot be opened, is no regular file, or the system has no addresses for it.
     pub fn open(path: impl AsRef<Path>) -> io::Result<Self> {
-        let file = File::open(path)?;
+        Self::of(&File::open(path)?)
+    }
+
+    /// Maps a file that is open already.
+    ///
+    /// # Errors
+    /// As [`Map::open`].
+    pub fn of(file: &File) -> io::Result<Self> {
         // What else can be opened, a device or a pipe, has no length, and may change at any time.
         if !file.metadata()?.is_file() {
             return Err(io::Error::other("not a regular file"));
@@ -46,7 +53,7 @@ impl Map {
         // SAFETY: the map is only ever read, as bytes, of which every pattern is a value. It stays
         // as long as there is a reference into it, for `Mmap` owns it. What no program can assure
         // is that the file stays as it is: that is what the documentation of this type asks for.
-        let map = unsafe { Mmap::map(&file) }?;
+        let map = unsafe { Mmap::map(file) }?;
         Ok(Self(Arc::new(map)))
     }
 }

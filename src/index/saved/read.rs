@@ -104,7 +104,7 @@ impl IndexFile {
     /// As [`Self::open`].
     pub fn open_mapped(path: &Path) -> Result<Self, SavedError> {
         let mut file = Self::open(path)?;
-        let map = Map::open(path).map_err(|source| SavedError::Io {
+        let map = Map::of(&file.file).map_err(|source| SavedError::Io {
             path: path.to_owned(),
             source,
         })?;
@@ -293,8 +293,6 @@ impl Source for IndexFile {
         };
         let start = array.start as usize;
         let bytes = start..start + array.len;
-        // Another file may have come in the place of the one whose header was read. Then its bytes
-        // are not known to be vectors, but they are inside of it.
         let vectors = match array.number {
             NumberType::U8 => {
                 Values::mapped(map, bytes).map(|values| Vectors::from_bytes(dim, values))
