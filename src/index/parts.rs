@@ -1,11 +1,11 @@
 //! An index in parts: the named arrays that it is saved as, and is made from again.
 //!
-//! [`Index::parts`](super::Index::parts) lists them, and
-//! [`Build::from_parts`](super::Build::from_parts) puts them together. A part is an array of one
-//! type of number, with a shape. Parts of a part are named with a dot: `tree.starts`.
+//! [`Index::parts`](super::Index::parts) lists them, and [`Build::from_parts`] puts them together.
+//! A part is an array of one type of number, with a shape. Parts of a part are named with a dot:
+//! `tree.starts`.
 //!
-//! Structs whose fields are parts are declared with [`saved!`], so that what is written and what is
-//! read are one list. What was read is not trusted yet: each index checks that its arrays fit
+//! Structs whose fields are parts are declared with the macro `saved!`, so that what is written and
+//! what is read are one list. What was read is not trusted yet: each index checks that its arrays fit
 //! together before it answers from them.
 //!
 //! The file around the parts is in `index/saved.rs`.
