@@ -5,8 +5,8 @@
 //! `tree.starts`.
 //!
 //! Structs whose fields are parts are declared with the macro `saved!`, so that what is written and
-//! what is read are one list. What was read is not trusted yet: each index checks that its arrays fit
-//! together before it answers from them.
+//! what is read are one list. What was read is not trusted yet: each index checks that its arrays
+//! fit together before it answers from them.
 //!
 //! The file around the parts is in `index/saved.rs`.
 
