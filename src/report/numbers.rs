@@ -2,8 +2,8 @@
 //!
 //! A decimal comma or point is a matter of language. The choice is made once, in [`REPORT`]: the
 //! notebooks are written in Catalan, so it is [`NumberFormat::CATALAN`]. The functions of this
-//! module, the tables and the axes of the charts all follow it. Another language is another
-//! [`NumberFormat`].
+//! module, the tables and the axes of the charts all follow it. A program in another language
+//! chooses another [`NumberFormat`] with [`write_as`].
 //!
 //! ```
 //! use fashion_knn::report::numbers::{NumberFormat, decimal, integer, percent};
@@ -13,6 +13,8 @@
 //! assert_eq!(percent(0.854, 1), "85,4\u{a0}%");
 //! assert_eq!(NumberFormat::ENGLISH.integer(60_000), "60,000");
 //! ```
+
+use std::sync::OnceLock;
 
 /// How a language writes numbers. All of them have the minus sign "−" (U+2212).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +29,30 @@ pub struct NumberFormat {
 
 /// The format that the reports use.
 pub const REPORT: NumberFormat = NumberFormat::CATALAN;
+
+/// The format of this process, once it was chosen or a number was written.
+static CHOSEN: OnceLock<NumberFormat> = OnceLock::new();
+
+/// Writes the numbers of tables, charts and prose in that format from here on. It is for programs
+/// in another language than the reports', before they write their first number; after it nothing
+/// changes. Returns whether the format is that one now.
+///
+/// ```
+/// use fashion_knn::report::numbers::{NumberFormat, integer, write_as};
+///
+/// assert!(write_as(NumberFormat::ENGLISH));
+/// assert_eq!(integer(60_000), "60,000");
+/// assert!(!write_as(NumberFormat::CATALAN));
+/// ```
+pub fn write_as(format: NumberFormat) -> bool {
+    *CHOSEN.get_or_init(|| format) == format
+}
+
+/// The format of this process: [`REPORT`], unless [`write_as`] has chosen another.
+#[must_use]
+pub fn chosen() -> NumberFormat {
+    *CHOSEN.get_or_init(|| REPORT)
+}
 
 impl NumberFormat {
     /// "60.000,5". Four digits stay together: "1000".
@@ -129,19 +155,19 @@ impl NumberFormat {
 /// `value` with `places` decimals: "0,8497".
 #[must_use]
 pub fn decimal(value: f64, places: usize) -> String {
-    REPORT.decimal(value, places)
+    chosen().decimal(value, places)
 }
 
 /// `value` with at most `places` decimals, without the zeros at its end: "0,85".
 #[must_use]
 pub fn short_decimal(value: f64, places: usize) -> String {
-    REPORT.short_decimal(value, places)
+    chosen().short_decimal(value, places)
 }
 
 /// `value` with decimals by its size: "12.345", "45,6", "0,849".
 #[must_use]
 pub fn by_size(value: f64) -> String {
-    REPORT.by_size(value)
+    chosen().by_size(value)
 }
 
 /// A character of an exponent, raised.
@@ -162,13 +188,13 @@ fn superscript(character: char) -> char {
 /// A whole number, its digits in groups of three: "60.000". Four digits stay together: "1000".
 #[must_use]
 pub fn integer(value: impl Into<i128>) -> String {
-    REPORT.integer(value)
+    chosen().integer(value)
 }
 
 /// A share (0 to 1) as a percentage with `places` decimals: "85,4 %".
 #[must_use]
 pub fn percent(share: f64, places: usize) -> String {
-    REPORT.percent(share, places)
+    chosen().percent(share, places)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use {
     fashion_knn::lab::record::Measurement,
     fashion_knn::report::figure::{Figure, escape},
     fashion_knn::report::frame::{frame_of, frontier, machines},
+    fashion_knn::report::numbers::{NumberFormat, write_as},
     fashion_knn::report::words::recall_chart,
 };
 
@@ -45,6 +46,8 @@ fn ending(path: &Path) -> Option<&str> {
 /// other setting of the index beats in both.
 #[cfg(feature = "report")]
 pub fn draw(path: &Path, rows: &[Measurement]) -> Result<(), Box<dyn Error>> {
+    // This program speaks English, and the reports Catalan.
+    write_as(NumberFormat::ENGLISH);
     let mut charts = Vec::new();
     // Rows of another size or k are of another task, and have a chart of their own.
     let mut tasks: Vec<(usize, usize)> = rows.iter().map(|row| (row.n, row.k)).collect();

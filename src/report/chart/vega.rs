@@ -16,7 +16,7 @@ use super::axis::{EXACT, GAP, nines};
 use super::{ChartError, LineChart, PALETTE};
 use crate::report::figure::{Figure, emit};
 use crate::report::frame::{frontier, leading, machines, numbers, texts, truths};
-use crate::report::numbers::REPORT;
+use crate::report::numbers::chosen;
 
 /// The MIME type that JupyterLab draws.
 const MIME: &str = "application/vnd.vegalite.v5+json";
@@ -449,9 +449,10 @@ pub fn accuracy_by_k(
 
 /// How Vega writes numbers: as the rest of the report does. Vega wants a currency too.
 pub(super) fn number_format() -> Value {
+    let format = chosen();
     json!({
-        "decimal": REPORT.decimal_mark,
-        "thousands": REPORT.thousands_mark,
+        "decimal": format.decimal_mark,
+        "thousands": format.thousands_mark,
         "grouping": [3],
         "currency": ["", " €"],
     })
