@@ -31,7 +31,7 @@ EXECUTED := $(NAMES:%=$(HTML)/%.ipynb)
 RECORD := $(filter-out %/embeddings.csv %/sift.csv,$(wildcard data/results/*.csv))
 PAGES := $(NAMES:%=$(HTML)/%.html)
 
-CRATE := Cargo.toml Cargo.lock .cargo/config.toml $(filter-out src/bin/%,$(shell find src -type f))
+CRATE := Cargo.toml Cargo.lock build.rs .cargo/config.toml $(filter-out src/bin/%,$(shell find src -type f))
 RUNNER := tools/kernel.py $(addprefix tools/report/,execute.py check.py files.py) tools/evcxr/prelude.rs
 EXPORTER := $(addprefix tools/report/,export.py files.py) $(shell find tools/template -type f)
 

@@ -6,17 +6,26 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 
 fn main() {
+    // A notebook compiles the crate from a folder of links to the checkout, without a lock file.
+    // The links lead to the checkout itself.
+    let sources = fs::canonicalize("src").expect("the sources are here");
+    let root = sources.parent().expect("they are in a folder");
     let mut files = Vec::new();
     // The lock file has the versions of the crates that build trees and graphs for us.
-    for path in ["src", "Cargo.toml", "Cargo.lock", "build.rs"] {
-        println!("cargo::rerun-if-changed={path}");
-        collect(Path::new(path), &mut files);
+    for name in ["src", "Cargo.toml", "Cargo.lock", "build.rs"] {
+        let path = root.join(name);
+        // Of a path that is not there, cargo would think that it changes all the time.
+        if path.exists() {
+            println!("cargo::rerun-if-changed={}", path.display());
+            collect(&path, &mut files);
+        }
     }
     // The order of a folder's entries is the system's.
     files.sort();
     let mut hash = DefaultHasher::new();
     for file in files {
-        (&file, fs::read(&file).unwrap_or_default()).hash(&mut hash);
+        let name = file.strip_prefix(root).expect("it is in the folder");
+        (name, fs::read(&file).expect("it is there")).hash(&mut hash);
     }
     println!(
         "cargo::rustc-env=FASHION_KNN_SOURCES={:016x}",
@@ -32,7 +41,6 @@ fn collect(path: &Path, files: &mut Vec<PathBuf>) {
                 collect(&entry.path(), files);
             }
         }
-        // What is not there, as a lock file need not be, is hashed as an empty file.
         Err(_) => files.push(path.to_owned()),
     }
 }
