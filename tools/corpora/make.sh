@@ -28,24 +28,15 @@ need_debian() {
     done
 }
 
-<<<<<<< HEAD
-# Fetches a package and unpacks it into a folder of its name.
-=======
 # Fetches a package and unpacks it into a folder of its name. The option is for root only: without it apt
 # fetches as a user who cannot write here, and warns.
->>>>>>> ff2cc945680106e1d53eb07d34428901d38faf1c
 fetch() {
     folder=$corpora/packages/$1
     [ -d "$folder" ] && return
     echo "Fetching $1"
-<<<<<<< HEAD
-    mkdir -p "$folder.new/deb"
-    (cd "$folder.new/deb" && apt-get -qq download "$2") || {
-=======
     rm -rf "$folder.new"
     mkdir -p "$folder.new/deb"
     (cd "$folder.new/deb" && apt-get -qq -o APT::Sandbox::User=root download "$2") || {
->>>>>>> ff2cc945680106e1d53eb07d34428901d38faf1c
         echo "make corpora: the package $2 cannot be fetched. Run apt-get update as root?" >&2
         exit 1
     }

@@ -1,6 +1,7 @@
-"""What .ci/run does with the folder of its cache."""
+"""What .ci/run does with the folder of its cache, and what no file in git may hold."""
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -29,3 +30,20 @@ def test_of_the_cache_only_what_is_ours_is_deleted(tmp_path):
     [ours] = (cache / "fashion-knn-ci").iterdir()
     assert ours.name != "of another compiler"
     assert (checkout / "target").resolve() == (ours / "target").resolve()
+
+
+def tracked(*patterns):
+    """The files in git whose names match."""
+    names = subprocess.run(["git", "ls-files", "-z", *patterns], cwd=ROOT, capture_output=True, check=True)
+    return [ROOT / name for name in names.stdout.decode().split("\0") if name]
+
+
+def test_no_file_holds_both_sides_of_a_merge():
+    marker = re.compile(rb"^(<{7}|>{7}) ", re.MULTILINE)
+    assert [path for path in tracked() if path.is_file() and marker.search(path.read_bytes())] == []
+
+
+def test_shell_scripts_can_be_read():
+    for script in tracked("*.sh", ".ci/run"):
+        result = subprocess.run(["bash", "-n", script], capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
