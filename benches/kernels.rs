@@ -81,7 +81,7 @@ fn float_distances_squared_euclidean(bencher: Bencher<'_, '_>) {
     bencher.bench(|| float_distances::squared_euclidean(&a, &b[DIM..]));
 }
 
-/// Sixteen queries with many images, in integers of seven bits.
+/// Two panels of queries with many images, in integers of seven bits.
 #[divan::bench]
 fn tiles_products(bencher: Bencher<'_, '_>) {
     const WORDS: usize = DIM / 4;
@@ -92,14 +92,15 @@ fn tiles_products(bencher: Bencher<'_, '_>) {
             .collect();
         values.as_chunks().0.to_vec()
     };
-    let panels = tiles::Panels::pack(&words(tiles::QUERIES, 63), WORDS);
+    const QUERIES: usize = tiles::TOGETHER * tiles::QUERIES;
+    let panels = tiles::Panels::pack(&words(QUERIES, 63), WORDS);
     let mut points = tiles::Tiles::zeros(ROWS / tiles::POINTS, WORDS);
     for (point, values) in words(ROWS, 63).chunks_exact(WORDS).enumerate() {
         points.set(point, values);
     }
-    let mut sums = vec![Line::default(); ROWS];
+    let mut sums = vec![Line::default(); tiles::TOGETHER * ROWS];
     bencher
-        .counter(ItemsCount::new(ROWS * tiles::QUERIES))
+        .counter(ItemsCount::new(ROWS * QUERIES))
         .bench_local(|| panels.products(0, &points, &mut sums));
 }
 

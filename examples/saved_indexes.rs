@@ -21,7 +21,7 @@ const QUERIES: usize = 1_000;
 const KS: [usize; 3] = [1, 10, 100];
 /// A load is repeated so many times, and the median counts.
 const LOADS: usize = 5;
-const LEVELS: [&str; 2] = ["portable", "avx2"];
+const LEVELS: [&str; 3] = ["portable", "avx2", "avx512"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -84,7 +84,11 @@ fn table(base: Arc<Vectors>, asked: Option<&str>) -> Result<(), Box<dyn Error>> 
             100.0 * seconds(&load) / seconds(&build),
             1e3 * seconds(&mapped),
             std::fs::metadata(&path)?.len() as f64 / 1e6,
-            if same == [true; 2] { "yes" } else { "NO" },
+            if same == [true; LEVELS.len()] {
+                "yes"
+            } else {
+                "NO"
+            },
         );
     }
     Ok(())

@@ -4,10 +4,13 @@
 //! A kernel is a loop so hot that it is worth writing for a processor's wide registers. Each has
 //!
 //! - a *portable* form in plain Rust, which runs everywhere and says what the kernel computes;
-//! - a form for AVX2 (with FMA), which computes the same eight or more values at a time.
+//! - a form for AVX2 (with FMA), which computes the same eight or more values at a time;
+//! - where measurements showed that it pays, a form for AVX-512.
 //!
 //! [`level`] is the form that this process uses. It is decided once: the best that the processor
-//! has, or what the environment variable `FASHION_KNN_SIMD` asks for (`portable` or `avx2`).
+//! has, or what the environment variable `FASHION_KNN_SIMD` asks for (`portable`, `avx2` or
+//! `avx512`). On processors other than x86-64 (ARM, say) it is the portable form, of which the
+//! compiler makes what vector instructions it can.
 //!
 //! This is the ground floor: a kernel knows slices and numbers, never an index, a metric or a
 //! table of vectors. It is also the only place in the crate where `unsafe` is allowed.
@@ -29,7 +32,9 @@
 //!
 //! Write `mod portable` with the plain loop and, under `#[cfg(target_arch = "x86_64")]`, `mod avx2`
 //! with a function of the same name and signature, marked `#[target_feature(enable = "avx2,fma")]`.
-//! Then declare it, and the function that chooses between the two is written for you:
+//! `mod avx512` begins with `pub use super::avx2::*;`, which functions of its own shadow; a kernel
+//! that gains nothing by AVX-512 says `use avx2 as avx512;` instead. Then declare the kernel, and
+//! the function that chooses among the forms is written for you:
 //!
 //! ```text
 //! dispatch! {
@@ -40,7 +45,7 @@
 //! ```
 //!
 //! If the compiler makes good AVX2 code of the portable loop by itself, no `mod avx2` is needed.
-//! Mark the loop `#[inline(always)]` and name it; it is compiled once more with AVX2 turned on:
+//! Mark the loop `#[inline(always)]` and name it; it is compiled once more for each level:
 //!
 //! ```text
 //! dispatch! {
@@ -49,18 +54,15 @@
 //! }
 //! ```
 //!
-//! Both forms must agree with the plain definition in a test: to the bit where they compute in
+//! All forms must agree with the plain definition in a test: to the bit where they compute in
 //! integers, within a stated bound where they compute in floats.
 //!
-//! # To add a level (AVX-512, say)
+//! # To add a level
 //!
-//! 1. A variant of [`Level`], its name in [`Level::name`], its place in [`Level::ALL`] and its test
-//!    of the processor in [`Level::is_available`].
-//! 2. In both rules of `dispatch!`, one more arm beside `Avx2`, which calls `avx512::name`, or
-//!    compiles the source with the features of that level.
-//! 3. In each kernel with forms of its own, `mod avx512`. Where some functions stay as they are, it
-//!    begins with `pub use super::avx2::*;`, which its own functions shadow; a kernel that gains
-//!    nothing says `use avx2 as avx512;`.
+//! 1. A variant of [`Level`], its name in [`Level::name`], its place in [`Level::ALL`], its test of
+//!    the processor in [`Level::is_available`], and its number in [`level`].
+//! 2. In both rules of `dispatch!`, one more arm beside `Avx2`.
+//! 3. In each kernel with forms of its own, a module for it, as `avx512` is one.
 
 use std::fmt;
 use std::ops::Add;
@@ -88,6 +90,12 @@ macro_rules! dispatch {
             // way. On processors other than x86-64 only the last arm remains.
             match crate::simd::level() {
                 #[cfg(target_arch = "x86_64")]
+                crate::simd::Level::Avx512 => {
+                    // SAFETY: `Level::is_available` has asked the processor for all of its
+                    // features, and those of AVX2.
+                    unsafe { avx512::$name($($argument),*) }
+                }
+                #[cfg(target_arch = "x86_64")]
                 crate::simd::Level::Avx2 => {
                     // SAFETY: the level is AVX2 only where the processor has AVX2 and FMA.
                     unsafe { avx2::$name($($argument),*) }
@@ -111,7 +119,17 @@ macro_rules! dispatch {
             fn avx2($($argument: $type),*) $(-> $out)? {
                 $source($($argument),*)
             }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
+            fn avx512($($argument: $type),*) $(-> $out)? {
+                $source($($argument),*)
+            }
             match crate::simd::level() {
+                #[cfg(target_arch = "x86_64")]
+                crate::simd::Level::Avx512 => {
+                    // SAFETY: the level is AVX-512 only where the processor has these.
+                    unsafe { avx512($($argument),*) }
+                }
                 #[cfg(target_arch = "x86_64")]
                 crate::simd::Level::Avx2 => {
                     // SAFETY: the level is AVX2 only where the processor has AVX2 and FMA.
@@ -142,18 +160,22 @@ pub enum Level {
     Portable,
     /// AVX2 and FMA, on x86-64.
     Avx2,
+    /// AVX2, FMA and AVX-512 with its extensions F, BW, DQ, VL and VNNI: Intel's since Cascade
+    /// Lake (2019), AMD's since Zen 4 (2022).
+    Avx512,
 }
 
 impl Level {
     /// All levels, the best one last.
-    pub const ALL: [Self; 2] = [Self::Portable, Self::Avx2];
+    pub const ALL: [Self; 3] = [Self::Portable, Self::Avx2, Self::Avx512];
 
-    /// The name by which `FASHION_KNN_SIMD` asks for it: `portable` or `avx2`.
+    /// The name by which `FASHION_KNN_SIMD` asks for it: `portable`, `avx2` or `avx512`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Portable => "portable",
             Self::Avx2 => "avx2",
+            Self::Avx512 => "avx512",
         }
     }
 
@@ -167,8 +189,17 @@ impl Level {
                 std::arch::is_x86_feature_detected!("avx2")
                     && std::arch::is_x86_feature_detected!("fma")
             }
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => {
+                Self::Avx2.is_available()
+                    && std::arch::is_x86_feature_detected!("avx512f")
+                    && std::arch::is_x86_feature_detected!("avx512bw")
+                    && std::arch::is_x86_feature_detected!("avx512dq")
+                    && std::arch::is_x86_feature_detected!("avx512vl")
+                    && std::arch::is_x86_feature_detected!("avx512vnni")
+            }
             #[cfg(not(target_arch = "x86_64"))]
-            Self::Avx2 => false,
+            Self::Avx2 | Self::Avx512 => false,
         }
     }
 
@@ -220,7 +251,7 @@ impl FromStr for Level {
 
 /// A level's name that is none of those there are.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("there is no SIMD level {received:?}; there are: portable, avx2")]
+#[error("there is no SIMD level {received:?}; there are: portable, avx2, avx512")]
 pub struct UnknownLevel {
     /// The name.
     pub received: String,
@@ -235,7 +266,7 @@ const UNDECIDED: u8 = u8::MAX;
 /// The instructions that the kernels of this process use.
 ///
 /// The first call decides: the level that the environment variable `FASHION_KNN_SIMD` names
-/// (`portable` or `avx2`), or without it the best that the machine has. An unknown name, or a level
+/// (`portable`, `avx2` or `avx512`), or without it the best that the machine has. An unknown name, or a level
 /// that the machine does not have, is told in one line on standard error, and the best is used.
 ///
 /// ```
@@ -248,9 +279,11 @@ const UNDECIDED: u8 = u8::MAX;
 pub fn level() -> Level {
     const PORTABLE: u8 = Level::Portable as u8;
     const AVX2: u8 = Level::Avx2 as u8;
+    const AVX512: u8 = Level::Avx512 as u8;
     // Relaxed is enough: the number is all that one thread tells another, and a thread that still
     // reads `UNDECIDED` finds the decision in `decide`.
     match LEVEL.load(Ordering::Relaxed) {
+        AVX512 => Level::Avx512,
         AVX2 => Level::Avx2,
         PORTABLE => Level::Portable,
         _ => decide(),

@@ -116,7 +116,7 @@ fn another_process_gives_the_same_answers_at_every_simd_level() {
             let index = built(entry.key, base);
             index.save(&path).unwrap();
             let expected = answers(&*index, &rows(50, 24, 5), 10);
-            for level in ["portable", "avx2"] {
+            for level in ["portable", "avx2", "avx512"] {
                 let output = Command::new(env::current_exe().unwrap())
                     .args(["--exact", "answer_from_a_file"])
                     .env("FASHION_KNN_SIMD", level)

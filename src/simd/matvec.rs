@@ -117,6 +117,9 @@ mod portable {
 }
 
 #[cfg(target_arch = "x86_64")]
+use avx2 as avx512;
+
+#[cfg(target_arch = "x86_64")]
 mod avx2 {
     use super::portable;
 

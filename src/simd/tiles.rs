@@ -17,6 +17,9 @@
 //!              p5     ·  ·  ·      ·
 //! ```
 //!
+//! With AVX-512 a line is one register. There a tile meets two panels at once: 6 × 2 of the 32
+//! registers, for 8 loads.
+//!
 //! The queries are packed into panels of 16, dimension by dimension, so that one register holds one
 //! dimension of eight queries. The points are packed by sixes likewise and are broadcast value by
 //! value. A panel's chunk stays in the first-level cache while all points of a block pass by; the
@@ -33,6 +36,8 @@ pub(crate) use super::Line;
 pub(crate) const QUERIES: usize = LINE_WORDS;
 /// Points of a tile.
 pub(crate) const POINTS: usize = 6;
+/// Panels that a tile meets at once.
+pub(crate) const TOGETHER: usize = 2;
 /// Lines of a panel that are multiplied at once: 800 lines of 64 bytes, 50 KiB.
 ///
 /// After each chunk the sums of a tile are written to memory, and the next chunk reads them again.
@@ -45,12 +50,12 @@ pub(crate) trait Word: Copy + Default + Send + Sync {
     /// What products are added in.
     type Sum: Copy + Default;
 
-    /// Adds to `sums[p].0[q]` the product of point p and query q of the panel, over the words that
-    /// both slices have.
-    fn accumulate(
+    /// Adds to `sums[n][p].0[q]` the product of point p and query q of panel n. Points and panels
+    /// have equally many words.
+    fn accumulate<const PANELS: usize>(
         points: &[[Self; POINTS]],
-        panel: &[Line<Self>],
-        sums: &mut [Line<Self::Sum>; POINTS],
+        panels: [&[Line<Self>]; PANELS],
+        sums: [&mut [Line<Self::Sum>; POINTS]; PANELS],
     );
 
     /// The first row from `from` on with a query for which `norm − 2·sum > limit` does **not**
@@ -67,8 +72,12 @@ pub(crate) trait Word: Copy + Default + Send + Sync {
 impl Word for f32 {
     type Sum = f32;
 
-    fn accumulate(points: &[[f32; POINTS]], panel: &[Line<f32>], sums: &mut [Line<f32>; POINTS]) {
-        accumulate_floats(points, panel, sums);
+    fn accumulate<const PANELS: usize>(
+        points: &[[f32; POINTS]],
+        panels: [&[Line<f32>]; PANELS],
+        sums: [&mut [Line<f32>; POINTS]; PANELS],
+    ) {
+        accumulate_floats(points, panels, sums);
     }
 
     fn next_near(
@@ -81,15 +90,21 @@ impl Word for f32 {
     }
 }
 
-/// The values of points are at most 64; those of queries are two's complement, −64..=63. A
-/// product is at most 2¹² in size, so that eight of them can be added in 16 bits. The AVX2 form
-/// adds in 16 bits for four words and then goes over to 32. There are at most 2¹⁴ dimensions, so
-/// that those sums fit too: 64 · 64 · 2¹⁴ = 2²⁶.
+/// The values of points have no sign, those of queries are two's complement, and both are in the
+/// range that [`ranges`] tells. There are at most 2¹⁴ dimensions, so that the sums fit in 31 bits:
+/// 255 · 128 · 2¹⁴ < 2³⁰.
+///
+/// The form for AVX2 adds eight products in 16 bits before it goes over to 32, so that its products
+/// are at most 2¹² in size.
 impl Word for [u8; 4] {
     type Sum = i32;
 
-    fn accumulate(points: &[[Self; POINTS]], panel: &[Line<Self>], sums: &mut [Line<i32>; POINTS]) {
-        accumulate_bytes(points, panel, sums);
+    fn accumulate<const PANELS: usize>(
+        points: &[[Self; POINTS]],
+        panels: [&[Line<Self>]; PANELS],
+        sums: [&mut [Line<i32>; POINTS]; PANELS],
+    ) {
+        accumulate_bytes(points, panels, sums);
     }
 
     fn next_near(
@@ -102,20 +117,31 @@ impl Word for [u8; 4] {
     }
 }
 
+/// What the bytes of tiles may be: the greatest value of a point, and the size of the least value of
+/// a query, whose greatest is one less.
+///
+/// Where it can be, bytes are multiplied as they are: 255 and 128. A query's bytes are moved by 128.
+pub(crate) fn ranges() -> (u8, u8) {
+    match super::level() {
+        super::Level::Avx2 => (64, 64),
+        super::Level::Portable | super::Level::Avx512 => (255, 128),
+    }
+}
+
 dispatch! {
     /// [`Word::accumulate`] of floats.
     #[inline]
-    fn accumulate_floats(
+    fn accumulate_floats<const PANELS: usize>(
         points: &[[f32; POINTS]],
-        panel: &[Line<f32>],
-        sums: &mut [Line<f32>; POINTS],
+        panels: [&[Line<f32>]; PANELS],
+        sums: [&mut [Line<f32>; POINTS]; PANELS],
     );
     /// [`Word::accumulate`] of bytes.
     #[inline]
-    fn accumulate_bytes(
+    fn accumulate_bytes<const PANELS: usize>(
         points: &[[[u8; 4]; POINTS]],
-        panel: &[Line<[u8; 4]>],
-        sums: &mut [Line<i32>; POINTS],
+        panels: [&[Line<[u8; 4]>]; PANELS],
+        sums: [&mut [Line<i32>; POINTS]; PANELS],
     );
     /// [`Word::next_near`] of floats.
     #[inline]
@@ -195,19 +221,37 @@ impl<W: Word> Panels<W> {
         self.lines.len() / self.words
     }
 
-    /// `sums[p].0[q]` = the product of point p and query q of panel `panel`; `points` and `sums`
-    /// have equal numbers of tiles.
-    pub(crate) fn products(&self, panel: usize, points: &Tiles<W>, sums: &mut [Line<W::Sum>]) {
-        let lines = &self.lines[panel * self.words..(panel + 1) * self.words];
+    /// Writes the products of the points and of the panels from `first` on, one or [`TOGETHER`] of
+    /// them: `sums[n · points + p].0[q]` is that of point p and query q of panel `first` + n.
+    pub(crate) fn products(&self, first: usize, points: &Tiles<W>, sums: &mut [Line<W::Sum>]) {
         // `accumulate` adds to the sums, chunk after chunk, so they start at zero.
         sums.fill(Line::default());
-        let sums = sums.as_chunks_mut::<POINTS>().0;
+        let rows = points.values.len() / self.words * POINTS;
+        if sums.len() == rows {
+            self.add_products([first], points, [sums]);
+        } else {
+            let (left, right) = sums.split_at_mut(rows);
+            self.add_products([first, first + 1], points, [left, right]);
+        }
+    }
+
+    /// Adds the products of some panels to the sums of each.
+    fn add_products<const PANELS: usize>(
+        &self,
+        panels: [usize; PANELS],
+        points: &Tiles<W>,
+        sums: [&mut [Line<W::Sum>]; PANELS],
+    ) {
+        let lines = panels.map(|panel| &self.lines[panel * self.words..(panel + 1) * self.words]);
+        let mut sums = sums.map(|sums| sums.as_chunks_mut::<POINTS>().0);
         // The chunk is the outer loop: its lines stay in the cache while all tiles of the block
         // pass by.
-        for (chunk, lines) in lines.chunks(CHUNK).enumerate() {
-            for (tile, sums) in points.values.chunks_exact(self.words).zip(&mut *sums) {
-                // The tile's words go on beyond the chunk; `accumulate` stops where the lines end.
-                W::accumulate(&tile[chunk * CHUNK..], lines, sums);
+        for start in (0..self.words).step_by(CHUNK) {
+            let end = (start + CHUNK).min(self.words);
+            let chunks = lines.map(|lines| &lines[start..end]);
+            for (at, tile) in points.values.chunks_exact(self.words).enumerate() {
+                let sums = sums.each_mut().map(|sums| &mut sums[at]);
+                W::accumulate(&tile[start..end], chunks, sums);
             }
         }
     }
@@ -307,25 +351,29 @@ mod portable {
         }
     }
 
-    pub fn accumulate_floats(
+    pub fn accumulate_floats<const PANELS: usize>(
         points: &[[f32; POINTS]],
-        panel: &[Line<f32>],
-        sums: &mut [Line<f32>; POINTS],
+        panels: [&[Line<f32>]; PANELS],
+        sums: [&mut [Line<f32>; POINTS]; PANELS],
     ) {
-        accumulate(points, panel, sums, |sum, point, query| sum + point * query);
+        for (panel, sums) in panels.into_iter().zip(sums) {
+            accumulate(points, panel, sums, |sum, point, query| sum + point * query);
+        }
     }
 
-    pub fn accumulate_bytes(
+    pub fn accumulate_bytes<const PANELS: usize>(
         points: &[[[u8; 4]; POINTS]],
-        panel: &[Line<[u8; 4]>],
-        sums: &mut [Line<i32>; POINTS],
+        panels: [&[Line<[u8; 4]>]; PANELS],
+        sums: [&mut [Line<i32>; POINTS]; PANELS],
     ) {
-        accumulate(points, panel, sums, |mut sum, point, query| {
-            for i in 0..4 {
-                sum += i32::from(point[i]) * i32::from(query[i].cast_signed());
-            }
-            sum
-        });
+        for (panel, sums) in panels.into_iter().zip(sums) {
+            accumulate(points, panel, sums, |mut sum, point, query| {
+                for i in 0..4 {
+                    sum += i32::from(point[i]) * i32::from(query[i].cast_signed());
+                }
+                sum
+            });
+        }
     }
 
     /// Adds by `add` the products of all points of the tile and all queries of the panel.
@@ -401,7 +449,19 @@ mod avx2 {
     const SHORT: usize = 4;
 
     #[target_feature(enable = "avx2,fma")]
-    pub fn accumulate_floats(
+    pub fn accumulate_floats<const PANELS: usize>(
+        points: &[[f32; POINTS]],
+        panels: [&[Line<f32>]; PANELS],
+        sums: [&mut [Line<f32>; POINTS]; PANELS],
+    ) {
+        for (panel, sums) in panels.into_iter().zip(sums) {
+            floats_of_a_panel(points, panel, sums);
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    fn floats_of_a_panel(
         points: &[[f32; POINTS]],
         panel: &[Line<f32>],
         sums: &mut [Line<f32>; POINTS],
@@ -435,14 +495,16 @@ mod avx2 {
     }
 
     #[target_feature(enable = "avx2")]
-    pub fn accumulate_bytes(
+    pub fn accumulate_bytes<const PANELS: usize>(
         points: &[[[u8; 4]; POINTS]],
-        panel: &[Line<[u8; 4]>],
-        sums: &mut [Line<i32>; POINTS],
+        panels: [&[Line<[u8; 4]>]; PANELS],
+        sums: [&mut [Line<i32>; POINTS]; PANELS],
     ) {
-        two_points::<0>(points, panel, sums);
-        two_points::<2>(points, panel, sums);
-        two_points::<4>(points, panel, sums);
+        for (panel, sums) in panels.into_iter().zip(sums) {
+            two_points::<0>(points, panel, sums);
+            two_points::<2>(points, panel, sums);
+            two_points::<4>(points, panel, sums);
+        }
     }
 
     /// The points `FIRST..FIRST + 2` of the tile. A point needs two registers of 32-bit sums and
@@ -584,6 +646,126 @@ mod avx2 {
     }
 }
 
+#[cfg(target_arch = "x86_64")]
+mod avx512 {
+    use std::arch::x86_64::*;
+
+    use super::{Line, POINTS};
+
+    #[target_feature(enable = "avx512f")]
+    pub fn accumulate_floats<const PANELS: usize>(
+        points: &[[f32; POINTS]],
+        panels: [&[Line<f32>]; PANELS],
+        sums: [&mut [Line<f32>; POINTS]; PANELS],
+    ) {
+        // As many lines as there are words, so that none is tested again in the loop.
+        let panels = panels.map(|panel| &panel[..points.len()]);
+        let mut tile = [[_mm512_setzero_ps(); POINTS]; PANELS];
+        for (word, values) in points.iter().enumerate() {
+            let lines = panels.map(|panel| load_floats(&panel[word]));
+            for (point, &value) in values.iter().enumerate() {
+                let value = _mm512_set1_ps(value);
+                for (tile, &line) in tile.iter_mut().zip(&lines) {
+                    tile[point] = _mm512_fmadd_ps(value, line, tile[point]);
+                }
+            }
+        }
+        // Only here do the sums of this chunk meet those of the chunks before.
+        for (sums, tile) in sums.into_iter().zip(&tile) {
+            for (sums, &tile) in sums.iter_mut().zip(tile) {
+                let all = _mm512_add_ps(load_floats(sums), tile);
+                // SAFETY: a line is sixteen aligned floats.
+                unsafe { _mm512_store_ps(sums.0.as_mut_ptr(), all) };
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx512f,avx512vnni")]
+    pub fn accumulate_bytes<const PANELS: usize>(
+        points: &[[[u8; 4]; POINTS]],
+        panels: [&[Line<[u8; 4]>]; PANELS],
+        sums: [&mut [Line<i32>; POINTS]; PANELS],
+    ) {
+        let panels = panels.map(|panel| &panel[..points.len()]);
+        let mut tile = [[_mm512_setzero_si512(); POINTS]; PANELS];
+        for (word, values) in points.iter().enumerate() {
+            let lines = panels.map(|panel| load_words(&panel[word]));
+            for (point, &value) in values.iter().enumerate() {
+                // A lane of 32 bits is one query: it meets the same four bytes of the point. The
+                // instruction adds four products of a byte without a sign and one with a sign to
+                // the sum of the lane, in 32 bits.
+                let value = _mm512_set1_epi32(i32::from_le_bytes(value));
+                for (tile, &line) in tile.iter_mut().zip(&lines) {
+                    tile[point] = _mm512_dpbusd_epi32(tile[point], value, line);
+                }
+            }
+        }
+        for (sums, tile) in sums.into_iter().zip(&tile) {
+            for (sums, &tile) in sums.iter_mut().zip(tile) {
+                let all = _mm512_add_epi32(load_words(sums), tile);
+                // SAFETY: a line is sixteen aligned words of four bytes.
+                unsafe { _mm512_store_si512(sums.0.as_mut_ptr().cast(), all) };
+            }
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn load_floats(line: &Line<f32>) -> __m512 {
+        // SAFETY: a line is sixteen aligned floats.
+        unsafe { _mm512_load_ps(line.0.as_ptr()) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn load_words<W: bytemuck::Pod>(line: &Line<W>) -> __m512i {
+        const { assert!(size_of::<Line<W>>() == size_of::<__m512i>()) };
+        // SAFETY: a line is as long as a register, aligned to its own length, and its words are
+        // plain bits.
+        unsafe { _mm512_load_si512(line.0.as_ptr().cast()) }
+    }
+
+    #[target_feature(enable = "avx512f")]
+    pub fn next_near_float(
+        sums: &[Line<f32>],
+        norms: &[f32],
+        limits: &Line<f32>,
+        from: usize,
+    ) -> Option<(usize, u32)> {
+        let (limits, two) = (load_floats(limits), _mm512_set1_ps(2.0));
+        for (row, (sums, &norm)) in sums.iter().zip(norms).enumerate().skip(from) {
+            // norm − 2·sum. Doubling is exact, so this rounds once, as the portable form does.
+            let key = _mm512_fnmadd_ps(two, load_floats(sums), _mm512_set1_ps(norm));
+            // "Not greater, or unordered": true for a NaN too.
+            let near = _mm512_cmp_ps_mask::<_CMP_NGT_UQ>(key, limits);
+            if near != 0 {
+                return Some((row, near.into()));
+            }
+        }
+        None
+    }
+
+    #[target_feature(enable = "avx512f")]
+    pub fn next_near_integer(
+        sums: &[Line<i32>],
+        norms: &[i32],
+        limits: &Line<i32>,
+        from: usize,
+    ) -> Option<(usize, u32)> {
+        let limits = load_words(limits);
+        for (row, (sums, &norm)) in sums.iter().zip(norms).enumerate().skip(from) {
+            // Doubling is a shift; sums are below 2³⁰ in size.
+            let twice = _mm512_slli_epi32::<1>(load_words(sums));
+            let key = _mm512_sub_epi32(_mm512_set1_epi32(norm), twice);
+            let near = _mm512_cmple_epi32_mask(key, limits);
+            if near != 0 {
+                return Some((row, near.into()));
+            }
+        }
+        None
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -607,16 +789,19 @@ mod tests {
         let panels = Panels::pack(queries, words);
         assert_eq!(panels.len(), (queries.len() / words).div_ceil(QUERIES));
         let mut out = vec![Vec::new(); rows.len() / words];
-        for panel in 0..panels.len() {
-            let mut sums = vec![Line::default(); rows.len() / words];
-            let mut points = Tiles::zeros(rows.len() / words / POINTS, words);
-            rows.chunks_exact(words)
-                .enumerate()
-                .for_each(|(point, row)| points.set(point, row));
-            panels.products(panel, &points, &mut sums);
-            out.iter_mut()
-                .zip(&sums)
-                .for_each(|(out, sums)| out.extend(sums.0));
+        let mut points = Tiles::zeros(rows.len() / words / POINTS, words);
+        for (point, row) in rows.chunks_exact(words).enumerate() {
+            points.set(point, row);
+        }
+        for first in (0..panels.len()).step_by(TOGETHER) {
+            let together = TOGETHER.min(panels.len() - first);
+            let mut sums = vec![Line::default(); together * out.len()];
+            panels.products(first, &points, &mut sums);
+            for sums in sums.chunks(out.len()) {
+                for (out, sums) in out.iter_mut().zip(sums) {
+                    out.extend(sums.0);
+                }
+            }
         }
         out.iter_mut()
             .for_each(|row| row.truncate(queries.len() / words));
@@ -633,15 +818,17 @@ mod tests {
     #[test]
     fn integer_products_are_exact() {
         let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let (most, middle) = ranges();
+        let (most, middle) = (i16::from(most), i16::from(middle));
         for words in [1, 2, 7, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 3] {
-            let mut table = |rows: usize, low: i8, high: i8, extreme: bool| -> Vec<[u8; 4]> {
+            let mut table = |rows: usize, low: i16, high: i16, extreme: bool| -> Vec<[u8; 4]> {
+                // As a byte, a value below zero becomes its two's complement.
                 let mut value = |_| {
                     if extreme {
-                        low
+                        low as u8
                     } else {
-                        rng.random_range(low..=high)
+                        rng.random_range(low..=high) as u8
                     }
-                    .cast_unsigned()
                 };
                 (0..rows * words)
                     .map(|_| [0u8; 4].map(&mut value))
@@ -649,9 +836,10 @@ mod tests {
             };
             // The largest values that are allowed, of either sign, and anything below.
             let [rows, full] = [false, true]
-                .map(|extreme| table(2 * POINTS, if extreme { 64 } else { 0 }, 64, extreme));
+                .map(|extreme| table(2 * POINTS, if extreme { most } else { 0 }, most, extreme));
+            // Two panels and a part of a third.
             let [queries, lowest] =
-                [false, true].map(|extreme| table(QUERIES + 3, -64, 63, extreme));
+                [false, true].map(|extreme| table(2 * QUERIES + 3, -middle, middle - 1, extreme));
             for (rows, queries) in [
                 (&rows, &queries),
                 (&full, &lowest),
@@ -784,8 +972,8 @@ mod tests {
             .map(|_| Line([[rng.random_range(0..64), 7, 200, 255]; QUERIES]))
             .collect();
         let (mut fast, mut slow) = ([Line([5; QUERIES]); POINTS], [Line([5; QUERIES]); POINTS]);
-        Word::accumulate(&rows, &panel, &mut fast);
-        portable::accumulate_bytes(&rows, &panel, &mut slow);
+        Word::accumulate(&rows, [&panel], [&mut fast]);
+        portable::accumulate_bytes(&rows, [&panel], [&mut slow]);
         assert_eq!(fast, slow);
 
         let floats: Vec<[f32; POINTS]> = rows.iter().map(|row| row.map(|w| w[0].into())).collect();
@@ -797,8 +985,8 @@ mod tests {
             [Line([5.0; QUERIES]); POINTS],
             [Line([5.0; QUERIES]); POINTS],
         );
-        Word::accumulate(&floats, &float_panel, &mut fast);
-        portable::accumulate_floats(&floats, &float_panel, &mut slow);
+        Word::accumulate(&floats, [&float_panel], [&mut fast]);
+        portable::accumulate_floats(&floats, [&float_panel], [&mut slow]);
         // Whole numbers below 2²⁴: nothing is rounded in whatever order.
         assert_eq!(fast, slow);
     }

@@ -22,7 +22,7 @@ use super::{BLOCK, BruteForce};
 use crate::distance::Ranker;
 use crate::neighbor::TopK;
 use crate::simd::pairwise::gamma;
-use crate::simd::tiles::{Line, POINTS, Panels, QUERIES, Tiles, Word};
+use crate::simd::tiles::{self, Line, POINTS, Panels, QUERIES, TOGETHER, Tiles, Word};
 use crate::vectors::{Row, Vectors};
 
 /// In fewer dimensions than this, vectors of floats are multiplied as floats. As bytes they would
@@ -42,10 +42,10 @@ impl BruteForce {
             .iter()
             .map(|&query| Ranker::new(&self.base, self.norm.metric(), query))
             .collect();
-        // Rows are rounded to 0..=64, queries to −64..=63. The tiles add eight such products in
-        // 16 bits, which larger codes would overflow.
         let by_bytes = self.base.bytes().is_some() || self.base.dim() >= NARROW;
-        let rounding = Rounding::new(&self.base, self.range, 64, 64).filter(|_| by_bytes);
+        // With the widest ranges, rows of bytes are multiplied as they are.
+        let (most, middle) = tiles::ranges();
+        let rounding = Rounding::new(&self.base, self.range, most, middle).filter(|_| by_bytes);
         let decided = match rounding {
             Some(rounding) => self.byte_tiles(rounding, &rankers, tops),
             None => 0,
@@ -56,7 +56,7 @@ impl BruteForce {
         }
     }
 
-    /// The neighbours by products of values rounded to 6 and 7 bits: see [`Rounding`]. Where that
+    /// The neighbours by products of values rounded to 6 to 8 bits: see [`Rounding`]. Where that
     /// leaves too much in doubt it stops, and returns how many rows have been decided.
     fn byte_tiles(&self, rounding: Rounding, rankers: &[Ranker<'_>], tops: &mut [TopK]) -> usize {
         // Four codes are a word: they are multiplied and added together.
@@ -64,7 +64,7 @@ impl BruteForce {
         let (panels, queries) = byte_panels(rounding, rankers, self.base.dim());
         let mut points = BytePoints::new(rounding, words);
         let mut limits = Line([i32::MIN; QUERIES]);
-        let mut sums = vec![Line::default(); BLOCK];
+        let mut sums = vec![Line::default(); TOGETHER * BLOCK];
         let mut wasted = 0;
         for start in (0..self.base.len()).step_by(BLOCK) {
             let rows = start..(start + BLOCK).min(self.base.len());
@@ -72,21 +72,25 @@ impl BruteForce {
             let limit = |query: usize, top: &TopK| {
                 rounding.limit(top.threshold(), queries[query], points.error)
             };
-            for panel in 0..panels.len() {
-                panels.products(panel, &points.tiles, &mut sums);
-                // The limit depends on the error of the block, so that it is taken anew for each.
-                // In the last panel the lanes without a query keep what the panel before left
-                // there; `compare_near` passes over them.
-                for query in queries_of(panel, rankers.len()) {
-                    limits.0[query % QUERIES] = limit(query, &tops[query]);
+            for first in (0..panels.len()).step_by(TOGETHER) {
+                let together = first..(first + TOGETHER).min(panels.len());
+                let sums = &mut sums[..together.len() * BLOCK];
+                panels.products(first, &points.tiles, sums);
+                for (panel, sums) in together.zip(sums.chunks(BLOCK)) {
+                    // The limit depends on the error of the block, so that it is taken anew for
+                    // each. In the last panel the lanes without a query keep what the panel before
+                    // left there; `compare_near` passes over them.
+                    for query in queries_of(panel, rankers.len()) {
+                        limits.0[query % QUERIES] = limit(query, &tops[query]);
+                    }
+                    let products = Products::<[u8; 4]> {
+                        panel,
+                        first_row: start,
+                        sums: &sums[..rows.len()],
+                        norms: &points.norms,
+                    };
+                    wasted += products.compare_near(&mut limits, rankers, tops, limit);
                 }
-                let products = Products::<[u8; 4]> {
-                    panel,
-                    first_row: start,
-                    sums: &sums[..rows.len()],
-                    norms: &points.norms,
-                };
-                wasted += products.compare_near(&mut limits, rankers, tops, limit);
             }
             // A wasted comparison is of a row that did not enter. Float tiles are more precise. But
             // for each row they cost about an eighth of an exact comparison more than byte tiles.
@@ -147,19 +151,23 @@ impl BruteForce {
         }
 
         let mut points = FloatPoints::new(dim, shrink);
-        let mut sums = vec![Line::default(); BLOCK];
+        let mut sums = vec![Line::default(); TOGETHER * BLOCK];
         for start in (from..len).step_by(BLOCK) {
             let rows = start..(start + BLOCK).min(len);
             points.pack(&self.base, rows.clone(), &self.centre);
-            for (panel, limits) in limits.iter_mut().enumerate() {
-                panels.products(panel, &points.tiles, &mut sums);
-                let products = Products::<f32> {
-                    panel,
-                    first_row: start,
-                    sums: &sums[..rows.len()],
-                    norms: &points.norms,
-                };
-                products.compare_near(limits, rankers, tops, limit);
+            for (at, limits) in limits.chunks_mut(TOGETHER).enumerate() {
+                let first = at * TOGETHER;
+                let sums = &mut sums[..limits.len() * BLOCK];
+                panels.products(first, &points.tiles, sums);
+                for ((panel, limits), sums) in (first..).zip(limits).zip(sums.chunks(BLOCK)) {
+                    let products = Products::<f32> {
+                        panel,
+                        first_row: start,
+                        sums: &sums[..rows.len()],
+                        norms: &points.norms,
+                    };
+                    products.compare_near(limits, rankers, tops, limit);
+                }
             }
         }
     }
