@@ -22,7 +22,7 @@
 //! ones. Sums stay in the lane of their row.
 //!
 //! What can go wrong is overflow: the AVX2 form adds in 16 bits for a few lines (its `SHORT`), then
-//! in 32. A product is at most 15 · 128 in size and there are at most 2¹⁴ values, so that the
+//! in 32, the others in 32 at once. A product is at most 15 · 128 in size and there are at most 2¹⁴ values, so that the
 //! sums fit: 15 · 128 · 2¹⁴ < 2²⁵.
 
 use std::ops::Range;
@@ -173,9 +173,6 @@ mod portable {
 }
 
 #[cfg(target_arch = "x86_64")]
-use avx2 as avx512;
-
-#[cfg(target_arch = "x86_64")]
 mod avx2 {
     use std::arch::x86_64::*;
 
@@ -236,6 +233,54 @@ mod avx2 {
                 _mm256_maddubs_epi16(_mm256_and_si256(_mm256_srli_epi16::<4>(bytes), mask), high);
             *short = _mm256_add_epi16(*short, _mm256_add_epi16(lows, highs));
         }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx512 {
+    use std::arch::x86_64::*;
+
+    use super::{Codes, Line};
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+    pub fn products(
+        lines: &[Line<[u8; 4]>],
+        ahead: &[Line<[u8; 4]>],
+        Codes(query): &Codes,
+    ) -> Line<i32> {
+        let mask = _mm512_set1_epi8(15);
+        // Two sums, so that no product waits for the one before.
+        let mut sums = [_mm512_setzero_si512(); 2];
+        for (at, (line, query)) in lines.iter().zip(query).enumerate() {
+            // One line is asked for with each that is multiplied, so that requests are spread
+            // evenly.
+            if let Some(line) = ahead.get(at) {
+                _mm_prefetch::<_MM_HINT_T0>((&raw const *line).cast());
+            }
+            // SAFETY: a line is sixteen aligned words of four bytes.
+            let bytes = unsafe { _mm512_load_si512(line.0.as_ptr().cast()) };
+            // A lane of 32 bits is one row: four bytes, eight values. There is no shift of bytes;
+            // what the shift of 16 bits brings in from the next byte is masked off.
+            let values = [
+                _mm512_and_si512(bytes, mask),
+                _mm512_and_si512(_mm512_srli_epi16::<4>(bytes), mask),
+            ];
+            for half in 0..2 {
+                // The values have no sign, so they are the first factor. Four products are added to
+                // the sum of their lane, in 32 bits.
+                let codes = _mm512_set1_epi32(i32::from_le_bytes(query[half]));
+                sums[half] = _mm512_dpbusd_epi32(sums[half], values[half], codes);
+            }
+        }
+        let mut out: Line<i32> = Line::default();
+        // SAFETY: a line is sixteen aligned words of four bytes.
+        unsafe {
+            _mm512_store_si512(
+                out.0.as_mut_ptr().cast(),
+                _mm512_add_epi32(sums[0], sums[1]),
+            );
+        }
+        out
     }
 }
 

@@ -237,9 +237,6 @@ mod portable {
 }
 
 #[cfg(target_arch = "x86_64")]
-use avx2 as avx512;
-
-#[cfg(target_arch = "x86_64")]
 mod avx2 {
     use std::arch::x86_64::*;
 
@@ -439,6 +436,202 @@ mod avx2 {
             let two = _mm_add_epi32(four, _mm_shuffle_epi32::<0b00_00_11_10>(four));
             survivor.partial +=
                 _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32::<0b00_00_00_01>(two)));
+            survivor.bound = survivor.partial + square(segment.rest.saturating_sub(sought.rest));
+            // Written in any case. If the survivor is out, the next one takes its place.
+            survivors[kept] = survivor;
+            if survivor.bound <= limit {
+                kept += 1;
+                fetch(survivor.position);
+            }
+        }
+        survivors.truncate(kept);
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx512 {
+    use std::arch::x86_64::*;
+
+    use super::{BLOCK, Pairs, Segment, Sought, Survivor, WIDTH, portable, square};
+    use crate::simd::prefetch;
+
+    /// Registers of a [`Pairs`]: a register has sixteen lanes of 32 bits, a pair in each.
+    const WIDE: usize = BLOCK / 16;
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn load(pairs: &Pairs) -> [__m512i; WIDE] {
+        let start = pairs.0.as_ptr().cast::<__m512i>();
+        // SAFETY: aligned loads of exactly the codes that the reference covers.
+        std::array::from_fn(|i| unsafe { _mm512_load_si512(start.add(i)) })
+    }
+
+    /// The pair in every lane.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn broadcast(pair: [i16; 2]) -> __m512i {
+        // The first is the low half of the lane, as in memory.
+        _mm512_set1_epi32(bytemuck::cast(pair))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn store(sums: [__m512i; WIDE]) -> [i32; BLOCK] {
+        // SAFETY: two registers of sixteen sums are thirty-two sums; any bits are valid.
+        unsafe { std::mem::transmute(sums) }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+    pub fn add_boxes(low: &[Pairs], high: &[Pairs], query: &[[i16; 2]], out: &mut Vec<i32>) {
+        let zero = _mm512_setzero_si512();
+        let groups = low
+            .chunks_exact(query.len())
+            .zip(high.chunks_exact(query.len()));
+        for (low, high) in groups {
+            let mut sums = [zero; WIDE];
+            for ((low, high), &query) in low.iter().zip(high).zip(query) {
+                let (low, high, query) = (load(low), load(high), broadcast(query));
+                for i in 0..WIDE {
+                    // How far the query is outside of the box, in each component; zero where it is
+                    // inside. Subtractions saturate, as in the portable form.
+                    let below = _mm512_subs_epi16(low[i], query);
+                    let above = _mm512_subs_epi16(query, high[i]);
+                    let outside = _mm512_max_epi16(_mm512_max_epi16(below, above), zero);
+                    // One instruction squares both components of a lane and adds the squares to the
+                    // sum of the lane.
+                    sums[i] = _mm512_dpwssd_epi32(sums[i], outside, outside);
+                }
+            }
+            out.extend(store(sums));
+        }
+    }
+
+    #[target_feature(enable = "avx512f")]
+    pub fn within(values: &[i32], limit: i32, out: &mut Vec<u32>) {
+        let limits = _mm512_set1_epi32(limit);
+        let (sixteens, rest) = values.as_chunks::<16>();
+        for (sixteen, first) in sixteens.iter().zip((0..).step_by(16)) {
+            // SAFETY: an unaligned load of exactly the sixteen values that the reference covers.
+            let values = unsafe { _mm512_loadu_si512(sixteen.as_ptr().cast()) };
+            let mut near = _mm512_cmple_epi32_mask(values, limits);
+            // Each turn takes the lowest set bit, then clears it. So positions come in order.
+            while near != 0 {
+                out.push(first + near.trailing_zeros());
+                near &= near - 1;
+            }
+        }
+        // Up to fifteen values remain; their positions go on from there.
+        portable::within_from((values.len() - rest.len()) as u32, rest, limit, out);
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+    pub fn heads(
+        heads: &[Pairs],
+        query: &[[i16; 2]],
+        blocks: &[u32],
+        limit: i32,
+        out: &mut Vec<Survivor>,
+        fetch: impl Fn(u32),
+    ) {
+        let head_of = |block: u32| &heads[block as usize * query.len()..][..query.len()];
+        let Some((&rest, components)) = query.split_last() else {
+            return;
+        };
+        for (at, &block) in blocks.iter().enumerate() {
+            // The named blocks may be far apart, so the processor cannot guess which one is next.
+            // The memory is asked two blocks ahead, to have the time of two blocks to deliver.
+            if let Some(&next) = blocks.get(at + 2) {
+                prefetch(head_of(next));
+            }
+            let head = head_of(block);
+            let mut partials = [_mm512_setzero_si512(); WIDE];
+            for (pairs, &query) in head.iter().zip(components) {
+                partials = add_squares(partials, pairs, query);
+            }
+            // As a head ends with the norm of the rest and a zero, that norm is one more pair.
+            let bounds = add_squares(partials, &head[components.len()], rest);
+            let mut near = not_above(&bounds, limit);
+            // Without a survivor the sums need not be written to memory.
+            if near == 0 {
+                continue;
+            }
+            let (bounds, partials) = (store(bounds), store(partials));
+            while near != 0 {
+                let lane = near.trailing_zeros() as usize;
+                near &= near - 1;
+                let position = block * BLOCK as u32 + lane as u32;
+                fetch(position);
+                out.push(Survivor {
+                    // A lane is below `BLOCK` anyway; the remainder tells the compiler, which then
+                    // leaves out the test of the index.
+                    bound: bounds[lane % BLOCK],
+                    partial: partials[lane % BLOCK],
+                    position,
+                });
+            }
+        }
+    }
+
+    /// Adds the squared differences of the pairs of a block and a pair of the query.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+    fn add_squares(mut sums: [__m512i; WIDE], pairs: &Pairs, query: [i16; 2]) -> [__m512i; WIDE] {
+        let (pairs, query) = (load(pairs), broadcast(query));
+        for i in 0..WIDE {
+            // Two differences of −2¹⁵ in a lane would overflow. The codes' lengths exclude
+            // them: the difference would be longer than 16,000 + 30,000.
+            let difference = _mm512_subs_epi16(pairs[i], query);
+            sums[i] = _mm512_dpwssd_epi32(sums[i], difference, difference);
+        }
+        sums
+    }
+
+    /// The lanes that are not above `limit`, as a bit mask.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn not_above(values: &[__m512i; WIDE], limit: i32) -> u32 {
+        let limits = _mm512_set1_epi32(limit);
+        let [low, high] = values.map(|values| u32::from(_mm512_cmple_epi32_mask(values, limits)));
+        low | high << 16
+    }
+
+    /// The numbers in registers, thirty-two in each.
+    #[target_feature(enable = "avx512f")]
+    fn halves(values: &[i16; WIDTH + 2]) -> [__m512i; 2] {
+        // SAFETY: sixty-four numbers are two registers of thirty-two; any bits are valid.
+        unsafe { std::mem::transmute(*values) }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+    pub fn segments(
+        segments: &[Segment],
+        sought: &Sought,
+        limit: i32,
+        survivors: &mut Vec<Survivor>,
+        at: impl Fn(u32) -> usize,
+        fetch: impl Fn(u32),
+    ) {
+        let (steps, values) = (halves(&sought.steps), halves(&sought.values));
+        // Survivors are moved up in place: the first `kept` have passed. As `kept` is never beyond
+        // `read`, none is overwritten before it was read.
+        let mut kept = 0;
+        for read in 0..survivors.len() {
+            let mut survivor = survivors[read];
+            let segment = &segments[at(survivor.position)];
+            let line = std::ptr::from_ref(segment).cast::<__m256i>();
+            let mut sums = _mm512_setzero_si512();
+            for i in 0..2 {
+                // The last two bytes are the norm of the rest. They are taken for two more codes;
+                // their steps and the query's values are zero, so they add nothing.
+                // SAFETY: an aligned load of a half of the sixty-four bytes of the segment, which
+                // has no padding.
+                let codes = _mm512_cvtepi8_epi16(unsafe { _mm256_load_si256(line.add(i)) });
+                // The instruction keeps the low 16 bits of a product, which are all of it: the
+                // index chooses its steps so.
+                let difference = _mm512_subs_epi16(_mm512_mullo_epi16(codes, steps[i]), values[i]);
+                sums = _mm512_dpwssd_epi32(sums, difference, difference);
+            }
+            survivor.partial += _mm512_reduce_add_epi32(sums);
             survivor.bound = survivor.partial + square(segment.rest.saturating_sub(sought.rest));
             // Written in any case. If the survivor is out, the next one takes its place.
             survivors[kept] = survivor;
