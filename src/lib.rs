@@ -8,6 +8,7 @@
 //! | [`neighbor`] | [`Neighbor`](neighbor::Neighbor), and the k-best collector |
 //! | [`index`] | how an index is built, searched and asked; the indexes; their registry |
 //! | [`math`] | principal components and k-means, on which several indexes stand |
+//! | [`progress`] | how far a build is, for whoever waits for it |
 //! | [`simd`] | the inner loops, and which instructions they use |
 //! | [`classify`] | the k-NN classifier: uniform votes, votes by distance |
 //! | [`lab`] | recall and speed, the tuner, the measured record |
@@ -58,6 +59,7 @@ pub mod math;
 pub mod neighbor;
 #[cfg(feature = "net")]
 pub mod net;
+pub mod progress;
 #[cfg(feature = "report")]
 pub mod report;
 #[allow(unsafe_code)]

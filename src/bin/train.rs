@@ -11,6 +11,7 @@ use std::time::Instant;
 use clap::Parser;
 use fashion_knn::fashion::{self, Fashion};
 use fashion_knn::files;
+use fashion_knn::lab::evaluate::MOST_THREADS;
 use fashion_knn::lab::machine::{Machine, round, today};
 use fashion_knn::lab::record::{RecordError, change_table, check_table};
 use fashion_knn::net::{Config, Epoch, Labelled, Options, Trained, cached_features, train};
@@ -150,6 +151,9 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     if let Some(threads) = arguments.threads {
+        if threads > MOST_THREADS {
+            return Err(format!("--threads {threads}: expected at most {MOST_THREADS}").into());
+        }
         // The global pool can be set up once, before its first use. All of the training runs on it.
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
         pool.build_global()?;

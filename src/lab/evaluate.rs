@@ -3,9 +3,11 @@
 use std::time::Instant;
 
 use ndarray::Array2;
+use thiserror::Error;
 
 use crate::index::{Index, Query, QueryError, Visits};
 use crate::neighbor::{Neighbor, Neighbors};
+use crate::progress;
 use crate::vectors::{Row, Vectors};
 
 /// How much farther than the true k-th neighbour a hit may be, as a share of that distance.
@@ -298,18 +300,45 @@ impl TimedQueries {
 /// Runs `work` with a rayon pool of `threads` threads (0: one a core), so that a batch can be timed
 /// on one.
 ///
+/// Whoever [observes](crate::progress::observe) the builds of the calling thread hears those in
+/// `work`, too.
+///
 /// # Errors
-/// If the system gives no threads.
+/// If `threads` is more than [`MOST_THREADS`], or the system gives no threads.
 pub fn on_threads<T: Send>(
     threads: usize,
     work: impl FnOnce() -> T + Send,
-) -> Result<T, rayon::ThreadPoolBuildError> {
+) -> Result<T, ThreadsError> {
+    if threads > MOST_THREADS {
+        return Err(ThreadsError::TooMany { received: threads });
+    }
+    let observer = progress::observer();
     // `install` runs `work` on a thread of the new pool, and all parallel loops within it use that
     // pool instead of the global one. The pool ends with this call.
     Ok(rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
         .build()?
-        .install(work))
+        .install(|| progress::observed_by(observer, work)))
+}
+
+/// The most threads that [`on_threads`] starts. More than any machine has cores today; a greater
+/// number is a slip, and would take the memory of the machine for stacks.
+pub const MOST_THREADS: usize = 1_024;
+
+/// Why [`on_threads`] did not run anything.
+#[derive(Debug, Error)]
+pub enum ThreadsError {
+    /// More threads than [`MOST_THREADS`].
+    #[error(
+        "{received} threads were asked for; expected at most {MOST_THREADS}, or 0 for one a core"
+    )]
+    TooMany {
+        /// How many.
+        received: usize,
+    },
+    /// The system gives no threads.
+    #[error(transparent)]
+    System(#[from] rayon::ThreadPoolBuildError),
 }
 
 /// Answers each query with a call of its own, on the calling thread, and times each.
@@ -765,6 +794,11 @@ mod tests {
     #[test]
     fn work_runs_on_as_many_threads_as_asked_for() {
         assert_eq!(on_threads(1, rayon::current_num_threads).unwrap(), 1);
+        let refused = on_threads(200_000, || ()).unwrap_err().to_string();
+        assert!(
+            refused.contains("200000") && refused.contains("1024"),
+            "{refused}"
+        );
         assert_eq!(on_threads(3, rayon::current_num_threads).unwrap(), 3);
     }
 

@@ -24,7 +24,9 @@ use super::truth_cache;
 use crate::distance::{Metric, Ranker};
 use crate::index::registry::{self, Entry, Knob, Settings};
 use crate::index::{BruteForce, Build, BuildError, Index, Query, QueryError};
-use crate::lab::evaluate::{TimedQueries, on_threads, recall, time_batch, time_queries};
+use crate::lab::evaluate::{
+    ThreadsError, TimedQueries, on_threads, recall, time_batch, time_queries,
+};
 use crate::lab::machine::{Machine, commit, today};
 use crate::lab::record::Measurement;
 use crate::neighbor::{Candidate, Neighbor, Neighbors};
@@ -49,7 +51,7 @@ pub enum MeasureError {
     NoQueries,
     /// The system gave no threads.
     #[error(transparent)]
-    Threads(#[from] rayon::ThreadPoolBuildError),
+    Threads(#[from] ThreadsError),
     /// A file could not be written: an export.
     #[error("{path}: {why}")]
     File {

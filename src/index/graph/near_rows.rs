@@ -35,6 +35,7 @@ use rayon::prelude::*;
 use super::code_plan::Plan;
 use super::codes::{Encoded, Encoder};
 use crate::math::kmeans::{KMeans, KMeansParams, group, mean_of};
+use crate::progress::Stage;
 use crate::simd::graph_codes::{self, CodeLine, Query};
 use crate::simd::pairwise::squared_euclidean_f32_rows;
 use crate::vectors::Vectors;
@@ -321,9 +322,13 @@ fn near_neighbors(
         // The copy takes only the memory that it needs; the buffer stays for the next row.
         found.clone()
     };
+    let stage = Stage::new("near rows", clusters.ids.len());
     (0..clusters.ids.len())
         .into_par_iter()
-        .map_init(Default::default, find)
+        .map_init(Default::default, |buffers, position| {
+            stage.advance(1);
+            find(buffers, position)
+        })
         .collect()
 }
 

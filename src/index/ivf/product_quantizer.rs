@@ -51,6 +51,7 @@ use rayon::prelude::*;
 
 use crate::index::parts::{PartError, expect, expect_starts, saved};
 use crate::math::kmeans::{KMeans, KMeansParams};
+use crate::progress::{self, Stage};
 use crate::vectors::Vectors;
 
 mod score_aware;
@@ -169,11 +170,16 @@ impl ProductQuantizer {
         let ksub = 1 << nbits;
         // The subspaces have nothing to do with each other here, so they are trained in parallel.
         // Each has its own seed: otherwise all would begin with the same sampled rows.
+        let stage = Stage::new("codebooks", subspaces.len());
         let codebooks: Vec<Vec<f32>> = (0..subspaces.len())
             .into_par_iter()
             .map(|j| {
                 let span = subspaces.starts[j]..subspaces.starts[j + 1];
-                codebook(vectors, span, ksub, seed.wrapping_add(j as u64))
+                let seed = seed.wrapping_add(j as u64);
+                // Each is a k-means of its own, of which nobody wants to hear.
+                let codebook = progress::observed_by(None, || codebook(vectors, span, ksub, seed));
+                stage.advance(1);
+                codebook
             })
             .collect();
         let mut quantizer = Self {

@@ -58,6 +58,7 @@ use crate::index::support::lower_bound::Sketch;
 use crate::index::support::pruned_rows::{COMPONENTS, PrunedRows};
 use crate::index::{Build, BuildError, Found, Index, Parameters, check_base};
 use crate::neighbor::TopK;
+use crate::progress::Stage;
 use crate::simd::lower_bound as kernels;
 use crate::vectors::{Row, Vectors};
 
@@ -622,7 +623,12 @@ impl Build for Annoy {
         let sketched = Sketch::fit(&base, Norm::L2, COMPONENTS)?;
         // Trees are grown over ids. Each has a random stream of its own, so that the order in which
         // they grow makes no difference.
-        let grow = |tree| Grower::grow(&sketched.sketch, &sketched.rows, params.seed, tree);
+        let stage = Stage::new("trees", params.n_trees);
+        let grow = |tree| {
+            let grown = Grower::grow(&sketched.sketch, &sketched.rows, params.seed, tree);
+            stage.advance(1);
+            grown
+        };
         let mut trees: Vec<Tree> = (0..params.n_trees as u64)
             .into_par_iter()
             .map(grow)

@@ -37,6 +37,7 @@ use rayon::prelude::*;
 
 use super::group;
 use crate::distance::Metric;
+use crate::progress::Stage;
 use crate::vectors::{Row, Vectors};
 
 /// Rows that are compared with all centroids in one matrix product. Their distances take 256 · k
@@ -286,11 +287,14 @@ impl Centroids {
         assert_eq!(data.dim(), dim, "vectors of the dimension of the centroids");
         // Blocks of a fixed size, in order: the result does not depend on the threads. Only one
         // block of distances a thread is in memory, not all n · k.
+        let stage = Stage::new("k-means", data.len().div_ceil(BLOCK));
         let blocks: Vec<Vec<R>> = (0..data.len().div_ceil(BLOCK))
             .into_par_iter()
             .map(|block| {
                 let end = ((block + 1) * BLOCK).min(data.len());
-                self.block(data, block * BLOCK..end, count, &pick)
+                let found = self.block(data, block * BLOCK..end, count, &pick);
+                stage.advance(1);
+                found
             })
             .collect();
         blocks.into_iter().flatten().collect()

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use crate::error::BuildError;
 use crate::index::parts::saved;
+use crate::progress::Stage;
 use crate::simd::tiles::QUERIES;
 use crate::simd::va_codes::{BLOCK, Segment, WIDTH};
 use crate::vectors::{Storage, Vectors};
@@ -123,8 +124,12 @@ pub(super) fn cheapest<F>(
     plans: &[Plan],
     mut build_and_cost: impl FnMut(Plan) -> Option<(f64, F)>,
 ) -> Option<Tried<F>> {
+    // Half of each plan and the whole of the best, if none ends the search before.
+    let stage = Stage::new("plans", plans.len() + 1);
     let mut attempt = |plan| {
-        let (cost, file) = build_and_cost(plan)?;
+        let tried = build_and_cost(plan);
+        stage.advance(1);
+        let (cost, file) = tried?;
         Some(Tried { plan, cost, file })
     };
     // First half the segments of each plan, from the shortest head on.
@@ -145,14 +150,13 @@ pub(super) fn cheapest<F>(
     let best = best?;
     // Then all segments of the best head. With one segment or none, half was all of them.
     let whole = plans.iter().find(|plan| plan.head == best.plan.head);
-    if let Some(&whole) = whole
-        && whole.segments > 1
-        && let Some(tried) = attempt(whole)
-        && tried.cost.total_cmp(&best.cost).is_lt()
-    {
-        return Some(tried);
+    let whole = whole.filter(|whole| whole.segments > 1);
+    let tried = whole.and_then(|&whole| attempt(whole));
+    stage.finish();
+    match tried {
+        Some(tried) if tried.cost.total_cmp(&best.cost).is_lt() => Some(tried),
+        _ => Some(best),
     }
-    Some(best)
 }
 
 /// What the steps of a search cost, in nanoseconds on one thread.

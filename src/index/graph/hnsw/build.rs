@@ -18,6 +18,7 @@ use super::HnswParams;
 use super::layer::Layer;
 use super::nodes::Nodes;
 use super::walk::{Entry, Limits, Scratch, Walk, descend};
+use crate::progress::Stage;
 
 /// A batch is at most one node in so many. The nodes of a batch do not see each other; with 2 % at
 /// a time the graph is as good as with one by one (Manohar et al.).
@@ -38,10 +39,12 @@ pub fn build(nodes: &Nodes, params: &HnswParams) -> Vec<Layer> {
     let largest = nodes.len().div_ceil(BATCHES);
     // Node 0 is in the graph from the start, as the entry of all layers.
     let mut done = 1;
+    let stage = Stage::new("nodes", nodes.len() - 1);
     while done < nodes.len() {
         // No more than there are already: the first batches double.
         let end = (done + done.min(largest)).min(nodes.len());
         insert(nodes, params, &mut layers, done as u32..end as u32);
+        stage.advance(end - done);
         done = end;
     }
     for layer in &mut layers {

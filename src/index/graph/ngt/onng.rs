@@ -12,6 +12,7 @@ use rayon::prelude::*;
 use crate::distance::{Metric, Ranker};
 use crate::index::graph::links::Links;
 use crate::index::support::pruned_rows::PrunedRows;
+use crate::progress::Stage;
 use crate::vectors::Vectors;
 
 /// An edge: the bits of its length, and where it leads. Lengths are not negative, so their bits,
@@ -79,7 +80,9 @@ fn edges(rows: &Vectors, position: usize, near: &[u32], positions: &[u32]) -> Ve
 /// The second edge may itself be left out, but only for a path of edges that are shorter still. So
 /// whatever could be reached can be reached, and each node can be done without waiting for another.
 fn adjust_paths(graph: &[Vec<Edge>]) -> Links {
+    let stage = Stage::new("edges", graph.len());
     let adjust = |place: &mut Vec<u32>, edges: &Vec<Edge>| {
+        stage.advance(1);
         place.resize(graph.len(), NONE);
         without_detours(graph, edges, place)
     };

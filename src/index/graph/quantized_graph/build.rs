@@ -16,6 +16,7 @@ use crate::index::graph::codes::Encoder;
 use crate::index::graph::near_rows::{Near, Neighborhoods};
 use crate::index::parts::{PartError, elements, expect, expect_below, expect_each_once, saved};
 use crate::math::kmeans::KMeans;
+use crate::progress::Stage;
 use crate::simd::graph_codes::{self, CodeLine, Format, Query};
 use crate::simd::pairwise::squared_euclidean_f32;
 use crate::vectors::Vectors;
@@ -180,7 +181,11 @@ fn link<const LINES: usize>(
             both[other as usize].push((distance, position as u32));
         }
     }
-    let settle = |(position, candidates)| choose_edges(codes, position as u32, candidates, alpha);
+    let stage = Stage::new("edges", both.len());
+    let settle = |(position, candidates)| {
+        stage.advance(1);
+        choose_edges(codes, position as u32, candidates, alpha)
+    };
     both.into_par_iter().enumerate().map(settle).collect()
 }
 
