@@ -37,7 +37,7 @@ use super::codes::{Encoded, Encoder};
 use crate::math::kmeans::{KMeans, KMeansParams, group, mean_of};
 use crate::progress::Stage;
 use crate::simd::graph_codes::{self, CodeLine, Query};
-use crate::simd::pairwise::squared_euclidean_f32_rows;
+use crate::simd::pairwise::{squared_euclidean_f32, squared_euclidean_f32_rows};
 use crate::vectors::Vectors;
 
 /// Clusters in which a row's neighbours are looked for. More find more of the near rows, and the
@@ -65,69 +65,100 @@ pub fn near_rows(base: &Arc<Vectors>, count: usize, seed: u64) -> Vec<Vec<u32>> 
         let near = near_by_coordinates(&coordinates, &clusters, count);
         (clusters.ids, near)
     } else {
-        let found = with_lines!(plan.shape.lines, LINES => {
-            Neighborhoods::find::<LINES>(base, &plan, count, seed)
-        });
-        (found.ids, found.near)
+        with_lines!(plan.shape.lines, LINES => {
+            let found = Neighborhoods::find::<LINES>(base, &plan, seed);
+            let near = found.each::<LINES, _>(count, |near| positions(near));
+            (found.clusters.ids, near)
+        })
     };
     // Positions are the order of the clusters. Both ends of each pair go back to row numbers.
     let mut rows = vec![Vec::new(); ids.len()];
-    for (&id, near) in ids.iter().zip(near) {
-        let near = near.into_iter();
-        rows[id as usize] = near.map(|(_, position)| ids[position as usize]).collect();
+    for (&id, mut near) in ids.iter().zip(near) {
+        for place in &mut near {
+            *place = ids[*place as usize];
+        }
+        rows[id as usize] = near;
     }
     rows
 }
 
-/// The vectors in clusters, and the near ones of each.
+/// Without the distances.
+fn positions(near: &[Near]) -> Vec<u32> {
+    near.iter().map(|&(_, position)| position).collect()
+}
+
+/// The vectors in clusters, in which the near ones of each are found.
 ///
 /// Vectors are numbered by *position*: cluster after cluster, so that near ones are near in memory.
 pub struct Neighborhoods {
     pub encoder: Encoder,
-    /// The base's row numbers by position.
-    pub ids: Vec<u32>,
     /// The codes by position.
     pub codes: Vec<CodeLine>,
-    /// The near vectors of each, nearest first, by position.
-    pub near: Vec<Vec<Near>>,
-    pub clusters: KMeans,
-    /// Where each cluster's positions start; one more than there are clusters.
-    pub starts: Vec<usize>,
-    /// What the codes round, by row of the base.
-    pub coordinates: Vectors,
+    /// The position nearest to the centroid of each cluster that has any.
+    pub central: Vec<u32>,
+    clusters: Clusters,
 }
 
 impl Neighborhoods {
-    /// The `count` nearest of each vector, by codes of `LINES` cache lines.
-    pub fn find<const LINES: usize>(base: &Vectors, plan: &Plan, count: usize, seed: u64) -> Self {
+    /// The vectors by codes of `LINES` cache lines, in clusters.
+    pub fn find<const LINES: usize>(base: &Vectors, plan: &Plan, seed: u64) -> Self {
         let Encoded {
             encoder,
             codes: codes_by_row,
             coordinates,
         } = Encoder::fit(base, &plan.pca, plan.shape, seed);
         let clusters = Clusters::find(&coordinates, seed);
+        let central = clusters.central(&coordinates);
+        // They take more memory than all the rest, and only the clusters need them.
+        drop(coordinates);
         // Codes in the order of positions: a cluster is one run of memory, and comparing a row with
         // it is one scan.
         let mut codes = Vec::with_capacity(codes_by_row.len());
         for &id in &clusters.ids {
             codes.extend_from_slice(&codes_by_row[id as usize * LINES..][..LINES]);
         }
-        let (codes_of, format) = (codes.as_chunks::<LINES>().0, encoder.format());
-        let scan = |position: usize, clusters: &[Range<usize>], distances: &mut Vec<u32>| {
-            let query = Query::of_code(format, &codes_of[position]);
-            for members in clusters {
-                graph_codes::scan(&query, &codes_of[members.clone()], distances);
-            }
-        };
-        let near = near_neighbors(&clusters, count, scan);
         Self {
             encoder,
-            ids: clusters.ids,
             codes,
-            near,
-            clusters: clusters.of,
-            starts: clusters.starts,
-            coordinates,
+            central,
+            clusters,
+        }
+    }
+
+    /// The base's row numbers by position.
+    pub fn ids(&self) -> &[u32] {
+        &self.clusters.ids
+    }
+
+    /// What `keep` makes of the `count` nearest of each position: these are not kept otherwise, as
+    /// they would take several times the memory of the codes.
+    pub fn each<const LINES: usize, R: Send>(
+        &self,
+        count: usize,
+        keep: impl Fn(&[Near]) -> R + Sync,
+    ) -> Vec<R> {
+        near_neighbors(&self.clusters, count, self.scan::<LINES>(), keep)
+    }
+
+    /// The `count` nearest of one position.
+    pub fn near<const LINES: usize>(&self, position: u32, count: usize) -> Vec<Near> {
+        let mut search = Search::default();
+        let scan = self.scan::<LINES>();
+        search
+            .run(&self.clusters, position as usize, count, &scan)
+            .to_vec()
+    }
+
+    /// Appends the distances of the codes of clusters to that of a position.
+    fn scan<const LINES: usize>(
+        &self,
+    ) -> impl Fn(usize, &[Range<usize>], &mut Vec<u32>) + Sync + '_ {
+        let (codes, format) = (self.codes.as_chunks::<LINES>().0, self.encoder.format());
+        move |position, clusters, distances| {
+            let query = Query::of_code(format, &codes[position]);
+            for members in clusters {
+                graph_codes::scan(&query, &codes[members.clone()], distances);
+            }
         }
     }
 }
@@ -163,6 +194,29 @@ impl Clusters {
         } else {
             found.split(coordinates, usual, seed)
         }
+    }
+
+    /// The member nearest to each cluster's centroid, by position, for the clusters that have
+    /// members.
+    fn central(&self, coordinates: &Vectors) -> Vec<u32> {
+        let rows = coordinates.floats().expect("coordinates are floats");
+        let dim = coordinates.dim();
+        let mut central = Vec::new();
+        for (cluster, centroid) in self.of.centroids().rows().into_iter().enumerate() {
+            let centroid = centroid.to_vec();
+            // A cluster may have lost all its members. Of equal distances the lower position is
+            // kept.
+            let mut nearest = None;
+            for position in self.starts[cluster]..self.starts[cluster + 1] {
+                let row = &rows[self.ids[position] as usize * dim..][..dim];
+                let distance = squared_euclidean_f32(&centroid, row);
+                if nearest.is_none_or(|(least, _)| distance < least) {
+                    nearest = Some((distance, position as u32));
+                }
+            }
+            central.extend(nearest.map(|(_, position)| position));
+        }
+        central
     }
 
     /// The same with pieces of those that are too full in their place.
@@ -270,11 +324,11 @@ fn runs(rows: &Vectors, members: &[u32], coordinate: usize, length: usize) -> Ve
 
 /// Each position's `count` nearest by coordinates, as [`near_neighbors`] has them: the bits of
 /// squared distances, which are not negative, have the same order.
-fn near_by_coordinates(coordinates: &Vectors, clusters: &Clusters, count: usize) -> Vec<Vec<Near>> {
+fn near_by_coordinates(coordinates: &Vectors, clusters: &Clusters, count: usize) -> Vec<Vec<u32>> {
     let order: Vec<usize> = clusters.ids.iter().map(|&id| id as usize).collect();
     let by_position = coordinates.select(&order).expect("rows of the base");
     let (dim, values) = (by_position.dim(), by_position.floats().expect("floats"));
-    near_neighbors(clusters, count, |position, clusters, distances| {
+    let scan = |position: usize, clusters: &[Range<usize>], distances: &mut Vec<u32>| {
         let row = &values[position * dim..][..dim];
         for members in clusters {
             let rows = &values[members.start * dim..members.end * dim];
@@ -282,20 +336,48 @@ fn near_by_coordinates(coordinates: &Vectors, clusters: &Clusters, count: usize)
             squared_euclidean_f32_rows(row, rows, &mut squares);
             distances.extend(squares.into_iter().map(f32::to_bits));
         }
-    })
+    };
+    near_neighbors(clusters, count, scan, positions)
 }
 
-/// Each position's `count` nearest, nearest first, among the clusters that are nearest to it.
+/// What `keep` makes of each position's `count` nearest, nearest first, among the clusters that are
+/// nearest to it.
 ///
 /// `scan` appends the distances of a position to all that are in the given clusters.
-fn near_neighbors(
+fn near_neighbors<R: Send>(
     clusters: &Clusters,
     count: usize,
     scan: impl Fn(usize, &[Range<usize>], &mut Vec<u32>) + Sync,
-) -> Vec<Vec<Near>> {
-    let starts = &clusters.starts;
-    // `distances` and `found` are a thread's buffers, used again for each row.
-    let find = |(distances, found): &mut (Vec<u32>, Vec<Near>), position: usize| {
+    keep: impl Fn(&[Near]) -> R + Sync,
+) -> Vec<R> {
+    let stage = Stage::new("near rows", clusters.ids.len());
+    (0..clusters.ids.len())
+        .into_par_iter()
+        .map_init(Search::default, |search, position| {
+            stage.advance(1);
+            keep(search.run(clusters, position, count, &scan))
+        })
+        .collect()
+}
+
+/// The buffers of a search for near positions, used again for the next.
+#[derive(Default)]
+struct Search {
+    distances: Vec<u32>,
+    found: Vec<Near>,
+}
+
+impl Search {
+    /// The `count` nearest of a position, as [`near_neighbors`] finds them.
+    fn run(
+        &mut self,
+        clusters: &Clusters,
+        position: usize,
+        count: usize,
+        scan: &impl Fn(usize, &[Range<usize>], &mut Vec<u32>),
+    ) -> &[Near] {
+        let Self { distances, found } = self;
+        let starts = &clusters.starts;
         let probes = clusters.probes[clusters.ids[position] as usize].iter();
         let probed: Vec<Range<usize>> = probes
             .map(|&cluster| starts[cluster as usize]..starts[cluster as usize + 1])
@@ -319,17 +401,8 @@ fn near_neighbors(
             found.truncate(count);
         }
         found.sort_unstable();
-        // The copy takes only the memory that it needs; the buffer stays for the next row.
-        found.clone()
-    };
-    let stage = Stage::new("near rows", clusters.ids.len());
-    (0..clusters.ids.len())
-        .into_par_iter()
-        .map_init(Default::default, |buffers, position| {
-            stage.advance(1);
-            find(buffers, position)
-        })
-        .collect()
+        found
+    }
 }
 
 #[cfg(test)]
@@ -380,7 +453,7 @@ mod tests {
             let mut all: Vec<f32> = (0..base.len() as u32).map(distance).collect();
             all.sort_unstable_by(f32::total_cmp);
             // The first of all is the row itself.
-            for ((_, position), &right) in near.into_iter().zip(&all[1..]) {
+            for (position, &right) in near.into_iter().zip(&all[1..]) {
                 let found = distance(clusters.ids[position as usize]);
                 assert!(found <= right * 1.000_1, "row {row}: {found}, not {right}");
             }

@@ -15,10 +15,8 @@ use crate::index::graph::code_plan::Plan;
 use crate::index::graph::codes::Encoder;
 use crate::index::graph::near_rows::{Near, Neighborhoods};
 use crate::index::parts::{PartError, elements, expect, expect_below, expect_each_once, saved};
-use crate::math::kmeans::KMeans;
 use crate::progress::Stage;
 use crate::simd::graph_codes::{self, CodeLine, Format, Query};
-use crate::simd::pairwise::squared_euclidean_f32;
 use crate::vectors::Vectors;
 
 /// Edges of a node: 32 numbers of four bytes are two cache lines.
@@ -115,30 +113,17 @@ pub fn build<const LINES: usize>(
     plan: &Plan,
     params: &QuantizedGraphParams,
 ) -> Graph {
-    let Neighborhoods {
-        encoder,
-        ids,
-        codes,
-        near,
-        clusters,
-        starts,
-        coordinates,
-    } = Neighborhoods::find::<LINES>(base, plan, params.candidates, params.seed);
+    let neighborhoods = Neighborhoods::find::<LINES>(base, plan, params.seed);
+    let mut edges = link::<LINES>(&neighborhoods, params);
+    let mut seeds = neighborhoods.central.clone();
+    bring_within_reach(&mut edges, &mut seeds, |position| {
+        neighborhoods.near::<LINES>(position, params.candidates)
+    });
+    let ids = neighborhoods.ids().to_vec();
     // `codes` is flat, so that the type of the graph does not depend on LINES. This is the same
     // memory, one array a vector.
+    let Neighborhoods { encoder, codes, .. } = neighborhoods;
     let code_of = codes.as_chunks::<LINES>().0;
-    let codes_of = Codes {
-        codes: code_of,
-        format: encoder.format(),
-    };
-    let mut edges = link(&codes_of, &near, params.alpha as f32);
-
-    // The coordinates come by row of the base. `central` reads them cluster after cluster, so they
-    // are put in the order of positions.
-    let order: Vec<usize> = ids.iter().map(|&id| id as usize).collect();
-    let coordinates = coordinates.select(&order).expect("ids are rows");
-    let mut seeds = central(&coordinates, &starts, &clusters);
-    bring_within_reach(&mut edges, &mut seeds, &near);
     // Every walk compares all seeds. Their codes are copied into one run of memory, so that this is
     // a scan and not √n reads here and there.
     let mut seed_codes = Vec::with_capacity(seeds.len() * LINES);
@@ -165,28 +150,50 @@ struct Codes<'a, const LINES: usize> {
 
 /// Thins the near neighbours, adds each edge's reverse, and thins again.
 fn link<const LINES: usize>(
-    codes: &Codes<'_, LINES>,
-    near: &[Vec<Near>],
-    alpha: f32,
+    neighborhoods: &Neighborhoods,
+    params: &QuantizedGraphParams,
 ) -> Vec<Edges> {
-    let out: Vec<Vec<Near>> = near
-        .par_iter()
-        .map(|near| thin(codes, near, alpha))
-        .collect();
-    // The reverse edges. A list may get very long here: a vector in the middle of the data is near
-    // to many. `choose_edges` brings it down to DEGREE.
-    let mut both = out.clone();
-    for (position, edges) in out.iter().enumerate() {
-        for &(distance, other) in edges {
-            both[other as usize].push((distance, position as u32));
-        }
-    }
-    let stage = Stage::new("edges", both.len());
-    let settle = |(position, candidates)| {
+    let codes = &Codes {
+        codes: neighborhoods.codes.as_chunks::<LINES>().0,
+        format: neighborhoods.encoder.format(),
+    };
+    let alpha = params.alpha as f32;
+    let out: Vec<Box<[Near]>> = neighborhoods.each::<LINES, _>(params.candidates, |near| {
+        thin(codes, near, alpha).into_boxed_slice()
+    });
+    let (starts, reverse) = reversed(&out);
+    let stage = Stage::new("edges", out.len());
+    let settle = |position: usize| {
         stage.advance(1);
+        // These may be very many: a vector in the middle of the data is near to many.
+        // `choose_edges` brings them down to DEGREE.
+        let back = &reverse[starts[position]..starts[position + 1]];
+        let candidates = [&out[position][..], back].concat();
         choose_edges(codes, position as u32, candidates, alpha)
     };
-    both.into_par_iter().enumerate().map(settle).collect()
+    (0..out.len()).into_par_iter().map(settle).collect()
+}
+
+/// The edges in the other direction: those that come out of node i are at `starts[i]..starts[i + 1]`
+/// of the list.
+fn reversed(out: &[Box<[Near]>]) -> (Vec<usize>, Vec<Near>) {
+    let mut starts = vec![0; out.len() + 1];
+    for &(_, other) in out.iter().flatten() {
+        starts[other as usize + 1] += 1;
+    }
+    for node in 0..out.len() {
+        starts[node + 1] += starts[node];
+    }
+    let mut reverse = vec![(0, 0); starts[out.len()]];
+    // Where the next edge of each node goes.
+    let mut next = starts.clone();
+    for (position, edges) in out.iter().enumerate() {
+        for &(distance, other) in edges {
+            reverse[next[other as usize]] = (distance, position as u32);
+            next[other as usize] += 1;
+        }
+    }
+    (starts, reverse)
 }
 
 /// The edges of `node`: all candidates if there is room, otherwise those that [`thin`] keeps and,
@@ -258,31 +265,12 @@ fn thin<const LINES: usize>(
     kept
 }
 
-/// The member nearest to each cluster's centroid, for the clusters that have members.
-fn central(coordinates: &Vectors, starts: &[usize], clusters: &KMeans) -> Vec<u32> {
-    let rows = coordinates.floats().expect("coordinates are floats");
-    let dim = coordinates.dim();
-    let mut central = Vec::new();
-    for (cluster, centroid) in clusters.centroids().rows().into_iter().enumerate() {
-        let centroid = centroid.to_vec();
-        // A centroid is no vector, and a walk can only begin at a vector. A cluster may have lost
-        // all its members; it gets no seed. Of equal distances the lower position is kept.
-        let mut nearest = None;
-        for position in starts[cluster]..starts[cluster + 1] {
-            let distance = squared_euclidean_f32(&centroid, &rows[position * dim..][..dim]);
-            if nearest.is_none_or(|(least, _)| distance < least) {
-                nearest = Some((distance, position as u32));
-            }
-        }
-        central.extend(nearest.map(|(_, position)| position));
-    }
-    central
-}
-
 /// Makes every vector reachable from the seeds. One that is not gets an edge from the nearest of
 /// its near vectors that is reachable and has room for an edge. Where there is none, it becomes a
 /// seed.
-fn bring_within_reach(edges: &mut [Edges], seeds: &mut Vec<u32>, near: &[Vec<Near>]) {
+///
+/// `near` finds the near vectors of one, nearest first. It is asked for few.
+fn bring_within_reach(edges: &mut [Edges], seeds: &mut Vec<u32>, near: impl Fn(u32) -> Vec<Near>) {
     let mut reached = vec![false; edges.len()];
     for &seed in &*seeds {
         explore(seed, edges, &mut reached);
@@ -293,7 +281,7 @@ fn bring_within_reach(edges: &mut [Edges], seeds: &mut Vec<u32>, near: &[Vec<Nea
         }
         // A place that holds an edge is not taken: whatever is reached by that edge alone would be
         // lost. The nearest with room is the first.
-        let with_room = near[position as usize].iter().find_map(|&(_, other)| {
+        let with_room = near(position).into_iter().find_map(|(_, other)| {
             let room = edges[other as usize].room(other)?;
             reached[other as usize].then_some((other, room))
         });
