@@ -174,6 +174,9 @@ NEXTEST = $(shell cargo nextest --version 2>/dev/null)
 TEST = $(if $(NEXTEST),cargo nextest run,cargo test)
 WITH_DATA = $(if $(NEXTEST),--run-ignored all,-- --include-ignored)
 
+# What the tests have used so far is the best level. AVX2 is another one where there is more than that.
+OTHER_LEVELS = portable $(shell grep -qs avx512_vnni /proc/cpuinfo && echo avx2)
+
 .PHONY: test-rust
 test-rust: .stamps/data
 	$(SAY) 'Formatting, lints, documentation: 3 to 5 minutes the first time'
@@ -185,8 +188,10 @@ test-rust: .stamps/data
 	$(SAY) 'Tests of the crate, with the data set: 3 to 6 minutes'
 	$(TEST) $(WITH_DATA)
 	cargo test --doc
-	$(SAY) 'The conformance suite without SIMD; the crate without its default features: 3 to 5 minutes'
-	FASHION_KNN_SIMD=portable $(TEST) --test conformance --test metrics
+	$(SAY) 'Kernels and conformance at the other levels of SIMD; the crate without its default features: 3 to 5 minutes'
+	for level in $(OTHER_LEVELS); do \
+		FASHION_KNN_SIMD=$$level $(TEST) --lib simd:: && \
+		FASHION_KNN_SIMD=$$level $(TEST) --test conformance --test metrics || exit 1; done
 	$(TEST) --no-default-features
 
 # What must hold of the notebooks in git, without executing them: their code reads as a lesson, and the

@@ -21,7 +21,7 @@ pub struct Machine {
     pub cpu_family: Option<u32>,
     /// The processor's model within the family (x86 on Linux only).
     pub cpu_model: Option<u32>,
-    /// The SIMD level that the crate's kernels use: "portable", "avx2".
+    /// The SIMD level that the crate's kernels use: "portable", "avx2", "avx512".
     pub simd: String,
     /// How many threads can run at once.
     pub cores: usize,

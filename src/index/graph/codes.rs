@@ -284,11 +284,16 @@ fn subtract_medians(coordinates: &mut [f32], kept: usize) -> Vec<f32> {
     medians
 }
 
+/// Steps are chosen by the coordinates of about so many rows, spread over all.
+const ENOUGH_ROWS: usize = 1 << 17;
+
 /// Sets the weights of a format, for coordinates of which the first `wide` of `kept` are wide.
 /// Returns by what to multiply them, so that their squared distances are in units of the code.
 fn choose_steps(format: &mut Format, coordinates: &[f32], wide: usize, kept: usize) -> f32 {
+    // Of a million rows, a copy of all sizes would be the largest thing in a build.
+    let every = (coordinates.len() / kept).div_ceil(ENOUGH_ROWS);
     let sizes = |part: std::ops::Range<usize>| -> Vec<f32> {
-        let rows = coordinates.chunks_exact(kept);
+        let rows = coordinates.chunks_exact(kept).step_by(every);
         rows.flat_map(|row| &row[part.clone()])
             .map(|value| value.abs())
             .collect()
