@@ -2,9 +2,12 @@
 # The record that the notebooks read.
 #
 #   tools/measure.sh [record] [growth] [tuned]    our indexes (make measure)
+#   tools/measure.sh sift                         our indexes on a million descriptors (make measure-sift)
 #   tools/measure.sh peers                        the real libraries, in turns with ours (make peers)
 #
-# N_QUERIES: how many queries to ask (1000). For peers: DATA="pixels features-128", ONLY=hnswlib,scann.
+# N_QUERIES: how many queries to ask (1000; 10,000 of the descriptors, as in the handout's table).
+# MEASURE: a program to measure with, built before. For sift: ONLY=hnsw,ivf_flat. For peers:
+# DATA="pixels features-128", ONLY=hnswlib,scann.
 #
 # A file of the record gets its new rows when all of them are there, so that an interruption loses
 # nothing. They take the place of the rows of the same indexes; what is not measured again stays.
@@ -14,7 +17,7 @@ cd "$(dirname "$0")/.."
 unset RUSTFLAGS CARGO_BUILD_TARGET
 results=data/results
 queries=${N_QUERIES:-1000}
-program='cargo run --quiet --release --no-default-features --features cli,net --bin measure --'
+program=${MEASURE:-cargo run --quiet --release --no-default-features --features cli,net --bin measure --}
 
 begin() { rm -f "$results/$1.csv.new"; }
 # measure FILE ARGUMENTS...: adds rows to what FILE will get.
@@ -56,6 +59,40 @@ tuned() {
     finish tuned
 }
 
+# A million SIFT descriptors, with ten and a hundred thousand of them for how the cost grows. Each build
+# is made on one thread and on all: a row's batch and build are of as many threads as it says.
+sift() {
+    corpora=data/cache/corpora
+    [ -e "$corpora/sift-1m.json" ] || { echo 'The descriptors are missing: make sift makes them' >&2; exit 1; }
+    # What the record calls them tells where they come from: sift-1m, or sift-1m-debian.
+    name=$(sed -n 's/.*"name": "\(.*\)".*/\1/p' "$corpora/sift-1m.json")
+    queries=${N_QUERIES:-10000}
+    begin sift-1m
+    sift_index brute_force ''
+    sift_index va_file ''
+    sift_index ivf_flat 'nlist=0; nprobe=4,8,16,32,64,128,256'
+    sift_index ivf_pq 'nprobe=4,8,16,32,64,128; refine=10,40'
+    sift_index hnsw 'ef_search=20,40,80,160,320,640'
+    sift_index quantized_graph 'ef=1000; epsilon=-0.05,-0.02,0,0.02,0.05,0.1'
+    # The handout's lists; a smaller base has no use for so many.
+    sift_rows ivf_flat 1 1000000 'nlist=16384; nprobe=8,16,32,64,128,256'
+    sift_rows ivf_flat 0 1000000 'nlist=16384; nprobe=8,16,32,64,128,256'
+    [ ! -e "$results/sift-1m.csv.new" ] || finish sift-1m
+}
+
+# sift_index INDEX SWEEP: on one thread each size, on all threads the million.
+sift_index() {
+    sift_rows "$1" 1 10000,100000,1000000 "$2"
+    sift_rows "$1" 0 1000000 "$2"
+}
+
+# sift_rows INDEX THREADS SIZES SWEEP: unless ONLY names other indexes.
+sift_rows() {
+    case ",${ONLY:-$1}," in *",$1,"*) ;; *) return 0 ;; esac
+    measure sift-1m --index "$1" --threads "$2" --n-base "$3" --sweep "$4" --k 1,10 --name "$name" \
+        --data "$corpora/sift-1m-base.npy" --queries "$corpora/sift-1m-queries.npy"
+}
+
 peers() {
     venv=.venv-peers
     [ -x "$venv/bin/python" ] || "${PYTHON:-python3}" -m venv "$venv"
@@ -77,7 +114,7 @@ peers() {
 if [ $# -eq 0 ]; then set -- record growth tuned; fi
 for part in "$@"; do
     case $part in
-        record | growth | tuned | peers) "$part" ;;
-        *) echo "$part: expected record, growth, tuned or peers" >&2; exit 2 ;;
+        record | growth | tuned | sift | peers) "$part" ;;
+        *) echo "$part: expected record, growth, tuned, sift or peers" >&2; exit 2 ;;
     esac
 done
