@@ -59,8 +59,8 @@ tuned() {
     finish tuned
 }
 
-# A million SIFT descriptors, with ten and a hundred thousand of them for how the cost grows. Each build
-# is made on one thread and on all: a row's batch and build are of as many threads as it says.
+# A million SIFT descriptors, with ten and a hundred thousand of them for how the cost grows. The million
+# are built and searched on all threads and on one: a row's build and batch are of as many as it says.
 sift() {
     corpora=data/cache/corpora
     [ -e "$corpora/sift-1m.json" ] || { echo 'The descriptors are missing: make sift makes them' >&2; exit 1; }
@@ -77,15 +77,15 @@ sift() {
     sift_index quantized_graph 'epsilon=-0.05,-0.02,0,0.02,0.05,0.1,0.2'
 }
 
-# sift_index INDEX SWEEP [SWEEP OF THE MILLION]: on one thread each size, on all threads the million.
+# sift_index INDEX SWEEP [SWEEP OF THE MILLION ALONE]
 sift_index() {
     case ",${ONLY:-$1}," in *",$1,"*) ;; *) return 0 ;; esac
     begin sift-1m
-    sift_rows 1 10000,100000,1000000 "$1" "$2"
-    sift_rows 0 1000000 "$1" "$2"
+    sift_rows 0 10000,100000,1000000 "$1" "$2"
+    sift_rows 1 1000000 "$1" "$2"
     if [ $# -gt 2 ]; then
-        sift_rows 1 1000000 "$1" "$3"
         sift_rows 0 1000000 "$1" "$3"
+        sift_rows 1 1000000 "$1" "$3"
     fi
     finish sift-1m
 }
