@@ -59,8 +59,8 @@ tuned() {
     finish tuned
 }
 
-# A million SIFT descriptors, with ten and a hundred thousand of them for how the cost grows. The million
-# are built and searched on all threads and on one: a row's build and batch are of as many as it says.
+# A million SIFT descriptors, and fewer of them for how the cost grows (60,000 are as many as the images).
+# The million are built and searched on all threads and on one: a row says on how many.
 sift() {
     corpora=data/cache/corpora
     [ -e "$corpora/sift-1m.json" ] || { echo 'The descriptors are missing: make sift makes them' >&2; exit 1; }
@@ -81,7 +81,7 @@ sift() {
 sift_index() {
     case ",${ONLY:-$1}," in *",$1,"*) ;; *) return 0 ;; esac
     begin sift-1m
-    sift_rows 0 10000,100000,1000000 "$1" "$2"
+    sift_rows 0 10000,60000,100000,1000000 "$1" "$2"
     sift_rows 1 1000000 "$1" "$2"
     if [ $# -gt 2 ]; then
         sift_rows 0 1000000 "$1" "$3"
