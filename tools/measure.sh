@@ -3,6 +3,7 @@
 #
 #   tools/measure.sh [record] [growth] [tuned]    our indexes (make measure)
 #   tools/measure.sh sift                         our indexes on a million descriptors (make measure-sift)
+#   tools/measure.sh sift-peers                   the real libraries on the same
 #   tools/measure.sh peers                        the real libraries, in turns with ours (make peers)
 #
 # N_QUERIES: how many queries to ask (1000; 10,000 of the descriptors, as in the handout's table).
@@ -62,11 +63,7 @@ tuned() {
 # A million SIFT descriptors, and fewer of them for how the cost grows (60,000 are as many as the images).
 # The million are built and searched on all threads and on one: a row says on how many.
 sift() {
-    corpora=data/cache/corpora
-    [ -e "$corpora/sift-1m.json" ] || { echo 'The descriptors are missing: make sift makes them' >&2; exit 1; }
-    # What the record calls them tells where they come from: sift-1m, or sift-1m-debian.
-    name=$(sed -n 's/.*"name": "\(.*\)".*/\1/p' "$corpora/sift-1m.json")
-    queries=${N_QUERIES:-10000}
+    sift_names
     sift_index brute_force ''
     sift_index va_file ''
     # The handout's 16384 lists too; a smaller base has no use for so many.
@@ -75,6 +72,17 @@ sift() {
     sift_index ivf_pq 'nprobe=8,16,32,64,128,256; refine=10,40'
     sift_index hnsw 'ef_search=10,20,40,80,160,320,640'
     sift_index quantized_graph 'epsilon=-0.05,-0.02,0,0.02,0.05,0.1,0.2'
+}
+
+# The files, what the record calls them, and how many queries are asked.
+sift_names() {
+    corpora=data/cache/corpora
+    [ -e "$corpora/sift-1m.json" ] || { echo 'The descriptors are missing: make sift makes them' >&2; exit 1; }
+    base=$corpora/sift-1m-base.npy
+    asked=$corpora/sift-1m-queries.npy
+    # It tells where they come from: sift-1m, or sift-1m-debian.
+    name=$(sed -n 's/.*"name": "\(.*\)".*/\1/p' "$corpora/sift-1m.json")
+    queries=${N_QUERIES:-10000}
 }
 
 # sift_index INDEX SWEEP [SWEEP OF THE MILLION ALONE]
@@ -93,7 +101,28 @@ sift_index() {
 # sift_rows THREADS SIZES INDEX SWEEP
 sift_rows() {
     measure sift-1m --threads "$1" --n-base "$2" --index "$3" --sweep "$4" --k 1,10 --name "$name" \
-        --data "$corpora/sift-1m-base.npy" --queries "$corpora/sift-1m-queries.npy"
+        --data "$base" --queries "$asked"
+}
+
+# The libraries of the handout's table, and the strongest: benches/peers/sift1m.py. A library's rows
+# replace all that the record has of it, so the sizes are measured apart and put there together.
+sift_peers() {
+    venv=.venv-peers
+    [ -x "$venv/bin/python" ] || { echo "The libraries are missing: make peers installs them" >&2; exit 1; }
+    sift_names
+    folder=$(mktemp -d)
+    trap 'rm -rf "$folder"' EXIT
+    for size in 10000 60000 100000 1000000; do
+        $program --threads 0 --n-base "$size" --k 1,10 --name "$name" --n-queries "$queries" \
+            --data "$base" --queries "$asked" --export "$folder/$size"
+        "$venv/bin/python" benches/peers --table sift1m --data "$folder/$size" --name "$name" \
+            --out "$folder/$size.csv" --measure "$program" ${ONLY:+--only "$ONLY"}
+        rm -r "$folder/$size"
+        # One header, then the rows of all sizes.
+        [ -e "$folder/all.csv" ] || head -n 1 "$folder/$size.csv" > "$folder/all.csv"
+        tail -n +2 "$folder/$size.csv" >> "$folder/all.csv"
+    done
+    $program --replace-from "$folder/all.csv" --out "$results/sift-1m.csv"
 }
 
 peers() {
@@ -118,6 +147,7 @@ if [ $# -eq 0 ]; then set -- record growth tuned; fi
 for part in "$@"; do
     case $part in
         record | growth | tuned | sift | peers) "$part" ;;
-        *) echo "$part: expected record, growth, tuned, sift or peers" >&2; exit 2 ;;
+        sift-peers) sift_peers ;;
+        *) echo "$part: expected record, growth, tuned, sift, sift-peers or peers" >&2; exit 2 ;;
     esac
 done

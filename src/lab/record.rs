@@ -1083,10 +1083,13 @@ mod tests {
             );
             let rows = read_csv(&path).unwrap();
             assert!(rows.len() > 10, "{}: {} rows", path.display(), rows.len());
-            let trees = rows.iter().find(|row| row.index == "annoy").unwrap();
-            assert!(trees.param("n_trees").is_some(), "{}", path.display());
+            // The million descriptors were measured without the trees.
+            if name != "sift-1m.csv" {
+                let trees = rows.iter().find(|row| row.index == "annoy").unwrap();
+                assert!(trees.param("n_trees").is_some(), "{}", path.display());
+            }
             files += 1;
         }
-        assert_eq!(files, 6);
+        assert_eq!(files, 7);
     }
 }

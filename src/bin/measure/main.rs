@@ -98,7 +98,7 @@ struct Arguments {
     plot: Option<PathBuf>,
     /// Measure nothing; write base.npy, queries.npy and the true distances (distances.npy) to this
     /// folder, for other programs
-    #[arg(long, conflicts_with = "n_base")]
+    #[arg(long)]
     export: Option<PathBuf>,
     /// Measure nothing; put the rows of this file into --out, in place of all its rows of the same
     /// indexes. A record (.csv), or what another program measured on this machine (.jsonl): a JSON
@@ -164,10 +164,12 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     if let Some(told) = &data.held_out {
         say::line(told);
     }
-    // With the true distances of the whole base: another program's recall is then counted as ours
-    // is.
+    // With the true distances: another program's recall is then counted as ours is.
     if let Some(folder) = &arguments.export {
-        task(arguments, &data, data.base.len())?.export(folder)?;
+        if sizes.len() > 1 {
+            return Err("--export: expected one --n-base".into());
+        }
+        task(arguments, &data, sizes[0])?.export(folder)?;
         let folder = folder.display();
         say::line(format_args!(
             "base.npy, queries.npy and distances.npy are in {folder}"
