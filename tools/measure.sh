@@ -61,7 +61,7 @@ tuned() {
 }
 
 # A million SIFT descriptors, and fewer of them for how the cost grows (60,000 are as many as the images).
-# The million are built and searched on all threads and on one: a row says on how many.
+# Builds are on all threads, batches on all and on one.
 sift() {
     sift_names
     sift_index brute_force ''
@@ -89,19 +89,15 @@ sift_names() {
 sift_index() {
     case ",${ONLY:-$1}," in *",$1,"*) ;; *) return 0 ;; esac
     begin sift-1m
-    sift_rows 0 10000,60000,100000,1000000 "$1" "$2"
-    sift_rows 1 1000000 "$1" "$2"
-    if [ $# -gt 2 ]; then
-        sift_rows 0 1000000 "$1" "$3"
-        sift_rows 1 1000000 "$1" "$3"
-    fi
+    sift_rows 10000,60000,100000,1000000 "$1" "$2"
+    [ $# -lt 3 ] || sift_rows 1000000 "$1" "$3"
     finish sift-1m
 }
 
-# sift_rows THREADS SIZES INDEX SWEEP
+# sift_rows SIZES INDEX SWEEP
 sift_rows() {
-    measure sift-1m --threads "$1" --n-base "$2" --index "$3" --sweep "$4" --k 1,10 --name "$name" \
-        --data "$base" --queries "$asked"
+    measure sift-1m --threads 0 --also-threads 1 --n-base "$1" --index "$2" --sweep "$3" --k 1,10 \
+        --name "$name" --data "$base" --queries "$asked"
 }
 
 # The libraries of the handout's table, and the strongest: benches/peers/sift1m.py. A library's rows

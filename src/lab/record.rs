@@ -296,7 +296,8 @@ pub struct Measurement {
     pub d: usize,
     /// Neighbours asked for.
     pub k: usize,
-    /// Threads of the build and of the batch; single queries are answered on one.
+    /// Threads of the batch, and of the build unless one build served batches on several numbers of
+    /// threads: then it was made on the most. Single queries are answered on one.
     pub threads: usize,
     /// recall@k by distance, ties being hits ([`recall`](crate::lab::evaluate::recall)).
     #[serde(deserialize_with = "finite")]
