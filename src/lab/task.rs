@@ -313,6 +313,8 @@ impl Task {
             bandwidth_gb_s: Some(machine.bandwidth_gb_s),
             date: today(),
             metric: self.metric.name().to_owned(),
+            build_threads: None,
+            build_peak_bytes: None,
         })
     }
 
