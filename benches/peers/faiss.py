@@ -38,6 +38,9 @@ def load(path):
 
 
 def built(task, spec):
+    # Loaded before the build: only pools that are there can be given their threads.
+    import faiss  # noqa: F401
+
     return task.build(lambda: made(task.base, spec), save, load, f"faiss {spec}")
 
 

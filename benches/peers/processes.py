@@ -98,10 +98,12 @@ def put(plan, file):
 
 def ours(indexes, plan, folder):
     """Measures indexes of ours on the same files, into the record."""
+    if not indexes:
+        return
     command = shlex.split(plan.measure)
     listed = subprocess.run([*command, "--list"], capture_output=True, text=True, check=True)
     known = "\n" + listed.stdout
-    names = [name for name in indexes.split(",") if name and f"\n{name}:" in known]
+    names = [name for name in indexes.split(",") if f"\n{name}:" in known]
     if not names:
         return
     out = os.path.join(folder, "ours.csv")

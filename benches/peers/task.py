@@ -1,7 +1,6 @@
 """What a library is asked to index, the index it made of it, and the settings to be measured."""
 
 import json
-import os
 import pathlib
 import shutil
 import tempfile
@@ -100,11 +99,13 @@ class Task:
             return Built(load(str(folder / "index")), **figures)
         index, seconds, peak = self.timed(make)
         with tempfile.TemporaryDirectory(dir=folder and folder.parent) as beside:
-            save(index, os.path.join(beside, "index"))
-            figures = {"seconds": seconds, "memory_bytes": folder_size(beside) + apart}
+            saved = pathlib.Path(beside, "saved")
+            saved.mkdir()
+            save(index, str(saved / "index"))
+            figures = {"seconds": seconds, "memory_bytes": folder_size(saved) + apart}
             figures |= {"threads": self.threads, "peak_bytes": peak}
             if folder:
-                keep(beside, folder, figures)
+                keep(saved, folder, figures)
         return Built(index, **figures)
 
     def kept_in(self, name):
@@ -118,12 +119,9 @@ class Task:
         return folder / f"{name}-{self.version}".replace("/", "-").replace(",", "-")
 
 
-def keep(beside, folder, figures):
-    """Moves a saved index into the cache: whole, or not at all."""
-    text = json.dumps(figures)
-    pathlib.Path(beside, "built.json").write_text(text, encoding="utf-8")
+def keep(saved, folder, figures):
+    """Moves a saved index to its folder in the cache, on the same disk: whole, or not at all."""
+    (saved / "built.json").write_text(json.dumps(figures), encoding="utf-8")
+    # What an interrupted run may have left has no figures.
     shutil.rmtree(folder, ignore_errors=True)
-    whole = pathlib.Path(f"{folder}.new")
-    shutil.rmtree(whole, ignore_errors=True)
-    shutil.copytree(beside, whole)
-    whole.rename(folder)
+    saved.rename(folder)
