@@ -2,13 +2,13 @@
 # The record that the notebooks read.
 #
 #   tools/measure.sh [record] [growth] [tuned]    our indexes (make measure)
-#   tools/measure.sh sift                         our indexes on a million descriptors (make measure-sift)
-#   tools/measure.sh sift-peers                   the real libraries on the same
 #   tools/measure.sh peers                        the real libraries, in turns with ours (make peers)
+#   tools/measure.sh sift                         our indexes on a million descriptors (make measure-sift)
+#   tools/measure.sh sift_peers                   the libraries of the handout's table on them (make peers-sift)
 #
 # N_QUERIES: how many queries to ask (1000; 10,000 of the descriptors, as in the handout's table).
-# MEASURE: a program to measure with, built before. For sift: ONLY=hnsw,ivf_flat. For peers:
-# DATA="pixels features-128", ONLY=hnswlib,scann.
+# MEASURE: a program to measure with, built before. For sift: ONLY=hnsw,ivf_flat.
+# For peers: DATA="pixels features-128", ONLY=hnswlib,scann. For sift_peers: ONLY=faiss_ivf, and PEERS_CACHE, where built indexes are kept (data/cache/peers).
 #
 # A file of the record gets its new rows when all of them are there, so that an interruption loses
 # nothing. They take the place of the rows of the same indexes; what is not measured again stays.
@@ -100,50 +100,57 @@ sift_rows() {
         --name "$name" --data "$base" --queries "$asked"
 }
 
-# The libraries of the handout's table, and the strongest: benches/peers/sift1m.py. A library's rows
-# replace all that the record has of it, so the sizes are measured apart and put there together.
-sift_peers() {
+# What the peers run in, and a folder for the vectors that they are given.
+ready_for_peers() {
     venv=.venv-peers
-    [ -x "$venv/bin/python" ] || { echo "The libraries are missing: make peers installs them" >&2; exit 1; }
-    sift_names
+    [ -x "$venv/bin/python" ] || "${PYTHON:-python3}" -m venv "$venv"
+    # One by one: a library that cannot be installed here is named, and left out.
+    while read -r library options; do
+        case $library in '' | '#'*) continue ;; esac
+        # Without the options where they fail: an older or slower form of a library is better than none.
+        for words in "$options $library" "$library" ''; do
+            [ -n "$words" ] || { echo "not installed: $library"; break; }
+            # shellcheck disable=SC2086 # they are words
+            if "$venv/bin/pip" install --quiet --disable-pip-version-check $words; then break; fi
+        done
+    done < benches/peers.txt
     folder=$(mktemp -d)
     trap 'rm -rf "$folder"' EXIT
+}
+
+peers() {
+    ready_for_peers
+    for data in ${DATA:-pixels features-128}; do
+        $program --data "$data" --k 1,10,100 --n-queries "$queries" --export "$folder"
+        "$venv/bin/python" benches/peers --data "$folder" --name "$data" \
+            --out "$results/$data.csv" --measure "$program" ${ONLY:+--only "$ONLY"}
+    done
+}
+
+# The same sizes, k = 1 and 10, on one thread and on all. A library's rows replace all that the record
+# has of it, so the sizes are measured apart and put there together.
+sift_peers() {
+    sift_names
+    ready_for_peers
     for size in 10000 60000 100000 1000000; do
         $program --threads 0 --n-base "$size" --k 1,10 --name "$name" --n-queries "$queries" \
             --data "$base" --queries "$asked" --export "$folder/$size"
         "$venv/bin/python" benches/peers --table sift1m --data "$folder/$size" --name "$name" \
+            --cache "${PEERS_CACHE:-data/cache/peers}" \
             --out "$folder/$size.csv" --measure "$program" ${ONLY:+--only "$ONLY"}
         rm -r "$folder/$size"
-        # One header, then the rows of all sizes.
+        # If no library is installed there is no file. One header, then the rows of all sizes.
+        [ -e "$folder/$size.csv" ] || continue
         [ -e "$folder/all.csv" ] || head -n 1 "$folder/$size.csv" > "$folder/all.csv"
         tail -n +2 "$folder/$size.csv" >> "$folder/all.csv"
     done
-    $program --replace-from "$folder/all.csv" --out "$results/sift-1m.csv"
-}
-
-peers() {
-    venv=.venv-peers
-    [ -x "$venv/bin/python" ] || "${PYTHON:-python3}" -m venv "$venv"
-    # One by one: a library that cannot be installed here is named, and left out.
-    while read -r library; do
-        case $library in '' | '#'*) continue ;; esac
-        "$venv/bin/pip" install --quiet --disable-pip-version-check "$library" ||
-            echo "not installed: $library"
-    done < benches/peers.txt
-    folder=$(mktemp -d)
-    trap 'rm -rf "$folder"' EXIT
-    for data in ${DATA:-pixels features-128}; do
-        $program --data "$data" --k 1,10,100 --n-queries "$queries" --export "$folder"
-        "$venv/bin/python" benches/peers.py --data "$folder" --name "$data" \
-            --out "$results/$data.csv" --measure "$program" ${ONLY:+--only "$ONLY"}
-    done
+    [ ! -e "$folder/all.csv" ] || $program --replace-from "$folder/all.csv" --out "$results/sift-1m.csv"
 }
 
 if [ $# -eq 0 ]; then set -- record growth tuned; fi
 for part in "$@"; do
     case $part in
-        record | growth | tuned | sift | peers) "$part" ;;
-        sift-peers) sift_peers ;;
-        *) echo "$part: expected record, growth, tuned, sift, sift-peers or peers" >&2; exit 2 ;;
+        record | growth | tuned | peers | sift | sift_peers) "$part" ;;
+        *) echo "$part: expected record, growth, tuned, peers, sift or sift_peers" >&2; exit 2 ;;
     esac
 done

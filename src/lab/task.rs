@@ -258,6 +258,7 @@ impl Task {
                     // The single queries are on one thread: only the batch is another.
                     each(Measurement {
                         threads: counted(threads),
+                        build_threads: Some(counted(self.threads)),
                         qps_batch: self.batch_speed(index.as_ref(), k, threads)?,
                         ..row.clone()
                     });
@@ -317,6 +318,8 @@ impl Task {
             bandwidth_gb_s: Some(machine.bandwidth_gb_s),
             date: today(),
             metric: self.metric.name().to_owned(),
+            build_threads: None,
+            build_peak_bytes: None,
         })
     }
 
@@ -555,11 +558,12 @@ mod tests {
         for pair in rows.chunks(2) {
             let alike = Measurement {
                 threads: 1,
+                build_threads: None,
                 qps_batch: pair[1].qps_batch,
                 ..pair[0].clone()
             };
             assert_eq!(alike, pair[1]);
-            assert!(pair[0].qps_batch > 0.0);
+            assert!(pair[0].qps_batch > 0.0 && pair[0].build_threads == Some(1));
         }
     }
 
