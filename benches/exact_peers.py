@@ -11,6 +11,11 @@ import subprocess
 import tempfile
 import time
 
+from peers import environment
+
+# FAISS's BLAS must be told the processor before it loads.
+os.environ.update(environment.variables(1))
+
 import faiss
 import numpy as np
 from tables import tables

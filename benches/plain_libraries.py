@@ -6,7 +6,7 @@
 
 The samples are those of the conformance suite, which `measure --export` writes. Every library is
 asked with the search effort that our index of its kind has by default: as many lists probed, rows
-refined, or candidates kept. A line a shape and library: recall@1 and recall@10, counted by peers.py.
+refined, or candidates kept. A line a shape and library: recall@1 and recall@10, counted as in peers/measuring.py.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import shlex
 import subprocess
 import tempfile
 
-from peers import recall
+from peers.measuring import recall
 
 
 def faiss_ivf_flat(base):

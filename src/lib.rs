@@ -126,8 +126,9 @@ pub mod prelude {
     pub use crate::report::{
         figure::{Figure, Silent, prose, side_by_side},
         frame::{
-            Tabular, column, doublings, exponents, fastest_at, fastest_at_each, frame_of, frontier,
-            leading, machines, number_at, pivoted, record, records, text_at,
+            MillionRow, Tabular, beside_the_handout, column, doublings, exponents, fastest_at,
+            fastest_at_each, frame_of, frontier, growth_at, leading, machines, million_table,
+            number_at, pivoted, record, records, text_at,
         },
         gallery::{Gallery, Tile},
         maps::{class_plane, plane_of},
@@ -136,8 +137,8 @@ pub mod prelude {
         pictures::{as_point, cells, in_the_plane, neighbour_gallery, point_of, points_of, tile},
         table::table,
         words::{
-            Words, bins_of, confusion_map, coverage_of, growth_chart, is, learning_chart,
-            recall_chart, stacked, whole,
+            Words, bins_of, caption_of, confusion_map, coverage_of, growth_chart, is,
+            learning_chart, recall_chart, stacked, whole,
         },
     };
     pub use crate::vectors::{Row, Vectors};

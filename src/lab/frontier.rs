@@ -16,17 +16,26 @@
 use crate::index::registry;
 use crate::lab::record::Measurement;
 
-/// The names of the real libraries' indexes, as `benches/peers.py` writes them and for a reader. A
+/// The names of the real libraries' indexes, as `benches/peers` writes them and for a reader. A
 /// library that is not here, such as hnswlib, has a name that reads well as it is.
-const LIBRARIES: [(&str, &str); 13] = [
+const LIBRARIES: [(&str, &str); 22] = [
     ("annoy_spotify", "Annoy (Spotify)"),
+    ("annsearch_kmknn", "ann-search, k-means"),
+    ("annsearch_qg", "ann-search, QG"),
     ("faiss_flat", "FAISS Flat"),
     ("faiss_hnsw", "FAISS HNSW"),
     ("faiss_ivf_flat", "FAISS IVF Flat"),
+    ("faiss_ivf_panorama", "FAISS IVF Panorama"),
     ("faiss_ivf_pq", "FAISS IVF PQ"),
+    ("faiss_ivf_rabitq", "FAISS IVF RaBitQ"),
+    ("faiss_panorama", "FAISS Panorama"),
+    ("glass_hnsw", "pyglass HNSW"),
+    ("glass_nsg", "pyglass NSG"),
     ("ngt_anng", "NGT (Yahoo), ANNG"),
     ("ngt_onng", "NGT (Yahoo), ONNG"),
     ("nmslib", "NMSLIB"),
+    ("pynear_vp_tree", "pynear, VP-tree"),
+    ("pynndescent", "PyNNDescent"),
     ("scann_google", "ScaNN (Google)"),
     ("sklearn_ball_tree", "scikit-learn, ball tree"),
     ("sklearn_brute", "scikit-learn, brute"),
@@ -55,8 +64,11 @@ pub fn is_ours(index: &str) -> bool {
 /// is not to be told, and it counts as approximate.
 #[must_use]
 pub fn is_exact(index: &str) -> bool {
-    const EXACT_LIBRARIES: [&str; 4] = [
+    const EXACT_LIBRARIES: [&str; 7] = [
+        "annsearch_kmknn",
         "faiss_flat",
+        "faiss_panorama",
+        "pynear_vp_tree",
         "sklearn_ball_tree",
         "sklearn_brute",
         "sklearn_kd_tree",

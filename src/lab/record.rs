@@ -14,8 +14,8 @@
 //!
 //! 1. this schema;
 //! 2. this schema with fewer parameter columns: it was written before an index with those
-//!    parameters was there, and no row of it can have a value for them; or without `metric`: then
-//!    all of it is Euclidean;
+//!    parameters was there, and no row of it can have a value for them; or without the columns
+//!    from `metric` on: then all of it is Euclidean, and nothing more is known of the builds;
 //! 3. [`OLDER_HEADER`], where one column `params` held "n_trees=50 search_k=4000".
 //!
 //! Any other file is refused by an error that names the column, and is left as it is. An empty file
@@ -39,7 +39,7 @@ use crate::lab::machine::{Machine, today};
 
 /// The columns that every row has, in the order of [`Measurement`]'s fields: a row is written field
 /// by field under this header, so a field that is moved or added has to be moved or added here too.
-pub const COLUMNS: [&str; 22] = [
+pub const COLUMNS: [&str; 24] = [
     "index",
     "data",
     "n",
@@ -62,6 +62,8 @@ pub const COLUMNS: [&str; 22] = [
     "bandwidth_gb_s",
     "date",
     "metric",
+    "build_threads",
+    "build_peak_bytes",
 ];
 
 /// How many of [`COLUMNS`] a file has at least. Those after them came later; where a file lacks
@@ -90,7 +92,7 @@ pub const OLDER_HEADER: [&str; 17] = [
 ];
 
 /// Parameters that are no knob of the registry: the recall that a setting was tuned for, what the
-/// VA+-file chose for itself, and those that only other libraries have (`benches/peers.py`).
+/// VA+-file chose for itself, and those that only other libraries have (`benches/peers`).
 const OTHER_PARAMETERS: [&str; 5] = ["target_recall", "head", "segments", "degree", "k_factor"];
 
 /// The parameter columns: `target_recall` and other parameters that are no
@@ -296,7 +298,8 @@ pub struct Measurement {
     pub d: usize,
     /// Neighbours asked for.
     pub k: usize,
-    /// Threads of the build and of the batch; single queries are answered on one.
+    /// Threads of the batch, and of the build unless `build_threads` says otherwise. Single queries
+    /// are answered on one.
     pub threads: usize,
     /// recall@k by distance, ties being hits ([`recall`](crate::lab::evaluate::recall)).
     #[serde(deserialize_with = "finite")]
@@ -327,7 +330,8 @@ pub struct Measurement {
     pub cpu_family: Option<u32>,
     /// The processor's model within the family.
     pub cpu_model: Option<u32>,
-    /// The SIMD level of our kernels; `None` for other libraries, which choose for themselves.
+    /// The SIMD level of our kernels. Other libraries choose for themselves: theirs is what they
+    /// say, or the highest that the processor offers them; `None` in older rows of theirs.
     pub simd: Option<String>,
     /// How many threads can run at once on the machine.
     pub cores: Option<usize>,
@@ -339,6 +343,13 @@ pub struct Measurement {
     /// The metric by which neighbours were sought: "euclidean" in rows older than this column.
     #[serde(default = "euclidean")]
     pub metric: String,
+    /// Threads of the build, where they are others than `threads`.
+    #[serde(default)]
+    pub build_threads: Option<usize>,
+    /// The most memory that the process held during the build, in bytes: the base, and whatever
+    /// else the program holds, is in it. `None` where it was not measured.
+    #[serde(default)]
+    pub build_peak_bytes: Option<u64>,
 }
 
 impl Measurement {
@@ -375,6 +386,8 @@ impl Measurement {
             bandwidth_gb_s: None,
             date: String::new(),
             metric: euclidean(),
+            build_threads: None,
+            build_peak_bytes: None,
         }
     }
 
@@ -396,7 +409,7 @@ impl Measurement {
         let params: std::collections::BTreeMap<String, f64> =
             serde_json::from_value(params).map_err(foreign)?;
         // The other program knows nothing of the machine. What it may have said under these names
-        // is replaced. `simd` is not filled in: it is the level of our kernels, not of theirs.
+        // is replaced. `simd` is theirs to say: the machine's is the level of our kernels.
         object.insert("cpu".to_owned(), machine.cpu.clone().into());
         object.insert("cpu_family".to_owned(), machine.cpu_family.into());
         object.insert("cpu_model".to_owned(), machine.cpu_model.into());
@@ -796,6 +809,8 @@ mod tests {
             cores: Some(2),
             bandwidth_gb_s: Some(21.5),
             date: "2026-11-25".to_owned(),
+            build_threads: Some(16),
+            build_peak_bytes: Some(1 << 30),
             ..Measurement::toy(index, 0.95, 1e4)
         }
     }
@@ -992,11 +1007,16 @@ mod tests {
         }
     }
 
-    /// Files from before there were other metrics, with and without parameters.
+    /// Files from before there were other metrics, and before builds had columns of their own.
     #[test]
-    fn rows_without_a_metric_are_euclidean_and_others_keep_theirs() {
+    fn rows_without_the_later_columns_have_their_defaults_and_others_keep_theirs() {
         let by_cosine = Measurement {
             metric: "cosine".to_owned(),
+            ..row("annoy", &[("n_trees", 50.0)])
+        };
+        let builds = |build_threads, build_peak_bytes| Measurement {
+            build_threads,
+            build_peak_bytes,
             ..row("annoy", &[("n_trees", 50.0)])
         };
         let folder = tempfile::tempdir().unwrap();
@@ -1004,14 +1024,23 @@ mod tests {
         append_csv(&path, std::slice::from_ref(&by_cosine)).unwrap();
         assert_eq!(read_csv(&path).unwrap(), [by_cosine]);
         let text = fs::read_to_string(&path).unwrap();
-        for column in [",metric,", ",cosine,"] {
-            assert_eq!(text.matches(column).count(), 1);
+        let later = [
+            ",metric,build_threads,build_peak_bytes,",
+            ",cosine,16,1073741824,",
+        ];
+        for fields in later {
+            assert_eq!(text.matches(fields).count(), 1, "{text}");
         }
-        let without = text.replace(",metric,", ",").replace(",cosine,", ",");
-        fs::write(&path, without).unwrap();
-        let rows = read_csv(&path).unwrap();
-        assert_eq!(rows, [row("annoy", &[("n_trees", 50.0)])]);
-        assert_eq!(rows[0].metric, "euclidean");
+        let rows_with = |kept: [&str; 2]| {
+            let older = text.replace(later[0], kept[0]).replace(later[1], kept[1]);
+            fs::write(&path, older).unwrap();
+            read_csv(&path).unwrap()
+        };
+        let without = rows_with([",", ","]);
+        assert_eq!(without, [builds(None, None)]);
+        assert_eq!(without[0].metric, "euclidean");
+        let half = rows_with([",metric,build_threads,", ",euclidean,16,"]);
+        assert_eq!(half, [builds(Some(16), None)]);
     }
 
     #[test]
@@ -1083,10 +1112,13 @@ mod tests {
             );
             let rows = read_csv(&path).unwrap();
             assert!(rows.len() > 10, "{}: {} rows", path.display(), rows.len());
-            let trees = rows.iter().find(|row| row.index == "annoy").unwrap();
-            assert!(trees.param("n_trees").is_some(), "{}", path.display());
+            // The million descriptors were measured without the trees.
+            if name != "sift-1m.csv" {
+                let trees = rows.iter().find(|row| row.index == "annoy").unwrap();
+                assert!(trees.param("n_trees").is_some(), "{}", path.display());
+            }
             files += 1;
         }
-        assert_eq!(files, 6);
+        assert_eq!(files, 7);
     }
 }

@@ -123,6 +123,9 @@ pub struct Task {
     pub ks: Vec<usize>,
     /// Threads of the build and of the batch (0: one a core).
     pub threads: usize,
+    /// Other numbers of threads on which [`Task::run`] asks the batch of each build, too: each
+    /// gives rows of its own. None by default.
+    pub also_threads: Vec<usize>,
     /// The metric by which the neighbours are sought.
     pub metric: Metric,
     /// The base and the queries as they are compared: by cosine, normalised.
@@ -201,6 +204,7 @@ impl Task {
             queries,
             ks: ks.to_vec(),
             threads,
+            also_threads: Vec::new(),
             labels: None,
             builds: None,
         })
@@ -251,7 +255,17 @@ impl Task {
             // each row.
             let index = built(settings).map_err(refused)?;
             for &k in &self.ks {
-                each(self.measure(entry, index.as_ref(), k, build_s)?);
+                let row = self.measure(entry, index.as_ref(), k, build_s)?;
+                for &threads in &self.also_threads {
+                    // The single queries are on one thread: only the batch is another.
+                    each(Measurement {
+                        threads: counted(threads),
+                        build_threads: Some(counted(self.threads)),
+                        qps_batch: self.batch_speed(index.as_ref(), k, threads)?,
+                        ..row.clone()
+                    });
+                }
+                each(row);
             }
         }
         Ok(())
@@ -275,12 +289,9 @@ impl Task {
             &self.queries.head(self.queries.len().min(WARM_UP)),
             k,
         )?;
-        // Single queries run on this thread. The batch runs in a pool of the task's threads; the
-        // pool is started before its clock.
+        // Single queries run on this thread.
         let single = better_of_two(|| time_queries(index, &self.queries, k))?;
-        let batch = on_threads(self.threads, || {
-            better_of_two(|| time_batch(index, &self.queries, k))
-        })??;
+        let qps_batch = self.batch_speed(index, k, self.threads)?;
         // Only after the timing: the first call ever measures the memory's speed by reading 256
         // MiB, which leaves the caches without the index.
         let machine = Machine::here();
@@ -291,17 +302,11 @@ impl Task {
             n: self.base.len(),
             d: self.base.dim(),
             k,
-            // 0 means one a core, and the record says how many that were: the current pool has the
-            // number that `on_threads` takes for 0, unless the caller is in a pool of another size.
-            threads: if self.threads == 0 {
-                rayon::current_num_threads()
-            } else {
-                self.threads
-            },
+            threads: counted(self.threads),
             // The single queries are judged. The batch answers the same queries, and is only timed.
             recall: self.recall(&single.neighbors, k),
             qps: single.queries_per_second(),
-            qps_batch: batch.queries_per_second(),
+            qps_batch,
             p50_us: single.latency_us(0.5),
             p99_us: single.latency_us(0.99),
             build_s,
@@ -315,7 +320,23 @@ impl Task {
             bandwidth_gb_s: Some(machine.bandwidth_gb_s),
             date: today(),
             metric: self.metric.name().to_owned(),
+            build_threads: None,
+            build_peak_bytes: None,
         })
+    }
+
+    /// Queries per second of a batch of all queries on so many threads (0: one a core).
+    fn batch_speed(
+        &self,
+        index: &dyn Index,
+        k: usize,
+        threads: usize,
+    ) -> Result<f64, MeasureError> {
+        // The pool is started before the clock.
+        let batch = on_threads(threads, || {
+            better_of_two(|| time_batch(index, &self.queries, k))
+        })??;
+        Ok(batch.queries_per_second())
     }
 
     /// recall@k of what was found for the queries, by the true distances of the rows returned: an
@@ -353,6 +374,16 @@ impl Task {
     #[must_use]
     pub fn unkept(&self) -> Option<&str> {
         self.unkept.as_deref()
+    }
+}
+
+/// How many threads `threads` are, where 0 means one a core: the current pool has the number that
+/// `on_threads` takes for 0, unless the caller is in a pool of another size.
+fn counted(threads: usize) -> usize {
+    if threads == 0 {
+        rayon::current_num_threads()
+    } else {
+        threads
     }
 }
 
@@ -509,6 +540,33 @@ mod tests {
         assert_eq!(row.param("nprobe"), None);
         assert!(row.memory_bytes >= 100, "it keeps the vectors: {row:?}");
         assert_eq!(row.cores, Some(Machine::here().cores));
+    }
+
+    /// The build and the single queries are the same: only threads and the batch's speed differ.
+    #[test]
+    fn a_batch_on_other_threads_is_a_row_of_its_own_with_the_same_build() {
+        let task = Task {
+            also_threads: vec![2],
+            ..task()
+        };
+        let mut rows = Vec::new();
+        let (entry, none) = (find("brute_force").unwrap(), Settings::default());
+        let run = task.run(entry, &none, std::slice::from_ref(&none), |row| {
+            rows.push(row)
+        });
+        run.unwrap();
+        let counts: Vec<(usize, usize)> = rows.iter().map(|row| (row.k, row.threads)).collect();
+        assert_eq!(counts, [(3, 2), (3, 1), (1, 2), (1, 1)]);
+        for pair in rows.chunks(2) {
+            let alike = Measurement {
+                threads: 1,
+                build_threads: None,
+                qps_batch: pair[1].qps_batch,
+                ..pair[0].clone()
+            };
+            assert_eq!(alike, pair[1]);
+            assert!(pair[0].qps_batch > 0.0 && pair[0].build_threads == Some(1));
+        }
     }
 
     /// On a line through the origin all rows are in the same direction, so that all are ties by

@@ -34,12 +34,14 @@ use crate::lab::record::{COLUMNS, RecordError, read_csv};
 mod answers;
 mod growth;
 mod lessons;
+mod million;
 mod results;
 mod searched;
 
 pub use self::searched::{number_at, pivoted, text_at};
 
 pub use growth::{doublings, exponents, fastest_at_each};
+pub use million::{MillionRow, beside_the_handout, growth_at, handout_table, million_table};
 
 /// Why a frame could not be made.
 #[derive(Debug, Error)]

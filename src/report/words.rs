@@ -5,8 +5,8 @@ use polars::prelude::{Column, DataFrame, DataType, Expr, Literal, PolarsResult, 
 
 use crate::lab::classified::Confidence;
 use crate::lab::evaluate::ConfusionMatrix;
-use crate::report::chart::{ChartError, Heatmap, LineChart, Series};
-use crate::report::frame::{Tabular, frame_of};
+use crate::report::chart::{ChartError, DataName, Heatmap, LineChart, Series};
+use crate::report::frame::{Tabular, frame_of, machines, texts};
 use crate::report::table::{Table, table};
 
 /// What the columns of a notebook's tables are called in the reader's language.
@@ -82,6 +82,39 @@ impl Words {
 /// The rows in which a column has this value: `frame.filter(is("data", "pixels"))`.
 pub fn is<V: Literal>(column: &str, value: V) -> Expr {
     col(column).eq(lit(value))
+}
+
+/// What a caption says of measured rows: `title`, what their data are called, in the words of
+/// `names` (a name that is not there stands as it is), and on which machines they were measured
+/// and when ([`machines`]).
+///
+/// ```
+/// use fashion_knn::report::chart::DataName;
+/// use fashion_knn::report::words::caption_of;
+/// use polars::prelude::df;
+///
+/// let rows = df!["data" => ["sift-1m", "sift-1m", "else"], "cpu" => ["EPYC", "EPYC", "EPYC"]]?;
+/// let names = [DataName { key: "sift-1m", name: "SIFT1M" }];
+/// assert_eq!(caption_of("A million", &rows, &names)?, "A million: SIFT1M · else · EPYC");
+/// # Ok::<(), polars::prelude::PolarsError>(())
+/// ```
+///
+/// # Errors
+/// If the column `data` is missing, or one of the machine has no text.
+pub fn caption_of(title: &str, rows: &DataFrame, names: &[DataName<'_>]) -> PolarsResult<String> {
+    let mut parts: Vec<String> = Vec::new();
+    for key in texts(rows, "data")? {
+        let known = names.iter().find(|data| data.key == key);
+        let said = known.map_or(key.as_str(), |data| data.name);
+        if !parts.iter().any(|part| part == said) {
+            parts.push(said.to_owned());
+        }
+    }
+    let machines = machines(rows)?;
+    if !machines.is_empty() {
+        parts.push(machines);
+    }
+    Ok(format!("{title}: {}", parts.join(" · ")))
 }
 
 /// The whole numbers of a column as text: for names such as "n_trees = 50".

@@ -1,4 +1,5 @@
 """What the corpora share: the seed, queries held out, files written whole."""
+import json
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ def split_queries(rows, n_queries):
 
 def save(folder, name, base, queries):
     """Writes NAME-base.npy and NAME-queries.npy."""
+    # What it says is of the rows that are replaced. The next save_origin says it of these.
+    (Path(folder) / f"{name}.json").unlink(missing_ok=True)
     for part, rows in (("queries", queries), ("base", base)):
         save_array(Path(folder) / f"{name}-{part}.npy", rows)
 
@@ -27,3 +30,11 @@ def save_array(path, rows):
         np.save(file, np.ascontiguousarray(rows))
     beside.rename(path)
     print(f"{path}: {rows.shape[0]:,} × {rows.shape[1]} {rows.dtype}")
+
+
+def save_origin(folder, name, origin):
+    """Writes NAME.json, which says where NAME's vectors come from. It is written last: with it all is there."""
+    path = Path(folder) / f"{name}.json"
+    beside = path.with_suffix(".json.new")
+    beside.write_text(json.dumps(origin, indent=1) + "\n", encoding="utf-8")
+    beside.rename(path)

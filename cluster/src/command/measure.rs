@@ -140,6 +140,8 @@ impl Measure {
             bandwidth_gb_s: Some(machine.bandwidth_gb_s),
             date: today(),
             metric: Metric::Euclidean.name().to_owned(),
+            build_threads: None,
+            build_peak_bytes: None,
         }
     }
 }

@@ -65,6 +65,9 @@ struct Arguments {
     /// Threads of the build and of batches, 0 for one a core; single queries are answered on one
     #[arg(long, default_value_t = 1, value_parser = threads)]
     threads: usize,
+    /// Ask the batches on so many threads as well, "1,2": rows of their own, without another build
+    #[arg(long, value_delimiter = ',', value_parser = threads)]
+    also_threads: Vec<usize>,
     /// How many of the queries to ask
     #[arg(long, default_value_t = 2_000, value_parser = at_least_one)]
     n_queries: usize,
@@ -99,7 +102,7 @@ struct Arguments {
     plot: Option<PathBuf>,
     /// Measure nothing; write base.npy, queries.npy and the true distances (distances.npy) to this
     /// folder, for other programs
-    #[arg(long, conflicts_with = "n_base")]
+    #[arg(long)]
     export: Option<PathBuf>,
     /// Measure nothing; put the rows of this file into --out, in place of all its rows of the same
     /// indexes. A record (.csv), or what another program measured on this machine (.jsonl): a JSON
@@ -155,16 +158,20 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     if let Some(path) = &arguments.plot {
         plot::check(path, arguments.k.len() * arguments.n_base.len().max(1))?;
     }
-    on_threads(arguments.threads, || ())?;
+    for &threads in arguments.also_threads.iter().chain([&arguments.threads]) {
+        on_threads(threads, || ())?;
+    }
     let data = data(arguments)?;
     let sizes = sizes(arguments, data.base.len())?;
     if let Some(told) = &data.held_out {
         say::line(told);
     }
-    // With the true distances of the whole base: another program's recall is then counted as ours
-    // is.
+    // With the true distances: another program's recall is then counted as ours is.
     if let Some(folder) = &arguments.export {
-        task(arguments, &data, data.base.len())?.export(folder)?;
+        if sizes.len() > 1 {
+            return Err("--export: expected one --n-base".into());
+        }
+        task(arguments, &data, sizes[0])?.export(folder)?;
         let folder = folder.display();
         say::line(format_args!(
             "base.npy, queries.npy and distances.npy are in {folder}"
@@ -254,7 +261,7 @@ fn task(arguments: &Arguments, data: &Data, size: usize) -> Result<Task, Box<dyn
     ));
     // The true neighbours come out of the cache, or are computed and put there.
     let (queries, cache) = (data.queries.clone(), files::cache_dir());
-    let task = Task::by(
+    let mut task = Task::by(
         arguments.metric,
         name,
         base,
@@ -263,6 +270,7 @@ fn task(arguments: &Arguments, data: &Data, size: usize) -> Result<Task, Box<dyn
         arguments.threads,
         Some(&cache),
     )?;
+    task.also_threads.clone_from(&arguments.also_threads);
     if let Some(why) = task.unkept() {
         say::aside(format_args!(
             "warning: the true neighbours are not kept, and have to be computed again the next \
@@ -293,7 +301,7 @@ fn sweep(task: &Task, plans: &[Plan], out: &Path) -> Result<Vec<Measurement>, Bo
     let settings = plans
         .iter()
         .map(|plan| plan.builds.len() * plan.queries.len());
-    let runs = settings.sum::<usize>() * task.ks.len();
+    let runs = settings.sum::<usize>() * task.ks.len() * (1 + task.also_threads.len());
     let bar = bar(runs)?;
     let mut all = Vec::new();
     for Plan {
@@ -360,11 +368,11 @@ fn tuned(
         )?;
         let mut rows = Vec::new();
         // In one run, so that all settings share a build. It gives the rows setting after setting,
-        // and for each a row for every k. So each recall is repeated as often as there are ks.
+        // and for each a row for every k and number of threads. So each recall is repeated as often.
         let (wanted, settings) = reached(&tuner, recalls, &bar)?;
         let mut wanted = wanted
             .iter()
-            .flat_map(|&recall| vec![recall; task.ks.len()]);
+            .flat_map(|&recall| vec![recall; task.ks.len() * (1 + task.also_threads.len())]);
         let run = task.run(entry, &Settings::default(), &settings, |mut row| {
             bar.suspend(|| print(&row));
             if let Some(recall) = wanted.next() {

@@ -54,6 +54,10 @@ fn columns_of_the_file(rows: &[Measurement]) -> Vec<Column> {
         column("bandwidth_gb_s", rows, |row| row.bandwidth_gb_s),
         column("date", rows, |row| row.date.as_str()),
         column("metric", rows, |row| row.metric.as_str()),
+        column("build_threads", rows, |row| {
+            row.build_threads.map(|threads| threads as u32)
+        }),
+        column("build_peak_bytes", rows, |row| row.build_peak_bytes),
     ]
 }
 
