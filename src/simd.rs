@@ -54,6 +54,9 @@
 //! }
 //! ```
 //!
+//! Measure it at both levels: of short sums the compiler made slower code for AVX-512 than for
+//! AVX2. Such a loop says `= portable::dot, at most avx2;`.
+//!
 //! All forms must agree with the plain definition in a test: to the bit where they compute in
 //! integers, within a stated bound where they compute in floats.
 //!
@@ -61,7 +64,7 @@
 //!
 //! 1. A variant of [`Level`], its name in [`Level::name`], its place in [`Level::ALL`], its test of
 //!    the processor in [`Level::is_available`], and its number in [`level`].
-//! 2. In both rules of `dispatch!`, one more arm beside `Avx2`.
+//! 2. In the rules of `dispatch!`, one more arm beside `Avx2`.
 //! 3. In each kernel with forms of its own, a module for it, as `avx512` is one.
 
 use std::fmt;
@@ -74,7 +77,8 @@ use thiserror::Error;
 
 /// Writes the functions that choose among the forms of a kernel by [`level`]; see the module's
 /// documentation. The first rule takes kernels with a form of their own for each level, the second
-/// those whose one source is compiled once for each level.
+/// those whose one source is compiled once for each level, the third those of which the compiler
+/// makes nothing better for AVX-512.
 macro_rules! dispatch {
     ($(
         $(#[$attribute:meta])*
@@ -133,6 +137,29 @@ macro_rules! dispatch {
                 #[cfg(target_arch = "x86_64")]
                 crate::simd::Level::Avx2 => {
                     // SAFETY: the level is AVX2 only where the processor has AVX2 and FMA.
+                    unsafe { avx2($($argument),*) }
+                }
+                _ => $source($($argument),*),
+            }
+        }
+    )+};
+    ($(
+        $(#[$attribute:meta])*
+        $visibility:vis fn $name:ident (
+            $($argument:ident: $type:ty),* $(,)?
+        ) $(-> $out:ty)? = $source:path, at most avx2;
+    )+) => {$(
+        $(#[$attribute])*
+        $visibility fn $name($($argument: $type),*) $(-> $out)? {
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma")]
+            fn avx2($($argument: $type),*) $(-> $out)? {
+                $source($($argument),*)
+            }
+            match crate::simd::level() {
+                #[cfg(target_arch = "x86_64")]
+                crate::simd::Level::Avx512 | crate::simd::Level::Avx2 => {
+                    // SAFETY: both levels are chosen only where the processor has AVX2 and FMA.
                     unsafe { avx2($($argument),*) }
                 }
                 _ => $source($($argument),*),
@@ -266,8 +293,9 @@ const UNDECIDED: u8 = u8::MAX;
 /// The instructions that the kernels of this process use.
 ///
 /// The first call decides: the level that the environment variable `FASHION_KNN_SIMD` names
-/// (`portable`, `avx2` or `avx512`), or without it the best that the machine has. An unknown name, or a level
-/// that the machine does not have, is told in one line on standard error, and the best is used.
+/// (`portable`, `avx2` or `avx512`), or without it the best that the machine has. An unknown name,
+/// or a level that the machine does not have, is told in one line on standard error, and the best
+/// is used.
 ///
 /// ```
 /// use fashion_knn::simd::{self, Level};

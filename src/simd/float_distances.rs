@@ -69,26 +69,29 @@ mod portable {
     }
 }
 
+// For AVX-512 the compiler made code that was slower by 10 % (784 values on Zen 4).
 dispatch! {
     /// Σ(aᵢ − bᵢ)².
     #[inline]
-    pub(crate) fn squared_euclidean(a: &[f32], b: &[f32]) -> f64 = portable::squared_euclidean;
+    pub(crate) fn squared_euclidean(a: &[f32], b: &[f32]) -> f64
+        = portable::squared_euclidean, at most avx2;
     /// Σ|aᵢ − bᵢ|.
     #[inline]
-    pub(crate) fn manhattan(a: &[f32], b: &[f32]) -> f64 = portable::manhattan;
+    pub(crate) fn manhattan(a: &[f32], b: &[f32]) -> f64 = portable::manhattan, at most avx2;
     /// Σ(aᵢ − bᵢ)² of floats and bytes.
     #[inline]
     pub(crate) fn squared_euclidean_mixed(a: &[f32], b: &[u8]) -> f64
-        = portable::squared_euclidean_mixed;
+        = portable::squared_euclidean_mixed, at most avx2;
     /// Σ|aᵢ − bᵢ| of floats and bytes.
     #[inline]
-    pub(crate) fn manhattan_mixed(a: &[f32], b: &[u8]) -> f64 = portable::manhattan_mixed;
+    pub(crate) fn manhattan_mixed(a: &[f32], b: &[u8]) -> f64
+        = portable::manhattan_mixed, at most avx2;
     /// Σ aᵢ·bᵢ.
     #[inline]
-    pub(crate) fn product(a: &[f32], b: &[f32]) -> f64 = portable::product;
+    pub(crate) fn product(a: &[f32], b: &[f32]) -> f64 = portable::product, at most avx2;
     /// Σ aᵢ·bᵢ of floats and bytes.
     #[inline]
-    pub(crate) fn product_mixed(a: &[f32], b: &[u8]) -> f64 = portable::product_mixed;
+    pub(crate) fn product_mixed(a: &[f32], b: &[u8]) -> f64 = portable::product_mixed, at most avx2;
 }
 
 #[cfg(test)]

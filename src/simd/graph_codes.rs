@@ -230,24 +230,7 @@ impl<const LINES: usize> Query<LINES> {
     /// distances.
     pub(crate) fn new(format: Format, coordinates: &[f32], own: f32) -> Self {
         let mut steps = [[CodeLine::default(); 2]; LINES];
-        let mut squares = own;
-        for part in format.parts() {
-            let (least, most, step) = if part.wide {
-                (-64.0, 63.0, format.wide_step())
-            } else {
-                (-127.0, 127.0, format.narrow_step() / FINER)
-            };
-            let per_step = step.recip();
-            let line = &mut steps[part.line][usize::from(part.high)].0;
-            let mut places = 0;
-            for (byte, value) in line.iter_mut().zip(part.of(coordinates)) {
-                // Above zero, truncation is a rounding down, which the processor does in registers.
-                let place = ((value * per_step).clamp(least, most) + 128.5) as i32 - 128;
-                *byte = (place as i8).cast_unsigned();
-                places += place * place;
-            }
-            squares += places as f32 * step * step;
-        }
+        let squares = round_steps(format, coordinates, own, &mut steps);
         Self::of_steps(format, steps, squares as i32)
     }
 
@@ -272,23 +255,7 @@ impl<const LINES: usize> Query<LINES> {
 
     /// `squares` are the query's squared length and its own.
     fn of_steps(format: Format, steps: [[CodeLine; 2]; LINES], squares: i32) -> Self {
-        // Codes count from zero and stand for numbers around zero. So each product is too large by
-        // the query's steps times the place of zero: 64·Σq wide, and 8·Σq narrow.
-        let mut twice = 0;
-        for (i, halves) in steps.iter().enumerate() {
-            let mut sum = 0;
-            for half in halves {
-                for &step in &half.0 {
-                    sum += i32::from(step.cast_signed());
-                }
-            }
-            twice += sum
-                * if i < format.wide {
-                    128 * i32::from(format.wide_weight)
-                } else {
-                    16 * i32::from(format.narrow_weight)
-                };
-        }
+        let twice = twice_around_zero(format, &steps);
         Self {
             steps,
             constant: squares + twice,
@@ -384,6 +351,21 @@ dispatch! {
     fn to_whole_into(values: &[f32], whole: &mut [i16]) -> f32;
 }
 
+dispatch! {
+    /// Writes the coordinates of a query as steps into lines of zeros; returns the squared length
+    /// of these and `own`.
+    fn round_steps(
+        format: Format,
+        coordinates: &[f32],
+        own: f32,
+        steps: &mut [[CodeLine; 2]],
+    ) -> f32 = portable::round_steps;
+    /// Codes count from zero and stand for numbers around zero. So each product is too large by the
+    /// query's steps times the place of zero: 64·Σq wide, and 8·Σq narrow. This is twice that.
+    fn twice_around_zero(format: Format, steps: &[[CodeLine; 2]]) -> i32
+        = portable::twice_around_zero;
+}
+
 /// Largest size of a number that [`to_whole`] writes: 11 bits and a sign.
 pub(crate) const MOST_WHOLE: f32 = 2_047.0;
 
@@ -400,7 +382,55 @@ fn unit(largest: f32, exact: bool) -> (f32, f32) {
 }
 
 mod portable {
-    use super::{CodeLine, Query, unit};
+    use super::{CodeLine, FINER, Format, Query, unit};
+
+    #[inline(always)]
+    pub fn round_steps(
+        format: Format,
+        coordinates: &[f32],
+        own: f32,
+        steps: &mut [[CodeLine; 2]],
+    ) -> f32 {
+        let mut squares = own;
+        for part in format.parts() {
+            let (least, most, step) = if part.wide {
+                (-64.0, 63.0, format.wide_step())
+            } else {
+                (-127.0, 127.0, format.narrow_step() / FINER)
+            };
+            let per_step = step.recip();
+            let line = &mut steps[part.line][usize::from(part.high)].0;
+            let mut places = 0;
+            for (byte, value) in line.iter_mut().zip(part.of(coordinates)) {
+                // Above zero, truncation is a rounding down, which the processor does in registers.
+                let place = ((value * per_step).clamp(least, most) + 128.5) as i32 - 128;
+                *byte = (place as i8).cast_unsigned();
+                places += place * place;
+            }
+            squares += places as f32 * step * step;
+        }
+        squares
+    }
+
+    #[inline(always)]
+    pub fn twice_around_zero(format: Format, steps: &[[CodeLine; 2]]) -> i32 {
+        let mut twice = 0;
+        for (i, halves) in steps.iter().enumerate() {
+            let mut sum = 0;
+            for half in halves {
+                for &step in &half.0 {
+                    sum += i32::from(step.cast_signed());
+                }
+            }
+            twice += sum
+                * if i < format.wide {
+                    128 * i32::from(format.wide_weight)
+                } else {
+                    16 * i32::from(format.narrow_weight)
+                };
+        }
+        twice
+    }
 
     fn product<const LINES: usize>(code: &[CodeLine; LINES], query: &Query<LINES>) -> i32 {
         let (mut wide, mut narrow) = (0, 0);
@@ -476,9 +506,6 @@ mod portable {
         }
     }
 }
-
-#[cfg(target_arch = "x86_64")]
-use avx2 as avx512;
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
@@ -672,6 +699,230 @@ mod avx2 {
     }
 }
 
+#[cfg(target_arch = "x86_64")]
+mod avx512 {
+    use std::arch::x86_64::*;
+
+    pub use super::avx2::*;
+
+    use super::{CodeLine, MOST_LINES, Query, tail};
+
+    /// Codes that are compared together: their sums fill a register of 128 bits.
+    const TOGETHER: usize = 4;
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn load(line: &CodeLine) -> __m512i {
+        // SAFETY: exactly the bytes that the reference covers, which are aligned to 64.
+        unsafe { _mm512_load_si512(line.0.as_ptr().cast()) }
+    }
+
+    /// A query in registers, whose codes have `WIDE` wide lines. As the number is known to the
+    /// compiler, no code is asked for it, and what does not change stays in registers.
+    struct Loaded<const LINES: usize, const WIDE: usize> {
+        steps: [[__m512i; 2]; LINES],
+        /// Minus twice the weights, as the product counts in a distance. They meet the low half of
+        /// each lane; the high half meets zero.
+        wide_weight: __m512i,
+        narrow_weight: __m512i,
+        constant: __m128i,
+    }
+
+    impl<const LINES: usize, const WIDE: usize> Loaded<LINES, WIDE> {
+        #[inline]
+        #[target_feature(enable = "avx512f")]
+        fn new(query: &Query<LINES>) -> Self {
+            // By loops: what `map` calls would be compiled without the instructions of this level.
+            let mut steps = [[_mm512_setzero_si512(); 2]; LINES];
+            for (steps, [low, high]) in steps.iter_mut().zip(&query.steps) {
+                *steps = [load(low), load(high)];
+            }
+            let [wide, narrow] = [query.format.wide_weight, query.format.narrow_weight];
+            Self {
+                steps,
+                wide_weight: _mm512_set1_epi32(-2 * i32::from(wide) & 0xffff),
+                narrow_weight: _mm512_set1_epi32(-2 * i32::from(narrow) & 0xffff),
+                constant: _mm_set1_epi32(query.constant),
+            }
+        }
+
+        /// The tail of a code less twice the weighted products, as a sum over all lanes.
+        #[inline]
+        #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+        fn terms(&self, code: &[CodeLine; LINES]) -> __m512i {
+            let low_bits = _mm512_set1_epi8(15);
+            let zero = _mm512_setzero_si512();
+            // A load of one lane, which makes zeros of the others. The query has zeros where the
+            // tail stands in the last line.
+            let mut terms = _mm512_zextsi128_si512(_mm_cvtsi32_si128(tail(code)));
+            for (i, (line, steps)) in code.iter().zip(&self.steps).enumerate() {
+                let line = load(line);
+                // A lane has four products of a wide line, or eight of a narrow one. As above, they
+                // are below 2¹⁵ together: the low half of the lane, which is multiplied by the
+                // weight and added in one instruction.
+                if i < WIDE {
+                    let products = _mm512_dpbusd_epi32(zero, line, steps[0]);
+                    terms = _mm512_dpwssd_epi32(terms, products, self.wide_weight);
+                } else {
+                    // There is no shift of bytes. Bits that come over from the next are masked.
+                    let low = _mm512_and_si512(line, low_bits);
+                    let high = _mm512_and_si512(_mm512_srli_epi16::<4>(line), low_bits);
+                    let products = _mm512_dpbusd_epi32(zero, low, steps[0]);
+                    let products = _mm512_dpbusd_epi32(products, high, steps[1]);
+                    terms = _mm512_dpwssd_epi32(terms, products, self.narrow_weight);
+                }
+            }
+            terms
+        }
+
+        /// The distances of four codes.
+        #[inline]
+        #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+        fn distances(&self, codes: [&[CodeLine; LINES]; TOGETHER]) -> [u32; TOGETHER] {
+            let (a, b) = (self.terms(codes[0]), self.terms(codes[1]));
+            let (c, d) = (self.terms(codes[2]), self.terms(codes[3]));
+            // Lanes 0, 1, 2 and 3 of each quarter become the sums of a, b, c and d in it: two
+            // steps for four codes, where the lanes of each would be folded in four.
+            let ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+            let cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+            let all =
+                _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+            let half = _mm256_add_epi32(
+                _mm512_castsi512_si256(all),
+                _mm512_extracti64x4_epi64::<1>(all),
+            );
+            let sums = _mm_add_epi32(
+                _mm256_castsi256_si128(half),
+                _mm256_extracti128_si256::<1>(half),
+            );
+            let distances = _mm_add_epi32(sums, self.constant);
+            let mut out = [0; TOGETHER];
+            let positive = _mm_max_epi32(distances, _mm_setzero_si128());
+            // SAFETY: four words of four bytes, unaligned.
+            unsafe { _mm_storeu_si128(out.as_mut_ptr().cast(), positive) };
+            out
+        }
+
+        /// Writes the distances of the codes that `code` gives for the first places of
+        /// `distances`.
+        #[inline]
+        #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+        fn write<'a>(
+            query: &Query<LINES>,
+            distances: &mut [u32],
+            code: impl Fn(usize) -> &'a [CodeLine; LINES],
+        ) {
+            let query = Self::new(query);
+            let (fours, rest) = distances.as_chunks_mut::<TOGETHER>();
+            let mut at = 0;
+            for four in fours {
+                *four = query.distances([code(at), code(at + 1), code(at + 2), code(at + 3)]);
+                at += TOGETHER;
+            }
+            if !rest.is_empty() {
+                // The last code stands for those that are missing.
+                let last = rest.len() - 1;
+                let four = [0, 1, 2, 3].map(|i: usize| code(at + i.min(last)));
+                let four = query.distances(four);
+                rest.copy_from_slice(&four[..rest.len()]);
+            }
+        }
+    }
+
+    /// [`Loaded::write`] for the number of wide lines that the query's format has.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+    fn write<'a, const LINES: usize>(
+        query: &Query<LINES>,
+        distances: &mut [u32],
+        code: impl Fn(usize) -> &'a [CodeLine; LINES],
+    ) {
+        const { assert!(LINES <= MOST_LINES && MOST_LINES == 4) };
+        match query.format.wide {
+            0 => Loaded::<LINES, 0>::write(query, distances, code),
+            1 => Loaded::<LINES, 1>::write(query, distances, code),
+            2 => Loaded::<LINES, 2>::write(query, distances, code),
+            3 => Loaded::<LINES, 3>::write(query, distances, code),
+            _ => Loaded::<LINES, 4>::write(query, distances, code),
+        }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+    pub fn scan_into<const LINES: usize>(
+        query: &Query<LINES>,
+        run: &[[CodeLine; LINES]],
+        distances: &mut [u32],
+    ) {
+        let len = run.len().min(distances.len());
+        write(query, &mut distances[..len], |at| &run[at]);
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+    pub fn score_into<const LINES: usize>(
+        query: &Query<LINES>,
+        codes: &[[CodeLine; LINES]],
+        ids: &[u32],
+        distances: &mut [u32],
+    ) {
+        let len = ids.len().min(distances.len());
+        write(query, &mut distances[..len], |at| &codes[ids[at] as usize]);
+    }
+
+    /// Sums that stay in registers while their columns of all rows pass by.
+    const BLOCK: usize = 64;
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+    pub fn add_checked_pairs(sums: &mut [i32], pairs: &[i16], values: &[i16]) {
+        let width = sums.len();
+        // Three blocks are twelve registers, and all sums of the usual codes: the coefficients are
+        // then read in the order of memory.
+        let (wide, rest) = sums.as_chunks_mut::<{ 3 * BLOCK }>();
+        let mut first = 0;
+        for sums in wide {
+            add_columns::<12>(sums, &pairs[2 * first..], 2 * width, values);
+            first += 3 * BLOCK;
+        }
+        for sums in rest.as_chunks_mut::<BLOCK>().0 {
+            add_columns::<4>(sums, &pairs[2 * first..], 2 * width, values);
+            first += BLOCK;
+        }
+    }
+
+    /// Adds to `sums`, `REGISTERS` times 16, their columns of all rows. `pairs` begin with the
+    /// first column in the first row, and rows begin `stride` coefficients apart.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+    fn add_columns<const REGISTERS: usize>(
+        sums: &mut [i32],
+        pairs: &[i16],
+        stride: usize,
+        values: &[i16],
+    ) {
+        let mut local = [_mm512_setzero_si512(); REGISTERS];
+        for (row, values) in pairs.chunks(stride).zip(values.as_chunks::<2>().0) {
+            // Both values as one number of 32 bits, the first in the low half, as the
+            // coefficients lie in memory.
+            let both = (values[0] as u16 as u32 | (values[1] as u16 as u32) << 16) as i32;
+            if both != 0 {
+                let both = _mm512_set1_epi32(both);
+                let row = &row[..32 * REGISTERS];
+                for (part, local) in local.iter_mut().enumerate() {
+                    // SAFETY: the row's coefficients fill so many registers.
+                    let coefficients =
+                        unsafe { _mm512_loadu_si512(row.as_ptr().cast::<__m512i>().add(part)) };
+                    // Sixteen sums get two products each.
+                    *local = _mm512_dpwssd_epi32(*local, coefficients, both);
+                }
+            }
+        }
+        for (sums, local) in sums.as_chunks_mut::<16>().0.iter_mut().zip(local) {
+            let at = sums.as_mut_ptr().cast::<__m512i>();
+            // SAFETY: sixteen sums are a register, unaligned.
+            unsafe { _mm512_storeu_si512(at, _mm512_add_epi32(_mm512_loadu_si512(at), local)) };
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -806,15 +1057,15 @@ mod tests {
         #[test]
         fn weighted_pairs_are_a_matrix_product(
             values in prop::collection::vec(prop_oneof![Just(0i16), -2_047..2_047i16], 6),
-            pairs in prop::collection::vec(any::<i16>(), 6 * 128),
+            pairs in prop::collection::vec(any::<i16>(), 6 * COLUMNS),
         ) {
-            let expected: Vec<i32> = (0..128)
+            let expected: Vec<i32> = (0..COLUMNS)
                 .map(|column| {
-                    let pair = |i: usize| pairs[(i / 2 * 128 + column) * 2 + i % 2];
+                    let pair = |i: usize| pairs[(i / 2 * COLUMNS + column) * 2 + i % 2];
                     1 + (0..6).map(|i| i32::from(values[i]) * i32::from(pair(i))).sum::<i32>()
                 })
                 .collect();
-            let (mut sums, mut portable) = (vec![1; 128], vec![1; 128]);
+            let (mut sums, mut portable) = (vec![1; COLUMNS], vec![1; COLUMNS]);
             add_weighted_pairs(&mut sums, &pairs, &values);
             portable::add_checked_pairs(&mut portable, &pairs, &values);
             prop_assert_eq!(&sums, &expected);
@@ -843,6 +1094,10 @@ mod tests {
             }
         }
     }
+
+    /// Sums of a matrix product: three blocks of 64, which the AVX-512 form takes together, and
+    /// two.
+    const COLUMNS: usize = 5 * 64;
 
     /// All forms of the kernels give these distances.
     fn check_kernels(

@@ -151,9 +151,6 @@ mod portable {
 }
 
 #[cfg(target_arch = "x86_64")]
-use avx2 as avx512;
-
-#[cfg(target_arch = "x86_64")]
 mod avx2 {
     use std::arch::x86_64::*;
 
@@ -349,6 +346,105 @@ mod avx2 {
     fn load8(values: &[f32; 8]) -> __m256 {
         // SAFETY: an unaligned load of exactly the values that the reference covers.
         unsafe { _mm256_loadu_ps(values.as_ptr()) }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx512 {
+    use std::arch::x86_64::*;
+
+    pub use super::avx2::*;
+
+    use super::PIECE;
+
+    /// 64 bytes of both vectors.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn load(a: &[u8; 64], b: &[u8; 64]) -> [__m512i; 2] {
+        // SAFETY: unaligned loads of exactly the bytes that the references cover.
+        unsafe {
+            [
+                _mm512_loadu_si512(a.as_ptr().cast()),
+                _mm512_loadu_si512(b.as_ptr().cast()),
+            ]
+        }
+    }
+
+    /// Fewer than 64 bytes of both, as many as the shorter has; zeros after them.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    fn load_rest(a: &[u8], b: &[u8]) -> [__m512i; 2] {
+        let mask = (1 << a.len().min(b.len())) - 1;
+        // SAFETY: reads the first bytes alone, as many as both slices have.
+        unsafe {
+            [
+                _mm512_maskz_loadu_epi8(mask, a.as_ptr().cast()),
+                _mm512_maskz_loadu_epi8(mask, b.as_ptr().cast()),
+            ]
+        }
+    }
+
+    /// Σ d·(d − 128) and Σ d of |a − b|, in 16 lanes each.
+    struct Sums {
+        products: __m512i,
+        differences: __m512i,
+    }
+
+    impl Sums {
+        /// A difference d = |a − b| has eight bits and no sign. The instruction multiplies such a
+        /// byte by one with a sign, which d is not, but d − 128 is: its bits are those of d with
+        /// the first one turned. Then d² = d·(d − 128) + 128·d.
+        #[inline]
+        #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+        fn add(&mut self, [a, b]: [__m512i; 2]) {
+            let difference = _mm512_sub_epi8(_mm512_max_epu8(a, b), _mm512_min_epu8(a, b));
+            let less = _mm512_xor_si512(difference, _mm512_set1_epi8(-128));
+            let ones = _mm512_set1_epi8(1);
+            self.products = _mm512_dpbusd_epi32(self.products, difference, less);
+            self.differences = _mm512_dpbusd_epi32(self.differences, difference, ones);
+        }
+    }
+
+    /// Pieces of whole registers of 64 bytes; then, in each, what is left.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+    pub fn squared_euclidean_bytes(a: &[u8], b: &[u8]) -> u64 {
+        let mut total = 0;
+        for (a, b) in a.chunks(PIECE).zip(b.chunks(PIECE)) {
+            let ((wide_a, a), (wide_b, b)) = (a.as_chunks(), b.as_chunks());
+            let mut sums = Sums {
+                products: _mm512_setzero_si512(),
+                differences: _mm512_setzero_si512(),
+            };
+            for (a, b) in wide_a.iter().zip(wide_b) {
+                sums.add(load(a, b));
+            }
+            if !a.is_empty() {
+                sums.add(load_rest(a, b));
+            }
+            let squares = _mm512_add_epi32(sums.products, _mm512_slli_epi32::<7>(sums.differences));
+            // The sum of all lanes fits in 32 bits without a sign for a piece.
+            total += u64::from(_mm512_reduce_add_epi32(squares).cast_unsigned());
+        }
+        total
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    pub fn manhattan_bytes(a: &[u8], b: &[u8]) -> u64 {
+        let ((wide_a, a), (wide_b, b)) = (a.as_chunks(), b.as_chunks());
+        let mut sums = _mm512_setzero_si512();
+        let mut add = |[a, b]: [__m512i; 2]| {
+            // The absolute differences of eight bytes, added up in a lane of 64 bits.
+            sums = _mm512_add_epi64(sums, _mm512_sad_epu8(a, b));
+        };
+        for (a, b) in wide_a.iter().zip(wide_b) {
+            add(load(a, b));
+        }
+        if !a.is_empty() {
+            add(load_rest(a, b));
+        }
+        _mm512_reduce_add_epi64(sums).cast_unsigned()
     }
 }
 

@@ -75,6 +75,56 @@ pub(crate) struct Scan<'a> {
     pub limit: f32,
 }
 
+// What the forms that take a block at a time have in common.
+#[cfg(target_arch = "x86_64")]
+impl Scan<'_> {
+    /// The blocks that have positions.
+    #[inline(always)]
+    fn blocks(&self) -> Range<usize> {
+        if self.positions.is_empty() {
+            return 0..0;
+        }
+        self.positions.start / BLOCK..self.positions.end.div_ceil(BLOCK)
+    }
+
+    /// The biases of a block. The last of all may have fewer than lanes: it gets zeros for the
+    /// others, which [`Scan::add`] leaves out.
+    #[inline(always)]
+    fn biases_of(&self, block: usize) -> [u16; BLOCK] {
+        let biases = &self.biases[block * BLOCK..];
+        biases.first_chunk().copied().unwrap_or_else(|| {
+            let mut padded = [0; BLOCK];
+            padded[..biases.len()].copy_from_slice(biases);
+            padded
+        })
+    }
+
+    /// Appends the vectors of a block that are `within` the limit.
+    #[inline(always)]
+    fn add(
+        &self,
+        block: usize,
+        estimates: &[f32; BLOCK],
+        mut within: u32,
+        found: &mut Vec<Scored>,
+    ) {
+        let start = block * BLOCK;
+        // The first block may begin before the positions and the last may end after them: the
+        // lanes outside are cleared. Every block has a position, so no shift is by 32.
+        within &= u32::MAX << self.positions.start.saturating_sub(start);
+        within &= u32::MAX >> (start + BLOCK).saturating_sub(self.positions.end);
+        // Each turn takes the lowest set bit, then clears it. So vectors come in order.
+        while within != 0 {
+            let lane = within.trailing_zeros() as usize;
+            found.push(Scored {
+                estimate: estimates[lane],
+                position: (start + lane) as u32,
+            });
+            within &= within - 1;
+        }
+    }
+}
+
 /// Most sub-quantisers whose entries can be added in 16 bits: 65,535 / 255 = 257.
 pub(crate) const MOST_SUBQUANTIZERS: usize = u16::MAX as usize / u8::MAX as usize;
 
@@ -233,9 +283,6 @@ mod portable {
 }
 
 #[cfg(target_arch = "x86_64")]
-use avx2 as avx512;
-
-#[cfg(target_arch = "x86_64")]
 mod avx2 {
     use std::arch::x86_64::*;
 
@@ -331,37 +378,146 @@ mod avx2 {
 
     #[target_feature(enable = "avx2")]
     pub fn scan_blocks(codes: &[Pair], tables: &[Pair], scan: &Scan<'_>, found: &mut Vec<Scored>) {
-        let positions = scan.positions.clone();
-        if positions.is_empty() {
-            return;
-        }
-        let mut padded = [0; BLOCK];
-        for block in positions.start / BLOCK..positions.end.div_ceil(BLOCK) {
-            let start = block * BLOCK;
-            // The last block of all may have fewer biases than lanes. It gets zeros for the others,
-            // which the masks below take out.
-            let biases = match scan.biases[start..].first_chunk::<BLOCK>() {
-                Some(biases) => biases,
-                None => {
-                    padded[..scan.biases.len() - start].copy_from_slice(&scan.biases[start..]);
-                    &padded
-                }
-            };
+        for block in scan.blocks() {
             let sums = sums(&codes[block * tables.len()..][..tables.len()], tables);
-            let (estimates, mut within) = estimate(sums, biases, scan.linear, scan.limit);
-            // The first block may begin before the positions and the last may end after them: the
-            // lanes outside are cleared. Every block has a position, so no shift is by 32.
-            within &= u32::MAX << positions.start.saturating_sub(start);
-            within &= u32::MAX >> (start + BLOCK).saturating_sub(positions.end);
-            // Each turn takes the lowest set bit, then clears it. So vectors come in order.
-            while within != 0 {
-                let lane = within.trailing_zeros() as usize;
-                found.push(Scored {
-                    estimate: estimates[lane],
-                    position: (start + lane) as u32,
-                });
-                within &= within - 1;
+            let biases = scan.biases_of(block);
+            let (estimates, within) = estimate(sums, &biases, scan.linear, scan.limit);
+            scan.add(block, &estimates, within, found);
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx512 {
+    use std::arch::x86_64::*;
+
+    use super::{BLOCK, Linear, Pair, Scan, Scored};
+
+    /// Two pairs: a cache line, where the first is at one's beginning.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn load(pairs: &[Pair; 2]) -> __m512i {
+        // SAFETY: two pairs are 64 bytes, which need not be aligned to that.
+        unsafe { _mm512_loadu_si512(pairs.as_ptr().cast()) }
+    }
+
+    /// A pair, and zeros in place of another.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn load_one(pair: &Pair) -> __m512i {
+        // SAFETY: a pair is half a register, and aligned to that.
+        _mm512_zextsi256_si512(unsafe { _mm256_load_si256(pair.0.as_ptr().cast()) })
+    }
+
+    /// What the AVX2 form keeps, of two pairs at a time.
+    struct Sums {
+        both: [__m512i; 2],
+        upper: [__m512i; 2],
+    }
+
+    impl Sums {
+        #[inline]
+        #[target_feature(enable = "avx512f,avx512bw")]
+        fn add(&mut self, codes: __m512i, table: __m512i) {
+            let low = _mm512_set1_epi8(15);
+            let lanes = [
+                _mm512_and_si512(codes, low),
+                _mm512_and_si512(_mm512_srli_epi16::<4>(codes), low),
+            ];
+            for half in 0..2 {
+                // Each quarter of the register looks up in its own quarter of the tables.
+                let entries = _mm512_shuffle_epi8(table, lanes[half]);
+                self.both[half] = _mm512_add_epi16(self.both[half], entries);
+                let upper = _mm512_srli_epi16::<8>(entries);
+                self.upper[half] = _mm512_add_epi16(self.upper[half], upper);
             }
+        }
+    }
+
+    /// The four quarters of a register added up.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn join(sums: __m512i) -> __m128i {
+        let half = _mm256_add_epi16(
+            _mm512_castsi512_si256(sums),
+            _mm512_extracti64x4_epi64::<1>(sums),
+        );
+        _mm_add_epi16(
+            _mm256_castsi256_si128(half),
+            _mm256_extracti128_si256::<1>(half),
+        )
+    }
+
+    /// The sums of a block's 32 vectors, sixteen a register.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    fn sums(block: &[Pair], tables: &[Pair]) -> [__m256i; 2] {
+        let zero = [_mm512_setzero_si512(); 2];
+        let mut sums = Sums {
+            both: zero,
+            upper: zero,
+        };
+        let (block, last) = block.as_chunks::<2>();
+        let (tables, last_table) = tables.as_chunks::<2>();
+        for (codes, table) in block.iter().zip(tables) {
+            sums.add(load(codes), load(table));
+        }
+        // The pair that is missing has entries of zero.
+        if let ([codes], [table]) = (last, last_table) {
+            sums.add(load_one(codes), load_one(table));
+        }
+        let mut joined = [_mm256_setzero_si256(); 2];
+        for (half, joined) in joined.iter_mut().enumerate() {
+            // As in the AVX2 form: vectors 0, 2, 4, ... and 1, 3, 5, ... of sixteen.
+            let (both, upper) = (sums.both[half], sums.upper[half]);
+            let even = join(_mm512_sub_epi16(both, _mm512_slli_epi16::<8>(upper)));
+            let odd = join(upper);
+            *joined = _mm256_inserti128_si256::<1>(
+                _mm256_castsi128_si256(_mm_unpacklo_epi16(even, odd)),
+                _mm_unpackhi_epi16(even, odd),
+            );
+        }
+        joined
+    }
+
+    /// The estimates of a block's 32 vectors, and as a bit mask which are at most `limit`.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    fn estimate(
+        sums: [__m256i; 2],
+        biases: &[u16; BLOCK],
+        linear: Linear,
+        limit: f32,
+    ) -> ([f32; BLOCK], u32) {
+        let per_entry = _mm512_set1_ps(linear.per_entry);
+        let per_bias = _mm512_set1_ps(linear.per_bias);
+        let offset = _mm512_set1_ps(linear.offset);
+        let most = _mm512_set1_ps(limit);
+        let (mut estimates, mut within) = ([0.0f32; BLOCK], 0u32);
+        for (half, sums) in sums.into_iter().enumerate() {
+            // SAFETY: sixteen of the block's 32 biases, unaligned.
+            let bias = unsafe { _mm256_loadu_si256(biases.as_ptr().add(16 * half).cast()) };
+            let bias = _mm512_cvtepi32_ps(_mm512_cvtepu16_epi32(bias));
+            let sums = _mm512_cvtepi32_ps(_mm512_cvtepu16_epi32(sums));
+            // The operations of `Linear::estimate` in the same order, not fused.
+            let bias = _mm512_add_ps(_mm512_mul_ps(bias, per_bias), offset);
+            let estimate = _mm512_add_ps(_mm512_mul_ps(sums, per_entry), bias);
+            // SAFETY: sixteen of the block's 32 estimates, unaligned.
+            unsafe { _mm512_storeu_ps(estimates.as_mut_ptr().add(16 * half), estimate) };
+            // At most the limit; a NaN is not.
+            let near = _mm512_cmp_ps_mask::<_CMP_LE_OQ>(estimate, most);
+            within |= u32::from(near) << (16 * half);
+        }
+        (estimates, within)
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw")]
+    pub fn scan_blocks(codes: &[Pair], tables: &[Pair], scan: &Scan<'_>, found: &mut Vec<Scored>) {
+        for block in scan.blocks() {
+            let sums = sums(&codes[block * tables.len()..][..tables.len()], tables);
+            let biases = scan.biases_of(block);
+            let (estimates, within) = estimate(sums, &biases, scan.linear, scan.limit);
+            scan.add(block, &estimates, within, found);
         }
     }
 }
