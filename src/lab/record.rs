@@ -1023,7 +1023,10 @@ mod tests {
         append_csv(&path, std::slice::from_ref(&by_cosine)).unwrap();
         assert_eq!(read_csv(&path).unwrap(), [by_cosine]);
         let text = fs::read_to_string(&path).unwrap();
-        let later = [",metric,build_threads,build_peak_bytes,", ",cosine,16,1073741824,"];
+        let later = [
+            ",metric,build_threads,build_peak_bytes,",
+            ",cosine,16,1073741824,",
+        ];
         for fields in later {
             assert_eq!(text.matches(fields).count(), 1, "{text}");
         }
