@@ -66,8 +66,8 @@ help:
 	@echo 'make lab        open the notebooks in JupyterLab'
 	@echo 'make publish    put the executed outputs into the notebooks in git'
 	@echo 'make measure    measure every index again, into data/results (45 minutes; leave the machine alone)'
-	@echo 'make peers      the same for the real libraries from PyPI, in turns with ours (an hour and a half)'
-	@echo 'make peers-sift  the libraries over a million SIFT descriptors, the handout'\''s table (two hours; needs make sift)'
+	@echo 'make peers      the same for the real libraries from PyPI, in turns with ours (more than an hour)'
+	@echo 'make peers-sift  the libraries over a million SIFT descriptors, the handout'\''s table (hours; needs make sift)'
 	@echo 'make learning   accuracy against the number of images, three seeds each, into data/results (hours)'
 	@echo 'make corpora    real embeddings and SIFT descriptors, out of Debian packages (Debian only; a quarter of an hour)'
 	@echo 'make corpora-test  every index at its defaults over all of both (half an hour)'
@@ -156,10 +156,10 @@ measure:
 	$(SAY) 'Measuring every index into data/results: three quarters of an hour. Leave the machine alone meanwhile'
 	@tools/measure.sh
 peers:
-	$(SAY) 'Measuring the real libraries, in turns with ours, into data/results: an hour and a half'
+	$(SAY) 'Measuring the real libraries, in turns with ours, into data/results: more than an hour'
 	@tools/measure.sh peers
 peers-sift:
-	$(SAY) 'Measuring the libraries over a million descriptors, into data/results/sift-1m.csv: two hours the first time'
+	$(SAY) 'Measuring the libraries over a million descriptors, into data/results/sift-1m.csv: hours, the first time'
 	@tools/measure.sh sift_peers
 
 # What is in the record stays: remove data/results/learning.csv to measure everything again.
