@@ -22,8 +22,8 @@
 //! ones. Sums stay in the lane of their row.
 //!
 //! What can go wrong is overflow: the AVX2 form adds in 16 bits for a few lines (its `SHORT`), then
-//! in 32, the others in 32 at once. A product is at most 15 · 128 in size and there are at most 2¹⁴ values, so that the
-//! sums fit: 15 · 128 · 2¹⁴ < 2²⁵.
+//! in 32, the others in 32 at once. A product is at most 15 · 128 in size and there are at most
+//! 2¹⁴ values, so that the sums fit: 15 · 128 · 2¹⁴ < 2²⁵.
 
 use std::ops::Range;
 

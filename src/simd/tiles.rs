@@ -91,8 +91,8 @@ impl Word for f32 {
 }
 
 /// The values of points have no sign, those of queries are two's complement, and both are in the
-/// range that [`ranges`] tells. There are at most 2¹⁴ dimensions, so that the sums fit in 31 bits:
-/// 255 · 128 · 2¹⁴ < 2³⁰.
+/// range that [`ranges`] tells. There are at most 2¹⁴ dimensions, so that the sums fit in 31
+/// bits: 255 · 128 · 2¹⁴ < 2³⁰.
 ///
 /// The form for AVX2 adds eight products in 16 bits before it goes over to 32, so that its products
 /// are at most 2¹² in size.
@@ -117,10 +117,11 @@ impl Word for [u8; 4] {
     }
 }
 
-/// What the bytes of tiles may be: the greatest value of a point, and the size of the least value of
-/// a query, whose greatest is one less.
+/// What the bytes of tiles may be: the greatest value of a point, and the size of the least value
+/// of a query, whose greatest is one less.
 ///
-/// Where it can be, bytes are multiplied as they are: 255 and 128. A query's bytes are moved by 128.
+/// Where it can be, bytes are multiplied as they are: 255 and 128. A query's bytes are then moved
+/// by 128.
 pub(crate) fn ranges() -> (u8, u8) {
     match super::level() {
         super::Level::Avx2 => (64, 64),

@@ -17,7 +17,8 @@
 //!   half a byte of each value instead, and from these bounds the distance ([`scan`]). Where half
 //!   bytes leave too much in doubt, and for Manhattan, it reads the rows themselves.
 //! - Many queries: products of tiles of rows and queries, in values rounded to 6 and 7 bits, to 8
-//!   where the processor multiplies those ([`tiles`]). Each row is then read once for all queries, and arithmetic is the limit.
+//!   where the processor multiplies those ([`tiles`]). Each row is then read once for all queries,
+//!   and arithmetic is the limit.
 //! - Where that leaves too much in doubt: tiles of products in f32.
 //!
 //! # The bound, and why no neighbour is lost

@@ -174,8 +174,8 @@ fn link<const LINES: usize>(
     (0..out.len()).into_par_iter().map(settle).collect()
 }
 
-/// The edges in the other direction: those that come out of node i are at `starts[i]..starts[i + 1]`
-/// of the list.
+/// The edges in the other direction: those that come out of node i are at
+/// `starts[i]..starts[i + 1]` of the list.
 fn reversed(out: &[Box<[Near]>]) -> (Vec<usize>, Vec<Near>) {
     let mut starts = vec![0; out.len() + 1];
     for &(_, other) in out.iter().flatten() {
