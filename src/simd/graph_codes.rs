@@ -740,8 +740,8 @@ mod avx512 {
             let [wide, narrow] = [query.format.wide_weight, query.format.narrow_weight];
             Self {
                 steps,
-                wide_weight: _mm512_set1_epi32(-2 * i32::from(wide) & 0xffff),
-                narrow_weight: _mm512_set1_epi32(-2 * i32::from(narrow) & 0xffff),
+                wide_weight: _mm512_set1_epi32((-2 * i32::from(wide)) & 0xffff),
+                narrow_weight: _mm512_set1_epi32((-2 * i32::from(narrow)) & 0xffff),
                 constant: _mm_set1_epi32(query.constant),
             }
         }
