@@ -357,7 +357,8 @@ fn tuned(
         )?;
         let mut rows = Vec::new();
         // In one run, so that all settings share a build. It gives the rows setting after setting,
-        // and for each a row for every k and number of threads. So each recall is repeated as often.
+        // and for each a row for every k and number of threads. So each recall is repeated that
+        // often.
         let (wanted, settings) = reached(&tuner, recalls, &bar)?;
         let mut wanted = wanted
             .iter()
