@@ -4,7 +4,7 @@
 #   tools/measure.sh [record] [growth] [tuned]    our indexes (make measure)
 #   tools/measure.sh peers                        the real libraries, in turns with ours (make peers)
 #   tools/measure.sh sift                         our indexes on a million descriptors (make measure-sift)
-#   tools/measure.sh sift_peers                   the libraries of the handout's table on them (make peers-sift)
+#   tools/measure.sh sift_peers                   the handout's libraries on them (make peers-sift)
 #
 # N_QUERIES: how many queries to ask (1000; 10,000 of the descriptors, as in the handout's table).
 # MEASURE: a program to measure with, built before. For sift: ONLY=hnsw,ivf_flat.

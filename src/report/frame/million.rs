@@ -150,11 +150,10 @@ pub fn beside_the_handout(
     Ok(frame_of(&rows)?)
 }
 
-/// How the time of a query for `k` neighbours and of a build grow with the base: a row an index and
-/// size that reaches recall `wanted`, by name and size.
-///
-/// Its columns are `name`, `ours`, `n`, `micros` (of a query, one a call on one thread, by
-/// [`fastest_at`]) and `build_s` (of the build that reaches it soonest).
+/// How the time of a query for `k` neighbours and of a build grow with the base. A row an index and
+/// size that reaches recall `wanted`, by name and size: `name`, `ours`, `n`, `micros` (of a query,
+/// one a call on one thread, by [`fastest_at`]) and `build_s` (of the build that reaches it
+/// soonest).
 ///
 /// # Errors
 /// If a column is missing or holds something else.
