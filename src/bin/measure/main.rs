@@ -10,7 +10,7 @@ use clap::Parser;
 use fashion_knn::distance::Metric;
 use fashion_knn::files;
 use fashion_knn::index::registry::{REGISTRY, Settings};
-use fashion_knn::lab::evaluate::on_threads;
+use fashion_knn::lab::evaluate::{MOST_THREADS, on_threads};
 use fashion_knn::lab::machine::Machine;
 use fashion_knn::lab::record::{
     Measurement, RecordError, append_csv, check_csv, read_csv, replace_csv,
@@ -18,6 +18,7 @@ use fashion_knn::lab::record::{
 use fashion_knn::lab::shapes::{SHAPES, Shape};
 use fashion_knn::lab::task::Task;
 use fashion_knn::lab::tune::{Target, TuneError, Tuned, Tuner};
+use fashion_knn::progress::{self, Step};
 use indicatif::{ProgressBar, ProgressStyle};
 
 mod data;
@@ -112,10 +113,6 @@ struct Arguments {
     #[arg(long)]
     list: bool,
 }
-
-/// More threads than any machine that this was measured on has cores, and fewer than make a system
-/// refuse them.
-const MOST_THREADS: usize = 1_024;
 
 fn at_least_one(text: &str) -> Result<usize, String> {
     match text.trim().parse() {
@@ -288,6 +285,16 @@ fn bar(runs: usize) -> Result<ProgressBar, Box<dyn Error>> {
     Ok(ProgressBar::new(runs as u64).with_style(style))
 }
 
+/// Writes how far the build of an index is beside the bar.
+fn tell_on(bar: &ProgressBar, index: &'static str) -> impl Fn(Step) + Send + Sync + 'static {
+    // A clone is the same bar.
+    let bar = bar.clone();
+    move |step| {
+        let (stage, percent) = (step.stage, step.percent());
+        bar.set_message(format!("{index}: building, {stage} {percent} %"));
+    }
+}
+
 /// Measures every setting of the plans; the rows that gave.
 fn sweep(task: &Task, plans: &[Plan], out: &Path) -> Result<Vec<Measurement>, Box<dyn Error>> {
     // A run for each build, each setting of the queries and each k.
@@ -306,11 +313,15 @@ fn sweep(task: &Task, plans: &[Plan], out: &Path) -> Result<Vec<Measurement>, Bo
         for build in builds {
             bar.set_message(format!("{}: building", entry.key));
             let mut rows = Vec::new();
-            let run = task.run(entry, build, queries, |row| {
-                // The bar is taken away while a line is printed, or the two would mix.
-                bar.suspend(|| print(&row));
-                bar.inc(1);
-                rows.push(row);
+            let observer = tell_on(&bar, entry.key);
+            let run = progress::observe(observer, || {
+                task.run(entry, build, queries, |row| {
+                    // The bar is taken away while a line is printed, or the two would mix.
+                    bar.suspend(|| print(&row));
+                    bar.inc(1);
+                    bar.set_message(format!("{}: asking", entry.key));
+                    rows.push(row);
+                })
             });
             // After each build: an interruption loses no more than that. Also after a run that
             // failed: what was measured before is true.
@@ -357,7 +368,7 @@ fn tuned(
         )?;
         let mut rows = Vec::new();
         // In one run, so that all settings share a build. It gives the rows setting after setting,
-        // and for each a row for every k and number of threads. So each recall is repeated that
+        // and for each a row for every k and number of threads. So each recall is repeated as
         // often.
         let (wanted, settings) = reached(&tuner, recalls, &bar)?;
         let mut wanted = wanted
