@@ -424,9 +424,9 @@ mod avx512 {
                 _mm512_and_si512(codes, low),
                 _mm512_and_si512(_mm512_srli_epi16::<4>(codes), low),
             ];
-            for half in 0..2 {
+            for (half, lanes) in lanes.into_iter().enumerate() {
                 // Each quarter of the register looks up in its own quarter of the tables.
-                let entries = _mm512_shuffle_epi8(table, lanes[half]);
+                let entries = _mm512_shuffle_epi8(table, lanes);
                 self.both[half] = _mm512_add_epi16(self.both[half], entries);
                 let upper = _mm512_srli_epi16::<8>(entries);
                 self.upper[half] = _mm512_add_epi16(self.upper[half], upper);

@@ -67,7 +67,7 @@ pub fn near_rows(base: &Arc<Vectors>, count: usize, seed: u64) -> Vec<Vec<u32>> 
     } else {
         with_lines!(plan.shape.lines, LINES => {
             let found = Neighborhoods::find::<LINES>(base, &plan, seed);
-            let near = found.each::<LINES, _>(count, |near| positions(near));
+            let near = found.each::<LINES, _>(count, positions);
             (found.clusters.ids, near)
         })
     };
