@@ -963,7 +963,7 @@ mod tests {
         let header = COLUMNS.join(",") + ",ef_search";
         let text = fs::read_to_string(&path).unwrap();
         let fields: Vec<_> = text.lines().nth(1).unwrap().split(',').collect();
-        // (The processor's name has a comma and is quoted: 22 parts for 21 columns.)
+        // (The processor's name has a comma and is quoted: one part more than columns.)
         let line = fields[..COLUMNS.len() + 1].join(",") + ",40";
         fs::write(&path, format!("{header}\n{line}\n")).unwrap();
         assert_eq!(read_csv(&path).unwrap(), rows);
@@ -988,11 +988,11 @@ mod tests {
             ),
             (
                 COLUMNS.join(",") + ",head,colour",
-                "column 24 is \"colour\"; expected a parameter",
+                "column 26 is \"colour\"; expected a parameter",
             ),
             (
                 COLUMNS.join(",") + ",head,head",
-                "column 24 is \"head\"; expected a parameter, each",
+                "column 26 is \"head\"; expected a parameter, each",
             ),
         ];
         for (header, expected) in cases {
