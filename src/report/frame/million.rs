@@ -36,12 +36,13 @@ impl Tabular for MillionRow {
         vec![
             column("kind", rows, |row| row.kind),
             column("name", rows, |row| row.name.as_str()),
-            column("settings", rows, |row| row.settings.as_str()),
             column("recall_at_1", rows, |row| row.recall_at_1),
             column("search_s", rows, |row| row.search_s),
             column("search_all_s", rows, |row| row.search_all_s),
             column("memory_mb", rows, |row| row.memory_mb),
             column("build_s", rows, |row| row.build_s),
+            // Last, as it is the widest.
+            column("settings", rows, |row| row.settings.as_str()),
         ]
     }
 }
