@@ -168,6 +168,7 @@ macro_rules! dispatch {
     )+};
 }
 
+pub(crate) mod cells;
 #[cfg(feature = "net")]
 pub(crate) mod convolution;
 pub(crate) mod float_distances;
@@ -433,10 +434,15 @@ pub(crate) fn prefetch<T>(values: &[T]) {
     #[cfg(target_arch = "x86_64")]
     const CACHE_LINE: usize = 64;
     #[cfg(target_arch = "x86_64")]
-    for at in (0..size_of_val(values)).step_by(CACHE_LINE) {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a prefetch reads nothing, and the address is inside the slice.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(values.as_ptr().cast::<i8>().add(at)) };
+    {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        let start = values.as_ptr().cast::<i8>();
+        // A slice that begins within a line reaches into one line more than its length tells.
+        let before = start.addr() % CACHE_LINE;
+        for line in (0..before + size_of_val(values)).step_by(CACHE_LINE) {
+            // SAFETY: a prefetch reads nothing, and the address is inside the slice.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(start.add(line.saturating_sub(before))) };
+        }
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = values;

@@ -20,6 +20,9 @@
 //!                                read for most        for those that are left, one after the other
 //! ```
 //!
+//! Where the variance is spread over many components, heads exclude too little. Then a first look
+//! at the points is by [`cells`], half a byte for each of up to 128 components.
+//!
 //! A query goes through the codes in passes ([`search`]). Each pass adds components to the bound
 //! and drops the points whose bound is above the k-th best distance so far. What is left is
 //! compared exactly.
@@ -46,6 +49,7 @@
 //! Each stands on those before it:
 //! - [`plan`]: the division of the components, what it is expected to cost, the choice;
 //! - [`coder`]: coordinates as integers, and the error of that;
+//! - [`cells`]: half bytes for a first look;
 //! - [`layout`]: the codes of all points, and where they lie;
 //! - [`query_code`]: the codes of a query;
 //! - [`search`]: the passes.
@@ -58,6 +62,7 @@
 //! same after rotation to principal components. Ours are the norms of the rest, the order of the
 //! file, and codes fine enough that their error hardly weakens the bound.
 
+mod cells;
 mod coder;
 mod layout;
 mod plan;
@@ -69,6 +74,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
+use self::cells::Cells;
 use self::layout::{File, Rotated};
 use self::plan::Expected;
 pub use self::plan::Plan;
@@ -82,6 +88,17 @@ use crate::index::{
 use crate::neighbor::{Candidate, TopK};
 use crate::simd::va_codes::BLOCK;
 use crate::vectors::{Row, Vectors};
+
+/// The base in the components of a plan, or of the cells if those are more.
+fn rotated(base: &Vectors, components: usize, seed: u64) -> Result<Rotated, BuildError> {
+    let components = components.max(cells::MOST).min(base.dim());
+    Rotated::new(base, components, seed)
+}
+
+/// Bytes of a vector.
+fn row_bytes(base: &Vectors) -> usize {
+    base.memory_bytes() / base.len()
+}
 
 /// Beyond this dimension the components, O(s·d·m) from s rows, take longer than they are worth.
 const WIDEST: usize = 2_048;
@@ -115,7 +132,7 @@ parameters! {
 /// **What it is bad at**: data whose variance is spread evenly over the dimensions (noise). There
 /// it can only scan, for which it is a [`BruteForce`]. Many queries at once gain less by it than
 /// single ones: they are scanned in tiles, as by a [`BruteForce`], unless the file is expected to
-/// be far faster. It takes up to 1.5 times the memory of the vectors, and is slow to build beside a
+/// be far faster. It takes up to 1.7 times the memory of the vectors, and is slow to build beside a
 /// scan: the data are rotated, and several plans are tried.
 ///
 /// After Weber, Schek and Blott (VLDB 1998) and Ferhatosmanoglu et al., *Vector Approximation based
@@ -163,6 +180,8 @@ impl VaFile {
     /// The full scan remains for queries that the file cannot bound, and needs no half bytes for
     /// these.
     fn by_file(full: BruteForce, file: File, expected: Option<Expected>) -> Self {
+        // What is left after the passes is read here and there.
+        full.base().in_huge_pages();
         Self {
             full: full.without_halves(),
             file: Some(Arc::new(file)),
@@ -172,10 +191,10 @@ impl VaFile {
 
     /// With the file of a plan that was asked for, where there can be one.
     fn planned(full: BruteForce, plan: Plan, seed: u64) -> Result<Self, BuildError> {
-        let components = plan.components().min(full.dim());
-        let rotated = Rotated::new(full.base(), components, seed)?;
+        let rotated = rotated(full.base(), plan.components(), seed)?;
+        let cells = Cells::new(&rotated, row_bytes(full.base()));
         // A plan that was asked for answers batches as well.
-        Ok(match File::new(&rotated, plan) {
+        Ok(match File::new(&rotated, plan, cells) {
             Some(file) => Self::by_file(full, file, None),
             None => Self::by_scan(full.without_halves()),
         })
@@ -197,17 +216,26 @@ impl VaFile {
         // The rows are rotated once, to as many components as the longest plan needs. Each plan
         // that is tried then codes them anew, and is searched with some rows of the base as
         // queries.
-        let rotated = Rotated::new(base, components.min(base.dim()), seed)?;
-        let best = plan::cheapest(&plans, |plan| {
-            let file = File::new(&rotated, plan)?;
+        let rotated = rotated(base, components, seed)?;
+        let attempt = |plan: Plan, cells: Option<Cells>| {
+            let file = File::new(&rotated, plan, cells)?;
             Some((search::expected_cost(&file, base, K), file))
+        };
+        let best = plan::cheapest(&plans, |plan| attempt(plan, None));
+        // Where heads exclude nearly all points, cells only cost time and memory.
+        let with_cells = best.as_ref().and_then(|best| {
+            let cells = Cells::new(&rotated, row_bytes(base))?;
+            attempt(best.file.plan, Some(cells))
         });
+        let best = best.map(|best| (best.cost, best.file));
+        let tried = best.into_iter().chain(with_cells);
+        let best = tried.min_by(|(a, _), (b, _)| a.total_cmp(b));
         let scan = plan::scan_cost(base, full.has_halves());
         Ok(match best {
-            Some(best) if best.cost < WORTHWHILE * scan.single => {
-                let cost = |k| search::expected_cost(&best.file, base, k);
+            Some((cost, file)) if cost < WORTHWHILE * scan.single => {
+                let cost = |k| search::expected_cost(&file, base, k);
                 let expected = Expected::new(base, cost, &scan);
-                Self::by_file(full, best.file, Some(expected))
+                Self::by_file(full, file, Some(expected))
             }
             _ => Self::by_scan(full),
         })
@@ -521,6 +549,60 @@ mod tests {
             })
         };
         assert!(on(1) == on(2));
+    }
+
+    /// Independent components whose standard deviations shrink slowly, by a tenth each: heads tell
+    /// little.
+    fn flat(rows: usize, dim: usize, seed: u64) -> Vectors {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let values = (0..rows * dim).map(|at| {
+            let size = 100.0 * 0.9f32.powi((at % dim) as i32);
+            (0..4).map(|_| rng.random_range(-size..size)).sum::<f32>()
+        });
+        Vectors::from_floats(dim, values.collect::<Vec<f32>>()).unwrap()
+    }
+
+    #[test]
+    fn cells_exclude_what_a_short_head_does_not() {
+        let (base, queries) = (flat(4_000, 32, 1), flat(30, 32, 2));
+        let plan = Plan {
+            head: 2,
+            segments: 0,
+        };
+        let mut index = check(&base, &queries, Some(plan), &[1, 10, 100]);
+        let visits = |index: &VaFile| -> usize {
+            let counted = (0..queries.len()).map(|row| index.query_counted(queries.row(row), 10));
+            counted.map(|found| found.unwrap().1.distances).sum()
+        };
+        let few = visits(&index);
+        let file = Arc::get_mut(index.file.as_mut().unwrap()).unwrap();
+        assert!(file.cells.take().is_some());
+        let many = visits(&index);
+        assert!(2 * few < many, "{few} and {many}");
+    }
+
+    #[cfg(feature = "files")]
+    #[test]
+    fn cells_are_saved() {
+        use crate::index::{Load, Save};
+
+        let (base, queries) = (flat(1_000, 32, 1), flat(10, 32, 2));
+        let plan = Plan {
+            head: 6,
+            segments: 1,
+        };
+        let index = check(&base, &queries, Some(plan), &[10]);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("index");
+        index.save(&path).unwrap();
+        let loaded = VaFile::load(&path).unwrap();
+        let cells = |index: &VaFile| index.file.as_ref().unwrap().cells.is_some();
+        assert!(cells(&index) && cells(&loaded));
+        for row in 0..queries.len() {
+            let query = queries.row(row);
+            let counted = |index: &VaFile| index.query_counted(query, 10).unwrap();
+            assert_eq!(counted(&loaded), counted(&index));
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! boxes     32 blocks a group:   low  [pair 0] [pair 1] ...   high [pair 0] [pair 1] ...
+//! cells     32 points a block:        [components 0 to 3] [components 4 to 7] ...
 //! heads     32 points a block:        [pair 0] [pair 1] ... [rest, 0]
 //! segments  32 points a block:        [segment 1 of each point] [segment 2 of each point] ...
 //!           a cache line each:        62 codes of 8 bits, rest
@@ -17,6 +18,7 @@ use std::ops::Range;
 use ndarray::{Array2, ArrayView2};
 use rayon::prelude::*;
 
+use super::cells::Cells;
 use super::coder::Coder;
 use super::plan::Plan;
 use crate::error::BuildError;
@@ -44,12 +46,12 @@ const NO_ROW: u32 = u32::MAX;
 /// The base in principal components, and the order of the file: what every plan is tried on.
 pub(super) struct Rotated {
     pca: Pca,
-    /// R·(x − µ): n × (as many components as the longest plan has).
-    components: Array2<f64>,
+    /// R·(x − µ): n × (as many components as the longest plan or the cells have).
+    pub components: Array2<f64>,
     /// ‖x − µ‖² of every row.
-    squared_lengths: Vec<f64>,
+    pub squared_lengths: Vec<f64>,
     /// The rows, near ones together.
-    order: Vec<u32>,
+    pub order: Vec<u32>,
 }
 
 impl Rotated {
@@ -68,6 +70,22 @@ impl Rotated {
             pca,
             components,
         })
+    }
+
+    /// Codes in a unit of distance. The longest row gets a code of length [`RADIUS`].
+    pub(super) fn scale(&self) -> f64 {
+        let longest = self.squared_lengths.iter().copied();
+        let longest = longest.fold(0.0, f64::max).sqrt();
+        // Rows that all equal the mean have length zero, and any scale will do.
+        if longest > 0.0 { RADIUS / longest } else { 1.0 }
+    }
+
+    /// The share of its length by which so many components of a row can be off: each is a sum of d
+    /// products in f64, in any order.
+    pub(super) fn relative_error(&self, components: usize) -> f64 {
+        // A component is off by γ_d·‖v‖ at most, and m of them by √m times as much. EPSILON is
+        // twice the unit roundoff, and the 4 is for the subtraction of the mean and the scale.
+        f64::EPSILON * (self.pca.dim() + 4) as f64 * (components as f64).sqrt()
     }
 }
 
@@ -136,7 +154,7 @@ pub(super) struct File {
     pub plan: Plan,
     /// µ.
     pub mean: Vec<f64>,
-    /// The first components, row by row, rounded to f32.
+    /// The first components, row by row, rounded to f32: as many as the plan or the cells have.
     pub rotation: Vec<f32>,
     /// s, codes per unit of distance.
     pub scale: f64,
@@ -145,6 +163,8 @@ pub(super) struct File {
     /// E of each stage, the greatest distance of a point's codes from what they stand for.
     pub errors: Vec<f64>,
     pub boxes: Boxes,
+    /// For a first look at the points of a block, where that is worth it.
+    pub cells: Option<Cells>,
     /// Block by block, in a block pair by pair, the last of which is the rest.
     pub heads: Vec<Pairs>,
     /// Block by block, in a block segment by segment, in these point by point.
@@ -187,6 +207,7 @@ saved!(File {
     epsilon,
     errors,
     boxes,
+    cells,
     heads,
     segments,
     steps,
@@ -203,7 +224,8 @@ impl File {
         let (pairs, segments) = (self.plan.pairs(), self.plan.segments);
         let blocks = rows.div_ceil(BLOCK);
         let boxes = blocks.div_ceil(BLOCK) * pairs;
-        let components = self.plan.components().min(dim);
+        let of_cells = self.cells.as_ref().map_or(0, |cells| cells.components());
+        let components = self.plan.components().max(of_cells).min(dim);
         for (part, len, expected) in [
             ("mean", self.mean.len(), dim),
             ("rotation", self.rotation.len(), components * dim),
@@ -216,6 +238,9 @@ impl File {
             ("ids", self.ids.len(), blocks * BLOCK),
         ] {
             expect(len == expected, part, &format!("{expected} elements"))?;
+        }
+        if let Some(cells) = &self.cells {
+            cells.check(blocks, dim)?;
         }
         // The last block is filled up with no rows.
         let (ids, none) = self.ids.split_at(rows);
@@ -237,8 +262,8 @@ impl File {
         expect(errors, "errors", "small ones")
     }
 
-    /// The file of a plan, or `None` if the numbers do not allow a bound.
-    pub(super) fn new(rotated: &Rotated, plan: Plan) -> Option<Self> {
+    /// The file of a plan with these cells, or `None` if the numbers do not allow a bound.
+    pub(super) fn new(rotated: &Rotated, plan: Plan, cells: Option<Cells>) -> Option<Self> {
         let encoder = Encoder::new(rotated, plan);
         let blocks = rotated.order.len().div_ceil(BLOCK);
         let mut heads = vec![Pairs([[0; 2]; BLOCK]); blocks * plan.pairs()];
@@ -259,14 +284,17 @@ impl File {
         let boxes = Boxes::around(&heads, plan.pairs());
         let mut ids = rotated.order.clone();
         ids.resize(blocks * BLOCK, NO_ROW);
+        simd::in_huge_pages(&ids);
+        let of_cells = cells.as_ref().map_or(0, |cells| cells.components());
         Some(Self {
             plan,
             mean: rotated.pca.mean().to_vec(),
-            rotation: rounded_rotation(&rotated.pca, plan),
+            rotation: rounded_rotation(&rotated.pca, plan.components().max(of_cells)),
             scale: encoder.scale,
             epsilon: encoder.epsilon,
             errors,
             boxes,
+            cells,
             heads,
             segments,
             steps: encoder.steps,
@@ -283,6 +311,7 @@ impl File {
             + size_of_val(&*self.boxes.high)
             + size_of_val(&*self.steps)
             + size_of_val(&*self.segments)
+            + self.cells.as_ref().map_or(0, |cells| cells.memory_bytes())
     }
 
     pub(super) fn blocks(&self) -> usize {
@@ -322,8 +351,7 @@ impl File {
 }
 
 /// The first components, rounded to f32: a query is rotated in that.
-fn rounded_rotation(pca: &Pca, plan: Plan) -> Vec<f32> {
-    let components = plan.components().min(pca.dim());
+fn rounded_rotation(pca: &Pca, components: usize) -> Vec<f32> {
     let rows = pca.rotation();
     let kept = rows.rows().into_iter().take(components);
     kept.flatten().map(|&value| value as f32).collect()
@@ -366,19 +394,14 @@ struct Encoder<'a> {
     plan: Plan,
     scale: f64,
     epsilon: f64,
-    /// The share of its length by which a vector's components can be off: sums of d products in
-    /// f64, in any order.
+    /// See [`Rotated::relative_error`].
     relative: f64,
     steps: Vec<[i16; WIDTH]>,
 }
 
 impl<'a> Encoder<'a> {
     fn new(rotated: &'a Rotated, plan: Plan) -> Self {
-        // The longest row gets a code of length RADIUS. Rows that all equal the mean have length
-        // zero, and any scale will do.
-        let longest = rotated.squared_lengths.iter().copied();
-        let longest = longest.fold(0.0, f64::max).sqrt();
-        let scale = if longest > 0.0 { RADIUS / longest } else { 1.0 };
+        let scale = rotated.scale();
         let dim = rotated.pca.dim();
         let components = plan.components().min(dim);
         Self {
@@ -386,10 +409,7 @@ impl<'a> Encoder<'a> {
             plan,
             scale,
             epsilon: rotated.pca.orthonormality_error(),
-            // A component, a sum of d products, is off by γ_d·‖v‖ at most, and m of them by
-            // √m times as much. EPSILON is twice the unit roundoff, and the 4 is for the
-            // subtraction of the mean and the scale.
-            relative: f64::EPSILON * (dim + 4) as f64 * (components as f64).sqrt(),
+            relative: rotated.relative_error(components),
             steps: steps(rotated.components.view(), scale, plan),
         }
     }

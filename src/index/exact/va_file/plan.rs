@@ -183,6 +183,8 @@ struct Costs {
     box_pair: f64,
     /// The heads of a block's 32 points, per pair of codes.
     head_pair: f64,
+    /// Four components of a block's 32 points, as cells.
+    cell_line: f64,
     /// One segment of one point: a cache line from memory, mostly.
     segment: f64,
     /// One value of the rotation, multiplied with the query.
@@ -200,6 +202,7 @@ const COSTS: Costs = Costs {
     tile_float: 0.023,
     box_pair: 0.2,
     head_pair: 3.0,
+    cell_line: 2.5,
     segment: 14.0,
     rotation_value: 0.07,
     exact_row: 30.0,
@@ -213,6 +216,8 @@ pub(super) struct Work {
     pub rotated: usize,
     /// Blocks of which the points' heads were looked at.
     pub blocks: usize,
+    /// Lines of cells that were looked at, if no block was given up before its last.
+    pub cells: usize,
     /// Segments of points that were looked at.
     pub refined: usize,
     /// Rows that were compared exactly.
@@ -223,6 +228,7 @@ impl Work {
     pub(super) fn add(&mut self, other: Self) {
         self.rotated += other.rotated;
         self.blocks += other.blocks;
+        self.cells += other.cells;
         self.refined += other.refined;
         self.verified += other.verified;
     }
@@ -324,6 +330,7 @@ pub(super) fn verification_cost(base: &Vectors) -> f64 {
 /// Expected nanoseconds of a query, from the work that `queries` queries were.
 pub(super) fn query_cost(base: &Vectors, plan: Plan, work: Work, queries: usize) -> f64 {
     let all = work.blocks as f64 * plan.pairs() as f64 * COSTS.head_pair
+        + work.cells as f64 * COSTS.cell_line
         + work.refined as f64 * COSTS.segment
         + work.verified as f64 * verification_cost(base)
         + rotation_cost(work.rotated, base.dim());

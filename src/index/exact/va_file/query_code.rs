@@ -1,5 +1,7 @@
 //! A query, shifted, rotated and coded as the points of the file are.
 
+use std::ops::Range;
+
 use super::coder::Coder;
 use super::layout::File;
 use crate::simd::matvec;
@@ -10,7 +12,7 @@ use crate::vectors::Row;
 /// Length of the longest code of a query. A distance of codes is at most this, the layout's RADIUS
 /// and its COARSEST together. Its square is kept in an i32, so that the sum has to stay below
 /// √2³¹ ≈ 46,340. A query farther away is answered by a full scan.
-const FARTHEST: f64 = 30_000.0;
+pub(super) const FARTHEST: f64 = 30_000.0;
 const _: () = {
     let sum = FARTHEST + super::layout::RADIUS + super::layout::COARSEST;
     assert!(sum * sum < i32::MAX as f64 + 1.0);
@@ -23,6 +25,10 @@ pub(super) struct QueryCode {
     shifted: Vec<f32>,
     /// The components of the stage at hand.
     rotated: Vec<f32>,
+    /// The first components, as far as they were needed: those of the head, or of the cells.
+    pub leading: Vec<f32>,
+    /// What the computed components can be off by, together: a length.
+    pub arithmetic: f64,
     coder: Coder,
     pub head: Vec<[i16; 2]>,
     pub segments: Vec<Sought>,
@@ -46,7 +52,8 @@ impl QueryCode {
         if length.is_nan() || length > FARTHEST {
             return None;
         }
-        self.coder = Coder::new(squared_length, file.epsilon, arithmetic_error(file, length));
+        self.arithmetic = arithmetic_error(file, length);
+        self.coder = Coder::new(squared_length, file.epsilon, self.arithmetic);
         self.encode_head(file)
     }
 
@@ -62,7 +69,8 @@ impl QueryCode {
 
     fn encode_head(&mut self, file: &File) -> Option<()> {
         // Zeros stay where the plan has more components than the data, as in the points' heads.
-        self.rotate(file, 0);
+        self.rotate(file, file.components(0));
+        self.leading.clone_from(&self.rotated);
         let pairs = file.plan.pairs();
         self.head.clear();
         self.head.resize(pairs, [0; 2]);
@@ -83,7 +91,7 @@ impl QueryCode {
         // There is one error for the head and one for each segment so far. So their number is the
         // next stage.
         let stage = self.errors.len();
-        self.rotate(file, stage);
+        self.rotate(file, file.components(stage));
         let mut sought = Sought::default();
         // The points' codes are multiplied by these when they are compared with the query's values.
         sought.steps[..WIDTH].copy_from_slice(&file.steps[stage - 1]);
@@ -96,12 +104,19 @@ impl QueryCode {
         self.errors.push(error);
     }
 
-    /// Computes the components that a stage adds.
-    fn rotate(&mut self, file: &File, stage: usize) {
+    /// Makes [`QueryCode::leading`] at least `count` components.
+    pub(super) fn compute(&mut self, file: &File, count: usize) {
+        if self.leading.len() < count {
+            self.rotate(file, self.leading.len()..count);
+            self.leading.extend_from_slice(&self.rotated);
+        }
+    }
+
+    /// Computes some components.
+    fn rotate(&mut self, file: &File, rows: Range<usize>) {
         let dim = file.mean.len();
-        // Only the rows of the rotation that this stage adds. A query whose segments are never
-        // needed does not pay for their rows.
-        let rows = file.components(stage);
+        // Only the rows of the rotation that are needed. A query whose segments are never looked at
+        // does not pay for their rows.
         self.components += rows.len();
         self.rotated.resize(rows.len(), 0.0);
         let rotation = &file.rotation[rows.start * dim..rows.end * dim];
@@ -113,7 +128,7 @@ impl QueryCode {
 /// distance.
 fn arithmetic_error(file: &File, length: f64) -> f64 {
     let dim = file.mean.len();
-    let components = file.plan.components().min(dim);
+    let components = file.rotation.len() / dim;
     // Let R be the m rows of the rotation, v the shifted query, and u = 2⁻²⁴ the unit roundoff
     // of f32. Three roundings add up:
     // - R to f32: by the share u of each value. As R has the Frobenius norm √m, R·v is off by

@@ -3,8 +3,11 @@
 //! ```text
 //! all boxes -+-> the nearest blocks -> their best points, compared exactly: a first threshold
 //!            |
-//!            +-> the other blocks within it -> heads -> segment 1 -> segment 2 ... -> exact
+//!            +-> the other blocks within it -> cells -> heads -> segment 1 -> ... -> exact
 //! ```
+//!
+//! A file may have no cells. With cells and without segments, heads are only read for the first
+//! blocks, as they have fewer components than the cells.
 //!
 //! The sooner the threshold is near its last value, the less the later passes have to read. So each
 //! pass first takes a few of the best to the end.
@@ -14,6 +17,7 @@ use super::plan::{self, Work, rotation_cost, verification_cost};
 use super::query_code::QueryCode;
 use crate::distance::{Metric, Ranker};
 use crate::neighbor::{Candidate, TopK};
+use crate::simd::cells::{self, Kept, Tables};
 use crate::simd::va_codes::{self, BLOCK, Survivor};
 use crate::vectors::{Row, Vectors};
 
@@ -29,9 +33,9 @@ const MANY_BLOCKS: usize = 256;
 /// Blocks of which only the nearest counts when the first blocks are sought. More of them make that
 /// faster, and the bound that it finds larger.
 const TOGETHER: usize = 8;
-/// How many candidates ahead rows are asked for from memory, so that they arrive while others are
-/// compared.
-const AHEAD: usize = 4;
+/// Rows of so many bytes are asked for from memory at once, so that they arrive while others are
+/// compared; but at least 4 rows, and at most 32.
+const BYTES_TOGETHER: usize = 2_048;
 
 /// What a thread needs for a query, kept for the next one.
 #[derive(Debug, Default)]
@@ -48,6 +52,9 @@ struct Lists {
     minima: Vec<i32>,
     /// The blocks to be looked at next.
     blocks: Vec<u32>,
+    tables: Vec<Tables>,
+    /// Those of the blocks in which a point is left after the look at its cells.
+    kept: Vec<Kept>,
     /// The points that no bound has excluded so far.
     candidates: Vec<Survivor>,
     /// Those of them that are taken to the end first.
@@ -135,6 +142,8 @@ struct Search<'a> {
     /// How many of the best candidates are taken to the end before the others, for a smaller
     /// threshold; none where the threshold is known.
     most_seeds: usize,
+    /// Candidates whose rows are asked for from memory together.
+    together: usize,
     work: Work,
 }
 
@@ -155,6 +164,7 @@ impl<'a> Search<'a> {
             top,
             query,
             most_seeds: 0,
+            together: (BYTES_TOGETHER * base.len() / base.memory_bytes()).clamp(4, 32),
             work: Work::default(),
         })
     }
@@ -184,6 +194,7 @@ impl<'a> Search<'a> {
             blocks,
             candidates,
             seeds,
+            ..
         } = lists;
         let file = self.file;
         // All blocks within `near` are at least `first`; of more than that the nearest are taken.
@@ -212,6 +223,8 @@ impl<'a> Search<'a> {
     fn other_blocks(&mut self, lists: &mut Lists) {
         let Lists {
             boxes,
+            tables,
+            kept,
             blocks,
             candidates,
             seeds,
@@ -241,7 +254,44 @@ impl<'a> Search<'a> {
             // In the order of the memory again.
             blocks.sort_unstable();
         }
+        self.cells_and_heads(blocks, tables, kept, candidates);
+    }
+
+    /// Appends the points of some blocks that neither their cells nor their heads exclude.
+    fn cells_and_heads(
+        &mut self,
+        blocks: &mut Vec<u32>,
+        tables: &mut Vec<Tables>,
+        kept: &mut Vec<Kept>,
+        candidates: &mut Vec<Survivor>,
+    ) {
+        let file = self.file;
+        let threshold = self.top.threshold();
+        let Some(cells) = file.cells.as_ref().filter(|_| threshold.is_finite()) else {
+            return self.heads(blocks, candidates);
+        };
+        self.query.compute(file, cells.components());
+        // The inequality of the module `va_file` for components that are not rounded: their only
+        // errors are those of the arithmetic.
+        let reach = self.reach(cells.error + self.query.arithmetic);
+        let query = &self.query.leading[..cells.components()];
+        let unit = cells.tables(query, reach * reach, tables);
+        self.work.cells += blocks.len() * tables.len();
+        kept.clear();
+        cells::near(&cells.lines, tables, blocks, kept);
+
+        if file.plan.segments == 0 {
+            // A head has fewer components, and would exclude few points more.
+            for kept in &*kept {
+                append_points(kept, unit, candidates);
+            }
+            return;
+        }
+        blocks.clear();
+        blocks.extend(kept.iter().map(|kept| kept.block));
+        let before = candidates.len();
         self.heads(blocks, candidates);
+        keep_near(candidates, before, kept);
     }
 
     /// Takes the candidates through the segments that are worth it; returns the last stage.
@@ -269,21 +319,20 @@ impl<'a> Search<'a> {
         //
         //     ‖c(q) − c(x)‖ ≤ s·√(1 + ε)·‖q − x‖ + E + E′.
         //
-        // Its right side at the distance of the k-th best is the reach. The root of 1 + ε is left
-        // out, which makes it larger.
-        let File {
-            scale,
-            epsilon,
-            errors,
-            ..
-        } = self.file;
-        // The factor 1 + 10⁻⁹ covers the rounding of the reduced distance, the last one that of
-        // this expression.
-        let reach = self.top.threshold().sqrt() * scale * (1.0 + epsilon) * (1.0 + 1e-9);
-        let reach = reach + errors[stage] + self.query.errors[stage];
-        // Truncation loses nothing, as bounds are integers. The cast saturates: while the threshold
+        // Its right side at the distance of the k-th best is the reach.
+        let reach = self.reach(self.file.errors[stage] + self.query.errors[stage]);
+        // The factor covers the rounding of this expression. Truncation loses nothing, as bounds are integers. The cast saturates: while the threshold
         // is infinite the limit is i32::MAX, which excludes nothing.
         (reach * reach * (1.0 + 1e-12)) as i32
+    }
+
+    /// How far apart the components of the query and of a point can be, in units of the codes, if
+    /// the point is among the k nearest and the components of both are off by `errors` together.
+    fn reach(&self, errors: f64) -> f64 {
+        let File { scale, epsilon, .. } = self.file;
+        // The root of 1 + ε is left out, which makes it larger. The factor 1 + 10⁻⁹ covers the
+        // rounding of the reduced distance.
+        self.top.threshold().sqrt() * scale * (1.0 + epsilon) * (1.0 + 1e-9) + errors
     }
 
     /// Appends the points of some blocks that their heads do not exclude.
@@ -367,40 +416,84 @@ impl<'a> Search<'a> {
         // Ascending: once one bound is beyond the limit, so are all after it. And the threshold
         // falls soonest if the nearest come first.
         candidates.sort_unstable_by_key(|candidate| candidate.bound);
-        for candidate in candidates.iter().take(AHEAD) {
-            self.prefetch_row(candidate);
-        }
         let mut limit = self.limit(stage);
-        for (at, candidate) in candidates.iter().enumerate() {
-            if candidate.bound > limit {
-                return;
+        let mut chunks = candidates.chunks(self.together).peekable();
+        self.prefetch_rows(chunks.peek().copied().unwrap_or_default());
+        while let Some(chunk) = chunks.next() {
+            // The rows of the next chunk come from memory while those of this one are compared. A
+            // row that the limit excludes already will not be read, and is not worth a fetch.
+            if let Some(next) = chunks.peek().filter(|next| next[0].bound <= limit) {
+                self.prefetch_rows(next);
             }
-            // A row that the limit excludes already will not be read, and is not worth a fetch.
-            if let Some(ahead) = candidates.get(at + AHEAD)
-                && ahead.bound <= limit
-            {
-                self.prefetch_row(ahead);
-            }
-            // What fills the last block up repeats the codes of a point, so that it can get here.
-            let Some(id) = self.file.row(candidate.position) else {
-                continue;
-            };
-            self.work.verified += 1;
-            let threshold = self.top.threshold();
-            // The limit falls only when a row enters the k best.
-            if let Some(reduced) = self.ranker.reduced_within(id as usize, threshold)
-                && self.top.push(id, reduced)
-            {
-                limit = self.limit(stage);
+            for candidate in chunk {
+                if candidate.bound > limit {
+                    return;
+                }
+                self.compare(candidate, stage, &mut limit);
             }
         }
     }
 
-    fn prefetch_row(&self, candidate: &Survivor) {
-        if let Some(id) = self.file.row(candidate.position) {
-            self.base.row(id as usize).prefetch();
+    /// Compares a candidate exactly. If it enters the k best, the limit of the stage falls.
+    fn compare(&mut self, candidate: &Survivor, stage: usize, limit: &mut i32) {
+        // What fills the last block up repeats the codes of a point, so that it can get here.
+        let Some(id) = self.file.row(candidate.position) else {
+            return;
+        };
+        self.work.verified += 1;
+        let threshold = self.top.threshold();
+        if let Some(reduced) = self.ranker.reduced_within(id as usize, threshold)
+            && self.top.push(id, reduced)
+        {
+            *limit = self.limit(stage);
         }
     }
+
+    /// Asks the memory for the rows of some candidates. Their ids, which come from memory as well,
+    /// do not wait for each other.
+    fn prefetch_rows(&self, candidates: &[Survivor]) {
+        for candidate in candidates {
+            if let Some(id) = self.file.row(candidate.position) {
+                self.base.row(id as usize).prefetch();
+            }
+        }
+    }
+}
+
+/// Appends the near points of a block, with bounds from their cells: what a unit of the sums is,
+/// `unit`, is a squared distance of codes.
+fn append_points(kept: &Kept, unit: f64, candidates: &mut Vec<Survivor>) {
+    let mut points = kept.points;
+    while points != 0 {
+        let point = points.trailing_zeros();
+        points &= points - 1;
+        candidates.push(Survivor {
+            bound: (f64::from(kept.sums[point as usize % BLOCK]) * unit) as i32,
+            partial: 0,
+            position: kept.block * BLOCK as u32 + point,
+        });
+    }
+}
+
+/// Drops those of the candidates from `first` on that are not kept. They are in the order of the
+/// kept blocks, and in no others.
+fn keep_near(candidates: &mut Vec<Survivor>, first: usize, kept: &[Kept]) {
+    let mut near = first;
+    let mut blocks = kept.iter();
+    let mut block = blocks.next();
+    for at in first..candidates.len() {
+        let candidate = candidates[at];
+        let (its_block, point) = (
+            candidate.position / BLOCK as u32,
+            candidate.position % BLOCK as u32,
+        );
+        while block.is_some_and(|block| block.block != its_block) {
+            block = blocks.next();
+        }
+        candidates[near] = candidate;
+        near += block.map_or(0, |block| (block.points >> point & 1) as usize);
+    }
+    candidates.truncate(near);
 }
 
 /// A bound that at least `count` of the boxes do not exceed. It is found from the least of each few
