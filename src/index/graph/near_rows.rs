@@ -8,7 +8,8 @@
 //!
 //! Here the rows are first put into √n clusters, and a row is compared only with those of the
 //! [`PROBES`] clusters nearest to it, by their [codes](super::codes): with about 12·√n others
-//! instead of n. A near row in a cluster farther away is missed; a graph can do with a few less.
+//! instead of n. A near row in a cluster farther away is missed; a graph can do with a few less, and
+//! [`Neighborhoods::share_compared`] says how many are not.
 //!
 //! ```text
 //!      +-----+-----+-----+
@@ -32,9 +33,10 @@ use std::sync::Arc;
 use ndarray::Array2;
 use rayon::prelude::*;
 
-use super::code_plan::Plan;
+use super::code_plan::{Plan, Sampled};
 use super::codes::{Encoded, Encoder};
 use crate::math::kmeans::{KMeans, KMeansParams, group, mean_of};
+use crate::neighbor::Candidate;
 use crate::progress::Stage;
 use crate::simd::graph_codes::{self, CodeLine, Query};
 use crate::simd::pairwise::{squared_euclidean_f32, squared_euclidean_f32_rows};
@@ -149,6 +151,24 @@ impl Neighborhoods {
             .to_vec()
     }
 
+    /// The share of the sampled rows' nearest that lie in the clusters that are looked into; one if
+    /// there are none.
+    pub fn share_compared(&self, sample: &[Sampled]) -> f64 {
+        let (mut compared, mut all) = (0, 0);
+        for Sampled { row, near, .. } in sample {
+            let probed = self.clusters.probed(*row);
+            let ids: Vec<&[u32]> = probed.map(|members| &self.ids()[members]).collect();
+            let is_compared = |near: &&Candidate| ids.iter().any(|ids| ids.contains(&near.id));
+            compared += near.iter().filter(is_compared).count();
+            all += near.len();
+        }
+        if all == 0 {
+            1.0
+        } else {
+            compared as f64 / all as f64
+        }
+    }
+
     /// Appends the distances of the codes of clusters to that of a position.
     fn scan<const LINES: usize>(
         &self,
@@ -194,6 +214,12 @@ impl Clusters {
         } else {
             found.split(coordinates, usual, seed)
         }
+    }
+
+    /// The positions of the clusters that are looked into for the neighbours of a row.
+    fn probed(&self, row: usize) -> impl Iterator<Item = Range<usize>> + '_ {
+        let probes = self.probes[row].iter();
+        probes.map(|&cluster| self.starts[cluster as usize]..self.starts[cluster as usize + 1])
     }
 
     /// The member nearest to each cluster's centroid, by position, for the clusters that have
@@ -377,11 +403,7 @@ impl Search {
         scan: &impl Fn(usize, &[Range<usize>], &mut Vec<u32>),
     ) -> &[Near] {
         let Self { distances, found } = self;
-        let starts = &clusters.starts;
-        let probes = clusters.probes[clusters.ids[position] as usize].iter();
-        let probed: Vec<Range<usize>> = probes
-            .map(|&cluster| starts[cluster as usize]..starts[cluster as usize + 1])
-            .collect();
+        let probed: Vec<Range<usize>> = clusters.probed(clusters.ids[position] as usize).collect();
         distances.clear();
         scan(position, &probed, distances);
         found.clear();

@@ -1,16 +1,19 @@
 //! The graph: near neighbours, thinned until no edge is a detour, and all within reach.
 //!
 //! ```text
-//! near neighbours    the 100 nearest of each vector, by code      (near_rows.rs)
+//! near neighbours    about the 100 nearest of each vector, by code   (near_rows.rs)
 //! thin               an edge that a nearer neighbour makes needless goes
 //! add the reverse    so that each vector can be reached from those that it leads to
 //! thin again         down to 32 edges
+//! once more          where near ones were missed: from those that walks find    (refine.rs)
 //! within reach       what no walk can come by gets an edge, or is made a seed
 //! ```
 
 use rayon::prelude::*;
 
 use super::QuantizedGraphParams;
+use super::refine;
+use super::walk::Network;
 use crate::index::graph::code_plan::Plan;
 use crate::index::graph::codes::Encoder;
 use crate::index::graph::near_rows::{Near, Neighborhoods};
@@ -21,6 +24,7 @@ use crate::vectors::Vectors;
 
 /// Edges of a node: 32 numbers of four bytes are two cache lines.
 pub const DEGREE: usize = 32;
+
 /// A node's neighbours. A list that is shorter ends with the node itself, repeated: a walk has met
 /// it already, so that costs nothing and needs no test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,6 +101,17 @@ impl Graph {
         )
     }
 
+    /// What a walk reads. `LINES` is the length of the codes in cache lines.
+    pub fn network<const LINES: usize>(&self) -> Network<'_, LINES> {
+        Network {
+            codes: self.codes.as_chunks().0,
+            edges: &self.edges,
+            seeds: &self.seeds,
+            seed_codes: self.seed_codes.as_chunks().0,
+            error: self.error,
+        }
+    }
+
     pub fn memory_bytes(&self) -> usize {
         self.encoder.memory_bytes()
             + size_of_val(&*self.ids)
@@ -115,6 +130,9 @@ pub fn build<const LINES: usize>(
 ) -> Graph {
     let neighborhoods = Neighborhoods::find::<LINES>(base, plan, params.seed);
     let mut edges = link::<LINES>(&neighborhoods, params);
+    if refine::is_worth_it(&neighborhoods, &plan.sample) {
+        edges = refine::refine::<LINES>(&neighborhoods, edges, params);
+    }
     let mut seeds = neighborhoods.central.clone();
     bring_within_reach(&mut edges, &mut seeds, |position| {
         neighborhoods.near::<LINES>(position, params.candidates)
@@ -123,13 +141,7 @@ pub fn build<const LINES: usize>(
     // `codes` is flat, so that the type of the graph does not depend on LINES. This is the same
     // memory, one array a vector.
     let Neighborhoods { encoder, codes, .. } = neighborhoods;
-    let code_of = codes.as_chunks::<LINES>().0;
-    // Every walk compares all seeds. Their codes are copied into one run of memory, so that this is
-    // a scan and not √n reads here and there.
-    let mut seed_codes = Vec::with_capacity(seeds.len() * LINES);
-    for &seed in &seeds {
-        seed_codes.extend(code_of[seed as usize]);
-    }
+    let seed_codes = copy_of(codes.as_chunks::<LINES>().0, &seeds);
     let error = (plan.error * encoder.scale()) as f32;
     Graph {
         encoder,
@@ -137,31 +149,65 @@ pub fn build<const LINES: usize>(
         codes,
         edges,
         seeds,
-        seed_codes,
+        seed_codes: seed_codes.into_flattened(),
         error,
     }
 }
 
+/// The codes of some positions. Every walk compares those of all seeds, so they are copied into one
+/// run of memory: comparing them is a scan and not √n reads here and there.
+pub fn copy_of<const LINES: usize>(
+    codes: &[[CodeLine; LINES]],
+    positions: &[u32],
+) -> Vec<[CodeLine; LINES]> {
+    let of = |&position: &u32| codes[position as usize];
+    positions.iter().map(of).collect()
+}
+
 /// The codes of all positions, and what they hold.
-struct Codes<'a, const LINES: usize> {
-    codes: &'a [[CodeLine; LINES]],
+pub struct Codes<'a, const LINES: usize> {
+    pub codes: &'a [[CodeLine; LINES]],
     format: Format,
 }
 
-/// Thins the near neighbours, adds each edge's reverse, and thins again.
-fn link<const LINES: usize>(
+impl<'a, const LINES: usize> Codes<'a, LINES> {
+    pub fn of(neighborhoods: &'a Neighborhoods) -> Self {
+        Self {
+            codes: neighborhoods.codes.as_chunks().0,
+            format: neighborhoods.encoder.format(),
+        }
+    }
+
+    /// The code of a position, in the form in which others are compared with it.
+    pub fn query(&self, position: u32) -> Query<LINES> {
+        Query::of_code(self.format, &self.codes[position as usize])
+    }
+}
+
+/// What is left of each position's near vectors once they are thinned: nearest first.
+pub type Thinned = Vec<Box<[Near]>>;
+
+/// The first pass: thins the near vectors of the clusters, adds each edge's reverse, and thins
+/// again.
+pub fn link<const LINES: usize>(
     neighborhoods: &Neighborhoods,
     params: &QuantizedGraphParams,
 ) -> Vec<Edges> {
-    let codes = &Codes {
-        codes: neighborhoods.codes.as_chunks::<LINES>().0,
-        format: neighborhoods.encoder.format(),
-    };
+    let codes = &Codes::<LINES>::of(neighborhoods);
     let alpha = params.alpha as f32;
-    let out: Vec<Box<[Near]>> = neighborhoods.each::<LINES, _>(params.candidates, |near| {
+    let out: Thinned = neighborhoods.each::<LINES, _>(params.candidates, |near| {
         thin(codes, near, alpha).into_boxed_slice()
     });
-    let (starts, reverse) = reversed(&out);
+    settle(codes, &out, alpha)
+}
+
+/// Adds the reverse of each edge, and chooses among all.
+pub fn settle<const LINES: usize>(
+    codes: &Codes<'_, LINES>,
+    out: &[Box<[Near]>],
+    alpha: f32,
+) -> Vec<Edges> {
+    let (starts, reverse) = reversed(out);
     let stage = Stage::new("edges", out.len());
     let settle = |position: usize| {
         stage.advance(1);
@@ -235,7 +281,7 @@ fn choose_edges<const LINES: usize>(
 /// ```
 ///
 /// This is Vamana's RobustPrune. With alpha = 1 it is the rule of HNSW's heuristic and of NSG.
-fn thin<const LINES: usize>(
+pub fn thin<const LINES: usize>(
     codes: &Codes<'_, LINES>,
     candidates: &[Near],
     alpha: f32,
@@ -246,10 +292,8 @@ fn thin<const LINES: usize>(
     let mut kept_codes = Vec::with_capacity(DEGREE);
     let mut to_kept = Vec::with_capacity(DEGREE);
     for &(distance, candidate) in candidates {
-        let code = &codes.codes[candidate as usize];
         to_kept.clear();
-        let query = Query::of_code(codes.format, code);
-        graph_codes::scan(&query, &kept_codes, &mut to_kept);
+        graph_codes::scan(&codes.query(candidate), &kept_codes, &mut to_kept);
         // Candidates ascend by distance, so all in `kept` are nearer to the node than this one.
         // Both numbers are squared distances: an alpha of 1.2 is a factor of 1.1 in length.
         let is_detour = |&to_kept: &u32| alpha * to_kept as f32 <= distance as f32;
@@ -257,7 +301,7 @@ fn thin<const LINES: usize>(
             continue;
         }
         kept.push((distance, candidate));
-        kept_codes.push(*code);
+        kept_codes.push(codes.codes[candidate as usize]);
         if kept.len() == DEGREE {
             break;
         }
