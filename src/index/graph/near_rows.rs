@@ -8,8 +8,8 @@
 //!
 //! Here the rows are first put into √n clusters, and a row is compared only with those of the
 //! [`PROBES`] clusters nearest to it, by their [codes](super::codes): with about 12·√n others
-//! instead of n. A near row in a cluster farther away is missed; a graph can do with a few less, and
-//! [`Neighborhoods::share_compared`] says how many are not.
+//! instead of n. A near row in a cluster farther away is missed; a graph can do with a few less,
+//! and [`Neighborhoods::share_compared`] says how many are not.
 //!
 //! ```text
 //!      +-----+-----+-----+
@@ -85,7 +85,7 @@ pub fn near_rows(base: &Arc<Vectors>, count: usize, seed: u64) -> Vec<Vec<u32>> 
 }
 
 /// Without the distances.
-fn positions(near: &[Near]) -> Vec<u32> {
+fn positions(_: u32, near: &[Near]) -> Vec<u32> {
     near.iter().map(|&(_, position)| position).collect()
 }
 
@@ -132,12 +132,12 @@ impl Neighborhoods {
         &self.clusters.ids
     }
 
-    /// What `keep` makes of the `count` nearest of each position: these are not kept otherwise, as
+    /// What `keep` makes of each position and its `count` nearest: these are not kept otherwise, as
     /// they would take several times the memory of the codes.
     pub fn each<const LINES: usize, R: Send>(
         &self,
         count: usize,
-        keep: impl Fn(&[Near]) -> R + Sync,
+        keep: impl Fn(u32, &[Near]) -> R + Sync,
     ) -> Vec<R> {
         near_neighbors(&self.clusters, count, self.scan::<LINES>(), keep)
     }
@@ -190,8 +190,8 @@ struct Clusters {
     ids: Vec<u32>,
     /// Where each cluster's positions start; one more than there are clusters.
     starts: Vec<usize>,
-    /// The [`PROBES`] clusters nearest to each row, by row number.
-    probes: Vec<Vec<u32>>,
+    /// The [`PROBES`] clusters nearest to each row, or all there are, in the order of row numbers.
+    probes: Vec<u32>,
 }
 
 impl Clusters {
@@ -199,8 +199,9 @@ impl Clusters {
         let usual = (coordinates.len() as f64).sqrt().ceil() as usize;
         let of = clusters(coordinates, usual, seed);
         // A row's first probe is its own cluster, so one pass over all centroids gives both.
-        let probes = of.assign_many(coordinates, PROBES);
-        let labels: Vec<u32> = probes.iter().map(|lists| lists[0]).collect();
+        let probes = of.assign_flat(coordinates, PROBES);
+        let of_a_row = probes.len() / coordinates.len();
+        let labels: Vec<u32> = probes.iter().step_by(of_a_row).copied().collect();
         let (starts, ids) = group(&labels, of.centroids().nrows());
         let found = Self {
             of,
@@ -218,7 +219,8 @@ impl Clusters {
 
     /// The positions of the clusters that are looked into for the neighbours of a row.
     fn probed(&self, row: usize) -> impl Iterator<Item = Range<usize>> + '_ {
-        let probes = self.probes[row].iter();
+        let count = self.probes.len() / self.ids.len();
+        let probes = self.probes[row * count..][..count].iter();
         probes.map(|&cluster| self.starts[cluster as usize]..self.starts[cluster as usize + 1])
     }
 
@@ -266,7 +268,7 @@ impl Clusters {
         let of = Array2::from_shape_vec(shape, centroids).expect("a centroid for each cluster");
         let of = KMeans::from_centroids(of);
         Self {
-            probes: of.assign_many(coordinates, PROBES),
+            probes: of.assign_flat(coordinates, PROBES),
             of,
             ids,
             starts,
@@ -366,22 +368,23 @@ fn near_by_coordinates(coordinates: &Vectors, clusters: &Clusters, count: usize)
     near_neighbors(clusters, count, scan, positions)
 }
 
-/// What `keep` makes of each position's `count` nearest, nearest first, among the clusters that are
-/// nearest to it.
+/// What `keep` makes of each position and its `count` nearest, nearest first, among the clusters
+/// that are nearest to it.
 ///
 /// `scan` appends the distances of a position to all that are in the given clusters.
 fn near_neighbors<R: Send>(
     clusters: &Clusters,
     count: usize,
     scan: impl Fn(usize, &[Range<usize>], &mut Vec<u32>) + Sync,
-    keep: impl Fn(&[Near]) -> R + Sync,
+    keep: impl Fn(u32, &[Near]) -> R + Sync,
 ) -> Vec<R> {
     let stage = Stage::new("near rows", clusters.ids.len());
     (0..clusters.ids.len())
         .into_par_iter()
         .map_init(Search::default, |search, position| {
             stage.advance(1);
-            keep(search.run(clusters, position, count, &scan))
+            let near = search.run(clusters, position, count, &scan);
+            keep(position as u32, near)
         })
         .collect()
 }
@@ -439,8 +442,8 @@ mod tests {
         let mut ids = clusters.ids.clone();
         ids.sort_unstable();
         assert!(ids.into_iter().eq(0..base.len() as u32), "each row once");
-        let compared = |probes: &Vec<u32>| probes.iter().map(|&c| sizes[c as usize]).sum();
-        let most = clusters.probes.iter().map(compared).max();
+        let compared = |row: usize| clusters.probed(row).map(|members| members.len()).sum();
+        let most = (0..base.len()).map(compared).max();
         (sizes.into_iter().max().unwrap(), most.unwrap())
     }
 

@@ -32,9 +32,19 @@ pub const DEGREE: usize = 32;
 pub struct Edges(pub [u32; DEGREE]);
 
 impl Edges {
-    /// Of a node without neighbours.
-    fn none(node: u32) -> Self {
-        Self([node; DEGREE])
+    /// From `node` to some others, of which the first [`DEGREE`] count.
+    pub fn to(node: u32, others: Vec<Near>) -> Self {
+        // Places without another keep the node itself.
+        let mut edges = Self([node; DEGREE]);
+        for (edge, (_, other)) in edges.0.iter_mut().zip(others) {
+            *edge = other;
+        }
+        edges
+    }
+
+    /// The neighbours of `node`, whose list this is.
+    pub fn others(&self, node: u32) -> impl Iterator<Item = u32> + '_ {
+        self.0.iter().copied().filter(move |&edge| edge != node)
     }
 
     /// The first place that holds no neighbour of `node`, whose list this is.
@@ -182,10 +192,16 @@ impl<'a, const LINES: usize> Codes<'a, LINES> {
     pub fn query(&self, position: u32) -> Query<LINES> {
         Query::of_code(self.format, &self.codes[position as usize])
     }
-}
 
-/// What is left of each position's near vectors once they are thinned: nearest first.
-pub type Thinned = Vec<Box<[Near]>>;
+    /// Others at their distance to a position, nearest first.
+    pub fn near(&self, position: u32, others: &[u32]) -> Vec<Near> {
+        let mut distances = Vec::with_capacity(others.len());
+        graph_codes::score(&self.query(position), self.codes, others, &mut distances);
+        let mut near: Vec<Near> = distances.into_iter().zip(others.iter().copied()).collect();
+        near.sort_unstable();
+        near
+    }
+}
 
 /// The first pass: thins the near vectors of the clusters, adds each edge's reverse, and thins
 /// again.
@@ -195,8 +211,8 @@ pub fn link<const LINES: usize>(
 ) -> Vec<Edges> {
     let codes = &Codes::<LINES>::of(neighborhoods);
     let alpha = params.alpha as f32;
-    let out: Thinned = neighborhoods.each::<LINES, _>(params.candidates, |near| {
-        thin(codes, near, alpha).into_boxed_slice()
+    let out = neighborhoods.each::<LINES, _>(params.candidates, |position, near| {
+        Edges::to(position, thin(codes, near, alpha))
     });
     settle(codes, &out, alpha)
 }
@@ -204,9 +220,10 @@ pub fn link<const LINES: usize>(
 /// Adds the reverse of each edge, and chooses among all.
 pub fn settle<const LINES: usize>(
     codes: &Codes<'_, LINES>,
-    out: &[Box<[Near]>],
+    out: &[Edges],
     alpha: f32,
 ) -> Vec<Edges> {
+    // Both without distances: these would double their memory, and are soon computed again.
     let (starts, reverse) = reversed(out);
     let stage = Stage::new("edges", out.len());
     let settle = |position: usize| {
@@ -214,47 +231,49 @@ pub fn settle<const LINES: usize>(
         // These may be very many: a vector in the middle of the data is near to many.
         // `choose_edges` brings them down to DEGREE.
         let back = &reverse[starts[position]..starts[position + 1]];
-        let candidates = [&out[position][..], back].concat();
-        choose_edges(codes, position as u32, candidates, alpha)
+        let mut others: Vec<u32> = out[position].others(position as u32).collect();
+        others.extend(back);
+        // An edge may be there twice, once of the node itself and once as a reverse.
+        others.sort_unstable();
+        others.dedup();
+        choose_edges(codes, position as u32, &others, alpha)
     };
     (0..out.len()).into_par_iter().map(settle).collect()
 }
 
 /// The edges in the other direction: those that come out of node i are at
 /// `starts[i]..starts[i + 1]` of the list.
-fn reversed(out: &[Box<[Near]>]) -> (Vec<usize>, Vec<Near>) {
+fn reversed(out: &[Edges]) -> (Vec<usize>, Vec<u32>) {
     let mut starts = vec![0; out.len() + 1];
-    for &(_, other) in out.iter().flatten() {
-        starts[other as usize + 1] += 1;
+    for (position, edges) in out.iter().enumerate() {
+        for other in edges.others(position as u32) {
+            starts[other as usize + 1] += 1;
+        }
     }
     for node in 0..out.len() {
         starts[node + 1] += starts[node];
     }
-    let mut reverse = vec![(0, 0); starts[out.len()]];
+    let mut reverse = vec![0; starts[out.len()]];
     // Where the next edge of each node goes.
     let mut next = starts.clone();
     for (position, edges) in out.iter().enumerate() {
-        for &(distance, other) in edges {
-            reverse[next[other as usize]] = (distance, position as u32);
+        for other in edges.others(position as u32) {
+            reverse[next[other as usize]] = position as u32;
             next[other as usize] += 1;
         }
     }
     (starts, reverse)
 }
 
-/// The edges of `node`: all candidates if there is room, otherwise those that [`thin`] keeps and,
-/// where room is left, the nearest of the others.
+/// The edges of `node`: to all others if there is room, otherwise to those that [`thin`] keeps and,
+/// where room is left, to the nearest of the rest.
 fn choose_edges<const LINES: usize>(
     codes: &Codes<'_, LINES>,
     node: u32,
-    mut candidates: Vec<Near>,
+    others: &[u32],
     alpha: f32,
 ) -> Edges {
-    // An edge may be there twice, once of the node itself and once as a reverse. Distances of codes
-    // are whole numbers and the same in both directions, so the two are equal, and they stand side
-    // by side after sorting.
-    candidates.sort_unstable();
-    candidates.dedup();
+    let mut candidates = codes.near(node, others);
     // `thin` may keep fewer than DEGREE. A list takes two cache lines whatever it holds, so the
     // places left are given to the nearest of the others.
     if candidates.len() > DEGREE {
@@ -263,12 +282,7 @@ fn choose_edges<const LINES: usize>(
         kept.extend(candidates.into_iter().take(DEGREE - kept.len()));
         candidates = kept;
     }
-    // Places without a candidate keep the node itself.
-    let mut edges = Edges::none(node);
-    for (edge, (_, other)) in edges.0.iter_mut().zip(candidates) {
-        *edge = other;
-    }
-    edges
+    Edges::to(node, candidates)
 }
 
 /// Keeps up to [`DEGREE`] of the candidates, which ascend by distance. A candidate is left out if a

@@ -25,13 +25,12 @@
 use rayon::prelude::*;
 
 use super::QuantizedGraphParams;
-use super::build::{Codes, DEGREE, Edges, Thinned, copy_of, settle, thin};
+use super::build::{Codes, Edges, copy_of, settle, thin};
 use super::walk::{Limits, Network, Scratch, Walk};
 use crate::index::graph::code_plan::Sampled;
 use crate::index::graph::near_rows::{Near, Neighborhoods};
 use crate::progress::Stage;
 use crate::simd;
-use crate::simd::graph_codes;
 
 /// The second pass is made where the first compares less than this share of near vectors. Of
 /// Fashion-MNIST's pixels it compares all, and the pass would be of no use; of 60,000 SIFT
@@ -64,12 +63,12 @@ pub fn refine<const LINES: usize>(
     };
     let alpha = params.alpha as f32;
     let stage = Stage::new("walks", edges.len());
-    let out: Thinned = (0..edges.len() as u32)
+    let out: Vec<Edges> = (0..edges.len() as u32)
         .into_par_iter()
         .map_init(Scratch::default, |scratch, position| {
             stage.advance(1);
             let near = near_by_walk(network, codes, position, params.candidates, scratch);
-            thin(codes, &near, alpha).into_boxed_slice()
+            Edges::to(position, thin(codes, &near, alpha))
         })
         .collect();
     // No walk needs them any more, and the new ones take as much memory.
@@ -86,13 +85,9 @@ fn near_by_walk<const LINES: usize>(
     count: usize,
     scratch: &mut Scratch,
 ) -> Vec<Near> {
-    let query = codes.query(position);
-    // A list that is not full is filled up with the node itself.
-    let known = network.edges[position as usize].0.into_iter();
-    let known: Vec<u32> = known.filter(|&edge| edge != position).collect();
-    let mut distances = Vec::with_capacity(DEGREE);
-    graph_codes::score(&query, codes.codes, &known, &mut distances);
-    let mut near: Vec<Near> = distances.into_iter().zip(known).collect();
+    let known = &network.edges[position as usize];
+    let known: Vec<u32> = known.others(position).collect();
+    let mut near = codes.near(position, &known);
     let limits = Limits {
         ef: count,
         k: count,
@@ -100,7 +95,7 @@ fn near_by_walk<const LINES: usize>(
         // The walk is to come to its neighbours by other ways than its own edges.
         left_out: Some(position),
     };
-    let found = Walk::run(network, query, limits, scratch);
+    let found = Walk::run(network, codes.query(position), limits, scratch);
     near.extend(found.iter().map(|entry| entry.near()));
     // What was both known and found is there twice, at one and the same distance.
     near.sort_unstable();
@@ -142,7 +137,7 @@ mod tests {
     }
 
     /// The positions by row number.
-    fn positions(neighborhoods: &Neighborhoods) -> Vec<u32> {
+    fn position_of(neighborhoods: &Neighborhoods) -> Vec<u32> {
         let mut positions = vec![0; neighborhoods.ids().len()];
         for (position, &id) in neighborhoods.ids().iter().enumerate() {
             positions[id as usize] = position as u32;
@@ -152,7 +147,7 @@ mod tests {
 
     /// To what share of the sampled rows' three nearest by brute force an edge leads.
     fn joined(neighborhoods: &Neighborhoods, edges: &[Edges], sample: &[Sampled]) -> f64 {
-        let position_of = positions(neighborhoods);
+        let position_of = position_of(neighborhoods);
         let (mut joined, mut all) = (0, 0);
         for sampled in sample {
             let edges = edges[position_of[sampled.row] as usize].0;
@@ -179,7 +174,7 @@ mod tests {
     /// Of the sampled rows' nearest, by near rows without a limit: these are all rows that one is
     /// compared with.
     fn share_among_near(neighborhoods: &Neighborhoods, sample: &[Sampled]) -> f64 {
-        let position_of = positions(neighborhoods);
+        let position_of = position_of(neighborhoods);
         let (mut among, mut all) = (0, 0);
         for sampled in sample {
             let near = neighborhoods.near::<LINES>(position_of[sampled.row], position_of.len());

@@ -51,8 +51,8 @@ pub struct Limits {
     pub left_out: Option<u32>,
 }
 
-/// What is walked: a [`Graph`], or one that is still being built. `LINES` is the length of its codes
-/// in cache lines.
+/// What is walked: a [`Graph`], or one that is still being built. `LINES` is the length of its
+/// codes in cache lines.
 #[derive(Debug, Clone, Copy)]
 pub struct Network<'a, const LINES: usize> {
     /// By position, as the edges.
