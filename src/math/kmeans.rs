@@ -152,6 +152,13 @@ impl KMeans {
     /// If `data` has another dimension.
     #[must_use]
     pub fn assign_many(&self, data: &Vectors, count: usize) -> Vec<Vec<u32>> {
+        let lists = self.assign_flat(data, count);
+        let count = lists.len() / data.len().max(1);
+        lists.chunks(count.max(1)).map(<[u32]>::to_vec).collect()
+    }
+
+    /// The same, row after row in one list: `count` numbers each, or as many as there are clusters.
+    pub(crate) fn assign_flat(&self, data: &Vectors, count: usize) -> Vec<u32> {
         self.centroids.nearest_many(data, count)
     }
 }

@@ -8,7 +8,8 @@
 //!
 //! Here the rows are first put into √n clusters, and a row is compared only with those of the
 //! [`PROBES`] clusters nearest to it, by their [codes](super::codes): with about 12·√n others
-//! instead of n. A near row in a cluster farther away is missed; a graph can do with a few less.
+//! instead of n. A near row in a cluster farther away is missed; a graph can do with a few less,
+//! and [`Neighborhoods::share_compared`] says how many are not.
 //!
 //! ```text
 //!      +-----+-----+-----+
@@ -32,9 +33,10 @@ use std::sync::Arc;
 use ndarray::Array2;
 use rayon::prelude::*;
 
-use super::code_plan::Plan;
+use super::code_plan::{Plan, Sampled};
 use super::codes::{Encoded, Encoder};
 use crate::math::kmeans::{KMeans, KMeansParams, group, mean_of};
+use crate::neighbor::Candidate;
 use crate::progress::Stage;
 use crate::simd::graph_codes::{self, CodeLine, Query};
 use crate::simd::pairwise::{squared_euclidean_f32, squared_euclidean_f32_rows};
@@ -83,7 +85,7 @@ pub fn near_rows(base: &Arc<Vectors>, count: usize, seed: u64) -> Vec<Vec<u32>> 
 }
 
 /// Without the distances.
-fn positions(near: &[Near]) -> Vec<u32> {
+fn positions(_: u32, near: &[Near]) -> Vec<u32> {
     near.iter().map(|&(_, position)| position).collect()
 }
 
@@ -130,12 +132,12 @@ impl Neighborhoods {
         &self.clusters.ids
     }
 
-    /// What `keep` makes of the `count` nearest of each position: these are not kept otherwise, as
+    /// What `keep` makes of each position and its `count` nearest: these are not kept otherwise, as
     /// they would take several times the memory of the codes.
     pub fn each<const LINES: usize, R: Send>(
         &self,
         count: usize,
-        keep: impl Fn(&[Near]) -> R + Sync,
+        keep: impl Fn(u32, &[Near]) -> R + Sync,
     ) -> Vec<R> {
         near_neighbors(&self.clusters, count, self.scan::<LINES>(), keep)
     }
@@ -147,6 +149,24 @@ impl Neighborhoods {
         search
             .run(&self.clusters, position as usize, count, &scan)
             .to_vec()
+    }
+
+    /// The share of the sampled rows' nearest that lie in the clusters that are looked into; one if
+    /// there are none.
+    pub fn share_compared(&self, sample: &[Sampled]) -> f64 {
+        let (mut compared, mut all) = (0, 0);
+        for Sampled { row, near, .. } in sample {
+            let probed = self.clusters.probed(*row);
+            let ids: Vec<&[u32]> = probed.map(|members| &self.ids()[members]).collect();
+            let is_compared = |near: &&Candidate| ids.iter().any(|ids| ids.contains(&near.id));
+            compared += near.iter().filter(is_compared).count();
+            all += near.len();
+        }
+        if all == 0 {
+            1.0
+        } else {
+            compared as f64 / all as f64
+        }
     }
 
     /// Appends the distances of the codes of clusters to that of a position.
@@ -170,8 +190,8 @@ struct Clusters {
     ids: Vec<u32>,
     /// Where each cluster's positions start; one more than there are clusters.
     starts: Vec<usize>,
-    /// The [`PROBES`] clusters nearest to each row, by row number.
-    probes: Vec<Vec<u32>>,
+    /// The [`PROBES`] clusters nearest to each row, or all there are, in the order of row numbers.
+    probes: Vec<u32>,
 }
 
 impl Clusters {
@@ -179,8 +199,9 @@ impl Clusters {
         let usual = (coordinates.len() as f64).sqrt().ceil() as usize;
         let of = clusters(coordinates, usual, seed);
         // A row's first probe is its own cluster, so one pass over all centroids gives both.
-        let probes = of.assign_many(coordinates, PROBES);
-        let labels: Vec<u32> = probes.iter().map(|lists| lists[0]).collect();
+        let probes = of.assign_flat(coordinates, PROBES);
+        let of_a_row = probes.len() / coordinates.len();
+        let labels: Vec<u32> = probes.iter().step_by(of_a_row).copied().collect();
         let (starts, ids) = group(&labels, of.centroids().nrows());
         let found = Self {
             of,
@@ -194,6 +215,13 @@ impl Clusters {
         } else {
             found.split(coordinates, usual, seed)
         }
+    }
+
+    /// The positions of the clusters that are looked into for the neighbours of a row.
+    fn probed(&self, row: usize) -> impl Iterator<Item = Range<usize>> + '_ {
+        let count = self.probes.len() / self.ids.len();
+        let probes = self.probes[row * count..][..count].iter();
+        probes.map(|&cluster| self.starts[cluster as usize]..self.starts[cluster as usize + 1])
     }
 
     /// The member nearest to each cluster's centroid, by position, for the clusters that have
@@ -240,7 +268,7 @@ impl Clusters {
         let of = Array2::from_shape_vec(shape, centroids).expect("a centroid for each cluster");
         let of = KMeans::from_centroids(of);
         Self {
-            probes: of.assign_many(coordinates, PROBES),
+            probes: of.assign_flat(coordinates, PROBES),
             of,
             ids,
             starts,
@@ -340,22 +368,23 @@ fn near_by_coordinates(coordinates: &Vectors, clusters: &Clusters, count: usize)
     near_neighbors(clusters, count, scan, positions)
 }
 
-/// What `keep` makes of each position's `count` nearest, nearest first, among the clusters that are
-/// nearest to it.
+/// What `keep` makes of each position and its `count` nearest, nearest first, among the clusters
+/// that are nearest to it.
 ///
 /// `scan` appends the distances of a position to all that are in the given clusters.
 fn near_neighbors<R: Send>(
     clusters: &Clusters,
     count: usize,
     scan: impl Fn(usize, &[Range<usize>], &mut Vec<u32>) + Sync,
-    keep: impl Fn(&[Near]) -> R + Sync,
+    keep: impl Fn(u32, &[Near]) -> R + Sync,
 ) -> Vec<R> {
     let stage = Stage::new("near rows", clusters.ids.len());
     (0..clusters.ids.len())
         .into_par_iter()
         .map_init(Search::default, |search, position| {
             stage.advance(1);
-            keep(search.run(clusters, position, count, &scan))
+            let near = search.run(clusters, position, count, &scan);
+            keep(position as u32, near)
         })
         .collect()
 }
@@ -377,11 +406,7 @@ impl Search {
         scan: &impl Fn(usize, &[Range<usize>], &mut Vec<u32>),
     ) -> &[Near] {
         let Self { distances, found } = self;
-        let starts = &clusters.starts;
-        let probes = clusters.probes[clusters.ids[position] as usize].iter();
-        let probed: Vec<Range<usize>> = probes
-            .map(|&cluster| starts[cluster as usize]..starts[cluster as usize + 1])
-            .collect();
+        let probed: Vec<Range<usize>> = clusters.probed(clusters.ids[position] as usize).collect();
         distances.clear();
         scan(position, &probed, distances);
         found.clear();
@@ -417,8 +442,8 @@ mod tests {
         let mut ids = clusters.ids.clone();
         ids.sort_unstable();
         assert!(ids.into_iter().eq(0..base.len() as u32), "each row once");
-        let compared = |probes: &Vec<u32>| probes.iter().map(|&c| sizes[c as usize]).sum();
-        let most = clusters.probes.iter().map(compared).max();
+        let compared = |row: usize| clusters.probed(row).map(|members| members.len()).sum();
+        let most = (0..base.len()).map(compared).max();
         (sizes.into_iter().max().unwrap(), most.unwrap())
     }
 

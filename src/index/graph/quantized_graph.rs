@@ -32,6 +32,8 @@
 //!   measured error ([`code_plan`](super::code_plan)).
 //! - The radius: rows are taken as queries, as if the graph did not have them, and the least radius
 //!   is found with which they meet .95 of their nearest. `epsilon` is counted from there.
+//! - Whether near rows are looked for a second time: where the first finds less than .95 of those
+//!   of sampled rows.
 //! - Copies: a node stands for all copies of a row.
 //! - Whether there is a graph: where no code tells near rows from others, or no radius finds .9 of
 //!   what the sample looks for, the index is a [`KdTree`], and exact.
@@ -41,7 +43,8 @@
 //!   farther away lead is not met. A larger `epsilon` goes on for longer.
 //! - A code may put a neighbour too far away, so that it is not kept. The build measures the error
 //!   of the codes, and the pool keeps what is beyond the k-th nearest by that much.
-//! - The graph is made of about the nearest rows of each row, by code, not of the nearest.
+//! - The graph is made of about the nearest rows of each row, by code, not of the nearest. These are
+//!   looked for in a few clusters, and where that misses many, once more by walks ([`refine`]).
 //!
 //! # Memory
 //! Everything is in the order of clusters, so that near rows are near in memory:
@@ -72,6 +75,7 @@
 //! here each vector has one, and the estimate adds the length of what the code leaves out.
 
 mod build;
+mod refine;
 mod walk;
 
 use std::cell::RefCell;
@@ -228,6 +232,8 @@ impl Build for QuantizedGraph {
     type Search = QuantizedGraphSearch;
 
     /// Builds the graph, in O(n·√n) comparisons of codes, and copies the vectors in its order.
+    /// Where the data need a second pass, each vector is searched for as well: a walk compares √n
+    /// codes and what it comes by, and all walks take about half as long as the rest.
     ///
     /// # Errors
     /// If `base` is empty or a parameter is outside its range.

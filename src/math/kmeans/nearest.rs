@@ -234,7 +234,7 @@ impl Centroids {
 
     /// The nearest centroid of each row, ties to the lower number.
     pub(super) fn nearest(&self, data: &Vectors) -> Vec<u32> {
-        self.by_row(data, 1, |row, left| {
+        let pick = |row: Row<'_>, left: &[u32]| {
             let mut nearest = left[0];
             // Mostly one is left, and no distance need be known.
             if left.len() > 1 {
@@ -248,13 +248,15 @@ impl Centroids {
                 }
             }
             self.copies(nearest as usize)[0]
-        })
+        };
+        self.by_row(data, 1, pick, |numbers| numbers)
     }
 
-    /// The `count` nearest centroids of each row, nearest first, ties to the lower number.
-    pub(super) fn nearest_many(&self, data: &Vectors, count: usize) -> Vec<Vec<u32>> {
+    /// The `count` nearest centroids of each row, or all there are, nearest first, ties to the
+    /// lower number. Row after row: a list for each would take several times the memory.
+    pub(super) fn nearest_many(&self, data: &Vectors, count: usize) -> Vec<u32> {
         let count = count.min(self.points.nrows());
-        self.by_row(data, count, |row, left| {
+        let pick = |row: Row<'_>, left: &[u32]| {
             let mut near = Vec::with_capacity(left.len());
             for &i in left {
                 let distance = self.distance(row, i as usize);
@@ -263,7 +265,8 @@ impl Centroids {
             near.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
             near.truncate(count);
             near.into_iter().map(|(_, centroid)| centroid).collect()
-        })
+        };
+        self.by_row(data, count, pick, |lists: Vec<Vec<u32>>| lists.concat())
     }
 
     /// The squared distance of a row and a distinct centroid, by differences in f64.
@@ -276,28 +279,29 @@ impl Centroids {
 
     /// `pick` of each row and the numbers, ascending, of the distinct centroids that may be among
     /// its `count` nearest. There are at least `count` of them, if there are so many. Blocks of
-    /// rows are done in parallel.
-    fn by_row<R: Send>(
+    /// rows are done in parallel, and `pack` makes one list of what a block has.
+    fn by_row<R>(
         &self,
         data: &Vectors,
         count: usize,
         pick: impl Fn(Row<'_>, &[u32]) -> R + Sync,
-    ) -> Vec<R> {
+        pack: impl Fn(Vec<R>) -> Vec<u32> + Sync,
+    ) -> Vec<u32> {
         let dim = self.points.ncols();
         assert_eq!(data.dim(), dim, "vectors of the dimension of the centroids");
         // Blocks of a fixed size, in order: the result does not depend on the threads. Only one
         // block of distances a thread is in memory, not all n · k.
         let stage = Stage::new("k-means", data.len().div_ceil(BLOCK));
-        let blocks: Vec<Vec<R>> = (0..data.len().div_ceil(BLOCK))
+        let blocks: Vec<Vec<u32>> = (0..data.len().div_ceil(BLOCK))
             .into_par_iter()
             .map(|block| {
                 let end = ((block + 1) * BLOCK).min(data.len());
                 let found = self.block(data, block * BLOCK..end, count, &pick);
                 stage.advance(1);
-                found
+                pack(found)
             })
             .collect();
-        blocks.into_iter().flatten().collect()
+        blocks.concat()
     }
 
     /// [`Centroids::by_row`] for a few rows.
@@ -595,8 +599,11 @@ mod tests {
         for row in 0..rows.len() {
             let expected = oracle(centroids.points(), &rows.row_to_floats(row));
             assert_eq!(nearest[row], expected[0], "row {row}");
-            assert_eq!(three[row], expected[..expected.len().min(3)], "row {row}");
-            assert_eq!(all[row], expected, "row {row}");
+            for (found, count) in [(&three, 3), (&all, 1_000)] {
+                let count = expected.len().min(count);
+                let of_row = &found[row * count..][..count];
+                assert_eq!(of_row, &expected[..count], "row {row}");
+            }
         }
     }
 

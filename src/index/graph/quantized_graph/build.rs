@@ -1,16 +1,19 @@
 //! The graph: near neighbours, thinned until no edge is a detour, and all within reach.
 //!
 //! ```text
-//! near neighbours    the 100 nearest of each vector, by code      (near_rows.rs)
+//! near neighbours    about the 100 nearest of each vector, by code   (near_rows.rs)
 //! thin               an edge that a nearer neighbour makes needless goes
 //! add the reverse    so that each vector can be reached from those that it leads to
 //! thin again         down to 32 edges
+//! once more          where near ones were missed: from those that walks find    (refine.rs)
 //! within reach       what no walk can come by gets an edge, or is made a seed
 //! ```
 
 use rayon::prelude::*;
 
 use super::QuantizedGraphParams;
+use super::refine;
+use super::walk::Network;
 use crate::index::graph::code_plan::Plan;
 use crate::index::graph::codes::Encoder;
 use crate::index::graph::near_rows::{Near, Neighborhoods};
@@ -21,6 +24,7 @@ use crate::vectors::Vectors;
 
 /// Edges of a node: 32 numbers of four bytes are two cache lines.
 pub const DEGREE: usize = 32;
+
 /// A node's neighbours. A list that is shorter ends with the node itself, repeated: a walk has met
 /// it already, so that costs nothing and needs no test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,9 +32,19 @@ pub const DEGREE: usize = 32;
 pub struct Edges(pub [u32; DEGREE]);
 
 impl Edges {
-    /// Of a node without neighbours.
-    fn none(node: u32) -> Self {
-        Self([node; DEGREE])
+    /// From `node` to some others, of which the first [`DEGREE`] count.
+    pub fn to(node: u32, others: Vec<Near>) -> Self {
+        // Places without another keep the node itself.
+        let mut edges = Self([node; DEGREE]);
+        for (edge, (_, other)) in edges.0.iter_mut().zip(others) {
+            *edge = other;
+        }
+        edges
+    }
+
+    /// The neighbours of `node`, whose list this is.
+    pub fn others(&self, node: u32) -> impl Iterator<Item = u32> + '_ {
+        self.0.iter().copied().filter(move |&edge| edge != node)
     }
 
     /// The first place that holds no neighbour of `node`, whose list this is.
@@ -97,6 +111,17 @@ impl Graph {
         )
     }
 
+    /// What a walk reads. `LINES` is the length of the codes in cache lines.
+    pub fn network<const LINES: usize>(&self) -> Network<'_, LINES> {
+        Network {
+            codes: self.codes.as_chunks().0,
+            edges: &self.edges,
+            seeds: &self.seeds,
+            seed_codes: self.seed_codes.as_chunks().0,
+            error: self.error,
+        }
+    }
+
     pub fn memory_bytes(&self) -> usize {
         self.encoder.memory_bytes()
             + size_of_val(&*self.ids)
@@ -115,6 +140,9 @@ pub fn build<const LINES: usize>(
 ) -> Graph {
     let neighborhoods = Neighborhoods::find::<LINES>(base, plan, params.seed);
     let mut edges = link::<LINES>(&neighborhoods, params);
+    if refine::is_worth_it(&neighborhoods, &plan.sample) {
+        edges = refine::refine::<LINES>(&neighborhoods, edges, params);
+    }
     let mut seeds = neighborhoods.central.clone();
     bring_within_reach(&mut edges, &mut seeds, |position| {
         neighborhoods.near::<LINES>(position, params.candidates)
@@ -123,13 +151,7 @@ pub fn build<const LINES: usize>(
     // `codes` is flat, so that the type of the graph does not depend on LINES. This is the same
     // memory, one array a vector.
     let Neighborhoods { encoder, codes, .. } = neighborhoods;
-    let code_of = codes.as_chunks::<LINES>().0;
-    // Every walk compares all seeds. Their codes are copied into one run of memory, so that this is
-    // a scan and not √n reads here and there.
-    let mut seed_codes = Vec::with_capacity(seeds.len() * LINES);
-    for &seed in &seeds {
-        seed_codes.extend(code_of[seed as usize]);
-    }
+    let seed_codes = copy_of(codes.as_chunks::<LINES>().0, &seeds);
     let error = (plan.error * encoder.scale()) as f32;
     Graph {
         encoder,
@@ -137,78 +159,121 @@ pub fn build<const LINES: usize>(
         codes,
         edges,
         seeds,
-        seed_codes,
+        seed_codes: seed_codes.into_flattened(),
         error,
     }
 }
 
+/// The codes of some positions. Every walk compares those of all seeds, so they are copied into one
+/// run of memory: comparing them is a scan and not √n reads here and there.
+pub fn copy_of<const LINES: usize>(
+    codes: &[[CodeLine; LINES]],
+    positions: &[u32],
+) -> Vec<[CodeLine; LINES]> {
+    let of = |&position: &u32| codes[position as usize];
+    positions.iter().map(of).collect()
+}
+
 /// The codes of all positions, and what they hold.
-struct Codes<'a, const LINES: usize> {
-    codes: &'a [[CodeLine; LINES]],
+pub struct Codes<'a, const LINES: usize> {
+    pub codes: &'a [[CodeLine; LINES]],
     format: Format,
 }
 
-/// Thins the near neighbours, adds each edge's reverse, and thins again.
-fn link<const LINES: usize>(
+impl<'a, const LINES: usize> Codes<'a, LINES> {
+    pub fn of(neighborhoods: &'a Neighborhoods) -> Self {
+        Self {
+            codes: neighborhoods.codes.as_chunks().0,
+            format: neighborhoods.encoder.format(),
+        }
+    }
+
+    /// The code of a position, in the form in which others are compared with it.
+    pub fn query(&self, position: u32) -> Query<LINES> {
+        Query::of_code(self.format, &self.codes[position as usize])
+    }
+
+    /// Others at their distance to a position, nearest first.
+    pub fn near(&self, position: u32, others: &[u32]) -> Vec<Near> {
+        let mut distances = Vec::with_capacity(others.len());
+        graph_codes::score(&self.query(position), self.codes, others, &mut distances);
+        let mut near: Vec<Near> = distances.into_iter().zip(others.iter().copied()).collect();
+        near.sort_unstable();
+        near
+    }
+}
+
+/// The first pass: thins the near vectors of the clusters, adds each edge's reverse, and thins
+/// again.
+pub fn link<const LINES: usize>(
     neighborhoods: &Neighborhoods,
     params: &QuantizedGraphParams,
 ) -> Vec<Edges> {
-    let codes = &Codes {
-        codes: neighborhoods.codes.as_chunks::<LINES>().0,
-        format: neighborhoods.encoder.format(),
-    };
+    let codes = &Codes::<LINES>::of(neighborhoods);
     let alpha = params.alpha as f32;
-    let out: Vec<Box<[Near]>> = neighborhoods.each::<LINES, _>(params.candidates, |near| {
-        thin(codes, near, alpha).into_boxed_slice()
+    let out = neighborhoods.each::<LINES, _>(params.candidates, |position, near| {
+        Edges::to(position, thin(codes, near, alpha))
     });
-    let (starts, reverse) = reversed(&out);
+    settle(codes, &out, alpha)
+}
+
+/// Adds the reverse of each edge, and chooses among all.
+pub fn settle<const LINES: usize>(
+    codes: &Codes<'_, LINES>,
+    out: &[Edges],
+    alpha: f32,
+) -> Vec<Edges> {
+    // Both without distances: these would double their memory, and are soon computed again.
+    let (starts, reverse) = reversed(out);
     let stage = Stage::new("edges", out.len());
     let settle = |position: usize| {
         stage.advance(1);
         // These may be very many: a vector in the middle of the data is near to many.
         // `choose_edges` brings them down to DEGREE.
         let back = &reverse[starts[position]..starts[position + 1]];
-        let candidates = [&out[position][..], back].concat();
-        choose_edges(codes, position as u32, candidates, alpha)
+        let mut others: Vec<u32> = out[position].others(position as u32).collect();
+        others.extend(back);
+        // An edge may be there twice, once of the node itself and once as a reverse.
+        others.sort_unstable();
+        others.dedup();
+        choose_edges(codes, position as u32, &others, alpha)
     };
     (0..out.len()).into_par_iter().map(settle).collect()
 }
 
 /// The edges in the other direction: those that come out of node i are at
 /// `starts[i]..starts[i + 1]` of the list.
-fn reversed(out: &[Box<[Near]>]) -> (Vec<usize>, Vec<Near>) {
+fn reversed(out: &[Edges]) -> (Vec<usize>, Vec<u32>) {
     let mut starts = vec![0; out.len() + 1];
-    for &(_, other) in out.iter().flatten() {
-        starts[other as usize + 1] += 1;
+    for (position, edges) in out.iter().enumerate() {
+        for other in edges.others(position as u32) {
+            starts[other as usize + 1] += 1;
+        }
     }
     for node in 0..out.len() {
         starts[node + 1] += starts[node];
     }
-    let mut reverse = vec![(0, 0); starts[out.len()]];
+    let mut reverse = vec![0; starts[out.len()]];
     // Where the next edge of each node goes.
     let mut next = starts.clone();
     for (position, edges) in out.iter().enumerate() {
-        for &(distance, other) in edges {
-            reverse[next[other as usize]] = (distance, position as u32);
+        for other in edges.others(position as u32) {
+            reverse[next[other as usize]] = position as u32;
             next[other as usize] += 1;
         }
     }
     (starts, reverse)
 }
 
-/// The edges of `node`: all candidates if there is room, otherwise those that [`thin`] keeps and,
-/// where room is left, the nearest of the others.
+/// The edges of `node`: to all others if there is room, otherwise to those that [`thin`] keeps and,
+/// where room is left, to the nearest of the rest.
 fn choose_edges<const LINES: usize>(
     codes: &Codes<'_, LINES>,
     node: u32,
-    mut candidates: Vec<Near>,
+    others: &[u32],
     alpha: f32,
 ) -> Edges {
-    // An edge may be there twice, once of the node itself and once as a reverse. Distances of codes
-    // are whole numbers and the same in both directions, so the two are equal, and they stand side
-    // by side after sorting.
-    candidates.sort_unstable();
-    candidates.dedup();
+    let mut candidates = codes.near(node, others);
     // `thin` may keep fewer than DEGREE. A list takes two cache lines whatever it holds, so the
     // places left are given to the nearest of the others.
     if candidates.len() > DEGREE {
@@ -217,12 +282,7 @@ fn choose_edges<const LINES: usize>(
         kept.extend(candidates.into_iter().take(DEGREE - kept.len()));
         candidates = kept;
     }
-    // Places without a candidate keep the node itself.
-    let mut edges = Edges::none(node);
-    for (edge, (_, other)) in edges.0.iter_mut().zip(candidates) {
-        *edge = other;
-    }
-    edges
+    Edges::to(node, candidates)
 }
 
 /// Keeps up to [`DEGREE`] of the candidates, which ascend by distance. A candidate is left out if a
@@ -235,7 +295,7 @@ fn choose_edges<const LINES: usize>(
 /// ```
 ///
 /// This is Vamana's RobustPrune. With alpha = 1 it is the rule of HNSW's heuristic and of NSG.
-fn thin<const LINES: usize>(
+pub fn thin<const LINES: usize>(
     codes: &Codes<'_, LINES>,
     candidates: &[Near],
     alpha: f32,
@@ -246,10 +306,8 @@ fn thin<const LINES: usize>(
     let mut kept_codes = Vec::with_capacity(DEGREE);
     let mut to_kept = Vec::with_capacity(DEGREE);
     for &(distance, candidate) in candidates {
-        let code = &codes.codes[candidate as usize];
         to_kept.clear();
-        let query = Query::of_code(codes.format, code);
-        graph_codes::scan(&query, &kept_codes, &mut to_kept);
+        graph_codes::scan(&codes.query(candidate), &kept_codes, &mut to_kept);
         // Candidates ascend by distance, so all in `kept` are nearer to the node than this one.
         // Both numbers are squared distances: an alpha of 1.2 is a factor of 1.1 in length.
         let is_detour = |&to_kept: &u32| alpha * to_kept as f32 <= distance as f32;
@@ -257,7 +315,7 @@ fn thin<const LINES: usize>(
             continue;
         }
         kept.push((distance, candidate));
-        kept_codes.push(*code);
+        kept_codes.push(codes.codes[candidate as usize]);
         if kept.len() == DEGREE {
             break;
         }

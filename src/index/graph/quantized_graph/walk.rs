@@ -11,7 +11,8 @@
 //! codes of one's neighbours are on their way, those of the next are asked for. And whether a
 //! vector was met is no branch, for it is a coin toss that the processor cannot foresee.
 
-use super::build::{DEGREE, Graph};
+use super::build::{DEGREE, Edges, Graph};
+use crate::index::graph::near_rows::Near;
 use crate::index::support::projection::ProjectedQuery;
 use crate::simd;
 use crate::simd::graph_codes::{self, CodeLine, Query};
@@ -50,6 +51,20 @@ pub struct Limits {
     pub left_out: Option<u32>,
 }
 
+/// What is walked: a [`Graph`], or one that is still being built. `LINES` is the length of its
+/// codes in cache lines.
+#[derive(Debug, Clone, Copy)]
+pub struct Network<'a, const LINES: usize> {
+    /// By position, as the edges.
+    pub codes: &'a [[CodeLine; LINES]],
+    pub edges: &'a [Edges],
+    /// Positions where a walk may begin.
+    pub seeds: &'a [u32],
+    pub seed_codes: &'a [[CodeLine; LINES]],
+    /// By how much a code's distances are off, in units of the code.
+    pub error: f32,
+}
+
 /// What a walk works with. A thread keeps it, so that a query allocates nothing.
 #[derive(Debug, Default)]
 pub struct Scratch {
@@ -82,6 +97,11 @@ impl Entry {
     /// Where the vector stands in the graph.
     pub fn position(self) -> usize {
         (self.0 as u32 >> 1) as usize
+    }
+
+    /// The vector at its estimated squared distance.
+    pub fn near(self) -> Near {
+        (self.distance(), self.position() as u32)
     }
 
     /// The last entry at `reach` times this one's distance and `margin` units of the code more.
@@ -164,13 +184,12 @@ pub fn run<'a, const LINES: usize>(
     scratch: &'a mut Scratch,
 ) -> &'a [Entry] {
     let query = graph.encoder.query(query, &mut scratch.projected);
-    Walk::<LINES>::run(graph, query, limits, scratch)
+    Walk::<LINES>::run(graph.network(), query, limits, scratch)
 }
 
 /// One query on its way through the graph; `LINES` is the length of its codes in cache lines.
 pub struct Walk<'a, const LINES: usize> {
-    graph: &'a Graph,
-    codes: &'a [[CodeLine; LINES]],
+    graph: Network<'a, LINES>,
     query: Query<LINES>,
     limits: Limits,
     visited: &'a mut Visited,
@@ -195,7 +214,7 @@ impl<'a, const LINES: usize> Walk<'a, LINES> {
     ///
     /// The parts below are inlined into this one: they pass the state of the walk in registers.
     pub fn run(
-        graph: &'a Graph,
+        graph: Network<'a, LINES>,
         query: Query<LINES>,
         limits: Limits,
         scratch: &'a mut Scratch,
@@ -213,14 +232,13 @@ impl<'a, const LINES: usize> Walk<'a, LINES> {
     /// A walk with the nearest seeds in its pool.
     #[inline(always)]
     fn begin(
-        graph: &'a Graph,
+        graph: Network<'a, LINES>,
         query: Query<LINES>,
         limits: Limits,
         scratch: &'a mut Scratch,
     ) -> Self {
         let mut walk = Self {
             graph,
-            codes: graph.codes.as_chunks::<LINES>().0,
             query,
             limits,
             visited: &mut scratch.visited,
@@ -232,7 +250,7 @@ impl<'a, const LINES: usize> Walk<'a, LINES> {
             all_seeds: false,
             last_kept: Entry::LAST,
         };
-        walk.visited.begin(walk.codes.len());
+        walk.visited.begin(graph.codes.len());
         if let Some(position) = limits.left_out {
             walk.visited.meet(position);
         }
@@ -246,8 +264,7 @@ impl<'a, const LINES: usize> Walk<'a, LINES> {
         self.pool.clear();
         self.seed_distances.clear();
         // The distances are kept, for `start_from_all_seeds` may need them later.
-        let seed_codes = self.graph.seed_codes.as_chunks().0;
-        graph_codes::scan(&self.query, seed_codes, self.seed_distances);
+        graph_codes::scan(&self.query, self.graph.seed_codes, self.seed_distances);
         for (&seed, &distance) in self.graph.seeds.iter().zip(&*self.seed_distances) {
             if self.limits.left_out == Some(seed) {
                 continue;
@@ -372,7 +389,7 @@ impl<'a, const LINES: usize> Walk<'a, LINES> {
             // The codes of this node's neighbours are asked for before those of the next node are
             // looked at. They arrive while the next list is read.
             for &neighbor in &new.positions[start..len] {
-                simd::prefetch(&self.codes[neighbor as usize]);
+                simd::prefetch(&self.graph.codes[neighbor as usize]);
             }
         }
         new.len = len;
@@ -385,7 +402,7 @@ impl<'a, const LINES: usize> Walk<'a, LINES> {
         // First the edges for the next batch, then the scores of this one: the edges arrive
         // meanwhile.
         self.prefetch_likely_next();
-        graph_codes::score(&self.query, self.codes, new, self.distances);
+        graph_codes::score(&self.query, self.graph.codes, new, self.distances);
         for (i, &position) in new.iter().enumerate() {
             let entry = Entry::new(self.distances[i], position);
             if entry > self.last_kept {
