@@ -442,7 +442,10 @@ pub(crate) fn prefetch<T>(values: &[T]) {
         use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
         let start = values.as_ptr().cast::<i8>();
         // A slice that begins within a line reaches into one line more than its length tells.
-        let before = start.addr() % CACHE_LINE;
+        let before = match align_of::<T>() {
+            CACHE_LINE.. => 0,
+            _ => start.addr() % CACHE_LINE,
+        };
         for line in (0..before + size_of_val(values)).step_by(CACHE_LINE) {
             // SAFETY: a prefetch reads nothing, and the address is inside the slice.
             unsafe { _mm_prefetch::<_MM_HINT_T1>(start.add(line.saturating_sub(before))) };

@@ -123,7 +123,7 @@ parameters! {
         /// Vamana's α, at least 1: more keeps more of the longer edges.
         /// An edge is left out if a kept one ends nearer to its end by this factor (of squared
         /// distances).
-        alpha: f64 = 1.2;
+        alpha: f64 = 1.1;
         /// Seed of the rotation and the clusters.
         seed: u64 = 0;
     }

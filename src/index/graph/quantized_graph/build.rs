@@ -309,7 +309,7 @@ pub fn thin<const LINES: usize>(
         to_kept.clear();
         graph_codes::scan(&codes.query(candidate), &kept_codes, &mut to_kept);
         // Candidates ascend by distance, so all in `kept` are nearer to the node than this one.
-        // Both numbers are squared distances: an alpha of 1.2 is a factor of 1.1 in length.
+        // Both numbers are squared distances: an alpha of 1.1 is a factor of 1.05 in length.
         let is_detour = |&to_kept: &u32| alpha * to_kept as f32 <= distance as f32;
         if to_kept.iter().any(is_detour) {
             continue;

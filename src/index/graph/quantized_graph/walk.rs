@@ -11,6 +11,8 @@
 //! codes of one's neighbours are on their way, those of the next are asked for. And whether a
 //! vector was met is no branch, for it is a coin toss that the processor cannot foresee.
 
+use std::slice::from_ref;
+
 use super::build::{DEGREE, Edges, Graph};
 use crate::index::graph::near_rows::Near;
 use crate::index::support::projection::ProjectedQuery;
@@ -423,7 +425,7 @@ impl<'a, const LINES: usize> Walk<'a, LINES> {
             // were not foreseen, so they are asked for now.
             if at < self.next {
                 self.next = at;
-                simd::prefetch(&self.graph.edges[position as usize].0);
+                simd::prefetch(from_ref(&self.graph.edges[position as usize]));
             }
         }
         self.skip_expanded();
@@ -437,7 +439,7 @@ impl<'a, const LINES: usize> Walk<'a, LINES> {
         // looked at than will be expanded.
         let ahead = self.pool[self.next..].iter().take(LOOK_AHEAD);
         for entry in ahead.filter(|entry| !entry.is_expanded()).take(TOGETHER) {
-            simd::prefetch(&self.graph.edges[entry.position()].0);
+            simd::prefetch(from_ref(&self.graph.edges[entry.position()]));
         }
     }
 
