@@ -272,7 +272,14 @@ impl File {
         // translations.
         simd::in_huge_pages(&heads);
         simd::in_huge_pages(&segments);
-        let errors = encoder.encode(&mut heads, &mut segments);
+        let mut errors = encoder.encode(&mut heads, &mut segments);
+        // A bound by cells is held against the limits of the stages, too. So their errors are at
+        // least that of the cells.
+        if let Some(cells) = &cells {
+            errors
+                .iter_mut()
+                .for_each(|error| *error = worse(*error, cells.error));
+        }
         // Not "any error is above": an error that is NaN must be refused too.
         let fine = errors.iter().all(|&error| error <= COARSEST);
         if !fine || encoder.epsilon > MOST_SKEWED {
