@@ -43,8 +43,8 @@
 //!   farther away lead is not met. A larger `epsilon` goes on for longer.
 //! - A code may put a neighbour too far away, so that it is not kept. The build measures the error
 //!   of the codes, and the pool keeps what is beyond the k-th nearest by that much.
-//! - The graph is made of about the nearest rows of each row, by code, not of the nearest. These are
-//!   looked for in a few clusters, and where that misses many, once more by walks ([`refine`]).
+//! - The graph is made of about the nearest rows of each row, by code, not of the nearest. These
+//!   are looked for in a few clusters, and where that misses many, once more by walks ([`refine`]).
 //!
 //! # Memory
 //! Everything is in the order of clusters, so that near rows are near in memory:

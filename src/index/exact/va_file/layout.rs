@@ -83,8 +83,8 @@ impl Rotated {
     /// The share of its length by which so many components of a row can be off: each is a sum of d
     /// products in f64, in any order.
     pub(super) fn relative_error(&self, components: usize) -> f64 {
-        // A component is off by γ_d·‖v‖ at most, and m of them by √m times as much. EPSILON is
-        // twice the unit roundoff, and the 4 is for the subtraction of the mean and the scale.
+        // A component is off by γ_d·‖v‖ at most, and m of them by √m times as much. EPSILON
+        // is twice the unit roundoff, and the 4 is for the subtraction of the mean and the scale.
         f64::EPSILON * (self.pca.dim() + 4) as f64 * (components as f64).sqrt()
     }
 }

@@ -321,8 +321,9 @@ impl<'a> Search<'a> {
         //
         // Its right side at the distance of the k-th best is the reach.
         let reach = self.reach(self.file.errors[stage] + self.query.errors[stage]);
-        // The factor covers the rounding of this expression. Truncation loses nothing, as bounds are integers. The cast saturates: while the threshold
-        // is infinite the limit is i32::MAX, which excludes nothing.
+        // The factor covers the rounding of this expression. Truncation loses nothing, as bounds
+        // are integers. The cast saturates: while the threshold is infinite the limit is i32::MAX,
+        // which excludes nothing.
         (reach * reach * (1.0 + 1e-12)) as i32
     }
 
