@@ -365,8 +365,8 @@ impl Walked {
         self.graph.encoder.format().lines
     }
 
-    /// Sets the least of [`EPSILONS`] with which sampled rows find [`AIM`] of their nearest, or the
-    /// greatest. Returns whether it finds [`LEAST`] of them.
+    /// Sets the least `epsilon` with which sampled rows find [`AIM`] of their nearest, from steps of
+    /// [`EPSILONS`], or the greatest of these. Returns whether it finds [`LEAST`] of them.
     ///
     /// A sampled row counts as met from the beginning: it is a query that the graph does not have.
     fn measure_epsilon(&mut self, sample: &[Sampled]) -> bool {
@@ -375,18 +375,24 @@ impl Walked {
             position_of[id as usize] = position as u32;
         }
         let wanted: usize = sample.iter().map(|sampled| sampled.near.len()).sum();
-        let mut found = 0;
+        let aim = AIM * wanted as f64;
+        let mut found = 0.0;
+        let mut last = None;
         for epsilon in EPSILONS {
             self.epsilon = epsilon;
-            found = 0;
-            for sampled in sample {
-                found += self.found_of(sampled, position_of[sampled.row]);
-            }
-            if found as f64 >= AIM * wanted as f64 {
+            let of = |sampled: &Sampled| self.found_of(sampled, position_of[sampled.row]);
+            found = sample.iter().map(of).sum::<usize>() as f64;
+            if found >= aim {
+                // In proportion between the last two steps, or graphs over nearly the same rows
+                // would differ by a step: a tuned `epsilon` counts from here.
+                if let Some((before, fewer)) = last {
+                    self.epsilon = before + (epsilon - before) * (aim - fewer) / (found - fewer);
+                }
                 break;
             }
+            last = Some((epsilon, found));
         }
-        found as f64 >= LEAST * wanted as f64
+        found >= LEAST * wanted as f64
     }
 
     /// How many of the nearest rows of a sampled one a walk finds, or others as near.
