@@ -94,7 +94,7 @@ impl Plan {
     /// Chooses codes for a base that is not empty; of `lines` cache lines, if that is given.
     pub fn choose(base: &Arc<Vectors>, lines: Option<usize>, seed: u64) -> Self {
         let pca = Projection::components(base, most_coordinates(base.dim()), seed);
-        let sample = sample(base);
+        let sample = sample(base, SAMPLE);
         let trial = Trial::new(base, &sample);
         let mut best: Option<(f64, Shape, Errors)> = None;
         for shape in shapes(base.dim(), lines) {
@@ -173,9 +173,9 @@ fn shapes(dim: usize, lines: Option<usize>) -> Vec<Shape> {
     shapes
 }
 
-/// Some rows of the base, with their nearest by brute force.
-fn sample(base: &Arc<Vectors>) -> Vec<Sampled> {
-    let rows: Vec<usize> = at_even_steps(base.len(), SAMPLE).collect();
+/// About `count` rows of the base, with their nearest by brute force.
+pub fn sample(base: &Arc<Vectors>, count: usize) -> Vec<Sampled> {
+    let rows: Vec<usize> = at_even_steps(base.len(), count).collect();
     let queries = base.select(&rows).expect("rows of the base");
     let scan = BruteForce::build(Arc::clone(base), BruteForceParams::default());
     let found = scan

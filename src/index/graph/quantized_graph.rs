@@ -83,7 +83,7 @@ use std::sync::Arc;
 
 use self::build::Graph;
 use self::walk::{Entry, Limits, Scratch};
-use super::code_plan::{Plan, Sampled};
+use super::code_plan::{self, Plan, Sampled};
 use super::copies::{Copies, Distinct};
 use crate::distance::{Metric, Ranker};
 use crate::index::parameters::{parameters, positive};
@@ -98,6 +98,8 @@ use crate::vectors::{Row, Vectors};
 /// The recall of sampled rows that the build finds an `epsilon` for. A search with the default
 /// `epsilon`, on top of that, then has some more.
 const AIM: f64 = 0.95;
+/// Rows with which `epsilon` is found, at most: their 10,000 neighbours tell a recall to ± .003.
+const MOST_SAMPLED: usize = 1_000;
 /// Where the greatest of [`EPSILONS`] finds less than this, there is no walk.
 const LEAST: f64 = 0.9;
 /// The steps in which `epsilon` is looked for. Distances in isotropic noise differ by little; those
@@ -357,7 +359,10 @@ impl Walked {
             copies,
             epsilon: 0.0,
         };
-        Ok(walked.measure_epsilon(&plan.sample).then_some(walked))
+        // By enough rows, or graphs over nearly the same rows would differ in it by chance: a tuned
+        // `epsilon` counts from it.
+        let sample = code_plan::sample(&base, MOST_SAMPLED.min(base.len().div_ceil(4)));
+        Ok(walked.measure_epsilon(&sample).then_some(walked))
     }
 
     /// The length of the codes, in cache lines.
@@ -365,8 +370,8 @@ impl Walked {
         self.graph.encoder.format().lines
     }
 
-    /// Sets the least `epsilon` with which sampled rows find [`AIM`] of their nearest, from steps of
-    /// [`EPSILONS`], or the greatest of these. Returns whether it finds [`LEAST`] of them.
+    /// Sets the least `epsilon` with which sampled rows find [`AIM`] of their nearest, or the
+    /// greatest of [`EPSILONS`]. Returns whether it finds [`LEAST`] of them.
     ///
     /// A sampled row counts as met from the beginning: it is a query that the graph does not have.
     fn measure_epsilon(&mut self, sample: &[Sampled]) -> bool {
@@ -383,8 +388,7 @@ impl Walked {
             let of = |sampled: &Sampled| self.found_of(sampled, position_of[sampled.row]);
             found = sample.iter().map(of).sum::<usize>() as f64;
             if found >= aim {
-                // In proportion between the last two steps, or graphs over nearly the same rows
-                // would differ by a step: a tuned `epsilon` counts from here.
+                // In proportion between the last two steps.
                 if let Some((before, fewer)) = last {
                     self.epsilon = before + (epsilon - before) * (aim - fewer) / (found - fewer);
                 }
