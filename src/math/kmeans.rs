@@ -90,6 +90,15 @@ impl KMeans {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn fit(data: &Vectors, params: &KMeansParams) -> Result<Self, KMeansError> {
+        Self::fit_by(data, params, Self::assign)
+    }
+
+    /// The same, where `assign` has another way to the answer of [`KMeans::assign`].
+    pub(crate) fn fit_by(
+        data: &Vectors,
+        params: &KMeansParams,
+        assign: impl Fn(&Self, &Vectors) -> Vec<u32>,
+    ) -> Result<Self, KMeansError> {
         if data.is_empty() {
             return Err(KMeansError::Empty);
         }
@@ -109,7 +118,7 @@ impl KMeans {
         for _ in 0..params.iterations {
             // Step 1: each row to its nearest centroid. If none has changed, the means would be the
             // same again.
-            let nearest = clusters.assign(data);
+            let nearest = assign(&clusters, data);
             if nearest == labels {
                 break;
             }
@@ -143,6 +152,11 @@ impl KMeans {
     #[must_use]
     pub fn assign(&self, data: &Vectors) -> Vec<u32> {
         self.centroids.nearest(data)
+    }
+
+    /// Whether products in f32 tell the nearest centroid of nearly all of these rows.
+    pub(crate) fn products_tell(&self, rows: &Vectors) -> bool {
+        self.centroids.settled(rows) > 0.9
     }
 
     /// The `count` nearest centroids of each row, nearest first, ties to the lower number; by the

@@ -27,13 +27,13 @@
 
 use std::sync::Arc;
 
-use super::codes::{Encoded, Encoder, Shape};
+use super::codes::{Encoder, Shape};
 use crate::index::exact::{BruteForce, BruteForceParams};
 use crate::index::support::projection::Projection;
 use crate::index::{Build, Index};
 use crate::math::pca::Pca;
 use crate::neighbor::Candidate;
-use crate::simd::graph_codes::{self, MOST_LINES};
+use crate::simd::graph_codes::{self, CodeLine, MOST_LINES};
 use crate::vectors::Vectors;
 
 /// Rows whose near rows are looked at. Their ten nearest are 1,000 pairs: the standard deviation of
@@ -251,23 +251,25 @@ impl<'a> Trial<'a> {
     }
 
     fn errors(&self, pca: &Pca, shape: Shape, seed: u64) -> Errors {
-        let encoded = Encoder::fit(&self.rows, pca, shape, seed);
-        with_lines!(shape.lines, LINES => self.errors_of::<LINES>(&encoded))
+        let (encoder, coordinates) = Encoder::fit(&self.rows, pca, shape, seed);
+        let all: Vec<usize> = (0..self.rows.len()).collect();
+        let codes = encoder.encode(&coordinates, &all);
+        with_lines!(shape.lines, LINES => self.errors_of::<LINES>(&encoder, &codes))
     }
 
-    fn errors_of<const LINES: usize>(&self, encoded: &Encoded) -> Errors {
-        let codes = encoded.codes.as_chunks::<LINES>().0;
+    fn errors_of<const LINES: usize>(&self, encoder: &Encoder, codes: &[CodeLine]) -> Errors {
+        let codes = codes.as_chunks::<LINES>().0;
         let mut squares = Vec::new();
         let (mut projected, mut estimates) = (Default::default(), Vec::new());
         let (mut start, mut blind) = (0, 0);
         for sampled in self.sample {
             let query = self.rows.row_to_floats(start);
-            let query = encoded.encoder.query::<LINES>(&query, &mut projected);
+            let query = encoder.query::<LINES>(&query, &mut projected);
             let others = start + 1..start + 1 + sampled.near.len() + sampled.far.len();
             estimates.clear();
             graph_codes::scan(&query, &codes[others.clone()], &mut estimates);
             start = others.end;
-            squares.extend(squared_errors(sampled, &estimates, encoded.encoder.scale()));
+            squares.extend(squared_errors(sampled, &estimates, encoder.scale()));
             blind += usize::from(in_order(sampled, &estimates) < TELLING);
         }
         squares.sort_unstable_by(f64::total_cmp);

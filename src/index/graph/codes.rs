@@ -37,7 +37,7 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 use crate::index::parts::{PartError, elements, expect, saved};
-use crate::index::support::projection::{Projected, ProjectedQuery, Projection};
+use crate::index::support::projection::{Projected, ProjectedQuery, Projection, RowMap};
 use crate::math::pca::Pca;
 use crate::simd::graph_codes::{self, CodeLine, Format, Query};
 use crate::simd::lower_bound::dot_f32;
@@ -96,14 +96,30 @@ pub struct Encoder {
     format: Format,
 }
 
-/// What [`Encoder::fit`] makes of a base of n vectors.
+/// What codes round: the m coordinates of each row of a base, in units of the code.
+///
+/// They are made when they are asked for. Those of all rows would take four times the memory of the
+/// codes, or more, and would be the largest thing in a build.
 #[derive(Debug)]
-pub struct Encoded {
-    pub encoder: Encoder,
-    /// n codes, of as many lines as were asked for.
-    pub codes: Vec<CodeLine>,
-    /// What the codes round: n × m coordinates, in units of the code.
+pub struct Coordinates<'a> {
+    base: &'a Vectors,
+    map: RowMap,
+    /// In the unit of the map.
+    medians: Vec<f32>,
+    /// Units of the code in a unit of the map.
+    factor: f32,
+    /// Of one row in `every`, from the first on.
+    sample: Located,
+    every: usize,
+}
+
+/// Rows by their coordinates.
+#[derive(Debug)]
+pub struct Located {
+    /// n × m.
     pub coordinates: Vectors,
+    /// The squared length of what the coordinates leave out of each row.
+    rests: Vec<f32>,
 }
 
 elements!(CodeLine as [u8; 64]);
@@ -149,12 +165,17 @@ impl Encoder {
         self.projection.check(dim, kept)
     }
 
-    /// Fits codes of this shape to the base, which is not empty, and encodes it.
-    pub fn fit(base: &Vectors, pca: &Pca, shape: Shape, seed: u64) -> Encoded {
+    /// Fits codes of this shape to the base, which is not empty.
+    pub fn fit<'a>(
+        base: &'a Vectors,
+        pca: &Pca,
+        shape: Shape,
+        seed: u64,
+    ) -> (Self, Coordinates<'a>) {
         let mut format = shape.format();
         let wide = format.wide_coordinates().min(base.dim());
         let kept = (wide + format.narrow_coordinates()).min(base.dim());
-        let (mut projection, mut projected) = Projection::of(pca, base, |components| {
+        let (mut projection, map) = Projection::of(pca, base, |components| {
             // Each kind of lines has one step, so each kind's components are mixed until they are
             // of about one size. Rotation · components is again one matrix: it costs a query
             // nothing.
@@ -170,31 +191,46 @@ impl Encoder {
             }
             map
         });
-        let middle = subtract_medians(&mut projected.coordinates, kept);
+        // What all rows share is found by enough of them.
+        let every = base.len().div_ceil(ENOUGH_ROWS);
+        let rows: Vec<usize> = (0..base.len()).step_by(every).collect();
+        let mut projected = map.project(base, &rows);
+        let medians = medians(&projected.coordinates, kept);
+        subtract(&mut projected.coordinates, &medians);
         let factor = choose_steps(&mut format, &projected.coordinates, wide, kept);
-        projection.change_unit(factor, &mut projected);
-        let middle = middle.into_iter().map(|value| value * factor).collect();
+        projection.change_unit(factor);
+        projected.change_unit(factor);
         let encoder = Self {
             projection,
-            middle,
+            middle: medians.iter().map(|value| value * factor).collect(),
             format,
         };
+        let coordinates = Coordinates {
+            base,
+            map,
+            medians,
+            factor,
+            sample: Located::new(projected, kept),
+            every,
+        };
+        (encoder, coordinates)
+    }
 
-        // The coordinates are kept beside the codes: clusters are found by them, for they are not
-        // rounded.
-        let Projected { coordinates, rests } = projected;
-        let mut codes = vec![CodeLine::default(); base.len() * shape.lines];
-        codes
-            .par_chunks_exact_mut(shape.lines)
-            .zip(coordinates.par_chunks_exact(kept))
-            .zip(&rests)
-            .for_each(|((code, coordinates), &rest)| encoder.write(coordinates, rest, code));
-        let coordinates = Vectors::from_floats(kept, coordinates);
-        Encoded {
-            encoder,
-            codes,
-            coordinates: coordinates.expect("scaled values are finite"),
+    /// The codes of some rows, one after the other.
+    pub fn encode(&self, coordinates: &Coordinates<'_>, rows: &[usize]) -> Vec<CodeLine> {
+        let lines = self.format.lines;
+        let mut codes = vec![CodeLine::default(); rows.len() * lines];
+        let blocks = codes.chunks_mut(AT_ONCE * lines);
+        for (codes, rows) in blocks.zip(rows.chunks(AT_ONCE)) {
+            let Located { coordinates, rests } = coordinates.of(rows);
+            let values = coordinates.floats().expect("coordinates are floats");
+            codes
+                .par_chunks_exact_mut(lines)
+                .zip(values.par_chunks_exact(coordinates.dim()))
+                .zip(&rests)
+                .for_each(|((code, values), &rest)| self.write(values, rest, code));
         }
+        codes
     }
 
     /// Rounds coordinates to a code; what lies outside its range goes to the edge. `rest` is the
@@ -217,20 +253,26 @@ impl Encoder {
         for (value, middle) in projected.coordinates.iter_mut().zip(&self.middle) {
             *value -= middle;
         }
-        let own = projected.rest.min(LARGEST_OWN);
-        let code = Query::new(self.format, &projected.coordinates, own);
+        self.query_at(&mut projected.coordinates, projected.rest)
+    }
+
+    /// The same of coordinates, in units of the code, and of the squared length of what they leave
+    /// out. Far coordinates are moved.
+    pub fn query_at<const LINES: usize>(&self, coordinates: &mut [f32], rest: f32) -> Query<LINES> {
+        let own = rest.min(LARGEST_OWN);
+        let code = Query::new(self.format, coordinates, own);
         // A query far outside of the codes' range, cut off at its edge, would lie in another
         // direction. Nearer to the middle it keeps the direction, and the order of the rows hardly
         // changes from so far away.
-        let length = dot_f32(&projected.coordinates, &projected.coordinates);
+        let length = dot_f32(coordinates, coordinates);
         if length <= CUT_OFF * code.length() || length <= self.format.range().powi(2) {
             return code;
         }
-        let nearer = self.share_of_the_way(&projected.coordinates);
-        for value in &mut projected.coordinates {
+        let nearer = self.share_of_the_way(coordinates);
+        for value in &mut *coordinates {
             *value *= nearer;
         }
-        Query::new(self.format, &projected.coordinates, own)
+        Query::new(self.format, coordinates, own)
     }
 
     /// By what to multiply the coordinates of a query so that all can be written.
@@ -262,38 +304,85 @@ impl Encoder {
     }
 }
 
-/// Subtracts from each of the `kept` coordinates its median, and returns the medians. The mean
-/// would lie outside of all rows where one is very far out.
-fn subtract_medians(coordinates: &mut [f32], kept: usize) -> Vec<f32> {
+impl Located {
+    fn new(projected: Projected, dim: usize) -> Self {
+        let Projected { coordinates, rests } = projected;
+        let coordinates = Vectors::from_floats(dim, coordinates);
+        Self {
+            coordinates: coordinates.expect("scaled values are finite"),
+            rests,
+        }
+    }
+}
+
+impl Coordinates<'_> {
+    /// The number of rows.
+    pub fn len(&self) -> usize {
+        self.base.len()
+    }
+
+    /// Those of at most [`ENOUGH_ROWS`] rows, spread over all: of all, where there are no more.
+    pub fn sample(&self) -> &Vectors {
+        &self.sample.coordinates
+    }
+
+    /// Those of some rows.
+    pub fn of(&self, rows: &[usize]) -> Located {
+        if self.every == 1 {
+            let coordinates = self.sample.coordinates.select(rows);
+            return Located {
+                coordinates: coordinates.expect("rows of the base"),
+                rests: rows.iter().map(|&row| self.sample.rests[row]).collect(),
+            };
+        }
+        let mut projected = self.map.project(self.base, rows);
+        subtract(&mut projected.coordinates, &self.medians);
+        projected.change_unit(self.factor);
+        Located::new(projected, self.medians.len())
+    }
+
+    /// Those of all rows, [`AT_ONCE`] after each other.
+    pub fn blocks(&self) -> impl Iterator<Item = Vectors> + '_ {
+        let starts = (0..self.len()).step_by(AT_ONCE);
+        starts.map(|start| {
+            let rows: Vec<usize> = (start..self.len().min(start + AT_ONCE)).collect();
+            self.of(&rows).coordinates
+        })
+    }
+}
+
+/// The median of each of the `kept` coordinates. The mean would lie outside of all rows where one
+/// is very far out.
+fn medians(coordinates: &[f32], kept: usize) -> Vec<f32> {
     let median = |column: usize| {
-        let mut values: Vec<f32> = coordinates
-            .iter()
-            .skip(column)
-            .step_by(kept)
-            .copied()
-            .collect();
+        let values = coordinates.iter().skip(column).step_by(kept);
+        let mut values: Vec<f32> = values.copied().collect();
         let half = values.len() / 2;
         *values.select_nth_unstable_by(half, f32::total_cmp).1
     };
-    let medians: Vec<f32> = (0..kept).into_par_iter().map(median).collect();
-    for row in coordinates.chunks_exact_mut(kept) {
-        for (value, median) in row.iter_mut().zip(&medians) {
+    (0..kept).into_par_iter().map(median).collect()
+}
+
+/// Subtracts the medians from each row.
+fn subtract(coordinates: &mut [f32], medians: &[f32]) {
+    for row in coordinates.chunks_exact_mut(medians.len()) {
+        for (value, median) in row.iter_mut().zip(medians) {
             *value -= median;
         }
     }
-    medians
 }
 
-/// Steps are chosen by the coordinates of about so many rows, spread over all.
-const ENOUGH_ROWS: usize = 1 << 17;
+/// Medians, steps and clusters are found by the coordinates of at most so many rows. A median is
+/// then off by a 200th of a standard deviation.
+const ENOUGH_ROWS: usize = 1 << 16;
+/// Rows whose coordinates are in memory at once: 32 MB of the 124 of two lines.
+const AT_ONCE: usize = 1 << 16;
 
 /// Sets the weights of a format, for coordinates of which the first `wide` of `kept` are wide.
 /// Returns by what to multiply them, so that their squared distances are in units of the code.
 fn choose_steps(format: &mut Format, coordinates: &[f32], wide: usize, kept: usize) -> f32 {
-    // Of a million rows, a copy of all sizes would be the largest thing in a build.
-    let every = (coordinates.len() / kept).div_ceil(ENOUGH_ROWS);
     let sizes = |part: std::ops::Range<usize>| -> Vec<f32> {
-        let rows = coordinates.chunks_exact(kept).step_by(every);
+        let rows = coordinates.chunks_exact(kept);
         rows.flat_map(|row| &row[part.clone()])
             .map(|value| value.abs())
             .collect()

@@ -34,12 +34,12 @@ use ndarray::Array2;
 use rayon::prelude::*;
 
 use super::code_plan::{Plan, Sampled};
-use super::codes::{Encoded, Encoder};
+use super::codes::{Coordinates, Encoder};
 use crate::math::kmeans::{KMeans, KMeansParams, group, mean_of};
 use crate::neighbor::Candidate;
 use crate::progress::Stage;
 use crate::simd::graph_codes::{self, CodeLine, Query};
-use crate::simd::pairwise::{squared_euclidean_f32, squared_euclidean_f32_rows};
+use crate::simd::pairwise::squared_euclidean_f32_rows;
 use crate::vectors::Vectors;
 
 /// Clusters in which a row's neighbours are looked for. More find more of the near rows, and the
@@ -62,7 +62,7 @@ pub type Near = (u32, u32);
 pub fn near_rows(base: &Arc<Vectors>, count: usize, seed: u64) -> Vec<Vec<u32>> {
     let plan = Plan::choose(base, None, seed);
     let (ids, near) = if plan.is_blind() {
-        let coordinates = Encoder::fit(base, &plan.pca, plan.shape, seed).coordinates;
+        let (_, coordinates) = Encoder::fit(base, &plan.pca, plan.shape, seed);
         let clusters = Clusters::find(&coordinates, seed);
         let near = near_by_coordinates(&coordinates, &clusters, count);
         (clusters.ids, near)
@@ -104,21 +104,12 @@ pub struct Neighborhoods {
 impl Neighborhoods {
     /// The vectors by codes of `LINES` cache lines, in clusters.
     pub fn find<const LINES: usize>(base: &Vectors, plan: &Plan, seed: u64) -> Self {
-        let Encoded {
-            encoder,
-            codes: codes_by_row,
-            coordinates,
-        } = Encoder::fit(base, &plan.pca, plan.shape, seed);
+        let (encoder, coordinates) = Encoder::fit(base, &plan.pca, plan.shape, seed);
         let clusters = Clusters::find(&coordinates, seed);
-        let central = clusters.central(&coordinates);
-        // They take more memory than all the rest, and only the clusters need them.
-        drop(coordinates);
         // Codes in the order of positions: a cluster is one run of memory, and comparing a row with
         // it is one scan.
-        let mut codes = Vec::with_capacity(codes_by_row.len());
-        for &id in &clusters.ids {
-            codes.extend_from_slice(&codes_by_row[id as usize * LINES..][..LINES]);
-        }
+        let codes = encoder.encode(&coordinates, &indices(&clusters.ids));
+        let central = clusters.central::<LINES>(&encoder, &codes);
         Self {
             encoder,
             codes,
@@ -195,11 +186,11 @@ struct Clusters {
 }
 
 impl Clusters {
-    fn find(coordinates: &Vectors, seed: u64) -> Self {
+    fn find(coordinates: &Coordinates<'_>, seed: u64) -> Self {
         let usual = (coordinates.len() as f64).sqrt().ceil() as usize;
-        let of = clusters(coordinates, usual, seed);
+        let of = clusters(coordinates.sample(), usual, seed);
         // A row's first probe is its own cluster, so one pass over all centroids gives both.
-        let probes = of.assign_flat(coordinates, PROBES);
+        let probes = probes(&of, coordinates);
         let of_a_row = probes.len() / coordinates.len();
         let labels: Vec<u32> = probes.iter().step_by(of_a_row).copied().collect();
         let (starts, ids) = group(&labels, of.centroids().nrows());
@@ -224,31 +215,31 @@ impl Clusters {
         probes.map(|&cluster| self.starts[cluster as usize]..self.starts[cluster as usize + 1])
     }
 
-    /// The member nearest to each cluster's centroid, by position, for the clusters that have
-    /// members.
-    fn central(&self, coordinates: &Vectors) -> Vec<u32> {
-        let rows = coordinates.floats().expect("coordinates are floats");
-        let dim = coordinates.dim();
-        let mut central = Vec::new();
-        for (cluster, centroid) in self.of.centroids().rows().into_iter().enumerate() {
-            let centroid = centroid.to_vec();
+    /// The member whose code is nearest to each cluster's centroid, by position, for the clusters
+    /// that have members.
+    fn central<const LINES: usize>(&self, encoder: &Encoder, codes: &[CodeLine]) -> Vec<u32> {
+        let codes = codes.as_chunks::<LINES>().0;
+        let (mut central, mut distances) = (Vec::new(), Vec::new());
+        for (centroid, bounds) in self
+            .of
+            .centroids()
+            .rows()
+            .into_iter()
+            .zip(self.starts.windows(2))
+        {
+            let query = encoder.query_at::<LINES>(&mut centroid.to_vec(), 0.0);
+            distances.clear();
+            graph_codes::scan(&query, &codes[bounds[0]..bounds[1]], &mut distances);
             // A cluster may have lost all its members. Of equal distances the lower position is
             // kept.
-            let mut nearest = None;
-            for position in self.starts[cluster]..self.starts[cluster + 1] {
-                let row = &rows[self.ids[position] as usize * dim..][..dim];
-                let distance = squared_euclidean_f32(&centroid, row);
-                if nearest.is_none_or(|(least, _)| distance < least) {
-                    nearest = Some((distance, position as u32));
-                }
-            }
+            let nearest = distances.iter().zip(bounds[0] as u32..).min();
             central.extend(nearest.map(|(_, position)| position));
         }
         central
     }
 
     /// The same with pieces of those that are too full in their place.
-    fn split(self, coordinates: &Vectors, usual: usize, seed: u64) -> Self {
+    fn split(self, coordinates: &Coordinates<'_>, usual: usize, seed: u64) -> Self {
         let (mut ids, mut starts, mut centroids) = (Vec::new(), vec![0], Vec::new());
         for (cluster, bounds) in self.starts.windows(2).enumerate() {
             let members = self.ids[bounds[0]..bounds[1]].to_vec();
@@ -259,21 +250,38 @@ impl Clusters {
                 continue;
             }
             for piece in pieces(coordinates, members, usual, ROUNDS, seed) {
-                centroids.extend(mean_of(coordinates, &piece));
+                let rows = coordinates.of(&indices(&piece)).coordinates;
+                let all: Vec<u32> = (0..piece.len() as u32).collect();
+                centroids.extend(mean_of(&rows, &all));
                 ids.extend(piece);
                 starts.push(ids.len());
             }
         }
-        let shape = (starts.len() - 1, coordinates.dim());
+        let shape = (starts.len() - 1, coordinates.sample().dim());
         let of = Array2::from_shape_vec(shape, centroids).expect("a centroid for each cluster");
         let of = KMeans::from_centroids(of);
         Self {
-            probes: of.assign_flat(coordinates, PROBES),
+            probes: probes(&of, coordinates),
             of,
             ids,
             starts,
         }
     }
+}
+
+/// The [`PROBES`] clusters nearest to each row, or all there are.
+fn probes(of: &KMeans, coordinates: &Coordinates<'_>) -> Vec<u32> {
+    let count = PROBES.min(of.centroids().nrows());
+    let mut probes = Vec::with_capacity(coordinates.len() * count);
+    for block in coordinates.blocks() {
+        probes.extend(of.assign_flat(&block, count));
+    }
+    probes
+}
+
+/// Row numbers as indices.
+fn indices(ids: &[u32]) -> Vec<usize> {
+    ids.iter().map(|&id| id as usize).collect()
 }
 
 /// Clusters of about `coordinates.len()` / `count` rows.
@@ -291,7 +299,7 @@ fn clusters(coordinates: &Vectors, count: usize, seed: u64) -> KMeans {
 /// The rows `members` in pieces of no more than [`FULLEST`] times `usual`: clusters, which are
 /// split again at most `rounds` times, or else runs of `usual` rows.
 fn pieces(
-    coordinates: &Vectors,
+    coordinates: &Coordinates<'_>,
     members: Vec<u32>,
     usual: usize,
     rounds: usize,
@@ -300,8 +308,7 @@ fn pieces(
     if members.len() <= FULLEST * usual {
         return vec![members];
     }
-    let numbers: Vec<usize> = members.iter().map(|&id| id as usize).collect();
-    let rows = coordinates.select(&numbers).expect("rows of the base");
+    let rows = coordinates.of(&indices(&members)).coordinates;
     let widest = widest(&rows);
     // Equal rows make one cluster whatever is tried.
     if rounds == 0 || widest.is_none() {
@@ -352,9 +359,12 @@ fn runs(rows: &Vectors, members: &[u32], coordinate: usize, length: usize) -> Ve
 
 /// Each position's `count` nearest by coordinates, as [`near_neighbors`] has them: the bits of
 /// squared distances, which are not negative, have the same order.
-fn near_by_coordinates(coordinates: &Vectors, clusters: &Clusters, count: usize) -> Vec<Vec<u32>> {
-    let order: Vec<usize> = clusters.ids.iter().map(|&id| id as usize).collect();
-    let by_position = coordinates.select(&order).expect("rows of the base");
+fn near_by_coordinates(
+    coordinates: &Coordinates<'_>,
+    clusters: &Clusters,
+    count: usize,
+) -> Vec<Vec<u32>> {
+    let by_position = coordinates.of(&indices(&clusters.ids)).coordinates;
     let (dim, values) = (by_position.dim(), by_position.floats().expect("floats"));
     let scan = |position: usize, clusters: &[Range<usize>], distances: &mut Vec<u32>| {
         let row = &values[position * dim..][..dim];
@@ -435,9 +445,14 @@ mod tests {
     use super::*;
     use crate::lab::shapes;
 
+    fn coordinates(base: &Arc<Vectors>) -> Coordinates<'_> {
+        let plan = Plan::choose(base, None, 1);
+        Encoder::fit(base, &plan.pca, plan.shape, 1).1
+    }
+
     /// The fullest cluster, over √n, and how many positions a row is compared with at most.
-    fn fullest(base: &Vectors) -> (usize, usize) {
-        let clusters = Clusters::find(base, 1);
+    fn fullest(base: &Arc<Vectors>) -> (usize, usize) {
+        let clusters = Clusters::find(&coordinates(base), 1);
         let sizes: Vec<usize> = clusters.starts.windows(2).map(|b| b[1] - b[0]).collect();
         let mut ids = clusters.ids.clone();
         ids.sort_unstable();
@@ -458,7 +473,7 @@ mod tests {
             "d1",
         ] {
             let shape = shapes::find(name).unwrap();
-            let base = shape.sample(4_000, 1, shape.dim, 1).base;
+            let base = Arc::new(shape.sample(4_000, 1, shape.dim, 1).base);
             let (fullest, compared) = fullest(&base);
             let usual = 64; // √4,000, rounded up
             assert!(fullest <= FULLEST * usual, "{name}: {fullest}");
@@ -469,10 +484,11 @@ mod tests {
     #[test]
     fn coordinates_tell_the_nearest() {
         let shape = shapes::find("d1").unwrap();
-        let base = shape.sample(2_000, 1, 1, 1).base;
-        let values = base.floats().unwrap();
-        let clusters = Clusters::find(&base, 1);
-        let near = near_by_coordinates(&base, &clusters, 4);
+        let base = Arc::new(shape.sample(2_000, 1, 1, 1).base);
+        let coordinates = coordinates(&base);
+        let values = coordinates.sample().floats().unwrap();
+        let clusters = Clusters::find(&coordinates, 1);
+        let near = near_by_coordinates(&coordinates, &clusters, 4);
         for (&row, near) in clusters.ids.iter().zip(near) {
             let distance = |other: u32| (values[other as usize] - values[row as usize]).abs();
             let mut all: Vec<f32> = (0..base.len() as u32).map(distance).collect();

@@ -16,9 +16,13 @@
 //! vanish below 10⁻¹⁹. So vectors of such sizes are clustered in another unit, a power of two.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
+use crate::index::exact::{BruteForce, BruteForceParams};
 use crate::index::parts::{PartError, expect, expect_each_once, expect_starts, saved};
+use crate::index::{Build, Index};
 use crate::math::kmeans::{KMeans, KMeansParams, group};
+use crate::progress::Stage;
 use crate::simd::pairwise::squared_euclidean_f32_rows;
 use crate::vectors::Vectors;
 
@@ -75,10 +79,10 @@ impl InvertedLists {
             seed,
             ..Default::default()
         };
-        let clusters =
-            KMeans::fit(base, &params).expect("the base is not empty and nlist is positive");
+        let clusters = KMeans::fit_by(base, &params, assign)
+            .expect("the base is not empty and nlist is positive");
         // There may be fewer centroids than were asked for.
-        let (starts, ids) = group(&clusters.assign(base), clusters.centroids().nrows());
+        let (starts, ids) = group(&assign(&clusters, base), clusters.centroids().nrows());
         let centroids = clusters.centroids().iter().copied().collect();
         Self {
             unit,
@@ -140,6 +144,40 @@ impl InvertedLists {
     pub(crate) fn memory_bytes(&self) -> usize {
         size_of_val(&*self.centroids) + size_of_val(&*self.starts) + size_of_val(&*self.ids)
     }
+}
+
+/// Of so many centroids or more, a row's nearest is found by brute force: its tiles multiply small
+/// integers. It compares the first hundred of them exactly for each row, so that fewer are found
+/// faster by k-means itself.
+const MANY_CENTROIDS: usize = 4096;
+/// Rows that are compared with the centroids at once: as floats, 8 MB of 128 values each.
+const ROWS_AT_ONCE: usize = 1 << 14;
+
+/// The nearest centroid of each row: what [`KMeans::assign`] says, sooner where they are many.
+fn assign(clusters: &KMeans, data: &Vectors) -> Vec<u32> {
+    /// Rows by which it is judged whether brute force will have to compare little exactly.
+    const SAMPLE: usize = 256;
+    let sample: Vec<usize> = (0..data.len())
+        .step_by(data.len().div_ceil(SAMPLE))
+        .collect();
+    let sample = data.select(&sample).expect("rows of the base");
+    if clusters.centroids().nrows() < MANY_CENTROIDS || !clusters.products_tell(&sample) {
+        return clusters.assign(data);
+    }
+    let centroids: Vec<f32> = clusters.centroids().iter().copied().collect();
+    let centroids = Vectors::from_floats(data.dim(), centroids).expect("means are finite");
+    let scan = BruteForce::build(Arc::new(centroids), BruteForceParams::default());
+    let scan = scan.expect("there are centroids");
+    let stage = Stage::new("k-means", data.len().div_ceil(ROWS_AT_ONCE));
+    let mut nearest = Vec::with_capacity(data.len());
+    for start in (0..data.len()).step_by(ROWS_AT_ONCE) {
+        let rows: Vec<usize> = (start..data.len().min(start + ROWS_AT_ONCE)).collect();
+        let rows = data.select(&rows).expect("rows of the base").to_floats();
+        let rows = Vectors::from_floats(data.dim(), rows).expect("rows of the base");
+        nearest.extend(scan.search_batch(&rows, 1).iter().map(|found| found[0].id));
+        stage.advance(1);
+    }
+    nearest
 }
 
 /// Rows for each list that k-means learns from, at most. A trade of the build's time, which grows
@@ -217,7 +255,36 @@ pub(crate) fn least(distances: impl Iterator<Item = f32>, nprobe: usize) -> Vec<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::index::support::test_data::clustered;
+    use crate::index::support::test_data::{clustered, rounded};
+
+    #[test]
+    fn brute_force_over_many_centroids_has_the_answer_of_k_means() {
+        let mut floats = clustered(MANY_CENTROIDS + 200, 50, 1).to_floats();
+        // Copies among the rows and the centroids: ties go to the lower number.
+        floats.extend_from_within(..100 * 50);
+        let floats = Vectors::from_floats(50, floats).unwrap();
+        for base in [rounded(&floats), floats] {
+            let params = KMeansParams {
+                k: MANY_CENTROIDS,
+                // The centroids stay where they begin, which is at rows.
+                iterations: 0,
+                ..Default::default()
+            };
+            let clusters = KMeans::fit(&base, &params).unwrap();
+            assert!(clusters.products_tell(&base));
+            assert_eq!(assign(&clusters, &base), clusters.assign(&base));
+        }
+    }
+
+    #[test]
+    fn products_do_not_tell_rows_of_far_clusters_apart() {
+        let rows = clustered(400, 8, 1).to_floats().into_iter().enumerate();
+        let side = |i: usize| if (i / 8).is_multiple_of(2) { 1e6 } else { -1e6 };
+        let rows: Vec<f32> = rows.map(|(i, value)| value + side(i)).collect();
+        let rows = Vectors::from_floats(8, rows).unwrap();
+        let clusters = KMeans::fit(&rows, &KMeansParams::default()).unwrap();
+        assert!(!clusters.products_tell(&rows));
+    }
 
     #[test]
     fn lists_grow_with_the_root_and_are_not_too_short() {

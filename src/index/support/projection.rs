@@ -77,13 +77,36 @@ pub(crate) struct Projection {
     radius: f64,
 }
 
-/// A base, projected.
+/// The same map for rows of the base, many at a time: in floats, and not in whole numbers.
+#[derive(Debug)]
+pub(crate) struct RowMap {
+    /// m × d.
+    map: Array2<f32>,
+    mean: Vec<f32>,
+    /// Units of the coordinates in a unit of the data.
+    scale: f64,
+}
+
+/// Rows of a base, projected.
 #[derive(Debug)]
 pub(crate) struct Projected {
     /// n × m, row-major.
     pub coordinates: Vec<f32>,
     /// The squared length of what the components leave out of each row.
     pub rests: Vec<f32>,
+}
+
+impl Projected {
+    /// Multiplies the coordinates by `factor`.
+    pub fn change_unit(&mut self, factor: f32) {
+        for value in &mut self.coordinates {
+            *value *= factor;
+        }
+        for rest in &mut self.rests {
+            // A rest is a square, so it has the factor twice.
+            *rest *= factor * factor;
+        }
+    }
 }
 
 /// A query, projected, and the buffers that it took.
@@ -131,7 +154,9 @@ impl Projection {
         seed: u64,
         map: impl FnOnce(ArrayView2<'_, f64>) -> Array2<f64>,
     ) -> (Self, Projected) {
-        Self::of(&Self::components(base, count, seed), base, map)
+        let (projection, rows) = Self::of(&Self::components(base, count, seed), base, map);
+        let all: Vec<usize> = (0..base.len()).collect();
+        (projection, rows.project(base, &all))
     }
 
     /// The first `count` principal components of the base, which is not empty.
@@ -144,22 +169,21 @@ impl Projection {
         Pca::fit(base, &options).expect("the base is not empty")
     }
 
-    /// As [`Self::fit`], from components that are known. The base may be a part of the vectors that
-    /// they were found for.
+    /// As [`Self::fit`], from components that are known, with the map that projects the rows. The
+    /// base may be a part of the vectors that the components were found for.
     pub fn of(
         pca: &Pca,
         base: &Vectors,
         map: impl FnOnce(ArrayView2<'_, f64>) -> Array2<f64>,
-    ) -> (Self, Projected) {
+    ) -> (Self, RowMap) {
         let map = map(pca.rotation());
         // One rounded mean for rows and queries: far from the origin, a difference between two
         // means would be all there is.
         let mean: Vec<f32> = pca.mean().iter().map(|&value| value as f32).collect();
         // No difference is then above 1, and a row's length is at most √d: f32 squares of it
         // neither overflow nor, but for the smallest, vanish. All rows equal: any scale will do.
-        let size = largest_difference(base, &mean);
+        let (size, longest) = sizes(base, &mean);
         let scale = if size > 0.0 { size.recip() } else { 1.0 };
-        let (projected, radius) = project(base, &map.mapv(|value| value as f32), &mean, scale);
 
         // ⟨r, q − μ⟩ = ⟨r, q⟩ − ⟨r, μ⟩. For bytes the mean is taken off after the
         // product, so that pixels stay whole numbers. For floats it is taken off before: far from
@@ -175,24 +199,21 @@ impl Projection {
                 .collect()
         };
         let projection = Self {
-            mean,
+            mean: mean.clone(),
             centred,
             pairs: pack_pairs(&map),
             offset,
             scale,
-            radius,
+            radius: longest * scale,
         };
-        (projection, projected)
+        let map = map.mapv(|value| value as f32);
+        (projection, RowMap { map, mean, scale })
     }
 
-    /// Multiplies all coordinates by `factor` from here on, those that `projected` holds too.
-    pub fn change_unit(&mut self, factor: f32, projected: &mut Projected) {
-        for value in projected.coordinates.iter_mut().chain(&mut self.offset) {
+    /// Multiplies all coordinates of queries by `factor` from here on.
+    pub fn change_unit(&mut self, factor: f32) {
+        for value in &mut self.offset {
             *value *= factor;
-        }
-        for rest in &mut projected.rests {
-            // A rest is a square, so it has the factor twice.
-            *rest *= factor * factor;
         }
         self.scale *= f64::from(factor);
         self.radius *= f64::from(factor);
@@ -299,69 +320,73 @@ fn pack_pairs(map: &Array2<f64>) -> Vec<i16> {
     pairs
 }
 
-/// The largest absolute difference of a value to its mean.
-fn largest_difference(base: &Vectors, mean: &[f32]) -> f64 {
-    let largest_in = |row: usize| {
-        let mut largest = 0.0f64;
+/// The largest absolute difference of a value to its mean, and the length of the longest row less
+/// the mean.
+fn sizes(base: &Vectors, mean: &[f32]) -> (f64, f64) {
+    let of_row = |row: usize| {
+        let (mut largest, mut squares) = (0.0f64, 0.0);
         base.row(row).zip_with(mean, |value, &mean| {
-            largest = largest.max((f64::from(value) - f64::from(mean)).abs());
+            let difference = f64::from(value) - f64::from(mean);
+            largest = largest.max(difference.abs());
+            squares += difference * difference;
         });
-        largest
+        (largest, squares)
     };
+    // Maxima do not depend on the order, so neither do the results on the threads.
+    let greater = |a: (f64, f64), b: (f64, f64)| (a.0.max(b.0), a.1.max(b.1));
     let rows = (0..base.len()).into_par_iter();
-    rows.map(largest_in).reduce(|| 0.0, f64::max)
+    let (largest, squares) = rows.map(of_row).reduce(|| (0.0, 0.0), greater);
+    (largest, squares.sqrt())
 }
 
-/// All rows of the base, projected, and the length of the longest row less the mean.
-fn project(base: &Vectors, map: &Array2<f32>, mean: &[f32], scale: f64) -> (Projected, f64) {
-    let kept = map.nrows();
-    let mut coordinates = vec![0.0; base.len() * kept];
-    let mut rests = vec![0.0; base.len()];
-    // Each block writes its own part of both arrays. A maximum does not depend on the order, so
-    // neither do the results on the threads.
-    let longest = coordinates
-        .par_chunks_mut(BLOCK * kept)
-        .zip(rests.par_chunks_mut(BLOCK))
-        .enumerate()
-        .map(|(block, (coordinates, rests))| {
-            let mut centred = Vec::with_capacity(rests.len() * base.dim());
-            for row in block * BLOCK..block * BLOCK + rests.len() {
-                base.row(row).zip_with(mean, |value, &mean| {
-                    let difference = f64::from(value) - f64::from(mean);
-                    // The difference and the scale in f64: f32 values up to 3·10³⁸ could
-                    // overflow in f32, and the smallest vanish.
-                    centred.push((difference * scale) as f32);
-                });
-            }
-            let centred =
-                Array2::from_shape_vec((rests.len(), base.dim()), centred).expect("whole rows");
-            project_block(&centred, map, coordinates, rests)
-        })
-        .reduce(|| 0.0, f32::max);
-    let projected = Projected { coordinates, rests };
-    (projected, f64::from(longest).sqrt())
+impl RowMap {
+    /// Some rows of the base, projected.
+    pub fn project(&self, base: &Vectors, rows: &[usize]) -> Projected {
+        let kept = self.map.nrows();
+        let mut coordinates = vec![0.0; rows.len() * kept];
+        let mut rests = vec![0.0; rows.len()];
+        // Each block writes its own part of both arrays.
+        coordinates
+            .par_chunks_mut(BLOCK * kept)
+            .zip(rests.par_chunks_mut(BLOCK))
+            .zip(rows.par_chunks(BLOCK))
+            .for_each(|((coordinates, rests), rows)| {
+                project_block(&self.centred(base, rows), &self.map, coordinates, rests);
+            });
+        Projected { coordinates, rests }
+    }
+
+    /// Rows less the mean, in units of the coordinates.
+    fn centred(&self, base: &Vectors, rows: &[usize]) -> Array2<f32> {
+        let mut centred = Vec::with_capacity(rows.len() * base.dim());
+        for &row in rows {
+            base.row(row).zip_with(&self.mean, |value, &mean| {
+                let difference = f64::from(value) - f64::from(mean);
+                // The difference and the scale in f64: f32 values up to 3·10³⁸ could overflow in
+                // f32, and the smallest vanish.
+                centred.push((difference * self.scale) as f32);
+            });
+        }
+        Array2::from_shape_vec((rows.len(), base.dim()), centred).expect("whole rows")
+    }
 }
 
-/// Writes the coordinates and rests of a block of rows; returns the largest squared length.
+/// Writes the coordinates and rests of a block of rows.
 fn project_block(
     centred: &Array2<f32>,
     map: &Array2<f32>,
     coordinates: &mut [f32],
     rests: &mut [f32],
-) -> f32 {
+) {
     let mut product =
         ArrayViewMut2::from_shape((centred.nrows(), map.nrows()), coordinates).expect("whole rows");
     // Rows × d times d × m. The block fits in the second-level cache, and the map is read once
     // for 256 rows and not once for each.
     general_mat_mul(1.0, centred, &map.t(), 0.0, &mut product);
-    let mut longest = 0.0f32;
     for ((rest, row), kept) in rests.iter_mut().zip(centred.rows()).zip(product.rows()) {
         // What the components leave out, by Pythagoras, as for a query.
-        let total = row.dot(&row);
-        *rest = (total - kept.dot(&kept)).max(0.0);
-        longest = longest.max(total);
+        *rest = (row.dot(&row) - kept.dot(&kept)).max(0.0);
     }
-    longest
 }
 
 #[cfg(test)]
@@ -448,7 +473,8 @@ mod tests {
         for base in [rounded(&floats), floats] {
             let (before, projected) = fit(&base, &[0, 1, 2]);
             let (mut after, mut changed) = fit(&base, &[0, 1, 2]);
-            after.change_unit(4.0, &mut changed);
+            after.change_unit(4.0);
+            changed.change_unit(4.0);
             let fourfold = |values: &[f32]| values.iter().map(|v| 4.0 * v).collect::<Vec<_>>();
             assert_eq!(changed.coordinates, fourfold(&projected.coordinates));
             assert_eq!(changed.rests, fourfold(&fourfold(&projected.rests)));

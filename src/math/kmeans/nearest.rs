@@ -304,6 +304,16 @@ impl Centroids {
         blocks.concat()
     }
 
+    /// The share of some rows for which products in f32 leave few centroids.
+    pub(super) fn settled(&self, data: &Vectors) -> f64 {
+        let all: Vec<usize> = (0..data.len()).collect();
+        let mut settled = 0;
+        self.products(data, &all, &self.moved, 1, |_, left| {
+            settled += usize::from(left.len() <= FEW);
+        });
+        settled as f64 / data.len() as f64
+    }
+
     /// [`Centroids::by_row`] for a few rows.
     fn block<R>(
         &self,
