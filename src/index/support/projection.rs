@@ -362,8 +362,8 @@ impl RowMap {
         for &row in rows {
             base.row(row).zip_with(&self.mean, |value, &mean| {
                 let difference = f64::from(value) - f64::from(mean);
-                // The difference and the scale in f64: f32 values up to 3·10³⁸ could overflow in
-                // f32, and the smallest vanish.
+                // The difference and the scale in f64: f32 values up to 3·10³⁸ could overflow
+                // in f32, and the smallest vanish.
                 centred.push((difference * self.scale) as f32);
             });
         }
