@@ -154,7 +154,8 @@ impl KMeans {
         self.centroids.nearest(data)
     }
 
-    /// Whether products in f32 tell the nearest centroid of nearly all of these rows.
+    /// Whether products in f32 tell the nearest centroid of nearly all of these rows: of nine in
+    /// ten. The others have to be compared with many centroids by differences.
     pub(crate) fn products_tell(&self, rows: &Vectors) -> bool {
         self.centroids.settled(rows) > 0.9
     }
