@@ -430,3 +430,48 @@ fn random_rotation(dim: usize, rng: &mut ChaCha8Rng) -> Array2<f64> {
     let q = normal.qr().q();
     Array2::from_shape_fn((dim, dim), |(row, column)| q[(row, column)])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::distance::Metric;
+    use crate::index::support::test_data::clustered;
+
+    #[test]
+    fn coordinates_keep_distances_whether_rows_were_sampled_or_not() {
+        // The second base has more rows than the sample.
+        for len in [500, ENOUGH_ROWS + 100] {
+            let base = clustered(len, 4, 1);
+            let pca = Projection::components(&base, 4, 0);
+            let shape = Shape { lines: 1, wide: 1 };
+            let (encoder, coordinates) = Encoder::fit(&base, &pca, shape, 0);
+            let rows = [0, 1, 33, len / 2, len - 1];
+            let located = coordinates.of(&rows).coordinates;
+            for (i, &a) in rows.iter().enumerate() {
+                for (j, &b) in rows.iter().enumerate() {
+                    let to = |rows: &Vectors, a: usize, b: usize| {
+                        let (a, b) = (rows.row_to_floats(a), rows.row_to_floats(b));
+                        Metric::Euclidean.reduced(&a, &b).sqrt()
+                    };
+                    let truth = to(&base, a, b) * encoder.scale();
+                    let found = to(&located, i, j);
+                    assert!(
+                        (found - truth).abs() <= 1e-3 * truth + 1e-3,
+                        "{found}, {truth}"
+                    );
+                }
+            }
+            // In blocks they are the same, row after row.
+            let mut start = 0;
+            for block in coordinates.blocks() {
+                for (i, &row) in rows.iter().enumerate() {
+                    if (start..start + block.len()).contains(&row) {
+                        assert_eq!(block.row_to_floats(row - start), located.row_to_floats(i));
+                    }
+                }
+                start += block.len();
+            }
+            assert_eq!(start, len);
+        }
+    }
+}
