@@ -76,6 +76,7 @@
 
 mod build;
 mod refine;
+mod seeds;
 mod walk;
 
 use std::cell::RefCell;

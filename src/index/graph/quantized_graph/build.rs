@@ -13,6 +13,7 @@ use rayon::prelude::*;
 
 use super::QuantizedGraphParams;
 use super::refine;
+use super::seeds::{Groups, Seeds};
 use super::walk::Network;
 use crate::index::graph::code_plan::Plan;
 use crate::index::graph::codes::Encoder;
@@ -63,9 +64,11 @@ pub struct Graph {
     pub codes: Vec<CodeLine>,
     pub edges: Vec<Edges>,
     /// Positions where a walk may begin: the vector nearest to each cluster's centroid, and those
-    /// that could not be reached otherwise.
+    /// that could not be reached otherwise. Group after group.
     pub seeds: Vec<u32>,
     pub seed_codes: Vec<CodeLine>,
+    /// See [`Seeds`].
+    pub seed_groups: Option<Groups>,
     /// By how much a code's distances are off, in units of the code: see [`Plan::error`].
     pub error: f32,
 }
@@ -79,6 +82,7 @@ saved!(Graph {
     edges,
     seeds,
     seed_codes,
+    seed_groups,
     error
 });
 
@@ -108,7 +112,11 @@ impl Graph {
             self.seed_codes.len() == seed_codes,
             "seed_codes",
             "one for each seed",
-        )
+        )?;
+        match &self.seed_groups {
+            Some(groups) => groups.check(self.seeds.len(), lines),
+            None => Ok(()),
+        }
     }
 
     /// What a walk reads. `LINES` is the length of the codes in cache lines.
@@ -116,8 +124,11 @@ impl Graph {
         Network {
             codes: self.codes.as_chunks().0,
             edges: &self.edges,
-            seeds: &self.seeds,
-            seed_codes: self.seed_codes.as_chunks().0,
+            seeds: Seeds {
+                positions: &self.seeds,
+                codes: self.seed_codes.as_chunks().0,
+                groups: self.seed_groups.as_ref(),
+            },
             error: self.error,
         }
     }
@@ -129,6 +140,7 @@ impl Graph {
             + size_of_val(&*self.edges)
             + size_of_val(&*self.seeds)
             + size_of_val(&*self.seed_codes)
+            + self.seed_groups.as_ref().map_or(0, Groups::memory_bytes)
     }
 }
 
@@ -147,6 +159,7 @@ pub fn build<const LINES: usize>(
     bring_within_reach(&mut edges, &mut seeds, |position| {
         neighborhoods.near::<LINES>(position, params.candidates)
     });
+    let (seeds, seed_groups) = Groups::of(&Codes::<LINES>::of(&neighborhoods), seeds);
     let ids = neighborhoods.ids().to_vec();
     // `codes` is flat, so that the type of the graph does not depend on LINES. This is the same
     // memory, one array a vector.
@@ -160,12 +173,13 @@ pub fn build<const LINES: usize>(
         edges,
         seeds,
         seed_codes: seed_codes.into_flattened(),
+        seed_groups,
         error,
     }
 }
 
-/// The codes of some positions. Every walk compares those of all seeds, so they are copied into one
-/// run of memory: comparing them is a scan and not √n reads here and there.
+/// The codes of some positions, in one run of memory: comparing them is a scan, and no read here
+/// and there.
 pub fn copy_of<const LINES: usize>(
     codes: &[[CodeLine; LINES]],
     positions: &[u32],

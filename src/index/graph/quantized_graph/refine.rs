@@ -26,6 +26,7 @@ use rayon::prelude::*;
 
 use super::QuantizedGraphParams;
 use super::build::{Codes, Edges, copy_of, settle, thin};
+use super::seeds::{Groups, Seeds};
 use super::walk::{Limits, Network, Scratch, Walk};
 use crate::index::graph::code_plan::Sampled;
 use crate::index::graph::near_rows::{Near, Neighborhoods};
@@ -49,15 +50,18 @@ pub fn refine<const LINES: usize>(
     params: &QuantizedGraphParams,
 ) -> Vec<Edges> {
     let codes = &Codes::<LINES>::of(neighborhoods);
-    let seeds = &neighborhoods.central;
+    let (seeds, groups) = Groups::of(codes, neighborhoods.central.clone());
     // Walks read here and there: address translation is a good part of their cost.
     simd::in_huge_pages(codes.codes);
     simd::in_huge_pages(&edges);
     let network = Network {
         codes: codes.codes,
         edges: &edges,
-        seeds,
-        seed_codes: &copy_of(codes.codes, seeds),
+        seeds: Seeds {
+            positions: &seeds,
+            codes: &copy_of(codes.codes, &seeds),
+            groups: groups.as_ref(),
+        },
         // It says what to keep beyond the k-th nearest. Here k fills the pool.
         error: 0.0,
     };

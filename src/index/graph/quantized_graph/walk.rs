@@ -1,7 +1,7 @@
 //! The walk: from the nearest seeds to the nearest vectors, by codes alone.
 //!
 //! ```text
-//! pool = the 4 nearest seeds
+//! pool = the 4 nearest seeds of the 4 nearest groups   (seeds.rs)
 //! while the nearest of pool that is not expanded is within reach:
 //!     expand it and, after the first steps, the two after it
 //!     compare those of their neighbours that were not met; keep what is nearer than pool's last
@@ -11,16 +11,18 @@
 //! codes of one's neighbours are on their way, those of the next are asked for. And whether a
 //! vector was met is no branch, for it is a coin toss that the processor cannot foresee.
 
+use std::ops::Range;
 use std::slice::from_ref;
 
 use super::build::{DEGREE, Edges, Graph};
+use super::seeds::Seeds;
 use crate::index::graph::near_rows::Near;
 use crate::index::support::projection::ProjectedQuery;
 use crate::simd;
 use crate::simd::graph_codes::{self, CodeLine, Query};
 
-/// Seeds that a walk begins with. A single one may lie in a part of the graph from which the way is
-/// long.
+/// Seeds that a walk begins with, and groups of seeds that they are looked for in. A single one may
+/// lie in a part of the graph from which the way is long.
 const STARTS: usize = 4;
 /// Vectors that are expanded at once: while the memory brings the codes of one's neighbours, it is
 /// asked for those of the next. More would expand vectors that the first's neighbours make
@@ -60,9 +62,7 @@ pub struct Network<'a, const LINES: usize> {
     /// By position, as the edges.
     pub codes: &'a [[CodeLine; LINES]],
     pub edges: &'a [Edges],
-    /// Positions where a walk may begin.
-    pub seeds: &'a [u32],
-    pub seed_codes: &'a [[CodeLine; LINES]],
+    pub seeds: Seeds<'a, LINES>,
     /// By how much a code's distances are off, in units of the code.
     pub error: f32,
 }
@@ -73,8 +73,9 @@ pub struct Scratch {
     projected: ProjectedQuery,
     visited: Visited,
     pool: Vec<Entry>,
-    seed_distances: Vec<u32>,
-    /// The distances of the neighbours found last.
+    /// The groups of seeds nearest to the query, nearest first.
+    groups: Vec<Entry>,
+    /// Of the codes compared last.
     distances: Vec<u32>,
 }
 
@@ -177,6 +178,18 @@ impl<const N: usize> Few<N> {
     }
 }
 
+/// Keeps in `nearest`, which ascends, the first [`STARTS`] of what it holds and of `entry`.
+#[inline(always)]
+fn keep_nearest(nearest: &mut Vec<Entry>, entry: Entry) {
+    // Insertion into a sorted list of four: cheaper than sorting all. Where the list is full,
+    // `truncate` drops its last; otherwise it changes nothing.
+    if nearest.len() < STARTS || entry < nearest[STARTS - 1] {
+        nearest.truncate(STARTS - 1);
+        let nearer = nearest.iter().take_while(|&&other| other <= entry).count();
+        nearest.insert(nearer, entry);
+    }
+}
+
 /// Walks until nothing within reach is left to expand. Returns what was found near the query,
 /// nearest first. `LINES` is the length of the graph's codes in cache lines.
 pub fn run<'a, const LINES: usize>(
@@ -198,7 +211,7 @@ pub struct Walk<'a, const LINES: usize> {
     /// What was found so far, nearest first. At most `limits.ef` entries, unless seeds have made it
     /// longer: then only `last_kept` limits it.
     pool: &'a mut Vec<Entry>,
-    seed_distances: &'a mut Vec<u32>,
+    groups: &'a mut Vec<Entry>,
     distances: &'a mut Vec<u32>,
     /// All entries of the pool before this one have been expanded.
     next: usize,
@@ -245,7 +258,7 @@ impl<'a, const LINES: usize> Walk<'a, LINES> {
             limits,
             visited: &mut scratch.visited,
             pool: &mut scratch.pool,
-            seed_distances: &mut scratch.seed_distances,
+            groups: &mut scratch.groups,
             distances: &mut scratch.distances,
             next: 0,
             expanded: 0,
@@ -260,28 +273,21 @@ impl<'a, const LINES: usize> Walk<'a, LINES> {
         walk
     }
 
-    /// Scores all seeds and puts the nearest [`STARTS`] into the empty pool.
+    /// Puts the nearest [`STARTS`] seeds of the nearest groups into the empty pool.
     #[inline(always)]
     fn start_from_nearest_seeds(&mut self) {
         self.pool.clear();
-        self.seed_distances.clear();
-        // The distances are kept, for `start_from_all_seeds` may need them later.
-        graph_codes::scan(&self.query, self.graph.seed_codes, self.seed_distances);
-        for (&seed, &distance) in self.graph.seeds.iter().zip(&*self.seed_distances) {
-            if self.limits.left_out == Some(seed) {
-                continue;
-            }
-            let entry = Entry::new(distance, seed);
-            // Insertion into a sorted list of four: cheaper than sorting √n entries. Where the
-            // list is full, `truncate` drops its last; otherwise it changes nothing.
-            if self.pool.len() < STARTS || entry < self.pool[STARTS - 1] {
-                self.pool.truncate(STARTS - 1);
-                let nearer = self
-                    .pool
-                    .iter()
-                    .take_while(|&&other| other <= entry)
-                    .count();
-                self.pool.insert(nearer, entry);
+        match self.graph.seeds.groups {
+            None => self.start_from(0..self.graph.seeds.positions.len()),
+            Some(groups) => {
+                groups.score_heads(&self.query, self.distances);
+                self.groups.clear();
+                for (group, &distance) in self.distances.iter().enumerate() {
+                    keep_nearest(self.groups, Entry::new(distance, group as u32));
+                }
+                for nearest in 0..self.groups.len() {
+                    self.start_from(groups.members(self.groups[nearest].position()));
+                }
             }
         }
         // Only what is in the pool counts as met. A seed that is left out may still turn up as a
@@ -291,11 +297,30 @@ impl<'a, const LINES: usize> Walk<'a, LINES> {
         }
     }
 
+    /// Keeps in the pool the nearest [`STARTS`] of what it holds and of some seeds.
+    #[inline(always)]
+    fn start_from(&mut self, seeds: Range<usize>) {
+        self.distances.clear();
+        let codes = &self.graph.seeds.codes[seeds.clone()];
+        graph_codes::scan(&self.query, codes, self.distances);
+        let positions = &self.graph.seeds.positions[seeds];
+        for (&seed, &distance) in positions.iter().zip(&*self.distances) {
+            if self.limits.left_out != Some(seed) {
+                keep_nearest(self.pool, Entry::new(distance, seed));
+            }
+        }
+    }
+
     /// Puts the seeds into the pool that no expansion has come by.
     #[cold]
     fn start_from_all_seeds(&mut self) {
         self.all_seeds = true;
-        for (&seed, &distance) in self.graph.seeds.iter().zip(&*self.seed_distances) {
+        let Seeds {
+            positions, codes, ..
+        } = self.graph.seeds;
+        self.distances.clear();
+        graph_codes::scan(&self.query, codes, self.distances);
+        for (&seed, &distance) in positions.iter().zip(&*self.distances) {
             if self.visited.meet(seed) {
                 self.pool.push(Entry::new(distance, seed));
             }
