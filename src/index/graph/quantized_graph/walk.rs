@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! pool = the 4 nearest seeds of the 4 nearest groups   (seeds.rs)
-//! while the nearest of pool that is not expanded is within reach:
-//!     expand it and, after the first steps, the two after it
-//!     compare those of their neighbours that were not met; keep what is nearer than pool's last
+//! while the nearest of pool that is not expanded is within reach, or codes are on their way:
+//!     expand it and, after the first steps, the two after it:
+//!         ask the memory for the codes of those of their neighbours that were not met
+//!     compare the codes asked for one round before; keep what is nearer than pool's last
 //! ```
 //!
-//! The cost is what has to come from memory. So several vectors are expanded at once: while the
-//! codes of one's neighbours are on their way, those of the next are asked for. And whether a
+//! The cost is what has to come from memory. So several vectors are expanded at once, and their
+//! neighbours are compared a round later, when those of the next are on their way. And whether a
 //! vector was met is no branch, for it is a coin toss that the processor cannot foresee.
 
 use std::ops::Range;
@@ -24,13 +25,12 @@ use crate::simd::graph_codes::{self, CodeLine, Query};
 /// Seeds that a walk begins with, and groups of seeds that they are looked for in. A single one may
 /// lie in a part of the graph from which the way is long.
 const STARTS: usize = 4;
-/// Vectors that are expanded at once: while the memory brings the codes of one's neighbours, it is
-/// asked for those of the next. More would expand vectors that the first's neighbours make
-/// needless.
+/// Vectors that are expanded at once, so that the memory has more to bring meanwhile. More would
+/// expand vectors that the first's neighbours make needless.
 const TOGETHER: usize = 3;
 /// Vectors that are expanded one by one at the beginning. There, nearly each expansion finds
 /// something nearer, and the second best of the pool is a bad choice a moment later.
-const ALONE: usize = 4;
+const ALONE: usize = 12;
 /// The vectors that will probably be expanded next are looked for among so many entries of the
 /// pool.
 const LOOK_AHEAD: usize = 8;
@@ -173,6 +173,11 @@ impl<const N: usize> Few<N> {
     }
 
     #[inline(always)]
+    fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    #[inline(always)]
     fn as_slice(&self) -> &[u32] {
         &self.positions[..self.len]
     }
@@ -235,13 +240,17 @@ impl<'a, const LINES: usize> Walk<'a, LINES> {
         scratch: &'a mut Scratch,
     ) -> &'a [Entry] {
         let mut walk = Self::begin(graph, query, limits, scratch);
-        // One buffer for all batches: a new one each time would be filled with zeros each time.
-        let mut new = Few::new();
-        while let Some(batch) = walk.nearest_to_expand() {
-            walk.neighbors_not_met(&batch, &mut new);
-            walk.score_and_keep(&new);
+        // Two buffers for all rounds: new ones each time would be filled with zeros each time.
+        let (mut new, mut asked_for) = (&mut Few::new(), &mut Few::new());
+        loop {
+            let batch = walk.nearest_to_expand();
+            if batch.is_empty() && asked_for.is_empty() && !walk.start_from_other_seeds() {
+                return walk.into_pool();
+            }
+            walk.neighbors_not_met(&batch, new);
+            walk.score_and_keep(asked_for);
+            std::mem::swap(&mut new, &mut asked_for);
         }
-        walk.into_pool()
     }
 
     /// A walk with the nearest seeds in its pool.
@@ -311,7 +320,17 @@ impl<'a, const LINES: usize> Walk<'a, LINES> {
         }
     }
 
-    /// Puts the seeds into the pool that no expansion has come by.
+    /// At the end of a walk that found fewer than k: puts the seeds into the pool that no expansion
+    /// has come by. Returns whether there may be any.
+    #[inline(always)]
+    fn start_from_other_seeds(&mut self) -> bool {
+        let is_due = self.pool.len() < self.limits.k && !self.all_seeds;
+        if is_due {
+            self.start_from_all_seeds();
+        }
+        is_due
+    }
+
     #[cold]
     fn start_from_all_seeds(&mut self) {
         self.all_seeds = true;
@@ -331,18 +350,10 @@ impl<'a, const LINES: usize> Walk<'a, LINES> {
         self.skip_expanded();
     }
 
-    /// Takes the nearest vectors that are not expanded yet, or nothing if the walk is at its end.
-    /// They are marked as expanded.
+    /// Takes the nearest vectors that are not expanded yet, or none if all within reach are. They
+    /// are marked as expanded.
     #[inline(always)]
-    fn nearest_to_expand(&mut self) -> Option<Few<TOGETHER>> {
-        while self.next == self.pool.len() {
-            // All that can be reached from these starts is known. If it is less than k, go on from
-            // the other seeds.
-            if self.pool.len() >= self.limits.k || self.all_seeds {
-                return None;
-            }
-            self.start_from_all_seeds();
-        }
+    fn nearest_to_expand(&mut self) -> Few<TOGETHER> {
         // Both limits depend on the k-th nearest, which may have changed with the last batch. They
         // are computed once for a batch and not for each vector.
         let last_expanded = self.last_to_expand();
@@ -366,7 +377,7 @@ impl<'a, const LINES: usize> Walk<'a, LINES> {
             }
         }
         self.expanded += batch.len;
-        (batch.len > 0).then_some(batch)
+        batch
     }
 
     /// The last entry that would be expanded: those after it are out of reach.
@@ -395,6 +406,7 @@ impl<'a, const LINES: usize> Walk<'a, LINES> {
         while self.pool.last().is_some_and(|&last| last > self.last_kept) {
             self.pool.pop();
         }
+        self.next = self.next.min(self.pool.len());
     }
 
     /// Writes to `new` the neighbours of `batch` that this walk has not met before. Their codes are
