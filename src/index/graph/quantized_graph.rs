@@ -111,9 +111,14 @@ const EPSILONS: [f64; 14] = [
 /// The radius of a walk is at least that of the tenth nearest, even if fewer are asked for: that of
 /// the nearest would end at the first row none of whose neighbours is nearer.
 const LEAST_NEAR: usize = 10;
-/// Rows of the pool that are asked for from memory while one is compared. Fewer would not be there
-/// in time; more would push out of the cache what is not read yet.
-const AHEAD: usize = 4;
+/// Bytes of the pool's rows that are asked for from memory while one is compared. With fewer, short
+/// rows would not be there in time (128 bytes: 5 % of a search); with more, long ones would push out
+/// of the cache what is not read yet (3,136 bytes: 5 % as well).
+const AHEAD: usize = 8 << 10;
+/// So many rows at least.
+const LEAST_AHEAD: usize = 4;
+/// And at most: a pool is seldom longer where rows are that short.
+const MOST_AHEAD: usize = 16;
 
 parameters! {
     /// How a [`QuantizedGraph`] is built.
@@ -457,12 +462,14 @@ impl Walked {
         let fetch = |entry: &Entry| self.rows.row(entry.position()).prefetch();
         let ranker = Ranker::new(&self.rows, Metric::Euclidean, query);
         let mut top = TopK::new(k);
-        // The first rows are asked for here, each later one while the row AHEAD places before it is
-        // compared. So the memory works while the processor does.
-        pool.iter().take(AHEAD).for_each(fetch);
+        // The first rows are asked for here, each later one while the row `ahead` places before it
+        // is compared. So the memory works while the processor does.
+        let row_bytes = self.rows.memory_bytes() / self.rows.len();
+        let ahead = (AHEAD / row_bytes).clamp(LEAST_AHEAD, MOST_AHEAD);
+        pool.iter().take(ahead).for_each(fetch);
         for (i, entry) in pool.iter().enumerate() {
-            if let Some(ahead) = pool.get(i + AHEAD) {
-                fetch(ahead);
+            if let Some(later) = pool.get(i + ahead) {
+                fetch(later);
             }
             // Candidates carry positions for now. What is farther than the k-th so far gives
             // `None`.
@@ -617,6 +624,26 @@ mod tests {
             .iter()
             .map(|found| found.id)
             .collect();
+        ids.sort_unstable();
+        assert!(ids.into_iter().eq(0..base.len() as u32));
+    }
+
+    #[test]
+    fn seeds_in_groups_lead_to_the_nearest_and_to_all() {
+        // As few rows as have seeds enough for groups.
+        let base = Arc::new(clustered(20_000, 8, 1));
+        let graph = build(&base, QuantizedGraphParams::default());
+        let Searcher::Walk(walked) = &graph.built.searcher else {
+            panic!("codes tell these rows apart");
+        };
+        assert!(walked.graph.seed_groups.is_some());
+
+        let queries = clustered(100, 8, 2);
+        let near = recall(&searched(&graph, 200, 0.1), &base, &queries, 10);
+        assert!(near > 0.98, "{near}");
+
+        let all = graph.query(&queries.row_to_floats(0), base.len()).unwrap();
+        let mut ids: Vec<u32> = all.iter().map(|found| found.id).collect();
         ids.sort_unstable();
         assert!(ids.into_iter().eq(0..base.len() as u32));
     }

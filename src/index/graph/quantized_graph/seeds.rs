@@ -102,3 +102,59 @@ impl Groups {
         size_of_val(&*self.heads) + size_of_val(&*self.starts)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::index::graph::code_plan::Plan;
+    use crate::index::graph::near_rows::Neighborhoods;
+    use crate::index::support::test_data::clustered;
+
+    fn neighborhoods() -> Neighborhoods {
+        let base = Arc::new(clustered(3_000, 20, 1));
+        let plan = Plan::choose(&base, Some(1), 0);
+        Neighborhoods::find::<1>(&base, &plan, 0)
+    }
+
+    #[test]
+    fn every_seed_is_in_the_group_of_its_nearest_head() {
+        let neighborhoods = neighborhoods();
+        let codes = Codes::<1>::of(&neighborhoods);
+        let asked: Vec<u32> = (0..3_000).step_by(7).collect();
+        let (seeds, groups) = Groups::of(&codes, asked.clone());
+        let groups = groups.unwrap();
+        groups.check(seeds.len(), 1).unwrap();
+        let mut distances = Vec::new();
+        for group in 0..groups.starts.len() - 1 {
+            for &seed in &seeds[groups.members(group)] {
+                groups.score_heads(&codes.query(seed), &mut distances);
+                assert_eq!(distances[group], *distances.iter().min().unwrap());
+            }
+        }
+        let mut sorted = seeds;
+        sorted.sort_unstable();
+        assert_eq!(sorted, asked);
+    }
+
+    #[test]
+    fn few_seeds_are_not_grouped() {
+        let neighborhoods = neighborhoods();
+        let asked: Vec<u32> = (0..FEW as u32 - 1).rev().collect();
+        let (seeds, groups) = Groups::of(&Codes::<1>::of(&neighborhoods), asked.clone());
+        assert!(groups.is_none());
+        assert_eq!(seeds, asked);
+    }
+
+    #[test]
+    fn groups_of_other_seeds_are_refused() {
+        let groups = Groups {
+            heads: vec![CodeLine::default(); 2],
+            starts: vec![0, 3, 5],
+        };
+        assert!(groups.check(5, 1).is_ok());
+        assert!(groups.check(6, 1).is_err(), "a seed in no group");
+        assert!(groups.check(5, 2).is_err(), "half a head");
+    }
+}
