@@ -5,7 +5,7 @@
 //! needs far fewer comparisons, for it can be walked towards the query:
 //!
 //! ```text
-//! pool = the seeds nearest to the query      (one seed for each of √n clusters)
+//! pool = the seeds nearest to the query      (one seed for each of √n clusters, in groups)
 //! while the nearest row in pool that is not expanded yet is near enough:
 //!     expand it: compare those of its 32 neighbours that were not met before,
 //!                and put the near ones into pool
@@ -153,7 +153,7 @@ parameters! {
 /// A graph of near neighbours that is walked by short codes of the principal components, and whose
 /// answer is ordered by exact distances. Euclidean, approximate.
 ///
-/// A walk begins at the nearest of √n central vectors. It goes on from the nearest vector not yet
+/// A walk begins at near ones of √n central vectors. It goes on from the nearest vector not yet
 /// expanded, until that one is farther than the k-th nearest so far by more than the build found
 /// to be needed, and `epsilon`. What the codes may have misjudged is kept as well. All that was
 /// kept is then compared exactly, which costs about a quarter of an expansion for each vector.
@@ -240,8 +240,8 @@ impl Build for QuantizedGraph {
     type Search = QuantizedGraphSearch;
 
     /// Builds the graph, in O(n·√n) comparisons of codes, and copies the vectors in its order.
-    /// Where the data need a second pass, each vector is searched for as well: a walk compares √n
-    /// codes and what it comes by, and all walks take about half as long as the rest.
+    /// Where the data need a second pass, each vector is searched for as well: all walks take about
+    /// half as long as the rest.
     ///
     /// # Errors
     /// If `base` is empty or a parameter is outside its range.
