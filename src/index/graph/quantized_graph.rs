@@ -112,8 +112,8 @@ const EPSILONS: [f64; 14] = [
 /// the nearest would end at the first row none of whose neighbours is nearer.
 const LEAST_NEAR: usize = 10;
 /// Bytes of the pool's rows that are asked for from memory while one is compared. With fewer, short
-/// rows would not be there in time (128 bytes: 5 % of a search); with more, long ones would push out
-/// of the cache what is not read yet (3,136 bytes: 5 % as well).
+/// rows would not be there in time (of 128 bytes: 5 % of a search). With more, long ones would push
+/// out of the cache what is not read yet (of 3,136 bytes: 5 %, too).
 const AHEAD: usize = 8 << 10;
 /// So many rows at least.
 const LEAST_AHEAD: usize = 4;

@@ -1,8 +1,8 @@
 //! The seeds: where a walk may begin.
 //!
-//! There are √n of them, which are a thousand of a million vectors. To compare a query with all of
-//! them takes as long as a third of a short walk. So they are in groups of about √√n, each with a
-//! head; a walk compares the heads, and then the seeds of the nearest groups alone.
+//! There are √n of them, which are a thousand of a million vectors. To compare a query with all
+//! takes a third of a short walk. So they are in groups of about n^¼, each with a head; a walk
+//! compares the heads, and then the seeds of the nearest groups alone.
 //!
 //! ```text
 //! heads      | h₀            | h₁       | h₂                |
