@@ -109,7 +109,9 @@ const LEAST_SHARE: f64 = 0.01;
 /// in the space of the leading principal components.
 ///
 /// **What it is bad at**: high recall. Its last few neighbours cost many leaves, where a graph
-/// reaches them in fewer comparisons. Its trees take memory, 4 bytes a row and tree at least.
+/// reaches them in fewer comparisons. Its trees take memory, 4 bytes a row and tree at least. And
+/// data that no component leads: of 10,000 rows of noise in 384 dimensions it finds .65 of the ten
+/// nearest by default, where the original, whose planes lie in all dimensions, finds .74.
 ///
 /// E. Bernhardsson, *Annoy*, <https://github.com/spotify/annoy>.
 ///
