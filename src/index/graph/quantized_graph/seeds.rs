@@ -29,7 +29,7 @@ pub struct Seeds<'a, const LINES: usize> {
     /// In the graph.
     pub positions: &'a [u32],
     pub codes: &'a [[CodeLine; LINES]],
-    /// None of [`FEW`] seeds, and of graphs that were saved before there were groups.
+    /// None where seeds are fewer than [`FEW`], and in graphs saved before there were groups.
     pub groups: Option<&'a Groups>,
 }
 
