@@ -40,12 +40,15 @@
 //! What it is bad at: data whose variance is spread evenly over all dimensions. Few components then
 //! carry little, the bounds are far below the distances, and each row is compared after all.
 
+use std::ops::RangeInclusive;
+
 use rayon::prelude::*;
 
 use crate::distance::Norm;
 use crate::error::BuildError;
 use crate::index::parts::{PartError, expect, saved};
 use crate::math::pca::{Pca, PcaOptions};
+use crate::simd::LINE_WORDS;
 use crate::simd::lower_bound::{self as kernels, LANES};
 use crate::vectors::{Row, Vectors};
 
@@ -135,40 +138,55 @@ impl Sketch {
             });
         }
         let kept = components.min(base.dim());
-        let mut sketch = match norm {
-            Norm::L2 => Self::of_components(base, kept)?,
+        let sketch = match norm {
+            Norm::L2 => Self::of_components(&components_of(base, kept)?, kept),
             Norm::L1 => Self::of_runs(base, kept),
         };
-        // The scale first: sketches are rounded to f32 after they are scaled. The slack is then the
-        // largest error of any row, so one number serves all of them.
-        sketch.scale = sketch.scale_for(base);
-        let mut rows = vec![0.0; base.len() * sketch.width];
-        sketch.slack = rows
-            .par_chunks_mut(sketch.width)
-            .enumerate()
-            .map(|(row, out)| sketch.embed(base.row(row), sketch.scale, out))
-            .reduce(|| 0.0, f64::max);
-        Ok(Sketched { sketch, rows })
+        Ok(sketch.apply(base))
     }
 
-    /// The map to the first `kept` principal components, in units of the data.
-    fn of_components(base: &Vectors, kept: usize) -> Result<Self, BuildError> {
-        let dim = base.dim();
-        let options = PcaOptions {
-            components: kept,
-            ..PcaOptions::default()
-        };
-        let pca = Pca::fit(base, &options)?;
-        Ok(Self {
+    /// Fits the Euclidean map with as many components as carry `share` (0 to 1) of the variance, or
+    /// the nearest number `within` the range, and applies it to all rows. With the norm of the
+    /// rest, a sketch fills whole cache lines.
+    pub fn carrying(
+        base: &Vectors,
+        share: f64,
+        within: RangeInclusive<usize>,
+    ) -> Result<Sketched, BuildError> {
+        let pca = components_of(base, *within.end())?;
+        let filled = (pca.components_for(share) + 1).next_multiple_of(LINE_WORDS) - 1;
+        let kept = filled.clamp(*within.start(), *within.end());
+        Ok(Self::of_components(&pca, kept.min(base.dim())).apply(base))
+    }
+
+    /// Applies the map to all rows of `base`, which it was fitted to.
+    fn apply(mut self, base: &Vectors) -> Sketched {
+        // The scale first: sketches are rounded to f32 after they are scaled. The slack is then the
+        // largest error of any row, so one number serves all of them.
+        self.scale = self.scale_for(base);
+        let mut rows = vec![0.0; base.len() * self.width];
+        self.slack = rows
+            .par_chunks_mut(self.width)
+            .enumerate()
+            .map(|(row, out)| self.embed(base.row(row), self.scale, out))
+            .reduce(|| 0.0, f64::max);
+        Sketched { sketch: self, rows }
+    }
+
+    /// The map to the first `kept` of the principal components, in units of the data.
+    fn of_components(pca: &Pca, kept: usize) -> Self {
+        let dim = pca.dim();
+        let rotation = pca.rotation();
+        Self {
             norm: Norm::L2,
             mean: pca.mean().to_vec(),
-            components: pca.rotation().iter().copied().collect(),
+            components: rotation.iter().take(kept * dim).copied().collect(),
             // All of the components leave nothing out.
             width: if kept < dim { kept + 1 } else { kept },
             scale: 1.0,
             expansion: pca.orthonormality_error(),
             slack: 0.0,
-        })
+        }
     }
 
     /// The map to sums over `kept` runs of coordinates, in units of the data.
@@ -400,6 +418,15 @@ impl Sketch {
             slack,
         }
     }
+}
+
+/// The mean of `base` and its first principal components.
+fn components_of(base: &Vectors, components: usize) -> Result<Pca, BuildError> {
+    let options = PcaOptions {
+        components,
+        ..PcaOptions::default()
+    };
+    Ok(Pca::fit(base, &options)?)
 }
 
 impl SketchedQuery {

@@ -29,7 +29,8 @@ use crate::simd::lower_bound as kernels;
 use crate::simd::tiles::Line;
 use crate::vectors::{Row, Vectors};
 
-/// Principal components of a sketch: with the norm of the rest, two cache lines of `f32`.
+/// Principal components of a sketch, where no more are needed: with the norm of the rest, two cache
+/// lines of `f32`.
 pub const COMPONENTS: usize = 31;
 
 /// Rows whose values are asked for from memory while one is compared: a trade of waiting for
