@@ -32,8 +32,8 @@
 //! Ours are two changes that make it faster. The hyperplanes lie in the space of the leading
 //! principal components, where a margin costs fewer products than d, and where the centres of
 //! clusters differ most anyway: 31 of them, or more where these do not carry most of the variance.
-//! And a true distance is computed only for those of the rows collected whose bound in that space is
-//! below the k-th best so far: the answer is that of comparing all of them.
+//! And a true distance is computed only for those of the rows collected whose bound in that space
+//! is below the k-th best so far: the answer is that of comparing all of them.
 //!
 //! # Layout
 //! Rows and their sketches lie in the order of the first tree's leaves, so that what a query looks
