@@ -27,6 +27,9 @@
 //! what was rounded off of each: what is left out of one is nearly at right angles to what is left
 //! out of the other, and what was rounded off has nothing to do with the direction of a query.
 //!
+//! Two codes of near vectors are a different matter: what was rounded off of both has much to do with
+//! each other. So while a graph is built, and codes are compared with codes, it is not taken off.
+//!
 //! What they are bad at: all rows share the steps. Where clusters are far apart, or rows of all
 //! sizes, few steps are left for the differences of near rows.
 
@@ -216,31 +219,63 @@ impl Encoder {
         (encoder, coordinates)
     }
 
-    /// The codes of some rows, one after the other.
+    /// The codes of some rows, one after the other, for distances to queries.
     pub fn encode(&self, coordinates: &Coordinates<'_>, rows: &[usize]) -> Vec<CodeLine> {
+        let (mut codes, tails) = self.encode_for_pairs(coordinates, rows);
+        self.set_tails(&mut codes, &tails);
+        codes
+    }
+
+    /// The same for distances among each other; and the tails that they have for queries.
+    pub fn encode_for_pairs(
+        &self,
+        coordinates: &Coordinates<'_>,
+        rows: &[usize],
+    ) -> (Vec<CodeLine>, Vec<i32>) {
         let lines = self.format.lines;
         let mut codes = vec![CodeLine::default(); rows.len() * lines];
-        let blocks = codes.chunks_mut(AT_ONCE * lines);
-        for (codes, rows) in blocks.zip(rows.chunks(AT_ONCE)) {
+        let mut tails = vec![0; rows.len()];
+        let blocks = codes
+            .chunks_mut(AT_ONCE * lines)
+            .zip(tails.chunks_mut(AT_ONCE));
+        for ((codes, tails), rows) in blocks.zip(rows.chunks(AT_ONCE)) {
             let Located { coordinates, rests } = coordinates.of(rows);
             let values = coordinates.floats().expect("coordinates are floats");
             codes
                 .par_chunks_exact_mut(lines)
+                .zip(tails)
                 .zip(values.par_chunks_exact(coordinates.dim()))
                 .zip(&rests)
-                .for_each(|((code, values), &rest)| self.write(values, rest, code));
+                .for_each(|(((code, tail), values), &rest)| {
+                    *tail = self.write(values, rest, code);
+                });
         }
-        codes
+        (codes, tails)
+    }
+
+    /// Gives each code its tail.
+    pub fn set_tails(&self, codes: &mut [CodeLine], tails: &[i32]) {
+        for (code, &tail) in codes.chunks_exact_mut(self.format.lines).zip(tails) {
+            graph_codes::set_tail(code, tail);
+        }
     }
 
     /// Rounds coordinates to a code; what lies outside its range goes to the edge. `rest` is the
-    /// squared length of what the coordinates leave out.
-    fn write(&self, coordinates: &[f32], rest: f32, code: &mut [CodeLine]) {
+    /// squared length of what the coordinates leave out. The code has the tail for distances to
+    /// other codes; that for queries is returned.
+    fn write(&self, coordinates: &[f32], rest: f32, code: &mut [CodeLine]) -> i32 {
         let written = self.format.write(coordinates, code);
+        let tail = |own: f32| {
+            let tail = written.squares + own;
+            tail.clamp(-LARGEST_OWN, LARGEST_OWN).round() as i32
+        };
         // A vector x is its code c and what was rounded off, e. The squared distance to q is that
         // to c, less ‖e‖², and less 2·⟨q − x, e⟩, which is zero on average.
-        let own = written.squares - written.rounded_off + rest;
-        graph_codes::set_tail(code, own.clamp(-LARGEST_OWN, LARGEST_OWN).round() as i32);
+        let own = rest - written.rounded_off;
+        // Of two codes, both are rounded; and those of near vectors alike. Less ‖e‖² of both, the
+        // distances of all that are nearer than that would be zero, and tell nothing.
+        graph_codes::set_tail(code, tail(own.max(0.0)));
+        tail(own)
     }
 
     /// The form of `query` in which codes are compared with it.

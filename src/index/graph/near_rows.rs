@@ -94,8 +94,10 @@ fn positions(_: u32, near: &[Near]) -> Vec<u32> {
 /// Vectors are numbered by *position*: cluster after cluster, so that near ones are near in memory.
 pub struct Neighborhoods {
     pub encoder: Encoder,
-    /// The codes by position.
+    /// The codes by position, for distances among each other.
     pub codes: Vec<CodeLine>,
+    /// The tails that they have for queries.
+    pub tails: Vec<i32>,
     /// The position nearest to the centroid of each cluster that has any.
     pub central: Vec<u32>,
     clusters: Clusters,
@@ -108,11 +110,12 @@ impl Neighborhoods {
         let clusters = Clusters::find(&coordinates, seed);
         // Codes in the order of positions: a cluster is one run of memory, and comparing a row with
         // it is one scan.
-        let codes = encoder.encode(&coordinates, &indices(&clusters.ids));
+        let (codes, tails) = encoder.encode_for_pairs(&coordinates, &indices(&clusters.ids));
         let central = clusters.central::<LINES>(&encoder, &codes);
         Self {
             encoder,
             codes,
+            tails,
             central,
             clusters,
         }

@@ -538,6 +538,9 @@ impl Index for QuantizedGraph {
 
 #[cfg(test)]
 mod tests {
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
     use super::*;
     use crate::index::Query;
     use crate::index::support::test_data::{clustered, recall, rounded};
@@ -582,6 +585,36 @@ mod tests {
                 );
             }
         }
+    }
+
+    /// `rows` rows of noise in 120 dimensions, of which the first ten come with `copies` near ones
+    /// each. These differ by a fifth of a step of four bits, so that the codes of most are equal in
+    /// most places.
+    fn noise_with_near_copies(rows: usize, copies: usize, seed: u64) -> Vectors {
+        let mut originals = ChaCha8Rng::seed_from_u64(9);
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut values = Vec::new();
+        for row in 0..rows {
+            let original: [f32; 120] = std::array::from_fn(|_| originals.random_range(0.0..100.0));
+            for _ in 0..if row < 10 { copies } else { 1 } {
+                values.extend(original.map(|value| value + rng.random_range(-2.0..2.0)));
+            }
+        }
+        Vectors::from_floats(120, values).unwrap()
+    }
+
+    #[test]
+    fn near_copies_lead_to_each_other() {
+        let base = Arc::new(noise_with_near_copies(6_000, 40, 1));
+        let queries = noise_with_near_copies(10, 10, 2);
+        let params = QuantizedGraphParams {
+            code_bytes: 64,
+            ..Default::default()
+        };
+        let graph = build(&base, params);
+        assert!(!graph.is_exact());
+        let recall = recall(&graph, &base, &queries, 10);
+        assert!(recall > 0.99, "{recall}");
     }
 
     #[test]

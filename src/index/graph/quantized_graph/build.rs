@@ -163,7 +163,14 @@ pub fn build<const LINES: usize>(
     let ids = neighborhoods.ids().to_vec();
     // `codes` is flat, so that the type of the graph does not depend on LINES. This is the same
     // memory, one array a vector.
-    let Neighborhoods { encoder, codes, .. } = neighborhoods;
+    let Neighborhoods {
+        encoder,
+        mut codes,
+        tails,
+        ..
+    } = neighborhoods;
+    // So far the codes were compared with each other; from here on, queries are.
+    encoder.set_tails(&mut codes, &tails);
     let seed_codes = copy_of(codes.as_chunks::<LINES>().0, &seeds);
     let error = (plan.error * encoder.scale()) as f32;
     Graph {
