@@ -27,8 +27,9 @@
 //! what was rounded off of each: what is left out of one is nearly at right angles to what is left
 //! out of the other, and what was rounded off has nothing to do with the direction of a query.
 //!
-//! Two codes of near vectors are a different matter: what was rounded off of both has much to do with
-//! each other. So while a graph is built, and codes are compared with codes, it is not taken off.
+//! Two codes of near vectors are a different matter: what was rounded off of both has much to do
+//! with each other. So while a graph is built, and codes are compared with codes, it is not taken
+//! off.
 //!
 //! What they are bad at: all rows share the steps. Where clusters are far apart, or rows of all
 //! sizes, few steps are left for the differences of near rows.
