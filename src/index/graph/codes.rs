@@ -273,8 +273,8 @@ impl Encoder {
         // A vector x is its code c and what was rounded off, e. The squared distance to q is that
         // to c, less ‖e‖², and less 2·⟨q − x, e⟩, which is zero on average.
         let own = rest - written.rounded_off;
-        // Of two codes, both are rounded; and those of near vectors alike. Less ‖e‖² of both, the
-        // distances of all that are nearer than that would be zero, and tell nothing.
+        // Of two codes, both are rounded; and those of near vectors alike. Less ‖e‖² of both,
+        // the distances of all that are nearer than that would be zero, and tell nothing.
         graph_codes::set_tail(code, tail(own.max(0.0)));
         tail(own)
     }
@@ -327,6 +327,18 @@ impl Encoder {
     /// What the lines of the codes hold.
     pub fn format(&self) -> Format {
         self.format
+    }
+
+    /// The squared length of what rounding takes off of a code, on average: a twelfth of the square
+    /// of a step for each coordinate, in units of the code.
+    pub fn rounding(&self) -> f32 {
+        let kept = self.middle.len();
+        let wide = self.format.wide_coordinates().min(kept);
+        let squares = [
+            wide as f32 * self.format.wide_step().powi(2),
+            (kept - wide) as f32 * self.format.narrow_step().powi(2),
+        ];
+        squares.iter().sum::<f32>() / 12.0
     }
 
     /// Units of the code in a unit of the data.

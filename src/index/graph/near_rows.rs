@@ -53,8 +53,15 @@ const FULLEST: usize = 4;
 /// of any number of rows apart, so more are needed only for clumps within clumps.
 const ROUNDS: usize = 4;
 
-/// A vector by its *position*, at an estimated squared distance. Ordered by that, then by position.
+/// A vector by its *position*, at an estimated squared distance.
 pub type Near = (u32, u32);
+
+/// The order of what is near to `position`: by distance. Of equal distances those come first that
+/// have the next greater positions, and after the last the first. So near copies, whose codes may
+/// all be equal, each have others of them as their first.
+pub fn order_from(position: u32) -> impl Fn(&Near) -> (u32, u32) {
+    move |&(distance, other)| (distance, other.wrapping_sub(position))
+}
 
 /// About the `count` nearest of each row of the base, without the row itself: row numbers, nearest
 /// first by their codes or, where codes do not tell near rows from others, by the coordinates that
@@ -431,14 +438,14 @@ impl Search {
                 }
             }
         }
-        // Selection first: of some 12·√n others only `count` need be sorted. Pairs of equal
-        // distance are ordered by position, so the result is one and the same on any number of
-        // threads.
+        // Selection first: of some 12·√n others only `count` need be sorted. No two are equal in
+        // this order, so the result is one and the same on any number of threads.
+        let order = order_from(position as u32);
         if found.len() > count {
-            found.select_nth_unstable(count);
+            found.select_nth_unstable_by_key(count, &order);
             found.truncate(count);
         }
-        found.sort_unstable();
+        found.sort_unstable_by_key(&order);
         found
     }
 }

@@ -587,17 +587,16 @@ mod tests {
         }
     }
 
-    /// `rows` rows of noise in 120 dimensions, of which the first ten come with `copies` near ones
-    /// each. These differ by a fifth of a step of four bits, so that the codes of most are equal in
-    /// most places.
-    fn noise_with_near_copies(rows: usize, copies: usize, seed: u64) -> Vectors {
+    /// `rows` rows of noise in 120 dimensions, of which the first three come with `copies` near
+    /// ones each, whose values differ by `spread` at most.
+    fn noise_with_near_copies(rows: usize, copies: usize, spread: f32, seed: u64) -> Vectors {
         let mut originals = ChaCha8Rng::seed_from_u64(9);
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut values = Vec::new();
         for row in 0..rows {
             let original: [f32; 120] = std::array::from_fn(|_| originals.random_range(0.0..100.0));
-            for _ in 0..if row < 10 { copies } else { 1 } {
-                values.extend(original.map(|value| value + rng.random_range(-2.0..2.0)));
+            for _ in 0..if row < 3 { copies } else { 1 } {
+                values.extend(original.map(|value| value + rng.random_range(-spread..spread)));
             }
         }
         Vectors::from_floats(120, values).unwrap()
@@ -605,16 +604,23 @@ mod tests {
 
     #[test]
     fn near_copies_lead_to_each_other() {
-        let base = Arc::new(noise_with_near_copies(6_000, 40, 1));
-        let queries = noise_with_near_copies(10, 10, 2);
-        let params = QuantizedGraphParams {
-            code_bytes: 64,
-            ..Default::default()
-        };
-        let graph = build(&base, params);
-        assert!(!graph.is_exact());
-        let recall = recall(&graph, &base, &queries, 10);
-        assert!(recall > 0.99, "{recall}");
+        // Steps of four bits are about 10 here, those of seven about 1. So the codes of the copies
+        // differ in a few places, or are equal.
+        for (code_bytes, spread) in [(64, 2.0), (64, 0.1), (64, 0.01), (128, 0.1), (128, 0.001)] {
+            for copies in [25, 120] {
+                let base = Arc::new(noise_with_near_copies(12_000, copies, spread, 1));
+                let queries = noise_with_near_copies(3, 20, spread, 2);
+                let params = QuantizedGraphParams {
+                    code_bytes,
+                    ..Default::default()
+                };
+                let graph = build(&base, params);
+                assert!(!graph.is_exact(), "so few copies do not make codes blind");
+                let recall = recall(&graph, &base, &queries, 10);
+                let case = format!("{code_bytes} bytes, {spread}, {copies} copies");
+                assert!(recall > 0.97, "{case}: {recall}");
+            }
+        }
     }
 
     #[test]

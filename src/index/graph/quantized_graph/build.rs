@@ -17,7 +17,7 @@ use super::seeds::{Groups, Seeds};
 use super::walk::Network;
 use crate::index::graph::code_plan::Plan;
 use crate::index::graph::codes::Encoder;
-use crate::index::graph::near_rows::{Near, Neighborhoods};
+use crate::index::graph::near_rows::{Near, Neighborhoods, order_from};
 use crate::index::parts::{PartError, elements, expect, expect_below, expect_each_once, saved};
 use crate::progress::Stage;
 use crate::simd::graph_codes::{self, CodeLine, Format, Query};
@@ -144,6 +144,9 @@ impl Graph {
     }
 }
 
+/// The most edges to nodes whose codes are alike. Half of the list is left for ways out.
+const MOST_ALIKE: usize = DEGREE / 2;
+
 /// Builds the graph over codes of `LINES` cache lines, the same on any number of threads.
 pub fn build<const LINES: usize>(
     base: &Vectors,
@@ -199,6 +202,9 @@ pub fn copy_of<const LINES: usize>(
 pub struct Codes<'a, const LINES: usize> {
     pub codes: &'a [[CodeLine; LINES]],
     format: Format,
+    /// Codes at most so far from each other may be those of equal vectors: see
+    /// [`Encoder::rounding`].
+    alike: u32,
 }
 
 impl<'a, const LINES: usize> Codes<'a, LINES> {
@@ -206,6 +212,7 @@ impl<'a, const LINES: usize> Codes<'a, LINES> {
         Self {
             codes: neighborhoods.codes.as_chunks().0,
             format: neighborhoods.encoder.format(),
+            alike: neighborhoods.encoder.rounding() as u32,
         }
     }
 
@@ -219,7 +226,7 @@ impl<'a, const LINES: usize> Codes<'a, LINES> {
         let mut distances = Vec::with_capacity(others.len());
         graph_codes::score(&self.query(position), self.codes, others, &mut distances);
         let mut near: Vec<Near> = distances.into_iter().zip(others.iter().copied()).collect();
-        near.sort_unstable();
+        near.sort_unstable_by_key(order_from(position));
         near
     }
 }
@@ -233,7 +240,7 @@ pub fn link<const LINES: usize>(
     let codes = &Codes::<LINES>::of(neighborhoods);
     let alpha = params.alpha as f32;
     let out = neighborhoods.each::<LINES, _>(params.candidates, |position, near| {
-        Edges::to(position, thin(codes, near, alpha))
+        Edges::to(position, thin(codes, position, near, alpha))
     });
     settle(codes, &out, alpha)
 }
@@ -298,7 +305,7 @@ fn choose_edges<const LINES: usize>(
     // `thin` may keep fewer than DEGREE. A list takes two cache lines whatever it holds, so the
     // places left are given to the nearest of the others.
     if candidates.len() > DEGREE {
-        let mut kept = thin(codes, &candidates, alpha);
+        let mut kept = thin(codes, node, &candidates, alpha);
         candidates.retain(|candidate| !kept.contains(candidate));
         kept.extend(candidates.into_iter().take(DEGREE - kept.len()));
         candidates = kept;
@@ -306,8 +313,9 @@ fn choose_edges<const LINES: usize>(
     Edges::to(node, candidates)
 }
 
-/// Keeps up to [`DEGREE`] of the candidates, which ascend by distance. A candidate is left out if a
-/// kept one is nearer to it than the node is, by a factor of `alpha` of squared distances.
+/// Keeps up to [`DEGREE`] of the candidates for `node`, which ascend by distance. A candidate is
+/// left out if a kept one is nearer to it than the node is, by a factor of `alpha` of squared
+/// distances.
 ///
 /// ```text
 ///   node @-----------o kept      x is nearer to the kept vector than to the node. A walk that
@@ -315,18 +323,24 @@ fn choose_edges<const LINES: usize>(
 ///                    x left out  from the node to x would save it little.
 /// ```
 ///
-/// This is Vamana's RobustPrune. With alpha = 1 it is the rule of HNSW's heuristic and of NSG.
+/// This is Vamana's RobustPrune. With alpha = 1 it is the rule of HNSW's heuristic and of NSG. But
+/// of nodes whose codes are like the node's, none counts as a detour: all of a clump would be left
+/// out but one.
 pub fn thin<const LINES: usize>(
     codes: &Codes<'_, LINES>,
+    node: u32,
     candidates: &[Near],
     alpha: f32,
 ) -> Vec<Near> {
-    let mut kept = Vec::with_capacity(DEGREE);
+    let alike = candidates.partition_point(|&(distance, _)| distance <= codes.alike);
+    let (alike, others) = candidates.split_at(alike);
+    let mut kept = next_of(node, alike);
     // The codes of what is kept lie together, so that a candidate is compared with all of them in
     // one scan.
     let mut kept_codes = Vec::with_capacity(DEGREE);
+    kept_codes.extend(kept.iter().map(|&(_, kept)| codes.codes[kept as usize]));
     let mut to_kept = Vec::with_capacity(DEGREE);
-    for &(distance, candidate) in candidates {
+    for &(distance, candidate) in others {
         to_kept.clear();
         graph_codes::scan(&codes.query(candidate), &kept_codes, &mut to_kept);
         // Candidates ascend by distance, so all in `kept` are nearer to the node than this one.
@@ -342,6 +356,15 @@ pub fn thin<const LINES: usize>(
         }
     }
     kept
+}
+
+/// Of nodes whose codes are alike those with the next positions, at most [`MOST_ALIKE`]. Their
+/// distances say too little: by these, most of a clump would have an edge to the same few.
+fn next_of(node: u32, alike: &[Near]) -> Vec<Near> {
+    let mut next = alike.to_vec();
+    next.sort_unstable_by_key(|&(_, other)| other.wrapping_sub(node));
+    next.truncate(MOST_ALIKE);
+    next
 }
 
 /// Makes every vector reachable from the seeds. One that is not gets an edge from the nearest of

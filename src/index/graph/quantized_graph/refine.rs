@@ -29,7 +29,7 @@ use super::build::{Codes, Edges, copy_of, settle, thin};
 use super::seeds::{Groups, Seeds};
 use super::walk::{Limits, Network, Scratch, Walk};
 use crate::index::graph::code_plan::Sampled;
-use crate::index::graph::near_rows::{Near, Neighborhoods};
+use crate::index::graph::near_rows::{Near, Neighborhoods, order_from};
 use crate::progress::Stage;
 use crate::simd;
 
@@ -72,7 +72,7 @@ pub fn refine<const LINES: usize>(
         .map_init(Scratch::default, |scratch, position| {
             stage.advance(1);
             let near = near_by_walk(network, codes, position, params.candidates, scratch);
-            Edges::to(position, thin(codes, &near, alpha))
+            Edges::to(position, thin(codes, position, &near, alpha))
         })
         .collect();
     // No walk needs them any more, and the new ones take as much memory.
@@ -102,7 +102,7 @@ fn near_by_walk<const LINES: usize>(
     let found = Walk::run(network, codes.query(position), limits, scratch);
     near.extend(found.iter().map(|entry| entry.near()));
     // What was both known and found is there twice, at one and the same distance.
-    near.sort_unstable();
+    near.sort_unstable_by_key(order_from(position));
     near.dedup();
     near
 }
