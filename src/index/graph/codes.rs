@@ -28,8 +28,8 @@
 //! out of the other, and what was rounded off has nothing to do with the direction of a query.
 //!
 //! Two codes of near vectors are a different matter: what was rounded off of both has much to do
-//! with each other. So while a graph is built, and codes are compared with codes, it is not taken
-//! off.
+//! with each other. So while a graph is built, and codes are compared with codes, no more is taken
+//! off of each than its rest.
 //!
 //! What they are bad at: all rows share the steps. Where clusters are far apart, or rows of all
 //! sizes, few steps are left for the differences of near rows.
@@ -274,7 +274,8 @@ impl Encoder {
         // to c, less ‖e‖², and less 2·⟨q − x, e⟩, which is zero on average.
         let own = rest - written.rounded_off;
         // Of two codes, both are rounded; and those of near vectors alike. Less ‖e‖² of both,
-        // the distances of all that are nearer than that would be zero, and tell nothing.
+        // the distances of all that are nearer than that would be zero, and tell nothing. So a
+        // code never takes off more than its rest adds.
         graph_codes::set_tail(code, tail(own.max(0.0)));
         tail(own)
     }
