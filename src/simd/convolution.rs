@@ -31,14 +31,18 @@
 //!   that hit it.
 //!
 //! The code is written once, in a shape that compilers turn into SIMD, and compiled for what the
-//! machine turns out to have. Sums are taken in an order that depends on the data's shape alone; a
-//! fused multiplication and addition rounds once instead of twice, so that levels differ in the
-//! last bits.
+//! machine turns out to have. Sums are taken in an order that depends on the data's shape alone, so
+//! AVX2 and AVX-512 give the same bits. Portable code gives others: a fused multiplication and
+//! addition rounds once instead of twice.
+
+use std::ops::{Deref, DerefMut, Range};
 
 /// Output channels a register tile: two AVX registers.
 pub const TILE: usize = 16;
 /// Values that the backward sums take at a time: one AVX register.
 const LANES: usize = 8;
+/// The same with AVX-512.
+const WIDE_LANES: usize = 16;
 /// Winner of a pooling window whose output the ReLU cut off: nothing flows back.
 const DEAD: u8 = 4;
 /// What a window's gradient can go to: one of its four pixels, or nowhere.
@@ -165,8 +169,8 @@ impl Geometry {
 
     /// The weights as the backward pass reads them: every run in whole registers, zeros beyond its
     /// end.
-    pub fn widen(&self, weight: &[f32]) -> Vec<f32> {
-        let mut wide = vec![0.0; self.c_out * self.kernel * self.wide_run()];
+    pub fn widen(&self, weight: &[f32]) -> Aligned {
+        let mut wide = Aligned::zeros(self.c_out * self.kernel * self.wide_run());
         let runs = weight.chunks_exact(self.run());
         for (wide, run) in wide.chunks_exact_mut(self.wide_run()).zip(runs) {
             wide[..run.len()].copy_from_slice(run);
@@ -183,10 +187,51 @@ impl Geometry {
     }
 }
 
+/// Values whose first lies at the beginning of a cache line, as a register of whole runs then lies
+/// in one line and not in two: a sixth of the backward pass.
+#[derive(Debug)]
+pub struct Aligned {
+    /// Some values before the first, and some after the last.
+    values: Vec<f32>,
+    /// Place of the first, below [`Aligned::LINE`].
+    start: usize,
+}
+
+impl Aligned {
+    /// Values of a cache line.
+    const LINE: usize = 64 / size_of::<f32>();
+
+    fn zeros(len: usize) -> Self {
+        let values = vec![0.0; len + Self::LINE];
+        // The offset counts values. It may be out of reach in theory: then nothing is aligned.
+        let start = values.as_ptr().align_offset(64).min(Self::LINE);
+        Self { values, start }
+    }
+
+    fn range(&self) -> Range<usize> {
+        self.start..self.start + self.values.len() - Self::LINE
+    }
+}
+
+impl Deref for Aligned {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        &self.values[self.range()]
+    }
+}
+
+impl DerefMut for Aligned {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        let range = self.range();
+        &mut self.values[range]
+    }
+}
+
 /// What the forward pass of an image needs beside it; one for each thread.
 #[derive(Debug)]
 pub struct Forward {
-    padded: Vec<f32>,
+    padded: Aligned,
     /// The rows of pixels that make a row of windows, [`TILE`] channels.
     rows: Vec<[f32; TILE]>,
 }
@@ -196,7 +241,7 @@ impl Forward {
     pub fn new(geometry: &Geometry) -> Self {
         let (_, columns) = geometry.pooled();
         Self {
-            padded: vec![0.0; geometry.padded_len()],
+            padded: Aligned::zeros(geometry.padded_len()),
             rows: vec![[0.0; TILE]; geometry.pool * geometry.pool * columns],
         }
     }
@@ -209,16 +254,15 @@ type Hit = (u32, f32);
 /// each chunk.
 #[derive(Debug)]
 pub struct Backward {
-    padded: Vec<f32>,
+    padded: Aligned,
     /// The gradient of the padded image.
-    d_padded: Vec<f32>,
+    d_padded: Aligned,
     /// For each channel: its hits, by place in the padded image. Room for all windows.
     by_channel: Vec<Hit>,
     /// How many these are.
     channel_hits: Vec<u32>,
-    /// For each pixel of a window and for the dead: the channels that hit it, by place in the wide
-    /// weights.
-    by_pixel: Vec<Hit>,
+    /// The channels that hit one pixel, by place in the wide weights, and room for one more.
+    channels: Vec<Hit>,
     /// The gradients, added up.
     pub sums: Sums,
 }
@@ -227,7 +271,7 @@ pub struct Backward {
 #[derive(Debug)]
 pub struct Sums {
     /// Of the weights, wide.
-    pub d_weight: Vec<f32>,
+    pub d_weight: Aligned,
     /// Of the bias.
     pub d_bias: Vec<f32>,
 }
@@ -237,13 +281,13 @@ impl Backward {
     pub fn new(geometry: &Geometry) -> Self {
         let (rows, columns) = geometry.pooled();
         Self {
-            padded: vec![0.0; geometry.padded_len()],
-            d_padded: vec![0.0; geometry.padded_len()],
+            padded: Aligned::zeros(geometry.padded_len()),
+            d_padded: Aligned::zeros(geometry.padded_len()),
             by_channel: vec![(0, 0.0); geometry.c_out * rows * columns],
             channel_hits: vec![0; geometry.c_out],
-            by_pixel: vec![(0, 0.0); WINNERS * geometry.c_out],
+            channels: vec![(0, 0.0); geometry.c_out + 1],
             sums: Sums {
-                d_weight: vec![0.0; geometry.c_out * geometry.kernel * geometry.wide_run()],
+                d_weight: Aligned::zeros(geometry.c_out * geometry.kernel * geometry.wide_run()),
                 d_bias: vec![0.0; geometry.c_out],
             },
         }
@@ -276,11 +320,12 @@ dispatch! {
 }
 
 /// The source of both passes. `FMA` tells whether the machine multiplies and adds in one
-/// instruction.
+/// instruction, `WIDE` whether it has the 32 registers of 16 values of AVX-512. Both give the same
+/// bits with `WIDE` and without.
 mod source {
     use std::array::from_fn;
 
-    use super::{Backward, DEAD, Forward, Geometry, Hit, LANES, Sums, TILE, WINNERS};
+    use super::{Backward, DEAD, Forward, Geometry, Hit, LANES, Sums, TILE, WIDE_LANES, WINNERS};
 
     /// a · b + c, fused where the machine has it: elsewhere `mul_add` would be a call into libm.
     #[inline(always)]
@@ -289,7 +334,7 @@ mod source {
     }
 
     #[inline(always)]
-    pub fn forward<const FMA: bool>(
+    pub fn forward<const FMA: bool, const WIDE: bool>(
         geometry: &Geometry,
         scratch: &mut Forward,
         packed: &[[f32; TILE]],
@@ -312,7 +357,7 @@ mod source {
                 for (y, row) in rows.chunks_exact_mut(g.pool * pooled_columns).enumerate() {
                     // The patches of image row y begin at row y of the padded image.
                     let padded = &padded[(g.pool * pooled_row + y) * g.padded_row()..];
-                    convolve::<FMA>(&g, padded, weights, row);
+                    convolve::<FMA, WIDE>(&g, padded, weights, row);
                 }
                 for column in 0..pooled_columns {
                     let (best, winner) = if g.pool == 1 {
@@ -325,29 +370,42 @@ mod source {
                     };
                     // The output has all channels of a window together; this tile writes its share
                     // of them.
-                    let at = (pooled_row * pooled_columns + column) * g.c_out;
-                    let span = at + channels.start..at + channels.end;
-                    output[span.clone()].copy_from_slice(&best[..span.len()]);
+                    let at = (pooled_row * pooled_columns + column) * g.c_out + channels.start;
+                    write_tile(&mut output[at..], &best, channels.len());
                     if let Some(winners) = &mut winners {
-                        winners[span.clone()].copy_from_slice(&winner[..span.len()]);
+                        write_tile(&mut winners[at..], &winner, channels.len());
                     }
                 }
             }
         }
     }
 
+    /// Writes the first `count` of a tile's values.
+    #[inline(always)]
+    fn write_tile<T: Copy>(to: &mut [T], values: &[T; TILE], count: usize) {
+        match to.first_chunk_mut() {
+            // A whole tile is a store or two. A length that is known only at run time is a call of
+            // `memcpy`, which took a tenth of the pass.
+            Some(to) if count == TILE => *to = *values,
+            _ => to[..count].copy_from_slice(&values[..count]),
+        }
+    }
+
     /// One row of pixels × [`TILE`] channels.
     #[inline(always)]
-    fn convolve<const FMA: bool>(
+    fn convolve<const FMA: bool, const WIDE: bool>(
         g: &Geometry,
         padded: &[f32],
         weights: &[[f32; TILE]],
         row: &mut [[f32; TILE]],
     ) {
-        // Tiles have at most six pixels: 6 × 16 sums are 12 of the 16 AVX registers. They are made
-        // as equal as can be, as a small tile loads the same weights for fewer pixels. A row of 28
-        // pixels has tiles of 6, 6, 6, 5 and 5, not four of six and one of four.
-        let (count, tiles) = (row.len(), row.len().div_ceil(6));
+        // Tiles have at most six pixels: 6 × 16 sums are 12 of the 16 AVX registers. With AVX-512
+        // 14 pixels take 14 of the 32, and the rows of Fashion-MNIST's images, 28 pixels, 14 and 7,
+        // have tiles as large as can be. Tiles are made as equal as can be, as a small tile loads
+        // the same weights for fewer pixels. A row of 28 pixels has tiles of 6, 6, 6, 5 and 5, not
+        // four of six and one of four.
+        let most = if WIDE { 14 } else { 6 };
+        let (count, tiles) = (row.len(), row.len().div_ceil(most));
         let mut rest = row;
         for tile in 0..tiles {
             // The column of the first pixel that is left.
@@ -356,6 +414,14 @@ mod source {
             let padded = &padded[x * g.c_in..];
             // The number of pixels is a constant in `tile_of`, so that its sums stay in registers.
             match sums.len() {
+                14 if WIDE => tile_of::<FMA, 14>(g, padded, weights, sums),
+                13 if WIDE => tile_of::<FMA, 13>(g, padded, weights, sums),
+                12 if WIDE => tile_of::<FMA, 12>(g, padded, weights, sums),
+                11 if WIDE => tile_of::<FMA, 11>(g, padded, weights, sums),
+                10 if WIDE => tile_of::<FMA, 10>(g, padded, weights, sums),
+                9 if WIDE => tile_of::<FMA, 9>(g, padded, weights, sums),
+                8 if WIDE => tile_of::<FMA, 8>(g, padded, weights, sums),
+                7 if WIDE => tile_of::<FMA, 7>(g, padded, weights, sums),
                 6 => tile_of::<FMA, 6>(g, padded, weights, sums),
                 5 => tile_of::<FMA, 5>(g, padded, weights, sums),
                 4 => tile_of::<FMA, 4>(g, padded, weights, sums),
@@ -433,7 +499,7 @@ mod source {
     }
 
     #[inline(always)]
-    pub fn backward<const FMA: bool>(
+    pub fn backward<const FMA: bool, const WIDE: bool>(
         geometry: &Geometry,
         scratch: &mut Backward,
         wide: &[f32],
@@ -462,12 +528,12 @@ mod source {
                 for (window, (gradient, winners)) in windows {
                     let places = g.window_places(window);
                     collect_hits(g, scratch, places, gradient, winners);
-                    add_image_runs::<FMA>(g, scratch, wide, places, gradient, winners);
+                    add_image_runs::<FMA, WIDE>(g, scratch, wide, places, gradient, winners);
                 }
                 g.unpad(&scratch.d_padded, d_image);
             }
         }
-        add_weight_runs::<FMA>(g, scratch);
+        add_weight_runs::<FMA, WIDE>(g, scratch);
     }
 
     /// First half of the weights' gradient: notes for each channel where in the padded image one
@@ -506,7 +572,7 @@ mod source {
     /// Second half of the weights' gradient: adds, for each channel, the runs of the image under
     /// its hits.
     #[inline(always)]
-    fn add_weight_runs<const FMA: bool>(g: &Geometry, scratch: &mut Backward) {
+    fn add_weight_runs<const FMA: bool, const WIDE: bool>(g: &Geometry, scratch: &mut Backward) {
         let Backward {
             padded,
             by_channel,
@@ -524,7 +590,7 @@ mod source {
                 // A run is added in whole registers. What lies beyond its end in the image goes to
                 // lanes that `narrow` leaves out.
                 let to = &mut d_weight[channel * filter + ky * run..][..run];
-                add_runs::<FMA>(to, hits, padded, ky * g.padded_row());
+                add_runs::<FMA, WIDE>(to, hits, padded, ky * g.padded_row());
             }
         }
     }
@@ -532,7 +598,7 @@ mod source {
     /// The image's gradient under one window: adds to each of its pixels the runs of the weights of
     /// the channels that hit it.
     #[inline(always)]
-    fn add_image_runs<const FMA: bool>(
+    fn add_image_runs<const FMA: bool, const WIDE: bool>(
         g: &Geometry,
         scratch: &mut Backward,
         wide: &[f32],
@@ -541,33 +607,48 @@ mod source {
         winners: &[u8],
     ) {
         let Backward {
-            by_pixel, d_padded, ..
+            channels, d_padded, ..
         } = scratch;
-        let (run, filter) = (g.wide_run(), g.kernel * g.wide_run());
-        // Channels are sorted by the pixel they hit, again without branches: the dead go into a
-        // fifth list, which nobody reads.
-        let mut pixel_hits = [0; WINNERS];
-        for (channel, (&gradient, &winner)) in gradient.iter().zip(winners).enumerate() {
-            let winner = usize::from(winner.min(DEAD));
-            let hit = ((channel * filter) as u32, gradient);
-            by_pixel[winner * g.c_out + pixel_hits[winner]] = hit;
-            pixel_hits[winner] += 1;
-        }
-        for winner in 0..usize::from(DEAD) {
-            let hits = &by_pixel[winner * g.c_out..][..pixel_hits[winner]];
+        let run = g.wide_run();
+        for pixel in 0..g.pool * g.pool {
+            let hits = pixel_hits(g, pixel, gradient, winners, channels);
             // The reverse of the forward pass: row ky of the weights goes to row ky of the patch.
             // Beyond the end of a run the wide weights are zero: the values that follow it in the
             // image get zeros added.
             for ky in 0..g.kernel {
-                let to = &mut d_padded[places[winner] + ky * g.padded_row()..][..run];
-                add_runs::<FMA>(to, hits, wide, ky * run);
+                let to = &mut d_padded[places[pixel] + ky * g.padded_row()..][..run];
+                add_runs::<FMA, WIDE>(to, hits, wide, ky * run);
             }
         }
     }
 
+    /// The channels that hit a pixel of a window, by place in the wide weights; `hits` is where they
+    /// are written.
+    ///
+    /// One pass for each pixel is as fast as one pass that sorts the channels by pixel: there the
+    /// length of a list is read from memory right after it was written. It is no part of
+    /// [`backward`], where the compiler has no registers left for it.
+    #[inline(never)]
+    fn pixel_hits<'a>(
+        g: &Geometry,
+        pixel: usize,
+        gradient: &[f32],
+        winners: &[u8],
+        hits: &'a mut [Hit],
+    ) -> &'a [Hit] {
+        let filter = g.kernel * g.wide_run();
+        let mut count = 0;
+        // Without a branch, as in `collect_hits`.
+        for (channel, (&gradient, &winner)) in gradient.iter().zip(winners).enumerate() {
+            hits[count] = ((channel * filter) as u32, gradient);
+            count += usize::from(usize::from(winner) == pixel);
+        }
+        &hits[..count]
+    }
+
     /// `to += Σ gradient · from[place + offset..]` over the hits.
     #[inline(always)]
-    fn add_runs<const FMA: bool>(
+    fn add_runs<const FMA: bool, const WIDE: bool>(
         mut to: &mut [f32],
         hits: &[Hit],
         from: &[f32],
@@ -577,40 +658,46 @@ mod source {
             // The sums of up to twelve registers are kept, of the 16 that there are. An FMA takes
             // four cycles and two can start in each, so eight have to be in flight. Where a run has
             // fewer registers than that, several hits are added at once, each to sums of its own.
+            // The registers of AVX-512 are twice as wide, and take the same sums two by two.
             let (now, rest) = match to.len() / LANES {
                 0 => return,
-                1 => add_block::<FMA, 1, 8>(to, hits, from, offset),
-                2 | 3 => add_block::<FMA, 2, 4>(to, hits, from, offset),
-                4..8 => add_block::<FMA, 4, 2>(to, hits, from, offset),
-                8..12 => add_block::<FMA, 8, 1>(to, hits, from, offset),
-                12.. => add_block::<FMA, 12, 1>(to, hits, from, offset),
+                1 => add_block::<FMA, LANES, 1, 8>(to, hits, from, offset),
+                2 | 3 if WIDE => add_block::<FMA, WIDE_LANES, 1, 4>(to, hits, from, offset),
+                2 | 3 => add_block::<FMA, LANES, 2, 4>(to, hits, from, offset),
+                4..8 if WIDE => add_block::<FMA, WIDE_LANES, 2, 2>(to, hits, from, offset),
+                4..8 => add_block::<FMA, LANES, 4, 2>(to, hits, from, offset),
+                8..12 if WIDE => add_block::<FMA, WIDE_LANES, 4, 1>(to, hits, from, offset),
+                8..12 => add_block::<FMA, LANES, 8, 1>(to, hits, from, offset),
+                24.. if WIDE => add_block::<FMA, WIDE_LANES, 12, 1>(to, hits, from, offset),
+                12.. if WIDE => add_block::<FMA, WIDE_LANES, 6, 1>(to, hits, from, offset),
+                12.. => add_block::<FMA, LANES, 12, 1>(to, hits, from, offset),
             };
             (to, offset) = (rest, offset + now);
         }
     }
 
-    /// [`add_runs`] for the first `N` registers, `U` hits at a time. How many values that was, and
-    /// the rest.
+    /// [`add_runs`] for the first `N` registers of `WIDTH` lanes, `U` hits at a time. How many values
+    /// that was, and the rest.
     #[inline(always)]
-    fn add_block<'a, const FMA: bool, const N: usize, const U: usize>(
+    fn add_block<'a, const FMA: bool, const WIDTH: usize, const N: usize, const U: usize>(
         to: &'a mut [f32],
         hits: &[Hit],
         from: &[f32],
         offset: usize,
     ) -> (usize, &'a mut [f32]) {
-        let (to, rest) = to.split_at_mut(N * LANES);
+        let (to, rest) = to.split_at_mut(N * WIDTH);
         // The first of the U groups of sums begins with what `to` holds, the others with zero.
-        let mut sums = [[[0.0f32; LANES]; N]; U];
-        for (sum, to) in sums[0].iter_mut().zip(to.chunks_exact(LANES)) {
+        let mut sums = [[[0.0f32; WIDTH]; N]; U];
+        for (sum, to) in sums[0].iter_mut().zip(to.chunks_exact(WIDTH)) {
             sum.copy_from_slice(to);
         }
         let mut groups = hits.chunks_exact(U);
-        let add = |sums: &mut [[f32; LANES]; N], &(place, gradient): &Hit| {
-            let values = &from[place as usize + offset..][..N * LANES];
+        let add = |sums: &mut [[f32; WIDTH]; N], &(place, gradient): &Hit| {
+            let values = &from[place as usize + offset..][..N * WIDTH];
             for n in 0..N {
-                for lane in 0..LANES {
+                for lane in 0..WIDTH {
                     sums[n][lane] =
-                        mul_add::<FMA>(gradient, values[n * LANES + lane], sums[n][lane]);
+                        mul_add::<FMA>(gradient, values[n * WIDTH + lane], sums[n][lane]);
                 }
             }
         };
@@ -627,15 +714,15 @@ mod source {
         let (first, others) = sums.split_first_mut().expect("U is at least one");
         for other in others {
             for n in 0..N {
-                for lane in 0..LANES {
+                for lane in 0..WIDTH {
                     first[n][lane] += other[n][lane];
                 }
             }
         }
-        for (to, sum) in to.chunks_exact_mut(LANES).zip(first) {
+        for (to, sum) in to.chunks_exact_mut(WIDTH).zip(first) {
             to.copy_from_slice(sum);
         }
-        (N * LANES, rest)
+        (N * WIDTH, rest)
     }
 }
 
@@ -654,7 +741,7 @@ mod portable {
         output: &mut [f32],
         winners: Option<&mut [u8]>,
     ) {
-        source::forward::<FMA>(geometry, scratch, packed, bias, image, output, winners);
+        source::forward::<FMA, false>(geometry, scratch, packed, bias, image, output, winners);
     }
 
     pub fn backward(
@@ -666,12 +753,9 @@ mod portable {
         gradient: &[f32],
         d_image: Option<&mut [f32]>,
     ) {
-        source::backward::<FMA>(geometry, scratch, wide, image, winners, gradient, d_image);
+        source::backward::<FMA, false>(geometry, scratch, wide, image, winners, gradient, d_image);
     }
 }
-
-#[cfg(target_arch = "x86_64")]
-use avx2 as avx512;
 
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
@@ -687,7 +771,7 @@ mod avx2 {
         output: &mut [f32],
         winners: Option<&mut [u8]>,
     ) {
-        source::forward::<true>(geometry, scratch, packed, bias, image, output, winners);
+        source::forward::<true, false>(geometry, scratch, packed, bias, image, output, winners);
     }
 
     #[target_feature(enable = "avx2,fma")]
@@ -700,7 +784,38 @@ mod avx2 {
         gradient: &[f32],
         d_image: Option<&mut [f32]>,
     ) {
-        source::backward::<true>(geometry, scratch, wide, image, winners, gradient, d_image);
+        source::backward::<true, false>(geometry, scratch, wide, image, winners, gradient, d_image);
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx512 {
+    use super::{Backward, Forward, Geometry, TILE, source};
+
+    #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
+    pub fn forward(
+        geometry: &Geometry,
+        scratch: &mut Forward,
+        packed: &[[f32; TILE]],
+        bias: &[f32],
+        image: &[f32],
+        output: &mut [f32],
+        winners: Option<&mut [u8]>,
+    ) {
+        source::forward::<true, true>(geometry, scratch, packed, bias, image, output, winners);
+    }
+
+    #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
+    pub fn backward(
+        geometry: &Geometry,
+        scratch: &mut Backward,
+        wide: &[f32],
+        image: &[f32],
+        winners: &[u8],
+        gradient: &[f32],
+        d_image: Option<&mut [f32]>,
+    ) {
+        source::backward::<true, true>(geometry, scratch, wide, image, winners, gradient, d_image);
     }
 }
 
@@ -754,6 +869,25 @@ mod tests {
             pool: 1,
         },
     ];
+
+    /// These, and rows of all widths that one or two register tiles take.
+    fn shapes() -> impl Iterator<Item = Geometry> {
+        let rows = (1..=28).map(|width| Geometry {
+            height: 1,
+            width,
+            c_in: 2,
+            c_out: 3,
+            kernel: 3,
+            pool: 1,
+        });
+        SHAPES.into_iter().chain(rows)
+    }
+
+    /// Weight, bias, image, and gradient of the output.
+    fn arguments(rng: &mut ChaCha8Rng, g: &Geometry) -> [Vec<f32>; 4] {
+        let lens = [g.weight_len(), g.c_out, g.image_len(), g.output_len()];
+        lens.map(|len| numbers(rng, len))
+    }
 
     /// Numbers in whole sixteenths, so that sums are exact in whatever order.
     fn numbers(rng: &mut ChaCha8Rng, len: usize) -> Vec<f32> {
@@ -850,11 +984,8 @@ mod tests {
     fn both_passes_agree_with_the_definition_in_every_form() {
         let mut rng = ChaCha8Rng::seed_from_u64(6);
         let mut all_winners = Vec::new();
-        for g in SHAPES {
-            let weight = numbers(&mut rng, g.weight_len());
-            let bias = numbers(&mut rng, g.c_out);
-            let image = numbers(&mut rng, g.image_len());
-            let gradient = numbers(&mut rng, g.output_len());
+        for g in shapes() {
+            let [weight, bias, image, gradient] = arguments(&mut rng, &g);
             let (output, winners) = naive_forward(&g, &weight, &bias, &image);
             all_winners.extend_from_slice(&winners);
             let [d_weight, d_bias, d_image] =
@@ -884,5 +1015,42 @@ mod tests {
             }
         }
         assert!((0..=DEAD).all(|winner| all_winners.contains(&winner)));
+    }
+
+    #[test]
+    fn wider_registers_change_no_bit() {
+        // Runs of every length that `add_runs` takes apart, up to two of its largest blocks.
+        let channels = (1..=66).step_by(5);
+        let more = channels.map(|c_in| Geometry { c_in, ..SHAPES[0] });
+        let mut rng = ChaCha8Rng::seed_from_u64(7);
+        for g in shapes().chain(more) {
+            // Thirds, whose sums are rounded.
+            let [weight, bias, image, gradient] = arguments(&mut rng, &g)
+                .map(|values| values.iter().map(|value| value / 3.0).collect::<Vec<_>>());
+            let run = |wide: bool| {
+                let (packed, mut scratch) = (g.pack(&weight), Forward::new(&g));
+                let mut output = vec![0.0; g.output_len()];
+                let mut winners = vec![0; g.output_len()];
+                let into = Some(&mut winners[..]);
+                let pass = if wide {
+                    source::forward::<true, true>
+                } else {
+                    source::forward::<true, false>
+                };
+                pass(&g, &mut scratch, &packed, &bias, &image, &mut output, into);
+                let (wide_weight, mut scratch) = (g.widen(&weight), Backward::new(&g));
+                let mut d_image = vec![0.0; g.image_len()];
+                let into = Some(&mut d_image[..]);
+                let pass = if wide {
+                    source::backward::<true, true>
+                } else {
+                    source::backward::<true, false>
+                };
+                let weight = &wide_weight;
+                pass(&g, &mut scratch, weight, &image, &winners, &gradient, into);
+                (output, winners, d_image, scratch.sums.d_weight.to_vec())
+            };
+            assert_eq!(run(true), run(false), "{g:?}");
+        }
     }
 }
