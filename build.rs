@@ -6,8 +6,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 
 fn main() {
-    // A notebook compiles the crate from a folder of links to the checkout, without a lock file.
-    // The links lead to the checkout itself.
+    // For the notebooks the crate is compiled from a folder of links to the checkout (kernel.py).
+    // They lead to the checkout itself.
     let sources = fs::canonicalize("src").expect("the sources are here");
     let root = sources.parent().expect("they are in a folder");
     let mut files = Vec::new();

@@ -66,6 +66,13 @@ pub mod report;
 pub mod simd;
 pub mod vectors;
 
+// The crates whose types its functions take or give, in the versions that it uses.
+#[cfg(feature = "net")]
+pub use candle_core;
+pub use ndarray;
+#[cfg(feature = "report")]
+pub use polars;
+
 /// What a notebook's first cell brings in.
 pub mod prelude {
     pub use std::sync::Arc;

@@ -6,21 +6,21 @@
     python tools/kernel.py clean                 remove the workspaces
 
 evcxr compiles each cell as a package `ctx` in a folder of its own (EVCXR_TMPDIR). Left to itself it
-would resolve and compile every dependency there once more. So that folder is laid out as a cargo
-workspace, and what is compiled comes from the checkout's target/:
+would resolve and compile every dependency there once more. So a cell depends on a package of no
+dependencies, which hands on what was compiled in the checkout's target/:
 
     .evcxr/crate/           fashion-knn once more, but as a dylib: its manifest, links to its sources
-    .evcxr/.cargo/          tells cargo to take that one wherever a package asks for fashion-knn
-    .evcxr/kN/Cargo.toml    the workspace of one kernel, so that two notebooks can run at a time
+    .evcxr/kN/              the workspace of one kernel, so that two notebooks can run at a time
+    .evcxr/kN/lib/          a hard link to the dylib
+    .evcxr/kN/stub/         a package `fashion-knn` that is `pub use fashion_knn_dylib::*`
+    .evcxr/kN/.cargo/       tells cargo to take that one wherever a package asks for fashion-knn
     .evcxr/kN/Cargo.lock    the versions of the checkout's own Cargo.lock
     .evcxr/kN/pin/          depends on fashion-knn, always. Without it evcxr's first package, which
                             depends on nothing, would empty Cargo.lock
     .evcxr/kN/cells/        EVCXR_TMPDIR: evcxr writes its package here
-    .evcxr/kN/cells/target/ hard links to what is compiled in the checkout's target/
 
-Why a dylib: a cell then links with one shared object instead of 300 libraries. Why a copy of the
-manifest and not a package that re-exports the crate: a cell that says `:dep fashion-knn = { path =
-".." }` would link with the library itself, and nothing would load the re-export.
+Why a dylib: a cell then links with one shared object instead of 300 libraries. Why the stub: with
+the crate itself cargo looks at 400 packages before each cell, which is half of what a cell costs.
 """
 
 import ctypes
@@ -29,6 +29,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -36,12 +37,14 @@ import sys
 import tempfile
 import threading
 import time
+import tomllib
 from collections import deque
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 NAME = "fashion-knn"
 RUSTFLAGS = "-Cprefer-dynamic"  # what evcxr compiles with; the Makefile sets the same
+DYLIB_SUFFIX = ".dylib" if sys.platform == "darwin" else ".so"
 LIBRARY_PATH = "DYLD_FALLBACK_LIBRARY_PATH" if sys.platform == "darwin" else "LD_LIBRARY_PATH"
 TOLD_LINES = 12  # of what evcxr said last, when it dies
 PR_SET_PDEATHSIG = 1  # Linux, linux/prctl.h
@@ -86,14 +89,33 @@ crate-type = ["{kind}"]
 [dependencies]
 fashion-knn = {{ path = {root} }}
 """
+# `links` names the libraries that cargo is told of in STUB_CONFIG. It asks for a build script, which is not run then.
+STUB_TOML = """[package]
+name = "fashion-knn"
+version = {version}
+edition = "2024"
+links = "fashion_knn"
+
+[features]
+{features}
+"""
+STUB_CONFIG = """paths = ["stub"]
+
+[target.{host}.fashion_knn]
+rustc-link-search = {folders}
+"""
 # A cell is compiled while its reader waits, and calls the crate, which is compiled at level 3, for all that takes long.
 CELL_PROFILE = """
 [profile.dev.package.ctx]
 opt-level = 1
 """
-DYLIB_TOML = """
+DYLIB = "fashion_knn_dylib"
+DYLIB_TOML = f"""
 [lib]
+name = "{DYLIB}"
 crate-type = ["dylib"]
+
+[workspace]
 """
 
 
@@ -124,9 +146,10 @@ def lay_out_crate() -> None:
         if not hidden and not link.is_symlink():
             link.symlink_to(entry)
     write_if_new(crate / "Cargo.toml", (ROOT / "Cargo.toml").read_text() + DYLIB_TOML)
-    # Cargo reads the checkout's own file only for workspaces that lie in the checkout.
+    write_if_new(crate / "Cargo.lock", (ROOT / "Cargo.lock").read_text())
+    # Cargo reads the checkout's own file only for packages that lie in the checkout.
     profiles = (ROOT / ".cargo/config.toml").read_text()
-    write_if_new(workspaces() / ".cargo/config.toml", f'paths = ["crate"]\n\n{profiles}{CELL_PROFILE}')
+    write_if_new(workspaces() / ".cargo/config.toml", profiles + CELL_PROFILE)
 
 
 def write_if_new(path: Path, text: str) -> None:
@@ -136,48 +159,67 @@ def write_if_new(path: Path, text: str) -> None:
         path.write_text(text)
 
 
-def lay_out(workspace: Path) -> Path:
-    """Writes an empty workspace and returns the folder for evcxr's package."""
-    cells = workspace / "cells"
-    for folder, name, kind in [(cells, "ctx", "cdylib"), (workspace / "pin", "pin", "lib")]:
-        (folder / "src").mkdir(parents=True, exist_ok=True)
-        write_if_new(folder / "src/lib.rs", "")
-        toml = PACKAGE_TOML.format(name=name, kind=kind, root=json.dumps(str(ROOT)))
-        write_if_new(folder / "Cargo.toml", toml)
-    write_if_new(workspace / "Cargo.toml", WORKSPACE_TOML)
-    shutil.copyfile(ROOT / "Cargo.lock", workspace / "Cargo.lock")
-    return cells
-
-
 def build() -> int:
     """Compiles the dylib into the checkout's target folder, beside what the tests compile there."""
     lay_out_crate()
-    lay_out(workspaces() / "build")
     env = dict(os.environ, CARGO_TARGET_DIR=str(target_dir()), RUSTFLAGS=RUSTFLAGS)
-    command = ["cargo", "build", "--package", "pin", "--target", host()]
-    return subprocess.run(command, cwd=workspaces() / "build", env=env).returncode
+    command = ["cargo", "build", "--lib", "--target", host()]
+    return subprocess.run(command, cwd=workspaces() / "crate", env=env).returncode
 
 
-def share_compiled(target: Path) -> None:
-    """Fills a kernel's target folder. Cargo writes to its notes, so these are copies; libraries are links.
+def compiled() -> Path:
+    """The dylib, compiled of the sources as they are."""
+    dylib = target_dir() / host() / "debug/deps" / f"lib{DYLIB}{DYLIB_SUFFIX}"
+    if not dylib.is_file():
+        raise CannotStart(f"the crate is not compiled yet: run `make .stamps/build` in {ROOT}, then restart it")
+    sources = [ROOT / "Cargo.toml", ROOT / "Cargo.lock", *(ROOT / "src").rglob("*.rs")]
+    if any(source.stat().st_mtime_ns > dylib.stat().st_mtime_ns for source in sources):
+        raise CannotStart(f"the crate has changed since it was compiled: run `make .stamps/build` in {ROOT}, then restart it")
+    return dylib
 
-    What an earlier kernel has left there is as good, if nothing was compiled since: the time of a folder is that of the
-    last file that came or went.
-    """
-    deps = (target_dir() / host() / "debug/deps").stat()
-    of_build, note = f"{deps.st_ino} {deps.st_mtime_ns}", target / "of_build"
-    if note.is_file() and note.read_text() == of_build:
-        return
-    shutil.rmtree(target, ignore_errors=True)
-    for profile in ["debug", f"{host()}/debug"]:
-        source = target_dir() / profile
-        for folder in [".fingerprint", "build"]:
-            shutil.copytree(source / folder, target / profile / folder, symlinks=True)
-        (target / profile / "deps").mkdir(parents=True)
-        for library in (source / "deps").glob("lib*"):
-            link_or_copy(library, target / profile / "deps" / library.name)
-    # Last: a kernel that is killed meanwhile leaves a folder that the next one makes again.
-    note.write_text(of_build)
+
+def lay_out(workspace: Path) -> Path:
+    """Writes an empty workspace and returns the folder for evcxr's package."""
+    dylib, cells = compiled(), workspace / "cells"
+    for folder, name, kind in [(cells, "ctx", "cdylib"), (workspace / "pin", "pin", "lib")]:
+        (folder / "src").mkdir(parents=True, exist_ok=True)
+        write_if_new(folder / "src/lib.rs", "")
+        write_if_new(folder / "Cargo.toml", PACKAGE_TOML.format(name=name, kind=kind, root=json.dumps(str(ROOT))))
+    write_if_new(workspace / "Cargo.toml", WORKSPACE_TOML)
+    shutil.copyfile(ROOT / "Cargo.lock", workspace / "Cargo.lock")
+    own = workspace / "lib" / dylib.name
+    if not (own.is_file() and own.stat().st_mtime_ns == dylib.stat().st_mtime_ns):
+        # Of another build, as is what was compiled against it. The kernel has a link of its own, because the next
+        # build puts another file in this one's place.
+        for folder in [own.parent, cells / "target"]:
+            shutil.rmtree(folder, ignore_errors=True)
+        own.parent.mkdir()
+        link_or_copy(dylib, own)
+    # The dylib's crate is looked for in lib/; what it depends on, and the macros of these, where cargo compiled them.
+    compiled_for = [target_dir() / profile / "deps" for profile in [f"{host()}/debug", "debug"]]
+    folders = [f"crate={own.parent}", *(f"dependency={folder}" for folder in compiled_for)]
+    write_if_new(workspace / ".cargo/config.toml", STUB_CONFIG.format(host=host(), folders=json.dumps(folders)))
+    lay_out_stub(workspace / "stub")
+    return cells
+
+
+def lay_out_stub(stub: Path) -> None:
+    """Writes the package that cells depend on: for rustc the dylib's contents, for rust-analyzer the crate's sources."""
+    (stub / "src").mkdir(parents=True, exist_ok=True)
+    for entry in (ROOT / "src").iterdir():
+        link = stub / "src" / entry.name
+        if entry.name != "lib.rs" and not link.is_symlink():
+            link.symlink_to(entry)
+    # Each item of lib.rs is rust-analyzer's alone; what it names is read from the links above.
+    items = re.sub(r"^(?=pub |mod |use )", "#[cfg(rust_analyzer)]\n", (ROOT / "src/lib.rs").read_text(), flags=re.MULTILINE)
+    of_rustc = f"#[cfg(not(rust_analyzer))]\npub use {DYLIB}::*;\nextern crate {DYLIB};\n"
+    write_if_new(stub / "src/lib.rs", f"#![allow(warnings)]\n{items}\n{of_rustc}")
+    write_if_new(stub / "build.rs", "fn main() {}\n")
+    manifest = tomllib.loads((ROOT / "Cargo.toml").read_text())
+    # Without the dependencies that a feature adds.
+    features = {name: [part for part in parts if ":" not in part] for name, parts in manifest["features"].items()}
+    lines = "\n".join(f"{name} = {json.dumps(parts)}" for name, parts in features.items())
+    write_if_new(stub / "Cargo.toml", STUB_TOML.format(version=json.dumps(manifest["package"]["version"]), features=lines))
 
 
 def link_or_copy(source: Path, target: Path) -> None:
@@ -208,9 +250,6 @@ def prepare() -> dict[str, str]:
     try:
         lay_out_crate()
         cells = lay_out(free_workspace())
-        share_compiled(cells / "target")
-    except FileNotFoundError:
-        raise CannotStart(f"the crate is not compiled yet: run `make .stamps/build` in {ROOT}, then restart it") from None
     except OSError as error:
         raise CannotStart(f"it must write to {workspaces()}, and cannot: {error}") from None
     removed = ["CARGO_TARGET_DIR", "CARGO_BUILD_TARGET", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_RUSTFLAGS"]
@@ -219,14 +258,16 @@ def prepare() -> dict[str, str]:
     environment.setdefault("FASHION_KNN_DATA", str(ROOT / "data"))
     # A cell finds libstd by a path that is relative to deps/, but evcxr moves the cell one folder up. That
     # goes well only where the path leads through "/": not where the workspace and Rust lie in the same home.
-    libraries = [rustc_says()[1], str(cells / "target" / host() / "debug/deps"), os.environ.get(LIBRARY_PATH)]
+    libraries = [rustc_says()[1], str(cells.parent / "lib"), os.environ.get(LIBRARY_PATH)]
     return environment | {
         LIBRARY_PATH: ":".join(filter(None, libraries)),
         "EVCXR_TMPDIR": str(cells),
         "EVCXR_CONFIG_DIR": str(ROOT / "tools/evcxr"),
+        # Threads of candle's own, for sums of tensors. A second one waits for work in a busy loop, on a core
+        # that the crate's threads need: training is 3 % slower with it.
+        "CANDLE_NUM_THREADS": "1",
         # Read by the rust-analyzer inside evcxr, which infers the types of a cell's variables; for its
-        # own builds evcxr sets RUSTFLAGS anew. Cargo.toml hides the dependencies from rust-analyzer:
-        # their 400 crates would cost 30 s at every start.
+        # own builds evcxr sets RUSTFLAGS anew. `lay_out_stub` says what the two are shown.
         "RUSTFLAGS": "--cfg rust_analyzer",
     }
 

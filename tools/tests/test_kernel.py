@@ -6,10 +6,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import nbformat
 import pytest
+from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_notebook
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -27,11 +29,19 @@ def checkout(folder: Path) -> Path:
 
 
 def compiled(folder: Path) -> Path:
+    """As if `make .stamps/build` had been there, a minute ahead of its time."""
     host = subprocess.run(["rustc", "--print", "host-tuple"], check=True, capture_output=True, text=True).stdout.strip()
-    for profile in ["debug", f"{host}/debug"]:
-        for part in [".fingerprint", "build", "deps"]:
-            (folder / "target" / profile / part).mkdir(parents=True)
+    dylib = folder / "target" / host / "debug/deps" / ("libfashion_knn_dylib" + (".dylib" if sys.platform == "darwin" else ".so"))
+    dylib.parent.mkdir(parents=True)
+    dylib.touch()
+    os.utime(dylib, (time.time() + 60,) * 2)
     return folder
+
+
+def outdated(folder: Path) -> dict:
+    for dylib in folder.glob("target/*/debug/deps/libfashion_knn_dylib.*"):
+        os.utime(dylib, (0, 0))
+    return {}
 
 
 def run(folder: Path, *cells: str, evcxr: str = EVCXR, cache: str = "/nowhere") -> subprocess.CompletedProcess:
@@ -79,6 +89,7 @@ def dying(folder: Path, *lines: str) -> str:
         pytest.param(lambda folder: {"evcxr": dying(folder, "warming up", "Error: no linker")}, "evcxr said\nwarming up\nError: no linker", id="evcxr dies"),
         pytest.param(lambda folder: {"evcxr": str(folder / "nowhere")}, "No such file or directory; `make .stamps/kernel`", id="no evcxr"),
         pytest.param(lambda folder: shutil.rmtree(folder / "target") or {}, "the crate is not compiled yet: run `make .stamps/build`", id="not compiled"),
+        pytest.param(outdated, "the crate has changed since it was compiled: run `make .stamps/build`", id="outdated"),
         # As in a folder that is read-only: root may write to any other.
         pytest.param(lambda folder: (folder / ".evcxr").touch() or {}, "it must write to", id="not writable"),
     ],
@@ -89,3 +100,20 @@ def test_a_kernel_that_cannot_start_says_why(tmp_path, spoil, message):
     assert result.returncode != 0
     assert "The Rust kernel cannot start: " in result.stderr, result.stderr
     assert message in result.stderr, result.stderr
+
+
+def test_cells_know_the_crate_and_its_types():
+    made = new_notebook()
+    made.metadata["kernelspec"] = {"name": "fashion-knn", "display_name": "Rust", "language": "rust"}
+    cells = [
+        ':dep fashion-knn = { path = ".." }\nuse fashion_knn::prelude::*;',
+        # Without its type, which rust-analyzer reads in the sources.
+        "let rows = Arc::new(Vectors::from_array(fashion_knn::ndarray::array![[0.0f32], [5.0]].view())?);",
+        "let index = BruteForce::build(rows.clone(), BruteForceParams::default())?;",
+        "index.query(&[4.0f32][..], 1)?[0].id",
+        # Of another crate, from where its types are the library's own.
+        'fashion_knn::polars::df!("a" => [1, 2])?.height()',
+    ]
+    made.cells = [new_code_cell(cell) for cell in cells]
+    NotebookClient(made, timeout=600, resources={"metadata": {"path": str(ROOT / "notebooks")}}).execute()
+    assert [cell.outputs[0].data["text/plain"] for cell in made.cells[3:]] == ["1", "2"]
