@@ -622,8 +622,8 @@ mod source {
         }
     }
 
-    /// The channels that hit a pixel of a window, by place in the wide weights; `hits` is where they
-    /// are written.
+    /// The channels that hit a pixel of a window, by place in the wide weights, written into
+    /// `hits`.
     ///
     /// One pass for each pixel is as fast as one pass that sorts the channels by pixel: there the
     /// length of a list is read from memory right after it was written. It is no part of
@@ -676,8 +676,8 @@ mod source {
         }
     }
 
-    /// [`add_runs`] for the first `N` registers of `WIDTH` lanes, `U` hits at a time. How many values
-    /// that was, and the rest.
+    /// [`add_runs`] for the first `N` registers of `WIDTH` lanes, `U` hits at a time. How many
+    /// values that was, and the rest.
     #[inline(always)]
     fn add_block<'a, const FMA: bool, const WIDTH: usize, const N: usize, const U: usize>(
         to: &'a mut [f32],
