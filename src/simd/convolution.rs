@@ -726,98 +726,55 @@ mod source {
     }
 }
 
-mod portable {
-    use super::{Backward, Forward, Geometry, TILE, source};
+/// Writes both passes for a level: the instructions that it may use, and the constants of
+/// [`source`].
+macro_rules! level {
+    ($(#[$instructions:meta])? mod $level:ident: FMA = $fma:expr, WIDE = $wide:expr) => {
+        mod $level {
+            use super::{Backward, Forward, Geometry, TILE, source};
 
-    /// Every processor of this architecture has the instruction.
-    const FMA: bool = cfg!(target_arch = "aarch64");
+            $(#[$instructions])?
+            pub fn forward(
+                geometry: &Geometry,
+                scratch: &mut Forward,
+                packed: &[[f32; TILE]],
+                bias: &[f32],
+                image: &[f32],
+                output: &mut [f32],
+                winners: Option<&mut [u8]>,
+            ) {
+                let pass = source::forward::<{ $fma }, { $wide }>;
+                pass(geometry, scratch, packed, bias, image, output, winners);
+            }
 
-    pub fn forward(
-        geometry: &Geometry,
-        scratch: &mut Forward,
-        packed: &[[f32; TILE]],
-        bias: &[f32],
-        image: &[f32],
-        output: &mut [f32],
-        winners: Option<&mut [u8]>,
-    ) {
-        source::forward::<FMA, false>(geometry, scratch, packed, bias, image, output, winners);
-    }
-
-    pub fn backward(
-        geometry: &Geometry,
-        scratch: &mut Backward,
-        wide: &[f32],
-        image: &[f32],
-        winners: &[u8],
-        gradient: &[f32],
-        d_image: Option<&mut [f32]>,
-    ) {
-        source::backward::<FMA, false>(geometry, scratch, wide, image, winners, gradient, d_image);
-    }
+            $(#[$instructions])?
+            pub fn backward(
+                geometry: &Geometry,
+                scratch: &mut Backward,
+                wide: &[f32],
+                image: &[f32],
+                winners: &[u8],
+                gradient: &[f32],
+                d_image: Option<&mut [f32]>,
+            ) {
+                let pass = source::backward::<{ $fma }, { $wide }>;
+                pass(geometry, scratch, wide, image, winners, gradient, d_image);
+            }
+        }
+    };
 }
+
+// Every aarch64 processor multiplies and adds in one instruction.
+level!(mod portable: FMA = cfg!(target_arch = "aarch64"), WIDE = false);
 
 #[cfg(target_arch = "x86_64")]
-mod avx2 {
-    use super::{Backward, Forward, Geometry, TILE, source};
-
-    #[target_feature(enable = "avx2,fma")]
-    pub fn forward(
-        geometry: &Geometry,
-        scratch: &mut Forward,
-        packed: &[[f32; TILE]],
-        bias: &[f32],
-        image: &[f32],
-        output: &mut [f32],
-        winners: Option<&mut [u8]>,
-    ) {
-        source::forward::<true, false>(geometry, scratch, packed, bias, image, output, winners);
-    }
-
-    #[target_feature(enable = "avx2,fma")]
-    pub fn backward(
-        geometry: &Geometry,
-        scratch: &mut Backward,
-        wide: &[f32],
-        image: &[f32],
-        winners: &[u8],
-        gradient: &[f32],
-        d_image: Option<&mut [f32]>,
-    ) {
-        source::backward::<true, false>(geometry, scratch, wide, image, winners, gradient, d_image);
-    }
-}
+level!(#[target_feature(enable = "avx2,fma")] mod avx2: FMA = true, WIDE = false);
 
 #[cfg(target_arch = "x86_64")]
-mod avx512 {
-    use super::{Backward, Forward, Geometry, TILE, source};
-
+level!(
     #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
-    pub fn forward(
-        geometry: &Geometry,
-        scratch: &mut Forward,
-        packed: &[[f32; TILE]],
-        bias: &[f32],
-        image: &[f32],
-        output: &mut [f32],
-        winners: Option<&mut [u8]>,
-    ) {
-        source::forward::<true, true>(geometry, scratch, packed, bias, image, output, winners);
-    }
-
-    #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
-    pub fn backward(
-        geometry: &Geometry,
-        scratch: &mut Backward,
-        wide: &[f32],
-        image: &[f32],
-        winners: &[u8],
-        gradient: &[f32],
-        d_image: Option<&mut [f32]>,
-    ) {
-        source::backward::<true, true>(geometry, scratch, wide, image, winners, gradient, d_image);
-    }
-}
+    mod avx512: FMA = true, WIDE = true
+);
 
 #[cfg(test)]
 mod tests {
