@@ -141,10 +141,36 @@ impl InvertedLists {
         least(distances.into_iter(), nprobe)
     }
 
+    /// [`InvertedLists::nearest`] for each of `queries`, m × dim.
+    ///
+    /// All of them are compared with a block of centroids, then with the next block. So centroids
+    /// that do not fit in the second-level cache come from memory once, and not for each query.
+    pub(crate) fn nearest_of_each(&self, queries: &[f32], nprobe: usize) -> Vec<Vec<(f32, u32)>> {
+        let queries = &*scaled(queries, self.unit);
+        let nlist = self.nlist();
+        let mut distances = vec![0.0; queries.len() / self.dim * nlist];
+        let block = (BLOCK_BYTES / size_of::<f32>() / self.dim).max(1);
+        for (number, centroids) in self.centroids.chunks(block * self.dim).enumerate() {
+            let of_queries = distances.chunks_exact_mut(nlist);
+            for (query, distances) in queries.chunks_exact(self.dim).zip(of_queries) {
+                let distances = &mut distances[number * block..];
+                squared_euclidean_f32_rows(query, centroids, distances);
+            }
+        }
+        let of_queries = distances.chunks_exact(nlist);
+        of_queries
+            .map(|distances| least(distances.iter().copied(), nprobe))
+            .collect()
+    }
+
     pub(crate) fn memory_bytes(&self) -> usize {
         size_of_val(&*self.centroids) + size_of_val(&*self.starts) + size_of_val(&*self.ids)
     }
 }
+
+/// Bytes of centroids that a batch's queries are compared with at once: an eighth of a second-level
+/// cache of 512 kB, the least of today's servers, and more than the queries.
+const BLOCK_BYTES: usize = 64 << 10;
 
 /// Of so many centroids or more, a row's nearest is found by brute force: its tiles multiply small
 /// integers. It compares the first hundred of them exactly for each row, so that fewer are found
@@ -238,18 +264,34 @@ fn scaled(values: &[f32], unit: f32) -> Cow<'_, [f32]> {
     Cow::Owned(scaled.collect())
 }
 
-/// The `nprobe` lists of least distance with their distances, nearest first.
-pub(crate) fn least(distances: impl Iterator<Item = f32>, nprobe: usize) -> Vec<(f32, u32)> {
-    let mut order: Vec<(f32, u32)> = distances.zip(0..).collect();
+/// The `nprobe` lists of least distance with their distances, nearest first. Ties go to the lower
+/// list number.
+pub(crate) fn least(
+    distances: impl ExactSizeIterator<Item = f32>,
+    nprobe: usize,
+) -> Vec<(f32, u32)> {
     let key = |a: &(f32, u32), b: &(f32, u32)| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1));
-    // Selection first: only the lists that will be searched need be sorted. Ties go to the lower
-    // list number.
-    if nprobe < order.len() {
-        order.select_nth_unstable_by(nprobe, key);
-        order.truncate(nprobe);
+    let nprobe = nprobe.min(distances.len());
+    let Some(last) = nprobe.checked_sub(1) else {
+        return Vec::new();
+    };
+    // What is kept is twice as much as is wanted before it is cut to that. Then a list as far as the
+    // last one kept, or farther, is passed over: most of them.
+    let mut kept: Vec<(f32, u32)> = Vec::with_capacity(2 * nprobe);
+    let mut limit: Option<f32> = None;
+    for (distance, list) in distances.zip(0..) {
+        if limit.is_some_and(|limit| distance.total_cmp(&limit).is_ge()) {
+            continue;
+        }
+        kept.push((distance, list));
+        if kept.len() == 2 * nprobe {
+            limit = Some(kept.select_nth_unstable_by(last, key).1.0);
+            kept.truncate(nprobe);
+        }
     }
-    order.sort_unstable_by(key);
-    order
+    kept.sort_unstable_by(key);
+    kept.truncate(nprobe);
+    kept
 }
 
 #[cfg(test)]
@@ -314,5 +356,36 @@ mod tests {
                 assert_eq!(order(&other, &times(&query)), order(&plain, &query));
             }
         }
+    }
+
+    #[test]
+    fn the_least_distances_are_those_of_a_sort() {
+        let mut distances = clustered(40, 5, 1).to_floats();
+        distances.extend_from_within(..90);
+        distances.extend([f32::INFINITY, f32::NAN, f32::INFINITY, 0.0, f32::NAN]);
+        let mut sorted: Vec<(f32, u32)> = distances.iter().copied().zip(0..).collect();
+        sorted.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        let bits = |rows: &[(f32, u32)]| rows.iter().map(|(d, l)| (d.to_bits(), *l)).collect();
+        for nprobe in [0, 1, 2, 7, 148, sorted.len(), sorted.len() + 1, usize::MAX] {
+            let found: Vec<_> = bits(&least(distances.iter().copied(), nprobe));
+            let expected: Vec<_> = bits(&sorted[..nprobe.min(sorted.len())]);
+            assert_eq!(found, expected);
+        }
+    }
+
+    #[test]
+    fn lists_nearest_to_many_queries_are_those_nearest_to_each() {
+        // Centroids of two blocks and a part of one, in a unit of their own.
+        let dim = 200;
+        let rows = 2 * BLOCK_BYTES / size_of::<f32>() / dim + 50;
+        let base: Vec<f32> = clustered(rows, dim, 1).to_floats();
+        let base: Vec<f32> = base.iter().map(|value| value * 1e30).collect();
+        let base = Vectors::from_floats(dim, base).unwrap();
+        let lists = InvertedLists::train(&base, rows, 3);
+        assert!(size_of_val(lists.centroids()) > 2 * BLOCK_BYTES && lists.unit != 1.0);
+        let queries = base.select(&[5, 7, 100]).unwrap();
+        let together = lists.nearest_of_each(&queries.to_floats(), 9);
+        let one_by_one = (0..3).map(|row| lists.nearest(&queries.row_to_floats(row), 9));
+        assert_eq!(together, one_by_one.collect::<Vec<_>>());
     }
 }
