@@ -275,7 +275,7 @@ pub(crate) fn least(
     let Some(last) = nprobe.checked_sub(1) else {
         return Vec::new();
     };
-    // What is kept is twice as much as is wanted before it is cut to that. Then a list as far as the
+    // What is kept may grow to twice what is wanted, and is cut to that. Then a list as far as the
     // last one kept, or farther, is passed over: most of them.
     let mut kept: Vec<(f32, u32)> = Vec::with_capacity(2 * nprobe);
     let mut limit: Option<f32> = None;
