@@ -141,36 +141,10 @@ impl InvertedLists {
         least(distances.into_iter(), nprobe)
     }
 
-    /// [`InvertedLists::nearest`] for each of `queries`, m × dim.
-    ///
-    /// All of them are compared with a block of centroids, then with the next block. So centroids
-    /// that do not fit in the second-level cache come from memory once, and not for each query.
-    pub(crate) fn nearest_of_each(&self, queries: &[f32], nprobe: usize) -> Vec<Vec<(f32, u32)>> {
-        let queries = &*scaled(queries, self.unit);
-        let nlist = self.nlist();
-        let mut distances = vec![0.0; queries.len() / self.dim * nlist];
-        let block = (BLOCK_BYTES / size_of::<f32>() / self.dim).max(1);
-        for (number, centroids) in self.centroids.chunks(block * self.dim).enumerate() {
-            let of_queries = distances.chunks_exact_mut(nlist);
-            for (query, distances) in queries.chunks_exact(self.dim).zip(of_queries) {
-                let distances = &mut distances[number * block..];
-                squared_euclidean_f32_rows(query, centroids, distances);
-            }
-        }
-        let of_queries = distances.chunks_exact(nlist);
-        of_queries
-            .map(|distances| least(distances.iter().copied(), nprobe))
-            .collect()
-    }
-
     pub(crate) fn memory_bytes(&self) -> usize {
         size_of_val(&*self.centroids) + size_of_val(&*self.starts) + size_of_val(&*self.ids)
     }
 }
-
-/// Bytes of centroids that a batch's queries are compared with at once: an eighth of a second-level
-/// cache of 512 kB, the least of today's servers, and more than the queries.
-const BLOCK_BYTES: usize = 64 << 10;
 
 /// Of so many centroids or more, a row's nearest is found by brute force: its tiles multiply small
 /// integers. It compares the first hundred of them exactly for each row, so that fewer are found
@@ -371,21 +345,5 @@ mod tests {
             let expected: Vec<_> = bits(&sorted[..nprobe.min(sorted.len())]);
             assert_eq!(found, expected);
         }
-    }
-
-    #[test]
-    fn lists_nearest_to_many_queries_are_those_nearest_to_each() {
-        // Centroids of two blocks and a part of one, in a unit of their own.
-        let dim = 200;
-        let rows = 2 * BLOCK_BYTES / size_of::<f32>() / dim + 50;
-        let base: Vec<f32> = clustered(rows, dim, 1).to_floats();
-        let base: Vec<f32> = base.iter().map(|value| value * 1e30).collect();
-        let base = Vectors::from_floats(dim, base).unwrap();
-        let lists = InvertedLists::train(&base, rows, 3);
-        assert!(size_of_val(lists.centroids()) > 2 * BLOCK_BYTES && lists.unit != 1.0);
-        let queries = base.select(&[5, 7, 100]).unwrap();
-        let together = lists.nearest_of_each(&queries.to_floats(), 9);
-        let one_by_one = (0..3).map(|row| lists.nearest(&queries.row_to_floats(row), 9));
-        assert_eq!(together, one_by_one.collect::<Vec<_>>());
     }
 }

@@ -29,15 +29,13 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use rayon::prelude::*;
-
 use crate::distance::{Metric, QueryForm, Ranker};
 use crate::index::ivf::held_out::HeldOut;
 use crate::index::ivf::inverted_lists::InvertedLists;
 use crate::index::parameters::parameters;
 use crate::index::parts::{PartError, Parts, Saved};
 use crate::index::{Build, BuildError, Found, Index, Parameters, Visits, check_base};
-use crate::neighbor::{Candidate, TopK};
+use crate::neighbor::TopK;
 use crate::simd::pairwise::{UNDERFLOW, relative_error, squared_euclidean_f32_rows};
 use crate::vectors::{Row, Vectors};
 
@@ -206,17 +204,6 @@ impl Index for IvfFlat {
         self.search_lists(query, k, self.search.nprobe)
     }
 
-    fn search_batch(&self, queries: &Vectors, k: usize) -> Vec<Vec<Candidate>> {
-        let rows: Vec<_> = (0..queries.len()).map(|row| queries.row(row)).collect();
-        // Every thread gets some, however few they are.
-        let share = rows.len().div_ceil(rayon::current_num_threads());
-        let found: Vec<_> = rows
-            .par_chunks(share.clamp(1, QUERIES_AT_ONCE))
-            .map(|queries| self.search_all(queries, k))
-            .collect();
-        found.into_iter().flatten().collect()
-    }
-
     fn parts<'a>(&'a self, parts: &mut Parts<'a>) {
         parts.describe::<Self>(&self.built.params, &self.search);
         parts.add("lists", &self.built.lists);
@@ -236,28 +223,8 @@ impl IvfFlat {
         self.built.usual_probes
     }
 
-    /// [`Index::search`] for each of the queries.
-    fn search_all(&self, queries: &[Row<'_>], k: usize) -> Vec<Vec<Candidate>> {
-        let floats: Vec<f32> = queries
-            .iter()
-            .flat_map(|query| query.to_floats().into_owned())
-            .collect();
-        let nearest = self
-            .built
-            .lists
-            .nearest_of_each(&floats, self.search.nprobe);
-        let search = |(&query, nearest): (_, &Vec<_>)| self.scan(query, k, nearest).candidates;
-        queries.iter().zip(&nearest).map(search).collect()
-    }
-
     /// The `k` nearest in the `nprobe` nearest lists.
     pub(super) fn search_lists(&self, query: Row<'_>, k: usize, nprobe: usize) -> Found {
-        let nearest = self.built.lists.nearest(&query.to_floats(), nprobe);
-        self.scan(query, k, &nearest)
-    }
-
-    /// The `k` nearest in these lists, which are the nearest.
-    fn scan(&self, query: Row<'_>, k: usize, nearest: &[(f32, u32)]) -> Found {
         let Built { lists, rows, .. } = &*self.built;
         let k = k.min(rows.len());
         let ranker = Ranker::new(rows, Metric::Euclidean, query);
@@ -268,14 +235,15 @@ impl IvfFlat {
             top: TopK::new(k),
             visits: Visits::default(),
         };
-        for &(_, list) in nearest {
+        let query = query.to_floats();
+        for (_, list) in lists.nearest(&query, nprobe) {
             scan.list(list as usize);
         }
         // Lists of few vectors: the next ones, until there are k.
         if scan.top.len() < k {
             // This is rare, so the lists are sorted again, all of them this time.
-            let all = lists.nearest(&query.to_floats(), lists.nlist());
-            for (_, list) in all.into_iter().skip(nearest.len()) {
+            let all = lists.nearest(&query, lists.nlist());
+            for (_, list) in all.into_iter().skip(nprobe) {
                 if scan.top.len() >= k {
                     break;
                 }
@@ -288,10 +256,6 @@ impl IvfFlat {
         }
     }
 }
-
-/// Queries of a batch that are compared with the centroids together. Each block of centroids comes
-/// from memory once for all of them, so that half as many would do.
-const QUERIES_AT_ONCE: usize = 32;
 
 /// Rows whose distances are computed in one call: a list or a good part of it, so that the call
 /// costs nothing to speak of, and few enough for the limit to fall in between.
