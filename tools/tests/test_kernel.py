@@ -102,6 +102,26 @@ def test_a_kernel_that_cannot_start_says_why(tmp_path, spoil, message):
     assert message in result.stderr, result.stderr
 
 
+def test_what_was_compiled_against_another_build_is_not_kept(tmp_path):
+    folder = compiled(checkout(tmp_path / "checkout"))
+    target, code = folder / ".evcxr/k1/cells/target", "import kernel; kernel.lay_out(kernel.workspaces() / 'k1')"
+    environment = {name: value for name, value in os.environ.items() if name != "CARGO_TARGET_DIR"}
+
+    def kept() -> bool:
+        subprocess.run([sys.executable, "-c", code], cwd=folder / "tools", check=True, env=environment)
+        return target.exists()
+
+    kept()
+    target.mkdir()
+    assert kept()
+    # Cargo writes a new file: this one lives on in the workspace.
+    dylib = next(folder.glob("target/*/debug/deps/libfashion_knn_dylib.*"))
+    dylib.unlink()
+    dylib.touch()
+    os.utime(dylib, (time.time() + 120,) * 2)
+    assert not kept()
+
+
 def test_cells_know_the_crate_and_its_types():
     made = new_notebook()
     made.metadata["kernelspec"] = {"name": "fashion-knn", "display_name": "Rust", "language": "rust"}
