@@ -127,7 +127,6 @@ ALWAYS:
 	@touch $@
 
 # evcxr_jupyter from the PATH where cargo notes there that it is of this version, else built into .tools.
-# Level 1, because it is the longest to compile of all, and a cell waits for cargo rather than for it.
 EVCXR_NOTED := grep -qs '"evcxr_jupyter $(EVCXR_VERSION) '
 .stamps/kernel: .stamps/venv tools/kernel.py
 	@evcxr=`command -v evcxr_jupyter`; \
@@ -135,7 +134,7 @@ EVCXR_NOTED := grep -qs '"evcxr_jupyter $(EVCXR_VERSION) '
 		evcxr='$(CURDIR)/.tools/bin/evcxr_jupyter'; \
 		if ! $(EVCXR_NOTED) .tools/.crates.toml; then \
 			echo 'Compiling evcxr_jupyter $(EVCXR_VERSION), the Rust kernel, into .tools: 5 to 10 minutes'; \
-			(cd / && env -u RUSTFLAGS -u CARGO_BUILD_TARGET CARGO_PROFILE_RELEASE_OPT_LEVEL=1 \
+			(cd / && env -u RUSTFLAGS -u CARGO_BUILD_TARGET \
 				cargo install --locked evcxr_jupyter --version $(EVCXR_VERSION) --root '$(CURDIR)/.tools') || exit 1; \
 		fi; \
 	fi; \

@@ -18,6 +18,8 @@ dependencies, which hands on what was compiled in the checkout's target/:
     .evcxr/kN/pin/          depends on fashion-knn, always. Without it evcxr's first package, which
                             depends on nothing, would empty Cargo.lock
     .evcxr/kN/cells/        EVCXR_TMPDIR: evcxr writes its package here
+    .evcxr/kN/rustc         what cargo runs in place of rustc: it keeps compiled cells (kept_cells.py)
+    .evcxr/library/         links to the sources of the standard library that rust-analyzer reads
 
 Why a dylib: a cell then links with one shared object instead of 300 libraries. Why the stub: with
 the crate itself cargo looks at 490 packages before each cell: a third of what an empty cell costs.
@@ -30,6 +32,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -46,6 +49,7 @@ NAME = "fashion-knn"
 RUSTFLAGS = "-Cprefer-dynamic"  # what evcxr compiles with; the Makefile sets the same
 DYLIB_SUFFIX = ".dylib" if sys.platform == "darwin" else ".so"
 LIBRARY_PATH = "DYLD_FALLBACK_LIBRARY_PATH" if sys.platform == "darwin" else "LD_LIBRARY_PATH"
+KEPT_CELLS = 2_000  # of 200 KB at most; a notebook has 50
 TOLD_LINES = 12  # of what evcxr said last, when it dies
 PR_SET_PDEATHSIG = 1  # Linux, linux/prctl.h
 
@@ -89,7 +93,7 @@ crate-type = ["{kind}"]
 [dependencies]
 fashion-knn = {{ path = {root} }}
 """
-# `links` names the libraries that cargo is told of in STUB_CONFIG. It asks for a build script, which is not run then.
+# `links` names the libraries that cargo is told of in CARGO_CONFIG. It asks for a build script, which is not run then.
 STUB_TOML = """[package]
 name = "fashion-knn"
 version = {version}
@@ -99,10 +103,20 @@ links = "fashion_knn"
 [features]
 {features}
 """
-STUB_CONFIG = """paths = ["stub"]
+CARGO_CONFIG = """paths = ["stub"]
+
+[build]
+rustc-wrapper = {rustc}
 
 [target.{host}.fashion_knn]
 rustc-link-search = {folders}
+"""
+# `ctx` is a cell. For all else, and rust-analyzer asks rustc much, Python is not started.
+RUSTC = """#!/bin/sh
+case " $* " in
+    *" --crate-name ctx "*) exec {kept_cells} "$@" ;;
+    *) exec "$@" ;;
+esac
 """
 # A cell is compiled while its reader waits, and calls the crate, which is compiled at level 3, for all that takes long.
 CELL_PROFILE = """
@@ -201,7 +215,10 @@ def lay_out(workspace: Path) -> Path:
     # The dylib's crate is looked for in lib/; what it depends on, and the macros of these, where cargo compiled them.
     compiled_for = [target_dir() / profile / "deps" for profile in [f"{host()}/debug", "debug"]]
     folders = [f"crate={own.parent}", *(f"dependency={folder}" for folder in compiled_for)]
-    write_if_new(workspace / ".cargo/config.toml", STUB_CONFIG.format(host=host(), folders=json.dumps(folders)))
+    rustc = workspace / "rustc"
+    config = CARGO_CONFIG.format(rustc=json.dumps(str(rustc)), host=host(), folders=json.dumps(folders))
+    write_if_new(workspace / ".cargo/config.toml", config)
+    lay_out_rustc(rustc, cells / "target/kept")
     lay_out_stub(workspace / "stub")
     return cells
 
@@ -223,6 +240,30 @@ def lay_out_stub(stub: Path) -> None:
     features = {name: [part for part in parts if ":" not in part] for name, parts in manifest["features"].items()}
     lines = "\n".join(f"{name} = {json.dumps(parts)}" for name, parts in features.items())
     write_if_new(stub / "Cargo.toml", STUB_TOML.format(version=json.dumps(manifest["package"]["version"]), features=lines))
+
+
+def lay_out_rustc(rustc: Path, kept: Path) -> None:
+    """Writes the program that cargo runs in place of rustc. Of the compiled cells it has kept, the last used stay."""
+    command = [sys.executable, "-IS", str(Path(__file__).resolve().parent / "kept_cells.py"), str(kept)]
+    write_if_new(rustc, RUSTC.format(kept_cells=shlex.join(command)))
+    rustc.chmod(0o755)
+    used = sorted(kept.glob("*"), key=lambda cell: cell.stat().st_mtime_ns, reverse=True)
+    for cell in used[KEPT_CELLS:]:
+        shutil.rmtree(cell, ignore_errors=True)
+
+
+def lay_out_library(library: Path) -> None:
+    """Links what rust-analyzer reads of the standard library's sources, if they are installed.
+
+    Left to itself it reads all of them before the first cell, twice. Half are the intrinsics of all processors (stdarch).
+    """
+    sources = Path(rustc_says()[1]).parents[1] / "src/rust/library"
+    for name in ["core", "alloc", "std", "proc_macro"]:
+        link = library / name
+        if (sources / name).is_dir() and not (link.is_symlink() and link.readlink() == sources / name):
+            library.mkdir(exist_ok=True)
+            link.unlink(missing_ok=True)
+            link.symlink_to(sources / name)
 
 
 def link_or_copy(source: Path, target: Path) -> None:
@@ -253,6 +294,8 @@ def prepare() -> dict[str, str]:
     try:
         lay_out_crate()
         cells = lay_out(free_workspace())
+        library = workspaces() / "library"
+        lay_out_library(library)
     except OSError as error:
         raise CannotStart(f"it must write to {workspaces()}, and cannot: {error}") from None
     removed = ["CARGO_TARGET_DIR", "CARGO_BUILD_TARGET", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_RUSTFLAGS"]
@@ -262,6 +305,8 @@ def prepare() -> dict[str, str]:
     # A cell finds libstd by a path that is relative to deps/, but evcxr moves the cell one folder up. That
     # goes well only where the path leads through "/": not where the workspace and Rust lie in the same home.
     libraries = [rustc_says()[1], str(cells.parent / "lib"), os.environ.get(LIBRARY_PATH)]
+    if (library / "core").is_dir():
+        environment.setdefault("RUST_SRC_PATH", str(library))
     return environment | {
         LIBRARY_PATH: ":".join(filter(None, libraries)),
         "EVCXR_TMPDIR": str(cells),

@@ -9,6 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import kernel
 import nbformat
 import pytest
 from nbclient import NotebookClient
@@ -47,7 +48,7 @@ def outdated(folder: Path) -> dict:
 def run(folder: Path, *cells: str, evcxr: str = EVCXR, cache: str = "/nowhere") -> subprocess.CompletedProcess:
     """`jupyter nbconvert --execute`, as any reader may call it, on a notebook of these cells."""
     kernels = folder / "jupyter/kernels/planted"
-    kernels.mkdir(parents=True)
+    kernels.mkdir(parents=True, exist_ok=True)
     argv = [sys.executable, str(folder / "tools/kernel.py"), "launch", evcxr, "{connection_file}"]
     spec = {"argv": argv, "display_name": "Planted", "language": "rust", "interrupt_mode": "message"}
     (kernels / "kernel.json").write_text(json.dumps(spec))
@@ -122,6 +123,26 @@ def test_what_was_compiled_against_another_build_is_not_kept(tmp_path):
     assert not kept()
 
 
+def test_the_same_cells_again_are_not_compiled(tmp_path):
+    folder = compiled(checkout(tmp_path / "checkout"))
+    kept = []
+    for _ in range(2):
+        result = run(folder, "let k = 5; let n = 7;", "k + n")
+        assert result.returncode == 0, result.stdout + result.stderr
+        kept.append({cell.name for cell in folder.glob(".evcxr/k1/cells/target/kept/*")})
+    # Two cells, and one with which evcxr begins. What is compiled again would have another name.
+    assert len(kept[0]) == 3 and kept[0] == kept[1]
+
+
+def test_of_the_kept_cells_the_last_used_stay(tmp_path, monkeypatch):
+    monkeypatch.setattr(kernel, "KEPT_CELLS", 2)
+    for age, name in enumerate(["b", "c", "a"]):
+        (tmp_path / "kept" / name).mkdir(parents=True)
+        os.utime(tmp_path / "kept" / name, (1_000 - age,) * 2)
+    kernel.lay_out_rustc(tmp_path / "rustc", tmp_path / "kept")
+    assert {cell.name for cell in (tmp_path / "kept").iterdir()} == {"b", "c"}
+
+
 def test_cells_know_the_crate_and_its_types():
     made = new_notebook()
     made.metadata["kernelspec"] = {"name": "fashion-knn", "display_name": "Rust", "language": "rust"}
@@ -133,7 +154,12 @@ def test_cells_know_the_crate_and_its_types():
         "index.query(&[4.0f32][..], 1)?[0].id",
         # Of another crate, from where its types are the library's own.
         'fashion_knn::polars::df!("a" => [1, 2])?.height()',
+        # Of the standard library.
+        "let named = std::collections::HashMap::from([(\"a\", vec![1.5f32, 2.0])]);",
+        "let longest = named.values().map(Vec::len).max();",
+        "longest.unwrap_or(0) + 1",
     ]
     made.cells = [new_code_cell(cell) for cell in cells]
     NotebookClient(made, timeout=600, resources={"metadata": {"path": str(ROOT / "notebooks")}}).execute()
-    assert [cell.outputs[0].data["text/plain"] for cell in made.cells[3:]] == ["1", "2"]
+    shown = [cell.outputs[0].data["text/plain"] for cell in made.cells if cell.outputs]
+    assert shown == ["1", "2", "3"]
