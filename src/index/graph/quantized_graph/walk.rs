@@ -3,14 +3,16 @@
 //! ```text
 //! pool = the 4 nearest seeds of the 4 nearest groups   (seeds.rs)
 //! while the nearest of pool that is not expanded is within reach, or codes are on their way:
-//!     expand it and, after the first steps, the two after it:
-//!         ask the memory for the codes of those of their neighbours that were not met
-//!     compare the codes asked for one round before; keep what is nearer than pool's last
+//!     expand it and, after the first steps, the two after it; that is, in this order:
+//!         compare the neighbours of those expanded one round before, if they were not met
+//!         ask the memory for the codes of the neighbours of these
+//!         keep in pool what was compared and is nearer than pool's last
 //! ```
 //!
 //! The cost is what has to come from memory. So several vectors are expanded at once, and their
-//! neighbours are compared a round later, when those of the next are on their way. And whether a
-//! vector was met is no branch, for it is a coin toss that the processor cannot foresee.
+//! neighbours are compared a round later: the edges arrive while the neighbours of the round before
+//! are compared, the codes while these are kept. And whether a vector was met is no branch, for it
+//! is a coin toss that the processor cannot foresee.
 
 use std::ops::Range;
 use std::slice::from_ref;
@@ -240,16 +242,22 @@ impl<'a, const LINES: usize> Walk<'a, LINES> {
         scratch: &'a mut Scratch,
     ) -> &'a [Entry] {
         let mut walk = Self::begin(graph, query, limits, scratch);
-        // Two buffers for all rounds: new ones each time would be filled with zeros each time.
-        let (mut new, mut asked_for) = (&mut Few::new(), &mut Few::new());
+        // A buffer for all rounds: a new one each time would be filled with zeros each time.
+        let new = &mut Few::new();
+        let mut asked_for = Few::new();
         loop {
             let batch = walk.nearest_to_expand();
             if batch.is_empty() && asked_for.is_empty() && !walk.start_from_other_seeds() {
                 return walk.into_pool();
             }
-            walk.neighbors_not_met(&batch, new);
-            walk.score_and_keep(asked_for);
-            std::mem::swap(&mut new, &mut asked_for);
+            walk.neighbors_not_met(&asked_for, new);
+            // First the edges for the next batch, then the distances of this one: the edges arrive
+            // meanwhile.
+            walk.prefetch_likely_next();
+            walk.score(new);
+            walk.ask_for_neighbors(&batch);
+            walk.keep(new);
+            asked_for = batch;
         }
     }
 
@@ -409,8 +417,21 @@ impl<'a, const LINES: usize> Walk<'a, LINES> {
         self.next = self.next.min(self.pool.len());
     }
 
-    /// Writes to `new` the neighbours of `batch` that this walk has not met before. Their codes are
-    /// on the way from memory when it returns.
+    /// Asks the memory for the codes of all neighbours of `batch`, and for whether they were met.
+    #[inline(always)]
+    fn ask_for_neighbors(&self, batch: &Few<TOGETHER>) {
+        let (codes, marks) = (self.graph.codes, &*self.visited.last_walk);
+        for &position in batch.as_slice() {
+            for &neighbor in &self.graph.edges[position as usize].0 {
+                // Nothing waits here for whether it was met. If it was, its code is in a cache, and
+                // to ask for it costs little.
+                simd::prefetch(&codes[neighbor as usize]);
+                simd::prefetch(from_ref(&marks[neighbor as usize]));
+            }
+        }
+    }
+
+    /// Writes to `new` the neighbours of `batch` that this walk has not met before.
     #[inline(always)]
     fn neighbors_not_met(&mut self, batch: &Few<TOGETHER>, new: &mut Few<{ TOGETHER * DEGREE }>) {
         // There is room for all neighbours of a full batch, so a write below never leaves the
@@ -418,31 +439,31 @@ impl<'a, const LINES: usize> Walk<'a, LINES> {
         // the pool.
         let mut len = 0;
         for &position in batch.as_slice() {
-            let start = len;
             for &neighbor in &self.graph.edges[position as usize].0 {
                 // Without a branch on what was met, which the processor would guess wrong half the
                 // time: the place is written in any case, and kept if the neighbour is new.
                 new.positions[len] = neighbor;
                 len += usize::from(self.visited.meet(neighbor));
             }
-            // The codes of this node's neighbours are asked for before those of the next node are
-            // looked at. They arrive while the next list is read.
-            for &neighbor in &new.positions[start..len] {
-                simd::prefetch(&self.graph.codes[neighbor as usize]);
-            }
         }
         new.len = len;
     }
 
-    /// Scores `new` and puts into the pool what is near enough.
+    /// Compares the query with the codes of `new`.
     #[inline(always)]
-    fn score_and_keep(&mut self, new: &Few<{ TOGETHER * DEGREE }>) {
-        let new = new.as_slice();
-        // First the edges for the next batch, then the scores of this one: the edges arrive
-        // meanwhile.
-        self.prefetch_likely_next();
-        graph_codes::score(&self.query, self.graph.codes, new, self.distances);
-        for (i, &position) in new.iter().enumerate() {
+    fn score(&mut self, new: &Few<{ TOGETHER * DEGREE }>) {
+        graph_codes::score(
+            &self.query,
+            self.graph.codes,
+            new.as_slice(),
+            self.distances,
+        );
+    }
+
+    /// Puts into the pool what is near enough of `new`, which were scored.
+    #[inline(always)]
+    fn keep(&mut self, new: &Few<{ TOGETHER * DEGREE }>) {
+        for (i, &position) in new.as_slice().iter().enumerate() {
             let entry = Entry::new(self.distances[i], position);
             if entry > self.last_kept {
                 continue;
