@@ -3,7 +3,7 @@
     kept_cells.py FOLDER RUSTC ARGUMENTS...
 
 Runs in place of rustc where cargo compiles a cell (the program that `lay_out_rustc` in kernel.py writes calls it). A
-notebook that runs again with another k has the same cells but one. A cell with the same name of its function, the
+notebook that runs again with another k has the same cells, or all but one. A cell with the same name of its function, the
 same variables before it and the same dependencies is the same to rustc, and its library is copied from FOLDER:
 
     FOLDER/KEY/            KEY is a hash of all that rustc would read
@@ -18,6 +18,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -45,7 +46,7 @@ def main(folder: Path, command: list[str]) -> int:
     sys.stderr.buffer.write(told.stderr)
     messages = [json.loads(line) for line in told.stderr.splitlines() if line.startswith(b"{")]
     written = [Path(message["artifact"]) for message in messages if "artifact" in message]
-    if told.returncode == 0 and reads_alone(source, written) or told.returncode == 1 and is_tried_again(messages):
+    if told.returncode == 0 and reads_alone(source, written) or told.returncode == 1 and is_tried_again(messages, Path(source)):
         keep(kept, written, told)
     return told.returncode
 
@@ -54,7 +55,8 @@ def key_of(command: list[str], source: Path) -> str:
     """A hash of the command, the cell's source, and the size and time of each library that the command names."""
     digest = hashlib.sha256(json.dumps(command).encode())
     for is_variable, lines in itertools.groupby(source.read_text().splitlines(), lambda line: VARIABLE in line):
-        digest.update("\n".join(sorted(lines) if is_variable else lines).encode())
+        for line in sorted(lines) if is_variable else lines:
+            digest.update(f"{line}\n".encode())
     for argument in command:
         library = argument.partition("=")[2]
         if library.endswith((".rlib", ".rmeta", ".so", ".dylib")):
@@ -70,8 +72,12 @@ def reads_alone(source: str, written: list[Path]) -> bool:
     return all(not line.startswith("#") and line.partition(":")[2].strip() in ("", source) for line in lines)
 
 
-def is_tried_again(messages: list[dict]) -> bool:
+def is_tried_again(messages: list[dict], source: Path) -> bool:
     """Whether all errors are the one that evcxr mends. Others may be none of the cell's: no room on the disk, say."""
+    # With an error rustc does not tell which files it read. One that is included may be mended since. (Of what
+    # `include_str!` reads no error depends, and the word stands in a comment of evcxr.)
+    if re.search(r"\binclude(_bytes)?\s*!", source.read_text()):
+        return False
     errors = [message for message in messages if message.get("level") == "error" and message["spans"]]
     return bool(errors) and all((error["code"] or {}).get("code") == TRIED_AGAIN for error in errors)
 

@@ -24,7 +24,7 @@ count.write_text(str(int(count.read_text()) + 1 if count.exists() else 1))
 source = next(argument for argument in sys.argv if argument.endswith(".rs"))
 text = Path(source).read_text()
 if text.startswith("error"):
-    errors = [{{"level": "error", "code": code and {{"code": code}}, "spans": [1]}} for code in json.loads(text[5:])]
+    errors = [{{"level": "error", "code": code and {{"code": code}}, "spans": [1]}} for code in json.loads(text[5:].partition("//")[0])]
     errors.append({{"level": "error", "code": None, "spans": [], "message": "aborting due to these"}})
     print(*map(json.dumps, errors), sep="\\n", file=sys.stderr)
     sys.exit(1)
@@ -120,6 +120,13 @@ def test_of_errors_the_one_that_evcxr_mends_is_kept(tmp_path, codes, compiled):
     first = cargo.compile(f"error{json.dumps(codes)}")
     assert first[0] == 1 and cargo.compile(f"error{json.dumps(codes)}") == first
     assert cargo.compiled() == compiled
+
+
+def test_an_error_that_may_be_of_an_included_file_is_not_kept(tmp_path):
+    cargo = Cargo(tmp_path)
+    for compiled in [1, 2]:
+        assert cargo.compile('error["E0277"] // include!("data.rs")')[0] == 1
+        assert cargo.compiled() == compiled
 
 
 def test_other_packages_are_not_kept(tmp_path):

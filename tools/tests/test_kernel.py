@@ -129,8 +129,8 @@ def test_the_same_cells_again_are_not_compiled(tmp_path):
     for _ in range(2):
         result = run(folder, "let k = 5; let n = 7;", "k + n")
         assert result.returncode == 0, result.stdout + result.stderr
-        kept.append({cell.name for cell in folder.glob(".evcxr/k1/cells/target/kept/*")})
-    # Two cells, and one with which evcxr begins. What is compiled again would have another name.
+        kept.append({(cell.name, cell.stat().st_ino) for cell in folder.glob(".evcxr/k1/cells/target/kept/*")})
+    # Two cells, and one with which evcxr begins. What is compiled again is another folder.
     assert len(kept[0]) == 3 and kept[0] == kept[1]
 
 
