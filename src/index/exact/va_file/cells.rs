@@ -210,8 +210,7 @@ fn components(rotated: &Rotated, bytes: usize) -> usize {
     let mut left = all;
     let mut components = 0;
     while components < most && left > (1.0 - VARIANCE) * all {
-        let column = rotated.components.column(components);
-        left -= column.iter().map(|value| value * value).sum::<f64>();
+        left -= rotated.extents[components].squares;
         components += 1;
     }
     // A line has room for four.

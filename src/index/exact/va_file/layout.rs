@@ -15,7 +15,7 @@
 
 use std::ops::Range;
 
-use ndarray::{Array2, ArrayView2};
+use ndarray::{Array2, ArrayView2, Axis};
 use rayon::prelude::*;
 
 use super::cells::Cells;
@@ -48,6 +48,8 @@ pub(super) struct Rotated {
     pca: Pca,
     /// R·(x − µ): n × (as many components as the longest plan or the cells have).
     pub components: Array2<f64>,
+    /// What each of the components takes of all rows.
+    pub extents: Vec<Extent>,
     /// ‖x − µ‖² of every row.
     pub squared_lengths: Vec<f64>,
     /// The rows, near ones together.
@@ -67,6 +69,7 @@ impl Rotated {
         Ok(Self {
             squared_lengths: squared_lengths(base, &pca),
             order: order(components.view()),
+            extents: extents(components.view()),
             pca,
             components,
         })
@@ -87,6 +90,52 @@ impl Rotated {
         // is twice the unit roundoff, and the 4 is for the subtraction of the mean and the scale.
         f64::EPSILON * (self.pca.dim() + 4) as f64 * (components as f64).sqrt()
     }
+}
+
+/// What a component takes of all rows.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Extent {
+    /// Σx², n times its variance.
+    pub squares: f64,
+    /// The greatest magnitude.
+    pub greatest: f64,
+}
+
+impl Extent {
+    fn join(&mut self, other: Self) {
+        self.squares += other.squares;
+        self.greatest = self.greatest.max(other.greatest);
+    }
+}
+
+/// The extent of each component. The same on any number of threads: each sum is over a fixed number
+/// of rows, and the sums are added in order.
+fn extents(components: ArrayView2<'_, f64>) -> Vec<Extent> {
+    /// Rows of a sum: few enough that every thread has work.
+    const ROWS: usize = 1_024;
+    // All components of a row at once: a column alone would read a cache line for each value.
+    let of_rows = |block: usize| {
+        let rows = components.axis_chunks_iter(Axis(0), ROWS).nth(block);
+        let mut extents = vec![Extent::default(); components.ncols()];
+        for row in rows.expect("a block of rows").rows() {
+            for (extent, &value) in extents.iter_mut().zip(row) {
+                extent.join(Extent {
+                    squares: value * value,
+                    greatest: value.abs(),
+                });
+            }
+        }
+        extents
+    };
+    let blocks: Vec<Vec<Extent>> = (0..components.nrows().div_ceil(ROWS))
+        .into_par_iter()
+        .map(of_rows)
+        .collect();
+    let mut all = vec![Extent::default(); components.ncols()];
+    for block in blocks {
+        all.iter_mut().zip(block).for_each(|(all, of)| all.join(of));
+    }
+    all
 }
 
 /// ‖x − µ‖² of every row.
@@ -378,21 +427,31 @@ impl Boxes {
         // its last boxes are zeros, and the search leaves them out.
         let mut low = vec![Pairs([[0; 2]; BLOCK]); blocks.div_ceil(BLOCK) * pairs];
         let mut high = low.clone();
-        for (block, head) in heads.chunks_exact(pairs).enumerate() {
-            let (group, lane) = (block / BLOCK, block % BLOCK);
-            for (pair, codes) in head.iter().enumerate() {
-                let at = group * pairs + pair;
-                // The least and the greatest code of the 32 points, for each component of the pair.
-                // The norm of the rest is one more component here.
-                for side in 0..2 {
-                    let codes = codes.0.iter().map(|codes| codes[side]);
-                    low[at].0[lane][side] = codes.clone().min().expect("points");
-                    high[at].0[lane][side] = codes.max().expect("points");
+        let groups = low.par_chunks_mut(pairs).zip(high.par_chunks_mut(pairs));
+        groups
+            .zip(heads.par_chunks(BLOCK * pairs))
+            .for_each(|((low, high), heads)| {
+                for (lane, head) in heads.chunks_exact(pairs).enumerate() {
+                    for (pair, codes) in head.iter().enumerate() {
+                        (low[pair].0[lane], high[pair].0[lane]) = extremes(codes);
+                    }
                 }
-            }
-        }
+            });
         Self { low, high }
     }
+}
+
+/// The least and the greatest code of the 32 points of a pair, for each of its components. The norm
+/// of the rest is one more component here.
+fn extremes(Pairs(codes): &Pairs) -> ([i16; 2], [i16; 2]) {
+    let (mut low, mut high) = (codes[0], codes[0]);
+    for codes in &codes[1..] {
+        for side in 0..2 {
+            low[side] = low[side].min(codes[side]);
+            high[side] = high[side].max(codes[side]);
+        }
+    }
+    (low, high)
 }
 
 /// Writes the codes of the points.
@@ -417,7 +476,7 @@ impl<'a> Encoder<'a> {
             scale,
             epsilon: rotated.pca.orthonormality_error(),
             relative: rotated.relative_error(components),
-            steps: steps(rotated.components.view(), scale, plan),
+            steps: steps(&rotated.extents, scale, plan),
         }
     }
 
@@ -496,14 +555,10 @@ impl<'a> Encoder<'a> {
 }
 
 /// The steps with which the greatest value of each component of the segments fits in 8 bits.
-fn steps(components: ArrayView2<'_, f64>, scale: f64, plan: Plan) -> Vec<[i16; WIDTH]> {
+fn steps(extents: &[Extent], scale: f64, plan: Plan) -> Vec<[i16; WIDTH]> {
     let step = |at: usize| {
         // A plan may have more components than the data. Those are zero, and their step is one.
-        let column = components.columns().into_iter().nth(at);
-        let greatest = column.map_or(0.0, |column| {
-            let absolute = column.iter().map(|value| value.abs());
-            absolute.fold(0.0, f64::max)
-        });
+        let greatest = extents.get(at).map_or(0.0, |extent| extent.greatest);
         // A whole number, so that code · step is an integer as the query's components are. It is
         // at most ⌈16,000 / 127⌉ = 126, so that the product fits in 16 bits.
         (greatest * scale / f64::from(i8::MAX)).ceil().max(1.0) as i16

@@ -225,12 +225,14 @@ pub(super) struct Work {
 }
 
 impl Work {
-    pub(super) fn add(&mut self, other: Self) {
-        self.rotated += other.rotated;
-        self.blocks += other.blocks;
-        self.cells += other.cells;
-        self.refined += other.refined;
-        self.verified += other.verified;
+    pub(super) fn plus(self, other: Self) -> Self {
+        Self {
+            rotated: self.rotated + other.rotated,
+            blocks: self.blocks + other.blocks,
+            cells: self.cells + other.cells,
+            refined: self.refined + other.refined,
+            verified: self.verified + other.verified,
+        }
     }
 }
 

@@ -12,6 +12,8 @@
 //! The sooner the threshold is near its last value, the less the later passes have to read. So each
 //! pass first takes a few of the best to the end.
 
+use rayon::prelude::*;
+
 use super::layout::File;
 use super::plan::{self, Work, rotation_cost, verification_cost};
 use super::query_code::QueryCode;
@@ -118,17 +120,18 @@ pub(super) fn search_within(
 /// as queries.
 pub(super) fn expected_cost(file: &File, base: &Vectors, k: usize) -> f64 {
     const QUERIES: usize = 48;
-    let mut scratch = Scratch::default();
-    let mut work = Work::default();
     // Up to 48 rows, at equal distances in the base.
-    let rows = (0..base.len()).step_by(base.len().div_ceil(QUERIES));
-    let queries = rows.len();
-    for row in rows {
+    let step = base.len().div_ceil(QUERIES);
+    let queries = base.len().div_ceil(step);
+    let work = |scratch: &mut Scratch, query: usize| {
         // One more, since a row finds itself.
-        if let Some(searched) = search(file, base, base.row(row), k + 1, &mut scratch) {
-            work.add(searched.work);
-        }
-    }
+        let searched = search(file, base, base.row(query * step), k + 1, scratch);
+        searched.map_or(Work::default(), |searched| searched.work)
+    };
+    let work = (0..queries)
+        .into_par_iter()
+        .map_init(Scratch::default, work)
+        .reduce(Work::default, Work::plus);
     plan::query_cost(base, file.plan, work, queries)
 }
 
