@@ -236,7 +236,7 @@ impl<'a> Parts<'a> {
         assert!(before.is_none(), "two parts {name:?}");
     }
 
-    fn add_array<T: Element>(&mut self, name: &str, shape: Vec<usize>, values: &'a [T]) {
+    pub(crate) fn add_array<T: Element>(&mut self, name: &str, shape: Vec<usize>, values: &'a [T]) {
         let pieces = move |visit: &mut dyn FnMut(&[u8])| write_pieces(values, visit);
         self.insert(name, shape, T::NUMBER, Box::new(pieces));
     }

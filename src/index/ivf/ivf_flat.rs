@@ -29,13 +29,15 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use rayon::prelude::*;
+
 use crate::distance::{Metric, QueryForm, Ranker};
 use crate::index::ivf::held_out::HeldOut;
 use crate::index::ivf::inverted_lists::InvertedLists;
 use crate::index::parameters::parameters;
 use crate::index::parts::{PartError, Parts, Saved};
 use crate::index::{Build, BuildError, Found, Index, Parameters, Visits, check_base};
-use crate::neighbor::TopK;
+use crate::neighbor::{Candidate, TopK};
 use crate::simd::pairwise::{UNDERFLOW, relative_error, squared_euclidean_f32_rows};
 use crate::vectors::{Row, Vectors};
 
@@ -133,10 +135,7 @@ impl Build for IvfFlat {
         params.nlist = lists.nlist();
         let rows = lists.in_list_order(&base);
         rows.in_huge_pages();
-        let order = |id: usize| {
-            let nearest = lists.nearest(&base.row(id).to_floats(), lists.nlist());
-            nearest.into_iter().map(|(_, list)| list).collect()
-        };
+        let order = |id: usize| lists.nearest(&base.row(id).to_floats(), lists.nlist());
         let usual_probes = HeldOut::draw(&base, params.seed).probes(&lists, order);
         let built = Built {
             params,
@@ -204,6 +203,27 @@ impl Index for IvfFlat {
         self.search_lists(query, k, self.search.nprobe)
     }
 
+    fn search_batch(&self, queries: &Vectors, k: usize) -> Vec<Vec<Candidate>> {
+        let nprobe = self.search.nprobe;
+        let lists = &self.built.lists;
+        if !lists.few_of_many(nprobe) {
+            let search = |row| self.search(queries.row(row), k).candidates;
+            return (0..queries.len()).into_par_iter().map(search).collect();
+        }
+        let mut found = Vec::with_capacity(queries.len());
+        for start in (0..queries.len()).step_by(QUERIES_AT_ONCE) {
+            let rows = start..queries.len().min(start + QUERIES_AT_ONCE);
+            let queries = queries.select(&rows.collect::<Vec<_>>());
+            let queries = queries.expect("rows of the queries");
+            let nearest = lists.nearest_of_each(&queries, nprobe);
+            let search = |(row, nearest): (usize, &Vec<u32>)| {
+                self.search_these(queries.row(row), k, nearest).candidates
+            };
+            found.par_extend(nearest.par_iter().enumerate().map(search));
+        }
+        found
+    }
+
     fn parts<'a>(&'a self, parts: &mut Parts<'a>) {
         parts.describe::<Self>(&self.built.params, &self.search);
         parts.add("lists", &self.built.lists);
@@ -225,6 +245,12 @@ impl IvfFlat {
 
     /// The `k` nearest in the `nprobe` nearest lists.
     pub(super) fn search_lists(&self, query: Row<'_>, k: usize, nprobe: usize) -> Found {
+        let nearest = self.built.lists.nearest(&query.to_floats(), nprobe);
+        self.search_these(query, k, &nearest)
+    }
+
+    /// The `k` nearest in the lists `nearest`, which are in the order of their distance.
+    fn search_these(&self, query: Row<'_>, k: usize, nearest: &[u32]) -> Found {
         let Built { lists, rows, .. } = &*self.built;
         let k = k.min(rows.len());
         let ranker = Ranker::new(rows, Metric::Euclidean, query);
@@ -235,15 +261,14 @@ impl IvfFlat {
             top: TopK::new(k),
             visits: Visits::default(),
         };
-        let query = query.to_floats();
-        for (_, list) in lists.nearest(&query, nprobe) {
+        for &list in nearest {
             scan.list(list as usize);
         }
         // Lists of few vectors: the next ones, until there are k.
         if scan.top.len() < k {
             // This is rare, so the lists are sorted again, all of them this time.
-            let all = lists.nearest(&query, lists.nlist());
-            for (_, list) in all.into_iter().skip(nprobe) {
+            let all = lists.nearest(&query.to_floats(), lists.nlist());
+            for list in all.into_iter().skip(nearest.len()) {
                 if scan.top.len() >= k {
                     break;
                 }
@@ -257,6 +282,9 @@ impl IvfFlat {
     }
 }
 
+/// Queries that look for their nearest lists at once: two tiles of brute force. More would need
+/// more memory for the lists that are found, and save no time.
+const QUERIES_AT_ONCE: usize = 4096;
 /// Rows whose distances are computed in one call: a list or a good part of it, so that the call
 /// costs nothing to speak of, and few enough for the limit to fall in between.
 const BATCH: usize = 32;
@@ -354,6 +382,29 @@ mod tests {
             recalls[0] > 0.5 && recalls[1] > 0.9 && recalls[2] > 0.99,
             "{recalls:?}"
         );
+    }
+
+    /// In a batch all queries meet the centroids at once, and those whose lists hold too little
+    /// take the next ones.
+    #[test]
+    fn a_batch_over_many_lists_is_its_queries_one_by_one() {
+        let floats = clustered(8_000, 64, 1);
+        let nprobe = 4;
+        for base in [rounded(&floats), floats] {
+            let params = IvfFlatParams {
+                nlist: 4_096,
+                seed: 3,
+            };
+            let ivf = IvfFlat::build(Arc::new(base), params).unwrap();
+            let ivf = ivf.with_search(IvfFlatSearch { nprobe }).unwrap();
+            assert!(ivf.built.lists.few_of_many(nprobe));
+            let queries = clustered(QUERIES_AT_ONCE + 30, 64, 2);
+            let batch = ivf.query_batch(&queries, 20).unwrap();
+            for row in (0..queries.len()).step_by(97).chain([QUERIES_AT_ONCE]) {
+                let one = ivf.query(&queries.row_to_floats(row), 20).unwrap();
+                assert_eq!(batch.row(row), one);
+            }
+        }
     }
 
     #[test]
