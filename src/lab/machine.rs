@@ -47,6 +47,18 @@ impl Machine {
     }
 }
 
+/// Does `work`, and tells the most memory that this process has held meanwhile, in bytes: all that
+/// it held before is in it. `None` where the system does not tell (it is Linux that does).
+pub fn with_peak<T>(work: impl FnOnce() -> T) -> (T, Option<u64>) {
+    // "5" forgets the peak so far. Where that is refused, the peak may be older than the work.
+    let forgotten = fs::write("/proc/self/clear_refs", "5").is_ok();
+    let result = work();
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let peak = value_in(&status, "VmHWM").filter(|_| forgotten);
+    let kilobytes = peak.and_then(|peak| peak.trim_end_matches(" kB").parse::<u64>().ok());
+    (result, kilobytes.map(|peak| peak * 1024))
+}
+
 /// `value` with so many digits after the point: more would be noise in a table.
 #[must_use]
 pub fn round(value: f64, digits: i32) -> f64 {
@@ -215,6 +227,22 @@ mod tests {
         assert!(machine.bandwidth_gb_s > 0.0 && machine.cores > 0);
         assert!(!machine.cpu.is_empty() && !machine.simd.is_empty());
         assert!(std::ptr::eq(machine, Machine::here()));
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn the_peak_is_that_of_the_work() {
+        const BYTES: usize = 1 << 30;
+        let (len, large) = with_peak(|| black_box(vec![1u8; BYTES]).len());
+        let (_, small) = with_peak(|| black_box(1));
+        assert_eq!(len, BYTES);
+        // Where the system forgets no peak, none is told.
+        let Some((large, small)) = large.zip(small) else {
+            assert!(fs::write("/proc/self/clear_refs", "5").is_err());
+            return;
+        };
+        assert!(large >= BYTES as u64, "{large}");
+        assert!(small < large - BYTES as u64 / 2, "{small} of {large}");
     }
 
     #[test]

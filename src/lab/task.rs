@@ -27,7 +27,7 @@ use crate::index::{BruteForce, Build, BuildError, Index, Query, QueryError};
 use crate::lab::evaluate::{
     ThreadsError, TimedQueries, on_threads, recall, time_batch, time_queries,
 };
-use crate::lab::machine::{Machine, commit, today};
+use crate::lab::machine::{Machine, commit, today, with_peak};
 use crate::lab::record::Measurement;
 use crate::neighbor::{Candidate, Neighbor, Neighbors};
 use crate::vectors::Vectors;
@@ -245,17 +245,22 @@ impl Task {
         // The build runs in a pool of the task's threads. Starting the pool is within the time, as
         // it is for a program that builds.
         let start = Instant::now();
-        let built = on_threads(self.threads, || {
-            (entry.build_under)(self.metric, self.base.clone(), build)
-        })?
-        .map_err(refused)?;
+        let (built, peak) = with_peak(|| {
+            on_threads(self.threads, || {
+                (entry.build_under)(self.metric, self.base.clone(), build)
+            })
+        });
         let build_s = start.elapsed().as_secs_f64();
+        let built = built?.map_err(refused)?;
         for settings in sweep {
             // Another index over the same structure: nothing is built again, so `build_s` holds for
             // each row.
             let index = built(settings).map_err(refused)?;
             for &k in &self.ks {
-                let row = self.measure(entry, index.as_ref(), k, build_s)?;
+                let row = Measurement {
+                    build_peak_bytes: peak,
+                    ..self.measure(entry, index.as_ref(), k, build_s)?
+                };
                 for &threads in &self.also_threads {
                     // The single queries are on one thread: only the batch is another.
                     each(Measurement {
