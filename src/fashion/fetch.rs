@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{FILES, FashionError, File, at, fashion_dir, find, read_at_most};
+use super::{DEBIAN, FILES, FashionError, File, at, fashion_dir, find, read_at_most};
 use crate::files::{check_folder, write_atomically};
 
 /// The address that the data set's authors give. Plain HTTP will do: the hashes are verified.
@@ -27,19 +27,22 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The folder that holds the data, after fetching them into the project's own if they are nowhere,
 /// or those of them that are missing there.
 ///
-/// `FASHION_MNIST_URL` names another place to fetch from (a mirror).
+/// `FASHION_MNIST_URL` names another place to fetch from (a mirror). What Debian has installed on
+/// this machine does not take its place.
 ///
 /// # Errors
 /// If they are nowhere and cannot be fetched, or the folder cannot be written.
 pub fn fetch() -> Result<PathBuf, FashionError> {
     let own = fashion_dir();
+    let named = std::env::var("FASHION_MNIST_URL").ok();
     match find() {
+        Some(folder) if folder == Path::new(DEBIAN) && named.is_some() => (),
         // A fetch that was killed may have stored some of the four.
         Some(folder) if folder != own || missing_in(&own).is_empty() => return Ok(folder),
         _ => (),
     }
-    let url = std::env::var("FASHION_MNIST_URL").unwrap_or_else(|_| OFFICIAL.to_owned());
-    fetch_into(&own, &url, PATIENCE, true)
+    let url = named.as_deref().unwrap_or(OFFICIAL);
+    fetch_into(&own, url, PATIENCE, true)
 }
 
 /// Those of the four files that are not in the folder.
