@@ -46,7 +46,7 @@ pub(crate) struct InvertedLists {
     ids: Vec<u32>,
 }
 
-/// The index of the centroids is not saved. It takes less time to make than a query of all lists.
+/// The centroids are saved as numbers. Their index is made anew when they are read.
 impl Part for InvertedLists {
     fn write<'a>(&'a self, name: &str, parts: &mut Parts<'a>) {
         let centroids = self.centroids();
@@ -177,8 +177,8 @@ impl InvertedLists {
     }
 
     /// Whether brute force finds the nearest sooner than a look at all centroids: where half a byte
-    /// of each value tells most of them apart, and few are wanted. It compares some ten centroids
-    /// exactly for each of these.
+    /// of each value tells most of them apart, and few are wanted. The more are wanted, the more
+    /// are left in doubt and compared exactly.
     pub(crate) fn few_of_many(&self, nprobe: usize) -> bool {
         self.coarse.has_halves() && nprobe <= self.nlist() / CENTROIDS_PER_PROBE
     }
@@ -209,7 +209,7 @@ fn numbers(nearest: &[Candidate]) -> Vec<u32> {
 /// faster by k-means itself.
 const MANY_CENTROIDS: usize = 4096;
 /// With fewer centroids for each list that is searched, brute force finds the nearest no sooner: of
-/// 16,384 in 128 dimensions it is level at 128 lists, and a fifth slower at 256 (EPYC, AVX-512).
+/// 16,384 in 128 dimensions it is level at 128 lists, and 11 % slower at 256 (EPYC, AVX-512).
 const CENTROIDS_PER_PROBE: usize = 128;
 /// Rows that are compared with the centroids at once: as floats, 8 MB of 128 values each.
 const ROWS_AT_ONCE: usize = 1 << 14;

@@ -268,7 +268,9 @@ impl IvfFlat {
         if scan.top.len() < k {
             // This is rare, so the lists are sorted again, all of them this time.
             let all = lists.nearest(&query.to_floats(), lists.nlist());
-            for list in all.into_iter().skip(nearest.len()) {
+            // Not `skip`: where two centroids are as far but for rounding, the first of all need
+            // not be `nearest`. A list would be searched twice, and another one never.
+            for list in all.into_iter().filter(|list| !nearest.contains(list)) {
                 if scan.top.len() >= k {
                     break;
                 }
@@ -403,6 +405,10 @@ mod tests {
             for row in (0..queries.len()).step_by(97).chain([QUERIES_AT_ONCE]) {
                 let one = ivf.query(&queries.row_to_floats(row), 20).unwrap();
                 assert_eq!(batch.row(row), one);
+                let mut ids: Vec<u32> = one.iter().map(|neighbor| neighbor.id).collect();
+                ids.sort_unstable();
+                ids.dedup();
+                assert_eq!(ids.len(), 20, "each neighbour once");
             }
         }
     }
