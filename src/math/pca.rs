@@ -234,16 +234,33 @@ impl Pca {
     #[must_use]
     pub fn project_all(&self, rows: &Vectors, components: usize) -> Array2<f64> {
         assert_eq!(rows.dim(), self.dim(), "vectors of one dimension");
-        let basis = self.rotation.slice(s![..components, ..]);
         let mut out = Array2::zeros((rows.len(), components));
-        for_each_stripe(&mut out, BLOCK, |start, mut out| {
+        for_each_stripe(&mut out, BLOCK, |start, out| {
             // The copy is made block by block: all rows in f64 would take eight times the memory of
             // bytes.
             let ids: Vec<usize> = (start..start + out.nrows()).collect();
-            let block = centred(rows, &ids, self.mean.view());
-            general_mat_mul(1.0, &block, &basis.t(), 0.0, &mut out);
+            self.project_into(rows, &ids, out);
         });
         out
+    }
+
+    /// The first `components` coordinates of the rows with these numbers, on this thread.
+    pub(crate) fn project_rows(
+        &self,
+        base: &Vectors,
+        rows: &[usize],
+        components: usize,
+    ) -> Array2<f64> {
+        let mut out = Array2::zeros((rows.len(), components));
+        self.project_into(base, rows, out.view_mut());
+        out
+    }
+
+    /// Writes as many coordinates of the rows with these numbers as `out` has columns.
+    fn project_into(&self, base: &Vectors, rows: &[usize], mut out: ArrayViewMut2<'_, f64>) {
+        let basis = self.rotation.slice(s![..out.ncols(), ..]);
+        let rows = centred(base, rows, self.mean.view());
+        general_mat_mul(1.0, &rows, &basis.t(), 0.0, &mut out);
     }
 }
 

@@ -90,8 +90,9 @@ use crate::simd::va_codes::BLOCK;
 use crate::vectors::{Row, Vectors};
 
 /// The base in the components of a plan, or of the cells if those are more.
-fn rotated(base: &Vectors, components: usize, seed: u64) -> Result<Rotated, BuildError> {
-    let components = components.max(cells::MOST).min(base.dim());
+fn rotated(base: &Vectors, components: usize, seed: u64) -> Result<Rotated<'_>, BuildError> {
+    let components = components.max(cells::most(row_bytes(base)));
+    let components = components.min(base.dim());
     Rotated::new(base, components, seed)
 }
 
@@ -213,9 +214,8 @@ impl VaFile {
             return Ok(Self::by_scan(full));
         };
 
-        // The rows are rotated once, to as many components as the longest plan needs. Each plan
-        // that is tried then codes them anew, and is searched with some rows of the base as
-        // queries.
+        // The rotation has as many components as the longest plan needs. Each plan that is tried
+        // codes all rows anew, and is searched with some of them as queries.
         let rotated = rotated(base, components, seed)?;
         let attempt = |plan: Plan, cells: Option<Cells>| {
             let file = File::new(&rotated, plan, cells)?;

@@ -27,9 +27,10 @@
 //! The cells are those of Weber, Schek and Blott (VLDB 1998); tables in registers are André,
 //! Kermarrec and Le Scouarnec's (*Quick ADC*, ICMR 2017).
 
+use ndarray::ArrayView1;
 use rayon::prelude::*;
 
-use super::layout::{RADIUS, Rotated};
+use super::layout::{RADIUS, Rotated, STRIPE, Stripe};
 use super::query_code::FARTHEST;
 use crate::index::parts::{PartError, elements, expect, saved};
 use crate::simd;
@@ -37,7 +38,7 @@ use crate::simd::cells::{CELLS, CellLine, LINE_COMPONENTS, Tables};
 use crate::simd::va_codes::BLOCK;
 
 /// The most components that have cells.
-pub(super) const MOST: usize = 128;
+const MOST: usize = 128;
 /// Cells hold so many components that these leave out a tenth of the variance. More of them exclude
 /// few further points.
 const VARIANCE: f64 = 0.9;
@@ -102,15 +103,13 @@ impl Cells {
 
     /// The cells of all points, or `None` if they would hold too little. `bytes` is the size of a
     /// vector.
-    pub(super) fn new(rotated: &Rotated, bytes: usize) -> Option<Self> {
+    pub(super) fn new(rotated: &Rotated<'_>, bytes: usize) -> Option<Self> {
         let components = components(rotated, bytes);
         if components < FEWEST {
             return None;
         }
         let scale = rotated.scale();
-        let (first, width) = (0..components)
-            .map(|component| edges(rotated, component, scale))
-            .unzip();
+        let (first, width) = edges(rotated, components, scale);
         let mut cells = Self {
             first,
             width,
@@ -123,25 +122,24 @@ impl Cells {
     }
 
     /// Finds the cells of all points.
-    fn fill(&mut self, rotated: &Rotated, scale: f64) {
-        let order = &rotated.order;
+    fn fill(&mut self, rotated: &Rotated<'_>, scale: f64) {
         let lines = self.lines_of_a_block();
-        let blocks = order.len().div_ceil(BLOCK);
+        let blocks = rotated.order.len().div_ceil(BLOCK);
         let mut all = vec![CellLine::default(); blocks * lines];
         simd::in_huge_pages(&all);
-        let fill = |(block, block_lines): (usize, &mut [CellLine])| {
-            for point in 0..BLOCK {
-                // As in the heads, the last point is repeated where there is none.
-                let id = order[(block * BLOCK + point).min(order.len() - 1)] as usize;
-                let values = rotated.components.row(id);
-                for (component, value) in values.iter().take(self.components()).enumerate() {
+        let fill = |(stripe, all): (usize, &mut [CellLine])| {
+            let Stripe { components, .. } = rotated.stripe(stripe, self.components());
+            for (point, values) in components.rows().into_iter().enumerate() {
+                let of_block = &mut all[point / BLOCK * lines..][..lines];
+                for (component, value) in values.iter().enumerate() {
                     let cell = self.cell(component, value * scale);
-                    let line = &mut block_lines[component / LINE_COMPONENTS];
-                    line.set(point, component % LINE_COMPONENTS, cell);
+                    let line = &mut of_block[component / LINE_COMPONENTS];
+                    line.set(point % BLOCK, component % LINE_COMPONENTS, cell);
                 }
             }
         };
-        all.par_chunks_exact_mut(lines).enumerate().for_each(fill);
+        let stripes = all.par_chunks_mut(STRIPE * lines);
+        stripes.enumerate().for_each(fill);
         self.lines = all;
     }
 
@@ -202,10 +200,15 @@ impl Cells {
     }
 }
 
+/// The most components that cells of vectors of so many bytes may have.
+pub(super) fn most(bytes: usize) -> usize {
+    // Half a byte each.
+    MOST.min((bytes as f64 * ROOM) as usize * 2)
+}
+
 /// How many leading components get cells.
-fn components(rotated: &Rotated, bytes: usize) -> usize {
-    let room = (bytes as f64 * ROOM) as usize * 2;
-    let most = rotated.components.ncols().min(MOST).min(room);
+fn components(rotated: &Rotated<'_>, bytes: usize) -> usize {
+    let most = rotated.extents.len().min(most(bytes));
     let all: f64 = rotated.squared_lengths.iter().sum();
     let mut left = all;
     let mut components = 0;
@@ -217,16 +220,20 @@ fn components(rotated: &Rotated, bytes: usize) -> usize {
     components.next_multiple_of(LINE_COMPONENTS).min(most)
 }
 
-/// The lower edge of cell 0 and the width of the cells of a component, whole numbers.
-fn edges(rotated: &Rotated, component: usize, scale: f64) -> (i32, i32) {
-    let column = rotated.components.column(component);
-    let step = column.len().div_ceil(SAMPLE);
-    let mut values: Vec<f64> = column.iter().step_by(step).map(|v| v * scale).collect();
-    values.sort_unstable_by(f64::total_cmp);
-    let outside = values.len() / OUTSIDE_ONE_IN;
-    let (low, high) = (values[outside], values[values.len() - 1 - outside]);
-    let width = ((high - low) / CELLS as f64).ceil().max(1.0);
-    (low.floor() as i32, width as i32)
+/// The lower edge of cell 0 and the width of the cells of each component, whole numbers.
+fn edges(rotated: &Rotated<'_>, components: usize, scale: f64) -> (Vec<i32>, Vec<i32>) {
+    let rows = rotated.order.len();
+    let sample: Vec<usize> = (0..rows).step_by(rows.div_ceil(SAMPLE)).collect();
+    let sample = rotated.of_rows(&sample, components);
+    let edges = |column: ArrayView1<'_, f64>| {
+        let mut values: Vec<f64> = column.iter().map(|value| value * scale).collect();
+        values.sort_unstable_by(f64::total_cmp);
+        let outside = values.len() / OUTSIDE_ONE_IN;
+        let (low, high) = (values[outside], values[values.len() - 1 - outside]);
+        let width = ((high - low) / CELLS as f64).ceil().max(1.0);
+        (low.floor() as i32, width as i32)
+    };
+    sample.columns().into_iter().map(edges).unzip()
 }
 
 #[cfg(test)]
@@ -235,7 +242,7 @@ mod tests {
     use crate::lab::shapes;
     use crate::vectors::Vectors;
 
-    fn rotated(base: &Vectors) -> Rotated {
+    fn rotated(base: &Vectors) -> Rotated<'_> {
         Rotated::new(base, base.dim().min(MOST), 1).unwrap()
     }
 
@@ -246,10 +253,9 @@ mod tests {
             let base = shape.sample(600, 1, 24, 1).base;
             let rotated = rotated(&base);
             let cells = Cells::new(&rotated, 4 * base.dim()).expect("enough components");
-            let scaled = |row: usize| -> Vec<f64> {
-                let values = rotated.components.row(row);
-                let values = values.iter().take(cells.components());
-                values.map(|value| value * rotated.scale()).collect()
+            let scaled = |row: usize| {
+                let values = rotated.of_rows(&[row], cells.components());
+                (values * rotated.scale()).into_iter().collect::<Vec<f64>>()
             };
             for query in [0, 7, 599] {
                 let values: Vec<f32> = scaled(query).iter().map(|&v| v as f32).collect();

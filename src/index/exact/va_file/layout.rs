@@ -15,7 +15,7 @@
 
 use std::ops::Range;
 
-use ndarray::{Array2, ArrayView2, Axis};
+use ndarray::{Array2, ArrayView1, ArrayView2, ArrayViewMut2, Axis, s};
 use rayon::prelude::*;
 
 use super::cells::Cells;
@@ -44,11 +44,14 @@ const MOST_SKEWED: f64 = 1e-6;
 const NO_ROW: u32 = u32::MAX;
 
 /// The base in principal components, and the order of the file: what every plan is tried on.
-pub(super) struct Rotated {
+///
+/// The components themselves are not kept, since in f64 they would take many times the memory of
+/// the file: who reads them has them computed, a [`Stripe`] at a time.
+pub(super) struct Rotated<'a> {
+    base: &'a Vectors,
     pca: Pca,
-    /// R·(x − µ): n × (as many components as the longest plan or the cells have).
-    pub components: Array2<f64>,
-    /// What each of the components takes of all rows.
+    /// What each of the components takes of all rows: as many as the longest plan or the cells
+    /// have.
     pub extents: Vec<Extent>,
     /// ‖x − µ‖² of every row.
     pub squared_lengths: Vec<f64>,
@@ -56,23 +59,43 @@ pub(super) struct Rotated {
     pub order: Vec<u32>,
 }
 
-impl Rotated {
+impl<'a> Rotated<'a> {
     /// The time of [`Pca::fit`] for the rotation, and O(n·d·m) to rotate n rows to m components.
-    pub(super) fn new(base: &Vectors, components: usize, seed: u64) -> Result<Self, BuildError> {
+    pub(super) fn new(base: &'a Vectors, components: usize, seed: u64) -> Result<Self, BuildError> {
         let options = PcaOptions {
             components,
             seed,
             ..PcaOptions::default()
         };
         let pca = Pca::fit(base, &options)?;
-        let components = pca.project_all(base, components);
+        let (extents, leading) = survey(base, &pca, components);
         Ok(Self {
             squared_lengths: squared_lengths(base, &pca),
-            order: order(components.view()),
-            extents: extents(components.view()),
+            order: order(leading.view()),
+            extents,
             pca,
-            components,
+            base,
         })
+    }
+
+    /// The first components of some rows: R·(x − µ), a row each.
+    pub(super) fn of_rows(&self, rows: &[usize], components: usize) -> Array2<f64> {
+        self.pca.project_rows(self.base, rows, components)
+    }
+
+    /// The stripe with this number, and the first components of its points.
+    pub(super) fn stripe(&self, stripe: usize, components: usize) -> Stripe {
+        let blocks = self.order.len().div_ceil(BLOCK);
+        let first = stripe * STRIPE;
+        let positions = first * BLOCK..(first + STRIPE).min(blocks) * BLOCK;
+        // What fills the last block up repeats the last point, so as not to widen its box.
+        let last = self.order.len() - 1;
+        let row = |position: usize| self.order[position.min(last)] as usize;
+        let rows: Vec<usize> = positions.map(row).collect();
+        Stripe {
+            components: self.of_rows(&rows, components),
+            rows,
+        }
     }
 
     /// Codes in a unit of distance. The longest row gets a code of length [`RADIUS`].
@@ -92,6 +115,18 @@ impl Rotated {
     }
 }
 
+/// Blocks of a [`Stripe`]. With its 512 points a product of matrices is fast, and the components
+/// stay in the cache until they are coded.
+pub(super) const STRIPE: usize = 16;
+
+/// Some blocks that lie side by side in the file, rotated.
+pub(super) struct Stripe {
+    /// The row of each point, block by block.
+    pub rows: Vec<usize>,
+    /// Of each point its first components.
+    pub components: Array2<f64>,
+}
+
 /// What a component takes of all rows.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Extent {
@@ -108,16 +143,24 @@ impl Extent {
     }
 }
 
-/// The extent of each component. The same on any number of threads: each sum is over a fixed number
-/// of rows, and the sums are added in order.
-fn extents(components: ArrayView2<'_, f64>) -> Vec<Extent> {
+/// Leading components by which rows are put in order.
+const LEADING: usize = 24;
+
+/// The extent of each component, and the leading components of all rows. The same on any number of
+/// threads: each sum is over a fixed number of rows, and the sums are added in order.
+fn survey(base: &Vectors, pca: &Pca, components: usize) -> (Vec<Extent>, Array2<f32>) {
     /// Rows of a sum: few enough that every thread has work.
-    const ROWS: usize = 1_024;
-    // All components of a row at once: a column alone would read a cache line for each value.
-    let of_rows = |block: usize| {
-        let rows = components.axis_chunks_iter(Axis(0), ROWS).nth(block);
-        let mut extents = vec![Extent::default(); components.ncols()];
-        for row in rows.expect("a block of rows").rows() {
+    const ROWS: usize = 512;
+    let mut leading = Array2::zeros((base.len(), components.min(LEADING)));
+    let of_rows = |(block, mut leading): (usize, ArrayViewMut2<'_, f32>)| {
+        let first = block * ROWS;
+        let rows: Vec<usize> = (first..first + leading.nrows()).collect();
+        let rotated = pca.project_rows(base, &rows, components);
+        let rotated_leading = rotated.slice(s![.., ..leading.ncols()]);
+        leading.zip_mut_with(&rotated_leading, |to, &value| *to = value as f32);
+        // All components of a row at once: a column alone would read a cache line for each value.
+        let mut extents = vec![Extent::default(); components];
+        for row in rotated.rows() {
             for (extent, &value) in extents.iter_mut().zip(row) {
                 extent.join(Extent {
                     squares: value * value,
@@ -127,15 +170,14 @@ fn extents(components: ArrayView2<'_, f64>) -> Vec<Extent> {
         }
         extents
     };
-    let blocks: Vec<Vec<Extent>> = (0..components.nrows().div_ceil(ROWS))
-        .into_par_iter()
-        .map(of_rows)
-        .collect();
-    let mut all = vec![Extent::default(); components.ncols()];
+    let blocks: Vec<_> = leading.axis_chunks_iter_mut(Axis(0), ROWS).collect();
+    let blocks = blocks.into_par_iter().enumerate();
+    let blocks: Vec<Vec<Extent>> = blocks.map(of_rows).collect();
+    let mut all = vec![Extent::default(); components];
     for block in blocks {
         all.iter_mut().zip(block).for_each(|(all, of)| all.join(of));
     }
-    all
+    (all, leading)
 }
 
 /// ‖x − µ‖² of every row.
@@ -152,13 +194,13 @@ fn squared_lengths(base: &Vectors, pca: &Pca) -> Vec<f64> {
 
 /// The rows in the order of the leaves of a kd-tree that halves the widest component at whole
 /// blocks. So rows that are near in the leading components are in the same block.
-fn order(components: ArrayView2<'_, f64>) -> Vec<u32> {
+fn order(components: ArrayView2<'_, f32>) -> Vec<u32> {
     let mut order: Vec<u32> = (0..components.nrows() as u32).collect();
     split(components, &mut order);
     order
 }
 
-fn split(components: ArrayView2<'_, f64>, ids: &mut [u32]) {
+fn split(components: ArrayView2<'_, f32>, ids: &mut [u32]) {
     if ids.len() <= BLOCK {
         return;
     }
@@ -176,15 +218,15 @@ fn split(components: ArrayView2<'_, f64>, ids: &mut [u32]) {
 }
 
 /// The component along which the rows `ids` have the largest variance.
-fn widest(components: ArrayView2<'_, f64>, ids: &[u32]) -> usize {
-    /// Leading components among which the widest is sought: the others are narrower as a rule.
-    const LEADING: usize = 24;
-    let axes = components.ncols().min(LEADING);
+fn widest(components: ArrayView2<'_, f32>, ids: &[u32]) -> usize {
+    // The leading ones are enough: the others are narrower as a rule.
+    let axes = components.ncols();
     let mut sums = [0.0f64; LEADING];
     let mut squares = [0.0f64; LEADING];
     for &id in ids {
         let row = components.row(id as usize);
         for ((sum, square), &value) in sums[..axes].iter_mut().zip(&mut squares).zip(row) {
+            let value = f64::from(value);
             *sum += value;
             *square += value * value;
         }
@@ -312,7 +354,7 @@ impl File {
     }
 
     /// The file of a plan with these cells, or `None` if the numbers do not allow a bound.
-    pub(super) fn new(rotated: &Rotated, plan: Plan, cells: Option<Cells>) -> Option<Self> {
+    pub(super) fn new(rotated: &Rotated<'_>, plan: Plan, cells: Option<Cells>) -> Option<Self> {
         let encoder = Encoder::new(rotated, plan);
         let blocks = rotated.order.len().div_ceil(BLOCK);
         let mut heads = vec![Pairs([[0; 2]; BLOCK]); blocks * plan.pairs()];
@@ -456,7 +498,7 @@ fn extremes(Pairs(codes): &Pairs) -> ([i16; 2], [i16; 2]) {
 
 /// Writes the codes of the points.
 struct Encoder<'a> {
-    rotated: &'a Rotated,
+    rotated: &'a Rotated<'a>,
     plan: Plan,
     scale: f64,
     epsilon: f64,
@@ -466,10 +508,9 @@ struct Encoder<'a> {
 }
 
 impl<'a> Encoder<'a> {
-    fn new(rotated: &'a Rotated, plan: Plan) -> Self {
+    fn new(rotated: &'a Rotated<'a>, plan: Plan) -> Self {
         let scale = rotated.scale();
-        let dim = rotated.pca.dim();
-        let components = plan.components().min(dim);
+        let components = plan.components().min(rotated.pca.dim());
         Self {
             rotated,
             plan,
@@ -478,6 +519,11 @@ impl<'a> Encoder<'a> {
             relative: rotated.relative_error(components),
             steps: steps(&rotated.extents, scale, plan),
         }
+    }
+
+    /// The components that are coded, of those that the data have.
+    fn components(&self) -> usize {
+        self.plan.components().min(self.rotated.pca.dim())
     }
 
     /// Codes all points; returns E of each stage. The same on any number of threads: the greatest
@@ -489,44 +535,53 @@ impl<'a> Encoder<'a> {
             a.iter_mut().zip(b).for_each(|(a, b)| *a = worse(*a, b));
             a
         };
-        let heads = heads.par_chunks_mut(self.plan.pairs()).enumerate();
+        let heads = heads.par_chunks_mut(STRIPE * self.plan.pairs()).enumerate();
         if self.plan.segments == 0 {
             // There are no chunks of nothing to go with the heads.
-            let encode = |(block, head)| self.encode_block(block, head, &mut []);
+            let encode = |(stripe, heads)| self.encode_stripe(stripe, heads, &mut []);
             return heads.map(encode).reduce(none, join);
         }
         heads
-            .zip(segments.par_chunks_mut(BLOCK * self.plan.segments))
-            .map(|((block, head), segments)| self.encode_block(block, head, segments))
+            .zip(segments.par_chunks_mut(STRIPE * BLOCK * self.plan.segments))
+            .map(|((stripe, heads), segments)| self.encode_stripe(stripe, heads, segments))
             .reduce(none, join)
     }
 
-    fn encode_block(&self, block: usize, head: &mut [Pairs], segments: &mut [Segment]) -> Vec<f64> {
+    /// Codes the points of a stripe; returns E of each stage.
+    fn encode_stripe(
+        &self,
+        stripe: usize,
+        heads: &mut [Pairs],
+        segments: &mut [Segment],
+    ) -> Vec<f64> {
         // errors[0] is that of the head, errors[i] that of the head and the first i segments.
         let mut errors = vec![0.0f64; self.plan.segments + 1];
-        let order = &self.rotated.order;
-        for lane in 0..BLOCK {
-            // What fills the last block up repeats the last point, so as not to widen its box.
-            let id = order[(block * BLOCK + lane).min(order.len() - 1)] as usize;
-            self.encode_point(id, lane, head, segments, &mut errors);
+        let Stripe { rows, components } = self.rotated.stripe(stripe, self.components());
+        for (point, (row, components)) in rows.into_iter().zip(components.rows()).enumerate() {
+            let (block, lane) = (point / BLOCK, point % BLOCK);
+            let head = &mut heads[block * self.plan.pairs()..][..self.plan.pairs()];
+            let segments = &mut segments[block * BLOCK * self.plan.segments..];
+            let length = self.rotated.squared_lengths[row];
+            self.encode_point(components, length, lane, head, segments, &mut errors);
         }
         errors
     }
 
-    /// Codes row `id` as point `lane` of a block, and raises `errors` to its errors.
+    /// Codes a point, of which the components and ‖x − µ‖² are given, as point `lane` of a block,
+    /// and raises `errors` to its errors.
     fn encode_point(
         &self,
-        id: usize,
+        components: ArrayView1<'_, f64>,
+        squared_length: f64,
         lane: usize,
         head: &mut [Pairs],
         segments: &mut [Segment],
         errors: &mut [f64],
     ) {
-        let components = &self.rotated.components;
         // Beyond the last dimension there are zeros.
-        let value = |at: usize| components.get([id, at]).map_or(0.0, |v| v * self.scale);
+        let value = |at: usize| components.get(at).map_or(0.0, |v| v * self.scale);
         // Codes are in units of 1/scale, and so is every length and error from here on.
-        let length = self.rotated.squared_lengths[id] * self.scale * self.scale;
+        let length = squared_length * self.scale * self.scale;
         let mut coder = Coder::new(length, self.epsilon, self.relative * length.sqrt());
 
         // The head: 16-bit codes in steps of one, two to a pair, then the pair of the rest and a

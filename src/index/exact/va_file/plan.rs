@@ -118,8 +118,8 @@ pub(super) struct Tried<F> {
 ///
 /// Each plan is tried with half its segments, which often does as well and takes half the time to
 /// try: where few components hold nearly all of the variance, the rest costs for nothing. Heads
-/// grow until one is no better than the one before. The best head is then tried with all its
-/// segments.
+/// grow from the middle one until one is no better than the one before; if the first was no better,
+/// they shrink. The best head is then tried with all its segments.
 pub(super) fn cheapest<F>(
     plans: &[Plan],
     mut build_and_cost: impl FnMut(Plan) -> Option<(f64, F)>,
@@ -132,20 +132,30 @@ pub(super) fn cheapest<F>(
         let (cost, file) = tried?;
         Some(Tried { plan, cost, file })
     };
-    // First half the segments of each plan, from the shortest head on.
+    // Half the segments of each plan. The cost is expected to fall towards the best head from both
+    // sides: a shorter one excludes too little, and of a longer one more is read than that takes.
+    let (shorter, others) = plans.split_at(plans.len() / 2);
     let mut best: Option<Tried<F>> = None;
-    for plan in plans {
-        let half = Plan {
-            segments: plan.segments.div_ceil(2),
-            ..*plan
-        };
-        let Some(tried) = attempt(half) else { continue };
-        // The cost is expected to fall while the head grows, and to rise once more of it is read
-        // than that excludes. So the first head that is no better ends the search.
-        if best.as_ref().is_some_and(|best| best.cost <= tried.cost) {
+    let ascending: Vec<&Plan> = others.iter().collect();
+    let descending: Vec<&Plan> = shorter.iter().rev().collect();
+    for way in [ascending, descending] {
+        let mut better = 0;
+        for plan in way {
+            let half = Plan {
+                segments: plan.segments.div_ceil(2),
+                ..*plan
+            };
+            let Some(tried) = attempt(half) else { continue };
+            if best.as_ref().is_some_and(|best| best.cost <= tried.cost) {
+                break;
+            }
+            best = Some(tried);
+            better += 1;
+        }
+        // The best head is above the middle one, so that it is not below it.
+        if better > 1 {
             break;
         }
-        best = Some(tried);
     }
     let best = best?;
     // Then all segments of the best head. With one segment or none, half was all of them.
@@ -364,8 +374,17 @@ mod tests {
             (best.map(|best| best.plan), tried.clone())
         };
         let by_head = |plan: Plan| Some((plan.head as f64 - 14.0).abs() + plan.segments as f64);
-        let order = [plan(6, 2), plan(14, 2), plan(22, 1), plan(14, 3)];
+        let order = [
+            plan(22, 1),
+            plan(30, 1),
+            plan(14, 2),
+            plan(6, 2),
+            plan(14, 3),
+        ];
         assert_eq!(choose(by_head), (Some(plan(14, 2)), order.to_vec()));
+        let long_is_better = |plan: Plan| Some(-(plan.head as f64));
+        let order = [plan(22, 1), plan(30, 1)];
+        assert_eq!(choose(long_is_better), (Some(plan(30, 1)), order.to_vec()));
         let more_is_better = |plan: Plan| Some(-(plan.segments as f64));
         assert_eq!(choose(more_is_better).0, Some(plan(6, 4)));
         assert_eq!(choose(|_| None).0, None);
