@@ -393,18 +393,13 @@ impl Vectors {
                 rows: self.len,
             });
         }
-        // All numbers are checked before a value is copied, so that the slices below cannot panic.
-        let spans = rows.iter().map(|&row| row * self.dim..(row + 1) * self.dim);
+        // All numbers are checked before a value is copied, so that no row is missing below.
         Ok(Self {
             len: rows.len(),
             dim: self.dim,
             storage: match &self.storage {
-                Storage::Bytes(values) => {
-                    Storage::Bytes(spans.flat_map(|span| &values[span]).copied().collect())
-                }
-                Storage::Floats(values) => {
-                    Storage::Floats(spans.flat_map(|span| &values[span]).copied().collect())
-                }
+                Storage::Bytes(values) => Storage::Bytes(selected(values, self.dim, rows).into()),
+                Storage::Floats(values) => Storage::Floats(selected(values, self.dim, rows).into()),
             },
         })
     }
@@ -533,6 +528,44 @@ fn rows(dim: usize, values: usize) -> Result<usize, VectorsError> {
         return Err(VectorsError::TooManyRows { received: rows });
     }
     Ok(rows)
+}
+
+/// These rows of a matrix of `dim` columns, in a list that is no larger than they are.
+fn selected<T: Copy>(values: &[T], dim: usize, rows: &[usize]) -> Vec<T> {
+    let mut selected = Vec::with_capacity(rows.len() * dim);
+    for &row in rows {
+        selected.extend_from_slice(&values[row * dim..][..dim]);
+    }
+    selected
+}
+
+/// Rows that can be had some at a time, so that not all of them need be in memory.
+pub(crate) trait Rows: Sync {
+    /// How many there are.
+    fn count(&self) -> usize;
+
+    /// The rows with these numbers, in that order.
+    fn rows(&self, numbers: &[usize]) -> Vectors;
+
+    /// All rows.
+    fn all(&self) -> Cow<'_, Vectors> {
+        let numbers: Vec<usize> = (0..self.count()).collect();
+        Cow::Owned(self.rows(&numbers))
+    }
+}
+
+impl Rows for Vectors {
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    fn rows(&self, numbers: &[usize]) -> Vectors {
+        self.select(numbers).expect("numbers of its rows")
+    }
+
+    fn all(&self) -> Cow<'_, Vectors> {
+        Cow::Borrowed(self)
+    }
 }
 
 #[cfg(test)]

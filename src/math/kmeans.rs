@@ -14,6 +14,8 @@
 
 mod nearest;
 
+use std::borrow::Cow;
+
 use ndarray::{Array2, ArrayView1, ArrayView2};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -23,7 +25,7 @@ use thiserror::Error;
 use self::nearest::Centroids;
 use super::add_row;
 use crate::distance::Metric;
-use crate::vectors::{Row, Vectors};
+use crate::vectors::{Row, Rows, Vectors};
 
 /// How [`KMeans::fit`] works. The names are those of FAISS's `Clustering` (*niter* for the
 /// iterations); 10 iterations are what FAISS gives an inverted file.
@@ -95,11 +97,11 @@ impl KMeans {
 
     /// The same, where `assign` has another way to the answer of [`KMeans::assign`].
     pub(crate) fn fit_by(
-        data: &Vectors,
+        data: &impl Rows,
         params: &KMeansParams,
         assign: impl Fn(&Self, &Vectors) -> Vec<u32>,
     ) -> Result<Self, KMeansError> {
-        if data.is_empty() {
+        if data.count() == 0 {
             return Err(KMeansError::Empty);
         }
         if params.k == 0 {
@@ -108,8 +110,7 @@ impl KMeans {
         let mut rng = ChaCha8Rng::seed_from_u64(params.seed);
         // The sample and the first centroids come from one generator, so the order of these two
         // draws is part of what a seed stands for.
-        let sample = training_sample(data, params, &mut rng);
-        let data = sample.as_ref().unwrap_or(data);
+        let data = &*training_rows(data, params, &mut rng);
         let k = params.k.min(data.len());
         let first = rand::seq::index::sample(&mut rng, data.len(), k).into_vec();
         let first = data.select(&first).expect("sampled rows exist");
@@ -178,17 +179,21 @@ impl KMeans {
     }
 }
 
-/// A sample of `data`, if there are more rows than k-means is to learn from.
-fn training_sample(data: &Vectors, params: &KMeansParams, rng: &mut ChaCha8Rng) -> Option<Vectors> {
+/// The rows of `data`, or a sample of them where there are more than k-means is to learn from.
+fn training_rows<'a>(
+    data: &'a impl Rows,
+    params: &KMeansParams,
+    rng: &mut ChaCha8Rng,
+) -> Cow<'a, Vectors> {
     let points = params.max_points_per_centroid.max(1);
     let most = params.k.saturating_mul(points);
-    if data.len() <= most {
-        return None;
+    if data.count() <= most {
+        return data.all();
     }
-    let mut rows = rand::seq::index::sample(rng, data.len(), most).into_vec();
+    let mut rows = rand::seq::index::sample(rng, data.count(), most).into_vec();
     // In the order of memory, for speed.
     rows.sort_unstable();
-    Some(data.select(&rows).expect("sampled rows exist"))
+    Cow::Owned(data.rows(&rows))
 }
 
 /// The mean of each cluster's rows: k × d. `labels` says in which of the `centroids`' clusters

@@ -24,6 +24,8 @@
 
 use std::ops::Range;
 
+use rayon::prelude::*;
+
 /// Vectors of a block.
 pub(crate) const BLOCK: usize = 32;
 
@@ -134,14 +136,19 @@ pub(crate) fn pack(codes: &[u8], m: usize) -> Vec<Pair> {
     let pairs = m.div_ceil(2);
     let rows = codes.len() / m;
     let mut packed = vec![Pair::default(); rows.div_ceil(BLOCK) * pairs];
-    for (row, code) in codes.chunks_exact(m).enumerate() {
-        let (block, lane) = (row / BLOCK, row % BLOCK);
-        for (j, &value) in code.iter().enumerate() {
-            // Sub-quantiser j has half `j % 2` of its pair. The first 16 vectors of a block have
-            // the low four bits of the bytes, the other 16 the high ones.
-            packed[block * pairs + j / 2].0[j % 2 * 16 + lane % 16] |= value << (lane / 16 * 4);
+    let pack_block = |(packed, codes): (&mut [Pair], &[u8])| {
+        for (lane, code) in codes.chunks_exact(m).enumerate() {
+            for (j, &value) in code.iter().enumerate() {
+                // Sub-quantiser j has half `j % 2` of its pair. The first 16 vectors of a block
+                // have the low four bits of the bytes, the other 16 the high ones.
+                packed[j / 2].0[j % 2 * 16 + lane % 16] |= value << (lane / 16 * 4);
+            }
         }
-    }
+    };
+    packed
+        .par_chunks_mut(pairs)
+        .zip(codes.par_chunks(BLOCK * m))
+        .for_each(pack_block);
     packed
 }
 

@@ -157,7 +157,7 @@ impl Graph {
         // order of the rows.
         let near = near_rows(&distinct, params.edge_size, params.seed);
         let rows = PrunedRows::new(&distinct, sketched, ids);
-        let links = onng::link(&rows, &near, params.outgoing, params.incoming);
+        let links = onng::link(&rows, near, params.outgoing, params.incoming);
         let mut graph = Self {
             params,
             tree,

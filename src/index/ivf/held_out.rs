@@ -59,17 +59,19 @@ impl HeldOut {
     /// How many lists hold enough of the neighbours; `order` gives the numbers of all lists for a
     /// row, nearest first.
     pub fn probes(&self, lists: &InvertedLists, order: impl Fn(usize) -> Vec<u32> + Sync) -> usize {
-        let mut list_of_id = vec![0; lists.ids().len()];
-        for (&id, list) in lists.ids().iter().zip(lists.list_of_positions()) {
-            list_of_id[id as usize] = list;
+        let mut list_of_id = vec![0u32; lists.ids().len()];
+        for list in 0..lists.nlist() {
+            for &id in &lists.ids()[lists.list(list)] {
+                list_of_id[id as usize] = list as u32;
+            }
         }
         let ranks = |row: &Asked| -> Vec<usize> {
             let mut rank_of = vec![0; lists.nlist()];
             for (rank, list) in order(row.id).into_iter().enumerate() {
                 rank_of[list as usize] = rank;
             }
-            let rank = |neighbor: &Candidate| rank_of[list_of_id[neighbor.id as usize]];
-            row.nearest.iter().map(rank).collect()
+            let list = |neighbor: &Candidate| list_of_id[neighbor.id as usize] as usize;
+            row.nearest.iter().map(|near| rank_of[list(near)]).collect()
         };
         let ranks: Vec<Vec<usize>> = self.rows.par_iter().map(ranks).collect();
         let first = ranks.iter().filter_map(|ranks| ranks.first().copied());

@@ -29,7 +29,7 @@ use crate::math::kmeans::{KMeans, KMeansParams, group};
 use crate::neighbor::Candidate;
 use crate::progress::Stage;
 use crate::simd::pairwise::squared_euclidean_f32_rows;
-use crate::vectors::{Row, Vectors};
+use crate::vectors::{Row, Rows, Vectors};
 
 /// A k-means partition of the base into lists. A *position* is a place in the order of the lists,
 /// an *id* a row of the base.
@@ -93,6 +93,15 @@ impl InvertedLists {
         let unit = unit_for(base);
         let base = &*in_unit(base, unit);
         let nlist = if nlist == 0 { lists_for(base) } else { nlist };
+        Self {
+            unit,
+            ..Self::of_rows(base, nlist, seed)
+        }
+    }
+
+    /// Clusters rows of ordinary size, at least one, into `nlist` lists, or as many as there are
+    /// rows.
+    pub(crate) fn of_rows(base: &impl Rows, nlist: usize, seed: u64) -> Self {
         // k-means may learn from a sample. Then every row of the base is given to its nearest
         // centroid.
         let params = KMeansParams {
@@ -106,7 +115,7 @@ impl InvertedLists {
         // There may be fewer centroids than were asked for.
         let (starts, ids) = group(&assign(&clusters, base), clusters.centroids().nrows());
         Self {
-            unit,
+            unit: 1.0,
             coarse: coarse(&clusters),
             starts,
             ids,
@@ -135,13 +144,9 @@ impl InvertedLists {
         self.starts[list]..self.starts[list + 1]
     }
 
-    /// The number of the list that each position belongs to.
-    pub(crate) fn list_of_positions(&self) -> Vec<usize> {
-        let mut numbers = vec![0; self.ids.len()];
-        for list in 0..self.nlist() {
-            numbers[self.list(list)].fill(list);
-        }
-        numbers
+    /// The number of the list that a position belongs to.
+    pub(crate) fn list_of(&self, position: usize) -> usize {
+        self.starts.partition_point(|&start| start <= position) - 1
     }
 
     /// The ids in the order of their positions.
@@ -215,29 +220,26 @@ const CENTROIDS_PER_PROBE: usize = 128;
 const ROWS_AT_ONCE: usize = 1 << 14;
 
 /// The nearest centroid of each row: what [`KMeans::assign`] says, sooner where they are many.
-fn assign(clusters: &KMeans, data: &Vectors) -> Vec<u32> {
+fn assign(clusters: &KMeans, data: &impl Rows) -> Vec<u32> {
     /// Rows by which it is judged whether brute force will have to compare little exactly.
     const SAMPLE: usize = 256;
-    let sample: Vec<usize> = (0..data.len())
-        .step_by(data.len().div_ceil(SAMPLE))
-        .collect();
-    let sample = data.select(&sample).expect("rows of the base");
-    if clusters.centroids().nrows() < MANY_CENTROIDS || !clusters.products_tell(&sample) {
-        return clusters.assign(data);
-    }
-    let coarse = coarse(clusters);
-    let stage = Stage::new("k-means", data.len().div_ceil(ROWS_AT_ONCE));
-    let mut nearest = Vec::with_capacity(data.len());
-    for start in (0..data.len()).step_by(ROWS_AT_ONCE) {
-        let rows: Vec<usize> = (start..data.len().min(start + ROWS_AT_ONCE)).collect();
-        let rows = data.select(&rows).expect("rows of the base").to_floats();
-        let rows = Vectors::from_floats(data.dim(), rows).expect("rows of the base");
-        nearest.extend(
-            coarse
-                .search_batch(&rows, 1)
-                .iter()
-                .map(|found| found[0].id),
-        );
+    let count = data.count();
+    let sample: Vec<usize> = (0..count).step_by(count.div_ceil(SAMPLE)).collect();
+    let many = clusters.centroids().nrows() >= MANY_CENTROIDS;
+    let coarse = (many && clusters.products_tell(&data.rows(&sample))).then(|| coarse(clusters));
+    let stage = Stage::new("k-means", count.div_ceil(ROWS_AT_ONCE));
+    let mut nearest = Vec::with_capacity(count);
+    for start in (0..count).step_by(ROWS_AT_ONCE) {
+        let numbers: Vec<usize> = (start..count.min(start + ROWS_AT_ONCE)).collect();
+        let rows = data.rows(&numbers);
+        match &coarse {
+            Some(coarse) => {
+                let rows = Vectors::from_floats(rows.dim(), rows.to_floats());
+                let found = coarse.search_batch(&rows.expect("rows are finite"), 1);
+                nearest.extend(found.iter().map(|found| found[0].id));
+            }
+            None => nearest.extend(clusters.assign(&rows)),
+        }
         stage.advance(1);
     }
     nearest

@@ -53,6 +53,7 @@
 //! [`PqLists::usual`].
 
 use std::cell::RefCell;
+use std::ops::Range;
 
 use ndarray::{ArrayView2, Axis};
 use rayon::prelude::*;
@@ -65,16 +66,23 @@ use crate::index::ivf::product_quantizer::{Loss, ProductQuantizer, Subspaces};
 use crate::index::parts::{
     Element, NumberType, Part, PartError, Parts, Saved, elements, expect, join, saved,
 };
-use crate::index::support::projection::{Projected, ProjectedQuery, Projection};
+use crate::index::support::projection::{ProjectedQuery, Projection, RowMap};
 use crate::index::{Found, Visits};
 use crate::neighbor::{Candidate, TopK};
 use crate::simd::matvec;
 use crate::simd::pq_scan::{self, Linear, Pair, Scored};
-use crate::vectors::{Row, Vectors};
+use crate::vectors::{Row, Rows, Vectors};
 
 /// Rows of candidates that are asked for ahead of time, while others are compared: a trade of
 /// waiting for memory against pushing out of the cache what is not read yet.
 const AHEAD: usize = 6;
+
+/// Residuals from which the codebooks are learned, at most: a codebook of 256 centroids reads so
+/// many.
+const TRAINING_ROWS: usize = 1 << 16;
+
+/// Rows that are encoded at once, or a few more: as floats, 8 MB of 128 values each.
+const ROWS_AT_ONCE: usize = 1 << 14;
 
 /// Candidates for each neighbour that a default search may compare: tried in this order.
 const REFINES: [usize; 3] = [10, 20, 30];
@@ -264,48 +272,42 @@ impl PqLists {
     }
 
     /// Projects, clusters and encodes `base`, which is not empty.
+    ///
+    /// The projected rows are floats, which may take many times the memory of the base. They are
+    /// computed where they are needed, some at a time.
     pub fn build(base: &Vectors, plan: &Plan) -> Self {
+        let pca = Projection::components(base, plan.most_components(base), plan.seed);
+        let subspaces = plan.subspaces(base, pca.rotation());
         // Rows of the map in the order of the subspaces: the coordinates of a subspace then lie
         // side by side, and nothing is rearranged for a query.
-        let mut subspaces = None;
-        let count = plan.most_components(base);
-        let (projection, projected) = Projection::fit(base, count, plan.seed, |components| {
-            let chosen = plan.subspaces(base, components);
-            let map = components.select(Axis(0), &chosen.order);
-            subspaces = Some(chosen);
-            map
+        let (projection, map) = Projection::of(&pca, base, |components| {
+            components.select(Axis(0), &subspaces.order)
         });
-        let subspaces = subspaces.expect("the map was asked for");
-        let Projected { coordinates, rests } = projected;
-        let coordinates = Vectors::from_floats(subspaces.order.len(), coordinates)
-            .expect("scaled values are finite");
+        let rows = ProjectedRows { base, map };
 
-        // Codes are made of residuals, which are smaller than the vectors and, in the unit of their
-        // list, alike in all lists. So one quantiser serves all lists. Residuals, codes and biases
-        // are by position, `rests` is by id.
         let nlist = match plan.nlist {
             0 => lists_of_codes(base.len()),
             nlist => nlist,
         };
-        let lists = InvertedLists::train(&coordinates, nlist, plan.seed);
-        let (residuals, sizes) = residuals(&lists, &coordinates);
-        let loss = Loss::score_aware(plan.threshold, residuals.dim());
-        let quantizer =
-            ProductQuantizer::train(&residuals, &subspaces, plan.nbits, loss, plan.seed);
-        let codes = quantizer.encode_all(&residuals, loss);
-        let exact = exact_biases(&lists, &quantizer, &residuals, &sizes, &codes, &rests, loss);
-        let (biases, scales) = rounded_biases(&lists, &sizes, &exact);
+        let lists = InvertedLists::of_rows(&rows, nlist, plan.seed);
+        // Codes are made of residuals, which are smaller than the vectors and, in the unit of their
+        // list, alike in all lists. So one quantiser serves all lists.
+        let loss = Loss::score_aware(plan.threshold, subspaces.order.len());
+        let step = base.len().div_ceil(TRAINING_ROWS);
+        let sample: Vec<usize> = (0..base.len()).step_by(step).collect();
+        let sample = Residuals::new(&lists, &rows, &sample).values;
+        let quantizer = ProductQuantizer::train(&sample, &subspaces, plan.nbits, loss, plan.seed);
+        drop(sample);
+        let Encoded {
+            codes,
+            biases,
+            scales,
+        } = Encoded::new(&lists, &rows, &quantizer, loss);
 
         // With ‖c‖² at hand, a query's distances to all centroids follow from its products
         // with them.
         let square = |list| lists.centroid(list).iter().map(|value| value * value).sum();
         let norms = (0..lists.nlist()).map(square).collect();
-        // Tables of 16 entries fit in half a register and are looked up by shuffles. Tables of 256
-        // do not, and codes of a byte stay as they are.
-        let codes = match quantizer.ksub() {
-            16 => Codes::Packed(pq_scan::pack(&codes, quantizer.m())),
-            _ => Codes::Bytes(codes),
-        };
         let rows = plan.keep_vectors.then(|| lists.in_list_order(base));
         if let Some(rows) = &rows {
             rows.in_huge_pages();
@@ -534,85 +536,227 @@ fn lists_of_codes(n: usize) -> usize {
     (n as f64).sqrt().log2().round().exp2() as usize
 }
 
-/// Each vector less the centroid of its list, in the order of the lists and in the unit of its
-/// list: the root of the mean squared length. And these units.
-fn residuals(lists: &InvertedLists, coordinates: &Vectors) -> (Vectors, Vec<f32>) {
-    let dim = coordinates.dim();
-    let mut residuals = lists.in_list_order(coordinates).to_floats();
-    let list_of = lists.list_of_positions();
-    residuals
-        .par_chunks_exact_mut(dim)
-        .zip(&list_of)
-        .for_each(|(row, &list)| {
-            for (value, centroid) in row.iter_mut().zip(lists.centroid(list)) {
-                *value -= centroid;
-            }
-        });
-    let size = |list: usize| {
-        let positions = lists.list(list);
-        let values = &residuals[positions.start * dim..positions.end * dim];
-        let sum: f64 = values.iter().map(|&value| f64::from(value).powi(2)).sum();
-        let size = (sum / positions.len().max(1) as f64).sqrt() as f32;
+/// The rows of a base as they are coded.
+struct ProjectedRows<'a> {
+    base: &'a Vectors,
+    map: RowMap,
+}
+
+impl Rows for ProjectedRows<'_> {
+    fn count(&self) -> usize {
+        self.base.len()
+    }
+
+    fn rows(&self, numbers: &[usize]) -> Vectors {
+        let coordinates = self.map.project(self.base, numbers).coordinates;
+        let dim = self.map.coordinates();
+        Vectors::from_floats(dim, coordinates).expect("scaled values are finite")
+    }
+}
+
+/// The residuals of some vectors.
+struct Residuals {
+    /// Each vector less the centroid of its list, in the unit of its list.
+    values: Vectors,
+    /// The list of each.
+    lists: Vec<usize>,
+    /// The unit of each list: the root of the mean squared length of these residuals of it.
+    sizes: Vec<f32>,
+    /// The squared length of what the components leave out of each vector.
+    rests: Vec<f32>,
+}
+
+impl Residuals {
+    /// Of the vectors at these positions, which ascend.
+    fn new(lists: &InvertedLists, rows: &ProjectedRows<'_>, positions: &[usize]) -> Self {
+        let ids: Vec<usize> = positions
+            .iter()
+            .map(|&position| lists.ids()[position] as usize)
+            .collect();
+        let projected = rows.map.project(rows.base, &ids);
+        let (dim, mut values) = (rows.map.coordinates(), projected.coordinates);
+        let list_of: Vec<usize> = positions.iter().map(|&at| lists.list_of(at)).collect();
+        values
+            .par_chunks_exact_mut(dim)
+            .zip(&list_of)
+            .for_each(|(row, &list)| {
+                for (value, centroid) in row.iter_mut().zip(lists.centroid(list)) {
+                    *value -= centroid;
+                }
+            });
+        let sizes = sizes(&values, dim, &list_of, lists.nlist());
+        values
+            .par_chunks_exact_mut(dim)
+            .zip(&list_of)
+            .for_each(|(row, &list)| row.iter_mut().for_each(|value| *value /= sizes[list]));
+        Self {
+            values: Vectors::from_floats(dim, values).expect("residuals are finite"),
+            lists: list_of,
+            sizes,
+            rests: projected.rests,
+        }
+    }
+}
+
+/// The root of the mean squared length of each list's residuals; `list_of` names the list of each.
+fn sizes(residuals: &[f32], dim: usize, list_of: &[usize], nlist: usize) -> Vec<f32> {
+    let squares: Vec<f64> = residuals
+        .par_chunks_exact(dim)
+        .map(|row| row.iter().map(|&value| f64::from(value).powi(2)).sum())
+        .collect();
+    let (mut sums, mut counts) = (vec![0.0; nlist], vec![0usize; nlist]);
+    for (&list, square) in list_of.iter().zip(squares) {
+        sums[list] += square;
+        counts[list] += 1;
+    }
+    let size = |(sum, count): (f64, usize)| {
+        let size = (sum / count.max(1) as f64).sqrt() as f32;
         // Copies of one vector, whose residuals are zero: any unit will do.
         if size.is_normal() { size } else { 1.0 }
     };
-    let sizes: Vec<f32> = (0..lists.nlist()).into_par_iter().map(size).collect();
-    residuals
-        .par_chunks_exact_mut(dim)
-        .zip(&list_of)
-        .for_each(|(row, &list)| row.iter_mut().for_each(|value| *value /= sizes[list]));
-    let residuals = Vectors::from_floats(dim, residuals).expect("residuals are finite");
-    (residuals, sizes)
+    sums.into_iter().zip(counts).map(size).collect()
 }
 
-/// The biases of all vectors by position; `residuals` and `codes` are by position, `rests` by id.
+/// What the lists hold of all vectors, by position.
+struct Encoded {
+    codes: Codes,
+    biases: Vec<u16>,
+    /// By list.
+    scales: Vec<Scale>,
+}
+
+impl Encoded {
+    /// Encodes all rows, whole lists at a time.
+    fn new(
+        lists: &InvertedLists,
+        rows: &ProjectedRows<'_>,
+        quantizer: &ProductQuantizer,
+        loss: Loss,
+    ) -> Self {
+        let len = rows.base.len();
+        let mut packer = Packer::new(len, quantizer);
+        let mut biases = Vec::with_capacity(len);
+        let mut scales = Vec::with_capacity(lists.nlist());
+        for group in groups(lists) {
+            let first = lists.list(group.start).start;
+            let positions: Vec<usize> = (first..lists.list(group.end - 1).end).collect();
+            let residuals = Residuals::new(lists, rows, &positions);
+            let codes = quantizer.encode_all(&residuals.values, loss);
+            let exact = exact_biases(lists, quantizer, &residuals, &codes, loss);
+            for list in group {
+                let positions = lists.list(list);
+                let exact = &exact[positions.start - first..positions.end - first];
+                scales.push(push_rounded(exact, residuals.sizes[list], &mut biases));
+            }
+            packer.push(&codes);
+        }
+        Self {
+            codes: packer.finish(),
+            biases,
+            scales,
+        }
+    }
+}
+
+/// Brings codes, as they come, into the form in which they are searched.
+struct Packer {
+    m: usize,
+    codes: Codes,
+    /// Codes of a block that is not full yet.
+    waiting: Vec<u8>,
+}
+
+impl Packer {
+    /// For so many vectors.
+    fn new(len: usize, quantizer: &ProductQuantizer) -> Self {
+        let m = quantizer.m();
+        // Tables of 16 entries fit in half a register and are looked up by shuffles. Tables of 256
+        // do not, and codes of a byte stay as they are.
+        let codes = match quantizer.ksub() {
+            16 => {
+                let pairs = len.div_ceil(pq_scan::BLOCK) * m.div_ceil(2);
+                Codes::Packed(Vec::with_capacity(pairs))
+            }
+            _ => Codes::Bytes(Vec::with_capacity(len * m)),
+        };
+        Self {
+            m,
+            codes,
+            waiting: Vec::new(),
+        }
+    }
+
+    fn push(&mut self, codes: &[u8]) {
+        match &mut self.codes {
+            Codes::Bytes(bytes) => bytes.extend_from_slice(codes),
+            Codes::Packed(packed) => {
+                self.waiting.extend_from_slice(codes);
+                let block = pq_scan::BLOCK * self.m;
+                let whole = self.waiting.len() / block * block;
+                packed.extend(pq_scan::pack(&self.waiting[..whole], self.m));
+                self.waiting.drain(..whole);
+            }
+        }
+    }
+
+    fn finish(mut self) -> Codes {
+        if let Codes::Packed(packed) = &mut self.codes {
+            packed.extend(pq_scan::pack(&self.waiting, self.m));
+        }
+        self.codes
+    }
+}
+
+/// The lists in groups that lie side by side, of [`ROWS_AT_ONCE`] vectors or a little more.
+fn groups(lists: &InvertedLists) -> Vec<Range<usize>> {
+    let mut groups = Vec::new();
+    let mut start = 0;
+    for list in 0..lists.nlist() {
+        let rows = lists.list(list).end - lists.list(start).start;
+        if rows >= ROWS_AT_ONCE || list + 1 == lists.nlist() {
+            groups.push(start..list + 1);
+            start = list + 1;
+        }
+    }
+    groups
+}
+
+/// The biases of these vectors, which have these codes.
 fn exact_biases(
     lists: &InvertedLists,
     quantizer: &ProductQuantizer,
-    residuals: &Vectors,
-    sizes: &[f32],
+    residuals: &Residuals,
     codes: &[u8],
-    rests: &[f32],
     loss: Loss,
 ) -> Vec<f32> {
-    let dim = residuals.dim();
-    let residuals = residuals.floats().expect("residuals are floats");
-    lists
-        .list_of_positions()
-        .into_par_iter()
-        .enumerate()
-        .map(|(position, list)| {
-            let residual = &residuals[position * dim..][..dim];
-            let code = &codes[position * quantizer.m()..][..quantizer.m()];
+    let dim = residuals.values.dim();
+    let values = residuals.values.floats().expect("residuals are floats");
+    let rows = values.par_chunks_exact(dim);
+    rows.zip(codes.par_chunks_exact(quantizer.m()))
+        .zip(&residuals.lists)
+        .zip(&residuals.rests)
+        .map(|(((residual, code), &list), rest)| {
             let decoded = quantizer.decode(code);
-            let rest = rests[lists.ids()[position] as usize];
-            bias(residual, &decoded, lists.centroid(list), sizes[list], loss) + rest
+            let size = residuals.sizes[list];
+            bias(residual, &decoded, lists.centroid(list), size, loss) + rest
         })
         .collect()
 }
 
-/// The biases in 65,536 steps from the least of their list to the largest.
-fn rounded_biases(lists: &InvertedLists, sizes: &[f32], exact: &[f32]) -> (Vec<u16>, Vec<Scale>) {
-    let mut biases = Vec::with_capacity(exact.len());
-    let mut scales = Vec::with_capacity(sizes.len());
-    for (list, &size) in sizes.iter().enumerate() {
-        let exact = &exact[lists.list(list)];
-        let least = exact.iter().copied().fold(f32::INFINITY, f32::min);
-        let most = exact.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        // Where all biases are equal the step would be zero, and rounding would divide by it.
-        let step = if most > least {
-            (most - least) / f32::from(u16::MAX)
-        } else {
-            1.0
-        };
-        biases.extend(
-            exact
-                .iter()
-                .map(|bias| ((bias - least) / step).round() as u16),
-        );
-        scales.push(Scale { size, least, step });
-    }
-    (biases, scales)
+/// Appends the biases of a list in 65,536 steps from its least to its largest. Returns what they
+/// stand for, in a list whose unit is `size`.
+fn push_rounded(exact: &[f32], size: f32, biases: &mut Vec<u16>) -> Scale {
+    let least = exact.iter().copied().fold(f32::INFINITY, f32::min);
+    let most = exact.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    // Where all biases are equal the step would be zero, and rounding would divide by it.
+    let step = if most > least {
+        (most - least) / f32::from(u16::MAX)
+    } else {
+        1.0
+    };
+    let rounded = |bias: &f32| ((bias - least) / step).round() as u16;
+    biases.extend(exact.iter().map(rounded));
+    Scale { size, least, step }
 }
 
 /// The number that a vector adds to all its estimates, but for the rest.
@@ -762,8 +906,10 @@ mod tests {
     /// ‖q − c − r̂‖² and the rests, less ‖e‖².
     fn by_definition(base: &Vectors, lists: &PqLists, query: &[f32]) -> Vec<(u32, f64)> {
         let order = Subspaces::deal(12, 6).order;
-        let (_, projected) =
-            Projection::fit(base, 12, 1, |components| components.select(Axis(0), &order));
+        let pca = Projection::components(base, 12, 1);
+        let (_, map) = Projection::of(&pca, base, |components| components.select(Axis(0), &order));
+        let all: Vec<usize> = (0..base.len()).collect();
+        let projected = map.project(base, &all);
         let mut out = ProjectedQuery::default();
         lists.projection.apply(query, &mut out);
         let mut all = Vec::new();

@@ -143,22 +143,6 @@ impl Projection {
         expect(fits, "projection", "a map of the vectors")
     }
 
-    /// Fits principal components to the base, which is not empty, and projects it.
-    ///
-    /// `map` chooses the m directions: from the first `count` principal components (`count` × d,
-    /// one a row, greatest variance first; `count` is at most d) it makes the rows of the map (m ×
-    /// d), of unit length and at right angles.
-    pub fn fit(
-        base: &Vectors,
-        count: usize,
-        seed: u64,
-        map: impl FnOnce(ArrayView2<'_, f64>) -> Array2<f64>,
-    ) -> (Self, Projected) {
-        let (projection, rows) = Self::of(&Self::components(base, count, seed), base, map);
-        let all: Vec<usize> = (0..base.len()).collect();
-        (projection, rows.project(base, &all))
-    }
-
     /// The first `count` principal components of the base, which is not empty.
     pub fn components(base: &Vectors, count: usize, seed: u64) -> Pca {
         let options = PcaOptions {
@@ -169,8 +153,11 @@ impl Projection {
         Pca::fit(base, &options).expect("the base is not empty")
     }
 
-    /// As [`Self::fit`], from components that are known, with the map that projects the rows. The
-    /// base may be a part of the vectors that the components were found for.
+    /// The map of queries and that of rows, in units for `base`, which may be a part of the vectors
+    /// that the components were found for.
+    ///
+    /// `map` chooses the m directions: from the principal components (one a row, greatest variance
+    /// first) it makes the rows of the map (m × d), of unit length and at right angles.
     pub fn of(
         pca: &Pca,
         base: &Vectors,
@@ -340,6 +327,11 @@ fn sizes(base: &Vectors, mean: &[f32]) -> (f64, f64) {
 }
 
 impl RowMap {
+    /// m, the number of coordinates.
+    pub fn coordinates(&self) -> usize {
+        self.map.nrows()
+    }
+
     /// Some rows of the base, projected.
     pub fn project(&self, base: &Vectors, rows: &[usize]) -> Projected {
         let kept = self.map.nrows();
@@ -397,8 +389,10 @@ mod tests {
     use crate::index::support::test_data::{clustered, rounded};
 
     fn fit(base: &Vectors, order: &[usize]) -> (Projection, Projected) {
-        let count = order.iter().max().unwrap() + 1;
-        Projection::fit(base, count, 0, |all| all.select(Axis(0), order))
+        let pca = Projection::components(base, order.iter().max().unwrap() + 1, 0);
+        let (projection, map) = Projection::of(&pca, base, |all| all.select(Axis(0), order));
+        let all: Vec<usize> = (0..base.len()).collect();
+        (projection, map.project(base, &all))
     }
 
     /// Squared distances in all components, rests included, are the true ones.

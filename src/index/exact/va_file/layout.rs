@@ -567,8 +567,8 @@ impl<'a> Encoder<'a> {
         errors
     }
 
-    /// Codes a point, of which the components and ‖x − µ‖² are given, as point `lane` of a block,
-    /// and raises `errors` to its errors.
+    /// Codes a point, given by its components and ‖x − µ‖², as point `lane` of a block, and
+    /// raises `errors` to its errors.
     fn encode_point(
         &self,
         components: ArrayView1<'_, f64>,

@@ -7,6 +7,8 @@
 //! adjust the paths             an edge goes if two shorter ones lead to the same row
 //! ```
 
+use std::mem;
+
 use rayon::prelude::*;
 
 use crate::distance::{Metric, Ranker};
@@ -26,27 +28,46 @@ const NONE: u32 = u32::MAX;
 ///
 /// Each node gets edges to its `outgoing` nearest and from its `incoming` nearest (algorithm 2 of
 /// the paper); then paths are adjusted. Edges are sorted, shortest first.
-pub fn link(rows: &PrunedRows, near: &[Vec<u32>], outgoing: usize, incoming: usize) -> Links {
+pub fn link(rows: &PrunedRows, mut near: Vec<Vec<u32>>, outgoing: usize, incoming: usize) -> Links {
     let ids = rows.ids();
     // `near` comes by id, and the graph is made by position. This table turns ids into positions.
     let mut positions = vec![0u32; ids.len()];
     for (position, &id) in ids.iter().enumerate() {
         positions[id as usize] = position as u32;
     }
-    let measure = |(position, &id): (usize, &u32)| {
-        edges(rows.rows(), position, &near[id as usize], &positions)
-    };
-    let near: Vec<Vec<Edge>> = ids.par_iter().enumerate().map(measure).collect();
-
-    // Out of each node: its nearest.
-    let mut graph: Vec<Vec<Edge>> = near
-        .iter()
-        .map(|edges| edges[..outgoing.min(edges.len())].to_vec())
+    // Each list is given up for its edges: all together are several times as large as the index.
+    let by_position = ids.iter().map(|&id| mem::take(&mut near[id as usize]));
+    let by_position: Vec<Vec<u32>> = by_position.collect();
+    let measure =
+        |(position, near): (usize, Vec<u32>)| edges(rows.rows(), position, &near, &positions);
+    let near: Vec<Vec<Edge>> = by_position
+        .into_par_iter()
+        .enumerate()
+        .map(measure)
         .collect();
+    adjust_paths(&adjusted_degrees(near, outgoing, incoming))
+}
+
+/// The edges of each node to its `outgoing` nearest and from its `incoming` nearest, shortest
+/// first; `near` has them in that order, too.
+fn adjusted_degrees(near: Vec<Vec<Edge>>, outgoing: usize, incoming: usize) -> Vec<Vec<Edge>> {
+    // How many enter each node is counted first, so that no list grows beyond its edges.
+    let mut entering = vec![0usize; near.len()];
+    for &(_, other) in near.iter().flat_map(|edges| edges.iter().take(incoming)) {
+        entering[other as usize] += 1;
+    }
+    // Out of each node: its nearest.
+    let out_of = |(edges, entering): (&Vec<Edge>, usize)| {
+        let leaving = &edges[..outgoing.min(edges.len())];
+        let mut edges = Vec::with_capacity(leaving.len() + entering);
+        edges.extend_from_slice(leaving);
+        edges
+    };
+    let mut graph: Vec<Vec<Edge>> = near.iter().zip(entering).map(out_of).collect();
     // Into each node: from its nearest. The edge is entered at its other end, which may get very
     // many in this way; the paths are adjusted after.
-    for (position, edges) in near.iter().enumerate() {
-        for &(length, other) in edges.iter().take(incoming) {
+    for (position, edges) in near.into_iter().enumerate() {
+        for (length, other) in edges.into_iter().take(incoming) {
             graph[other as usize].push((length, position as u32));
         }
     }
@@ -56,7 +77,7 @@ pub fn link(rows: &PrunedRows, near: &[Vec<u32>], outgoing: usize, incoming: usi
         // they stand side by side.
         edges.dedup();
     });
-    adjust_paths(&graph)
+    graph
 }
 
 /// The edges from `position` to the rows `near`, shortest first.
