@@ -23,12 +23,30 @@
 //! No matrix of patches (im2col) is ever written. The two passes are then
 //!
 //! - forward: a register tile of a few neighbouring pixels × 16 channels, as in a matrix product,
-//!   whose left side is read straight out of the image;
+//!   whose left side is read straight out of the image. Where the kernel is 3 and the channels are
+//!   many, [`Geometry::by_transform`], less is multiplied: see below;
 //! - backward: after 2 × 2 max-pooling at most one pixel in four has a gradient, a *hit*, and
 //!   after the ReLU fewer still; without pooling, each that the ReLU let pass. Both gradients are
 //!   sums of contiguous runs over the hits only: for the weights of a channel, the runs of the
 //!   image under its hits; for the image under a pixel, the runs of the weights of the channels
 //!   that hit it.
+//!
+//! # Forward by transform
+//!
+//! Four outputs of a 3 × 3 kernel, 2 × 2 neighbours, take 4 · 9 = 36 products for each pair of
+//! channels. They depend on 4 × 4 inputs, and 16 products are enough (Winograd's F(2 × 2, 3 × 3);
+//! A. Lavin and S. Gray, *Fast Algorithms for Convolutional Neural Networks*, CVPR 2016):
+//!
+//! ```text
+//! V = Bᵀ · inputs · B        4 × 4, for each channel that comes in: differences and sums
+//! U = G · kernel · Gᵀ        4 × 4, once for each pair of channels
+//! M = Σ V · U                product by product, summed over the channels that come in
+//! outputs = Aᵀ · M · A       2 × 2, for each channel that comes out
+//! ```
+//!
+//! Each of the 16 sums is a matrix product of its own, in the same register tiles. The 2 × 2
+//! outputs are a pooling window where there is pooling. Values are rounded at other places than in
+//! the plain sum, so that the last bits differ.
 //!
 //! The code is written once, in a shape that compilers turn into SIMD, and compiled for what the
 //! machine turns out to have. Sums are taken in an order that depends on the data's shape alone, so
@@ -43,6 +61,8 @@ pub const TILE: usize = 16;
 const LANES: usize = 8;
 /// The same with AVX-512.
 const WIDE_LANES: usize = 16;
+/// Inputs of a square of 2 × 2 outputs under a kernel of 3, and products for each of its channels.
+const SQUARE: usize = 16;
 /// Winner of a pooling window whose output the ReLU cut off: nothing flows back.
 const DEAD: u8 = 4;
 /// What a window's gradient can go to: one of its four pixels, or nowhere.
@@ -86,6 +106,19 @@ impl Geometry {
     /// Values of a weight tensor, `c_out × kernel × kernel × c_in`.
     pub fn weight_len(&self) -> usize {
         self.c_out * self.kernel * self.run()
+    }
+
+    /// Whether the forward pass goes by the transform. It is for kernels of 3, and its outputs come
+    /// in squares of four. Transforming takes a time for each channel, and multiplying one for each
+    /// pair, so that the channels have to be some.
+    fn by_transform(&self) -> bool {
+        let in_squares = self.pool == 2 || (self.height % 2 == 0 && self.width % 2 == 0);
+        self.kernel == 3 && in_squares && self.c_in >= 2 * LANES && self.c_in % LANES == 0
+    }
+
+    /// Squares of 2 × 2 outputs in an image, in a column and in a row of it.
+    fn squares(&self) -> (usize, usize) {
+        (self.height / 2, self.width / 2)
     }
 
     /// Contiguous values under one row of the kernel.
@@ -152,19 +185,46 @@ impl Geometry {
     }
 
     /// The weights as the forward pass reads them: tiles of [`TILE`] channels (zeros beyond
-    /// `c_out`), in each one row of channels for every value under the kernel.
+    /// `c_out`), in each one row of channels for every value under the kernel. By the transform
+    /// these are the 16 values of U, each for all channels that come in.
     pub fn pack(&self, weight: &[f32]) -> Vec<[f32; TILE]> {
         let patch = self.kernel * self.run();
-        let mut packed = vec![[0.0; TILE]; self.c_out.div_ceil(TILE) * patch];
-        for (channel, weight) in weight.chunks_exact(patch).enumerate() {
+        let len = if self.by_transform() {
+            SQUARE * self.c_in
+        } else {
+            patch
+        };
+        let mut packed = vec![[0.0; TILE]; self.c_out.div_ceil(TILE) * len];
+        for (channel, filter) in weight.chunks_exact(patch).enumerate() {
             // A channel is one column of its tile. The last tile keeps zeros in the columns that no
             // channel has.
-            let tile = &mut packed[channel / TILE * patch..][..patch];
-            for (row, &value) in tile.iter_mut().zip(weight) {
-                row[channel % TILE] = value;
+            let tile = &mut packed[channel / TILE * len..][..len];
+            let column = channel % TILE;
+            if self.by_transform() {
+                self.pack_transformed(filter, column, tile);
+            } else {
+                for (row, &value) in tile.iter_mut().zip(filter) {
+                    row[column] = value;
+                }
             }
         }
         packed
+    }
+
+    /// U = G · kernel · Gᵀ of a filter of 3 × 3 × `c_in`, into a column of its tile.
+    fn pack_transformed(&self, filter: &[f32], column: usize, tile: &mut [[f32; TILE]]) {
+        // G · (a, b, c).
+        let extend = |[a, b, c]: [f32; 3]| [a, (a + b + c) / 2.0, (a - b + c) / 2.0, c];
+        for channel in 0..self.c_in {
+            let value = |y: usize, x: usize| filter[(y * 3 + x) * self.c_in + channel];
+            let columns = [0, 1, 2].map(|x| extend([0, 1, 2].map(|y| value(y, x))));
+            for y in 0..4 {
+                let row = extend(columns.map(|column| column[y]));
+                for (x, value) in row.into_iter().enumerate() {
+                    tile[(y * 4 + x) * self.c_in + channel][column] = value;
+                }
+            }
+        }
     }
 
     /// The weights as the backward pass reads them: every run in whole registers, zeros beyond its
@@ -232,17 +292,30 @@ impl DerefMut for Aligned {
 #[derive(Debug)]
 pub struct Forward {
     padded: Aligned,
-    /// The rows of pixels that make a row of windows, [`TILE`] channels.
-    rows: Vec<[f32; TILE]>,
+    /// V, 16 × squares × `c_in`; empty where nothing is transformed.
+    transformed: Aligned,
+    /// A row of the padded image while it is transformed.
+    line: Vec<f32>,
+    /// Sums of [`TILE`] channels: of the rows of pixels that make a row of windows or, by the
+    /// transform, M of all squares.
+    sums: Vec<[f32; TILE]>,
 }
 
 impl Forward {
     /// Room for images of this shape.
     pub fn new(geometry: &Geometry) -> Self {
         let (_, columns) = geometry.pooled();
+        let (squares, sums) = if geometry.by_transform() {
+            let (rows, columns) = geometry.squares();
+            (rows * columns, SQUARE * rows * columns)
+        } else {
+            (0, geometry.pool * geometry.pool * columns)
+        };
         Self {
             padded: Aligned::zeros(geometry.padded_len()),
-            rows: vec![[0.0; TILE]; geometry.pool * geometry.pool * columns],
+            transformed: Aligned::zeros(SQUARE * squares * geometry.c_in),
+            line: vec![0.0; geometry.padded_row()],
+            sums: vec![[0.0; TILE]; sums],
         }
     }
 }
@@ -324,6 +397,7 @@ dispatch! {
 /// bits with `WIDE` and without.
 mod source {
     use std::array::from_fn;
+    use std::ops::Range;
 
     use super::{Backward, DEAD, Forward, Geometry, Hit, LANES, Sums, TILE, WIDE_LANES, WINNERS};
 
@@ -333,8 +407,10 @@ mod source {
         if FMA { a.mul_add(b, c) } else { a * b + c }
     }
 
+    /// `multiply` is [`multiply`], compiled apart: beside the rest the compiler makes no SIMD of it.
     #[inline(always)]
-    pub fn forward<const FMA: bool, const WIDE: bool>(
+    pub fn forward<const WIDE: bool>(
+        multiply: impl Fn(&Geometry, usize, &[f32], &[[f32; TILE]], &mut [[f32; TILE]]),
         geometry: &Geometry,
         scratch: &mut Forward,
         packed: &[[f32; TILE]],
@@ -344,38 +420,219 @@ mod source {
         mut winners: Option<&mut [u8]>,
     ) {
         let g = *geometry;
-        let Forward { padded, rows } = scratch;
-        g.pad(image, padded);
-        let (pooled_rows, pooled_columns) = g.pooled();
-        for (tile, weights) in packed.chunks_exact(g.kernel * g.run()).enumerate() {
+        g.pad(image, &mut scratch.padded);
+        let by_transform = g.by_transform();
+        if by_transform {
+            transform(&g, scratch);
+        }
+        let filter = packed.len() / g.c_out.div_ceil(TILE);
+        for (tile, weights) in packed.chunks_exact(filter).enumerate() {
             let channels = tile * TILE..g.c_out.min((tile + 1) * TILE);
             // The last tile may have fewer channels than columns. It is computed in full, and what
             // belongs to no channel is not copied out.
             let mut tile_bias = [0.0; TILE];
             tile_bias[..channels.len()].copy_from_slice(&bias[channels.clone()]);
-            for pooled_row in 0..pooled_rows {
-                for (y, row) in rows.chunks_exact_mut(g.pool * pooled_columns).enumerate() {
-                    // The patches of image row y begin at row y of the padded image.
-                    let padded = &padded[(g.pool * pooled_row + y) * g.padded_row()..];
-                    convolve::<FMA, WIDE>(&g, padded, weights, row);
+            let mut tile = Tile {
+                channels,
+                bias: tile_bias,
+                output: &mut *output,
+                winners: winners.as_deref_mut(),
+            };
+            // Row of windows by row, or all squares at once.
+            for step in 0..if by_transform { 1 } else { g.pooled().0 } {
+                sum_up(&multiply, &g, scratch, weights, step);
+                if by_transform {
+                    write_squares(&g, &mut scratch.sums, &mut tile);
+                } else {
+                    write_row(&g, &scratch.sums, &mut tile, step);
                 }
-                for column in 0..pooled_columns {
-                    let (best, winner) = if g.pool == 1 {
-                        pool([&rows[column]], &tile_bias)
-                    } else {
-                        // The second row of pixels follows the first.
-                        let (upper, lower) = (2 * column, 2 * (pooled_columns + column));
-                        let places = [upper, upper + 1, lower, lower + 1];
-                        pool(places.map(|place| &rows[place]), &tile_bias)
-                    };
-                    // The output has all channels of a window together; this tile writes its share
-                    // of them.
-                    let at = (pooled_row * pooled_columns + column) * g.c_out + channels.start;
-                    write_tile(&mut output[at..], &best, channels.len());
-                    if let Some(winners) = &mut winners {
-                        write_tile(&mut winners[at..], &winner, channels.len());
-                    }
+            }
+        }
+    }
+
+    /// What a tile of channels writes.
+    struct Tile<'a> {
+        channels: Range<usize>,
+        bias: [f32; TILE],
+        /// Those of all channels.
+        output: &'a mut [f32],
+        winners: Option<&'a mut [u8]>,
+    }
+
+    impl Tile<'_> {
+        /// Writes the largest of a window of these pixels, without their bias.
+        #[inline(always)]
+        fn write<const PIXELS: usize>(
+            &mut self,
+            g: &Geometry,
+            window: usize,
+            pixels: [&[f32; TILE]; PIXELS],
+        ) {
+            let (best, winner) = pool(pixels, &self.bias);
+            // The output has all channels of a window together; this tile writes its share of
+            // them.
+            let (at, count) = (window * g.c_out + self.channels.start, self.channels.len());
+            write_tile(&mut self.output[at..], &best, count);
+            if let Some(winners) = &mut self.winners {
+                write_tile(&mut winners[at..], &winner, count);
+            }
+        }
+    }
+
+    /// The sums of a tile of channels for a row of windows or, by the transform, for all squares.
+    #[inline(always)]
+    fn sum_up(
+        multiply: &impl Fn(&Geometry, usize, &[f32], &[[f32; TILE]], &mut [[f32; TILE]]),
+        g: &Geometry,
+        scratch: &mut Forward,
+        weights: &[[f32; TILE]],
+        row: usize,
+    ) {
+        let Forward {
+            padded,
+            transformed,
+            sums,
+            ..
+        } = scratch;
+        let (by_transform, (rows, columns)) = (g.by_transform(), g.squares());
+        // A part is a row of pixels, or one of the 16 products of all squares.
+        let (len, run) = if by_transform {
+            (rows * columns, g.c_in)
+        } else {
+            (g.pool * g.pooled().1, g.run())
+        };
+        for (part, sums) in sums.chunks_exact_mut(len).enumerate() {
+            let (values, weights) = if by_transform {
+                let values = &transformed[part * len * g.c_in..];
+                (values, &weights[part * run..][..run])
+            } else {
+                // The patches of image row y begin at row y of the padded image.
+                let values = &padded[(g.pool * row + part) * g.padded_row()..];
+                (values, weights)
+            };
+            multiply(g, run, values, weights, sums);
+        }
+    }
+
+    /// Writes a row of windows.
+    #[inline(always)]
+    fn write_row(g: &Geometry, sums: &[[f32; TILE]], tile: &mut Tile<'_>, row: usize) {
+        let (_, columns) = g.pooled();
+        for column in 0..columns {
+            let window = row * columns + column;
+            if g.pool == 1 {
+                tile.write(g, window, [&sums[column]]);
+            } else {
+                // The second row of pixels follows the first.
+                let (upper, lower) = (2 * column, 2 * (columns + column));
+                let places = [upper, upper + 1, lower, lower + 1];
+                tile.write(g, window, places.map(|place| &sums[place]));
+            }
+        }
+    }
+
+    /// Writes the outputs of all squares, Aᵀ · M · A. `sums` holds M, and is overwritten.
+    #[inline(always)]
+    fn write_squares(g: &Geometry, sums: &mut [[f32; TILE]], tile: &mut Tile<'_>) {
+        let (rows, columns) = g.squares();
+        let squares = rows * columns;
+        // Down the columns, then along the two rows that are left. The outputs are then in places
+        // 0, 1, 4 and 5.
+        for first in 0..4 {
+            fold(sums, squares, first, 4);
+        }
+        for first in [0, 4] {
+            fold(sums, squares, first, 1);
+        }
+        for square in 0..squares {
+            let [a, b, c, d] = [0, 1, 4, 5].map(|place| &sums[place * squares + square]);
+            if g.pool == 2 {
+                tile.write(g, square, [a, b, c, d]);
+                continue;
+            }
+            let corner = 2 * (square / columns * g.width + square % columns);
+            tile.write(g, corner, [a]);
+            tile.write(g, corner + 1, [b]);
+            tile.write(g, corner + g.width, [c]);
+            tile.write(g, corner + g.width + 1, [d]);
+        }
+    }
+
+    /// Aᵀ · (a, b, c, d) of all squares, in place of a and b. Their places are `first` and every
+    /// `step` from there on.
+    #[inline(always)]
+    fn fold(sums: &mut [[f32; TILE]], squares: usize, first: usize, step: usize) {
+        for square in 0..squares {
+            let at = |i: usize| (first + i * step) * squares + square;
+            let [a, b, c, d] = [sums[at(0)], sums[at(1)], sums[at(2)], sums[at(3)]];
+            for lane in 0..TILE {
+                sums[at(0)][lane] = a[lane] + b[lane] + c[lane];
+            }
+            for lane in 0..TILE {
+                sums[at(1)][lane] = b[lane] - c[lane] - d[lane];
+            }
+        }
+    }
+
+    /// V = Bᵀ · inputs · B of all squares.
+    #[inline(always)]
+    fn transform(g: &Geometry, scratch: &mut Forward) {
+        let Forward {
+            padded,
+            transformed,
+            line,
+            ..
+        } = scratch;
+        let (rows, columns) = g.squares();
+        let plane = rows * columns * g.c_in;
+        // Value y of Bᵀ · (a, b, c, d): a − c, b + c, c − b or b − d.
+        let pairs = [(0, 2, -1.0), (1, 2, 1.0), (2, 1, -1.0), (1, 3, -1.0)];
+        for ((first, second, sign), planes) in pairs
+            .into_iter()
+            .zip(transformed.chunks_exact_mut(4 * plane))
+        {
+            for row in 0..rows {
+                // Down the columns: four rows of inputs make one.
+                let of_row = |y: usize| &padded[(2 * row + y) * g.padded_row()..];
+                let (first, second) = (of_row(first), of_row(second));
+                for ((to, first), second) in line.iter_mut().zip(first).zip(second) {
+                    *to = first + sign * second;
                 }
+                // Along the row: four values of it make four.
+                for column in 0..columns {
+                    let from = &line[2 * column * g.c_in..];
+                    let to = &mut planes[(row * columns + column) * g.c_in..];
+                    transform_row(g.c_in, plane, from, to);
+                }
+            }
+        }
+    }
+
+    /// Bᵀ · (a, b, c, d) of all channels: these are `c_in` values apart in `from`, and what they
+    /// make is `plane` values apart in `to`.
+    #[inline(always)]
+    fn transform_row(c_in: usize, plane: usize, from: &[f32], to: &mut [f32]) {
+        for channel in (0..c_in).step_by(LANES) {
+            let mut inputs = [[0.0; LANES]; 4];
+            for x in 0..4 {
+                inputs[x].copy_from_slice(&from[x * c_in + channel..][..LANES]);
+            }
+            let [a, b, c, d] = inputs;
+            let mut all = [[0.0; LANES]; 4];
+            for lane in 0..LANES {
+                all[0][lane] = a[lane] - c[lane];
+            }
+            for lane in 0..LANES {
+                all[1][lane] = b[lane] + c[lane];
+            }
+            for lane in 0..LANES {
+                all[2][lane] = c[lane] - b[lane];
+            }
+            for lane in 0..LANES {
+                all[3][lane] = b[lane] - d[lane];
+            }
+            for x in 0..4 {
+                to[x * plane + channel..][..LANES].copy_from_slice(&all[x]);
             }
         }
     }
@@ -391,11 +648,13 @@ mod source {
         }
     }
 
-    /// One row of pixels × [`TILE`] channels.
+    /// Some sums side by side × [`TILE`] channels: a row of pixels, or all squares. `run` values lie
+    /// side by side, for which the weights are side by side too.
     #[inline(always)]
-    fn convolve<const FMA: bool, const WIDE: bool>(
+    pub fn multiply<const FMA: bool, const WIDE: bool>(
         g: &Geometry,
-        padded: &[f32],
+        run: usize,
+        values: &[f32],
         weights: &[[f32; TILE]],
         row: &mut [[f32; TILE]],
     ) {
@@ -411,23 +670,23 @@ mod source {
             // The column of the first pixel that is left.
             let x = count - rest.len();
             let (sums, others) = rest.split_at_mut((count - x).div_ceil(tiles - tile));
-            let padded = &padded[x * g.c_in..];
+            let values = &values[x * g.c_in..];
             // The number of pixels is a constant in `tile_of`, so that its sums stay in registers.
             match sums.len() {
-                14 if WIDE => tile_of::<FMA, 14>(g, padded, weights, sums),
-                13 if WIDE => tile_of::<FMA, 13>(g, padded, weights, sums),
-                12 if WIDE => tile_of::<FMA, 12>(g, padded, weights, sums),
-                11 if WIDE => tile_of::<FMA, 11>(g, padded, weights, sums),
-                10 if WIDE => tile_of::<FMA, 10>(g, padded, weights, sums),
-                9 if WIDE => tile_of::<FMA, 9>(g, padded, weights, sums),
-                8 if WIDE => tile_of::<FMA, 8>(g, padded, weights, sums),
-                7 if WIDE => tile_of::<FMA, 7>(g, padded, weights, sums),
-                6 => tile_of::<FMA, 6>(g, padded, weights, sums),
-                5 => tile_of::<FMA, 5>(g, padded, weights, sums),
-                4 => tile_of::<FMA, 4>(g, padded, weights, sums),
-                3 => tile_of::<FMA, 3>(g, padded, weights, sums),
-                2 => tile_of::<FMA, 2>(g, padded, weights, sums),
-                _ => tile_of::<FMA, 1>(g, padded, weights, sums),
+                14 if WIDE => tile_of::<FMA, 14>(g, run, values, weights, sums),
+                13 if WIDE => tile_of::<FMA, 13>(g, run, values, weights, sums),
+                12 if WIDE => tile_of::<FMA, 12>(g, run, values, weights, sums),
+                11 if WIDE => tile_of::<FMA, 11>(g, run, values, weights, sums),
+                10 if WIDE => tile_of::<FMA, 10>(g, run, values, weights, sums),
+                9 if WIDE => tile_of::<FMA, 9>(g, run, values, weights, sums),
+                8 if WIDE => tile_of::<FMA, 8>(g, run, values, weights, sums),
+                7 if WIDE => tile_of::<FMA, 7>(g, run, values, weights, sums),
+                6 => tile_of::<FMA, 6>(g, run, values, weights, sums),
+                5 => tile_of::<FMA, 5>(g, run, values, weights, sums),
+                4 => tile_of::<FMA, 4>(g, run, values, weights, sums),
+                3 => tile_of::<FMA, 3>(g, run, values, weights, sums),
+                2 => tile_of::<FMA, 2>(g, run, values, weights, sums),
+                _ => tile_of::<FMA, 1>(g, run, values, weights, sums),
             }
             rest = others;
         }
@@ -437,16 +696,16 @@ mod source {
     #[inline(always)]
     fn tile_of<const FMA: bool, const P: usize>(
         g: &Geometry,
-        padded: &[f32],
+        run: usize,
+        values: &[f32],
         weights: &[[f32; TILE]],
         out: &mut [[f32; TILE]],
     ) {
-        let run = g.run();
         let mut sums = [[0.0f32; TILE]; P];
-        for (ky, weights) in weights.chunks_exact(run).enumerate() {
-            // The patches of neighbouring pixels overlap: each begins `c_in` values after the one
-            // before.
-            let runs: [&[f32]; P] = from_fn(|p| &padded[ky * g.padded_row() + p * g.c_in..][..run]);
+        for (y, weights) in weights.chunks_exact(run).enumerate() {
+            // Each sum begins `c_in` values after the one before. The patches of neighbouring
+            // pixels overlap.
+            let runs: [&[f32]; P] = from_fn(|p| &values[y * g.padded_row() + p * g.c_in..][..run]);
             for (i, weights) in weights.iter().enumerate() {
                 // The 16 weights are loaded once and meet one value of each of the P pixels.
                 for p in 0..P {
@@ -743,8 +1002,25 @@ macro_rules! level {
                 output: &mut [f32],
                 winners: Option<&mut [u8]>,
             ) {
-                let pass = source::forward::<{ $fma }, { $wide }>;
-                pass(geometry, scratch, packed, bias, image, output, winners);
+                // A closure may use the instructions of the function that it is in.
+                let multiply = |g: &Geometry, run, values: &_, weights: &_, sums: &mut _| {
+                    multiply(g, run, values, weights, sums);
+                };
+                source::forward::<{ $wide }>(
+                    multiply, geometry, scratch, packed, bias, image, output, winners,
+                );
+            }
+
+            $(#[$instructions])?
+            #[inline(never)]
+            fn multiply(
+                geometry: &Geometry,
+                run: usize,
+                values: &[f32],
+                weights: &[[f32; TILE]],
+                sums: &mut [[f32; TILE]],
+            ) {
+                source::multiply::<{ $fma }, { $wide }>(geometry, run, values, weights, sums);
             }
 
             $(#[$instructions])?
@@ -782,7 +1058,7 @@ mod tests {
     use rand::{Rng, SeedableRng};
     use rand_chacha::ChaCha8Rng;
 
-    const SHAPES: [Geometry; 5] = [
+    const SHAPES: [Geometry; 7] = [
         Geometry {
             height: 6,
             width: 14,
@@ -824,6 +1100,24 @@ mod tests {
             c_out: 3,
             kernel: 5,
             pool: 1,
+        },
+        // By the transform: more squares than a tile takes, without pooling; and an odd row and
+        // column.
+        Geometry {
+            height: 6,
+            width: 12,
+            c_in: 24,
+            c_out: 18,
+            kernel: 3,
+            pool: 1,
+        },
+        Geometry {
+            height: 7,
+            width: 9,
+            c_in: 32,
+            c_out: 33,
+            kernel: 3,
+            pool: 2,
         },
     ];
 
