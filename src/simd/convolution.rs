@@ -34,8 +34,8 @@
 //! # Forward by transform
 //!
 //! Four outputs of a 3 × 3 kernel, 2 × 2 neighbours, take 4 · 9 = 36 products for each pair of
-//! channels. They depend on 4 × 4 inputs, and 16 products are enough (Winograd's F(2 × 2, 3 × 3);
-//! A. Lavin and S. Gray, *Fast Algorithms for Convolutional Neural Networks*, CVPR 2016):
+//! channels. They depend on 4 × 4 inputs, and 16 products are enough: Winograd's F(2 × 2, 3 × 3)
+//! (A. Lavin and S. Gray, *Fast Algorithms for Convolutional Neural Networks*, CVPR 2016).
 //!
 //! ```text
 //! V = Bᵀ · inputs · B        4 × 4, for each channel that comes in: differences and sums
@@ -112,8 +112,9 @@ impl Geometry {
     /// in squares of four. Transforming takes a time for each channel, and multiplying one for each
     /// pair, so that the channels have to be some.
     fn by_transform(&self) -> bool {
-        let in_squares = self.pool == 2 || (self.height % 2 == 0 && self.width % 2 == 0);
-        self.kernel == 3 && in_squares && self.c_in >= 2 * LANES && self.c_in % LANES == 0
+        let even = self.height.is_multiple_of(2) && self.width.is_multiple_of(2);
+        let many = self.c_in >= 2 * LANES && self.c_in.is_multiple_of(LANES);
+        self.kernel == 3 && many && (self.pool == 2 || even)
     }
 
     /// Squares of 2 × 2 outputs in an image, in a column and in a row of it.
@@ -407,14 +408,14 @@ mod source {
         if FMA { a.mul_add(b, c) } else { a * b + c }
     }
 
-    /// `multiply` is [`multiply`], compiled apart: beside the rest the compiler makes no SIMD of it.
+    /// `multiply` is [`multiply`], compiled apart: beside the rest the compiler makes no SIMD of
+    /// it.
     #[inline(always)]
-    pub fn forward<const WIDE: bool>(
+    pub fn forward(
         multiply: impl Fn(&Geometry, usize, &[f32], &[[f32; TILE]], &mut [[f32; TILE]]),
         geometry: &Geometry,
         scratch: &mut Forward,
-        packed: &[[f32; TILE]],
-        bias: &[f32],
+        (packed, bias): (&[[f32; TILE]], &[f32]),
         image: &[f32],
         output: &mut [f32],
         mut winners: Option<&mut [u8]>,
@@ -439,7 +440,8 @@ mod source {
                 winners: winners.as_deref_mut(),
             };
             // Row of windows by row, or all squares at once.
-            for step in 0..if by_transform { 1 } else { g.pooled().0 } {
+            let steps = if by_transform { 1 } else { g.pooled().0 };
+            for step in 0..steps {
                 sum_up(&multiply, &g, scratch, weights, step);
                 if by_transform {
                     write_squares(&g, &mut scratch.sums, &mut tile);
@@ -648,8 +650,8 @@ mod source {
         }
     }
 
-    /// Some sums side by side × [`TILE`] channels: a row of pixels, or all squares. `run` values lie
-    /// side by side, for which the weights are side by side too.
+    /// Some sums side by side × [`TILE`] channels: a row of pixels, or all squares. `run` values
+    /// lie side by side, for which the weights are side by side too.
     #[inline(always)]
     pub fn multiply<const FMA: bool, const WIDE: bool>(
         g: &Geometry,
@@ -1006,8 +1008,8 @@ macro_rules! level {
                 let multiply = |g: &Geometry, run, values: &_, weights: &_, sums: &mut _| {
                     multiply(g, run, values, weights, sums);
                 };
-                source::forward::<{ $wide }>(
-                    multiply, geometry, scratch, packed, bias, image, output, winners,
+                source::forward(
+                    multiply, geometry, scratch, (packed, bias), image, output, winners,
                 );
             }
 
@@ -1283,12 +1285,14 @@ mod tests {
                 let mut output = vec![0.0; g.output_len()];
                 let mut winners = vec![0; g.output_len()];
                 let into = Some(&mut winners[..]);
-                let pass = if wide {
-                    source::forward::<true, true>
+                let multiply = if wide {
+                    source::multiply::<true, true>
                 } else {
-                    source::forward::<true, false>
+                    source::multiply::<true, false>
                 };
-                pass(&g, &mut scratch, &packed, &bias, &image, &mut output, into);
+                let scratch = &mut scratch;
+                let filters = (&packed[..], &bias[..]);
+                source::forward(multiply, &g, scratch, filters, &image, &mut output, into);
                 let (wide_weight, mut scratch) = (g.widen(&weight), Backward::new(&g));
                 let mut d_image = vec![0.0; g.image_len()];
                 let into = Some(&mut d_image[..]);

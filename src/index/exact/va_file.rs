@@ -290,8 +290,8 @@ impl Build for VaFile {
     type Params = VaFileParams;
     type Search = NoParameters;
 
-    /// Builds the file: the time of `Pca::fit` for m components, at most 434, and for each plan that
-    /// is tried O(n·d·m) to rotate n vectors to them. Beside the file it takes the memory of
+    /// Builds the file. It takes the time of `Pca::fit` for m components, at most 434, and for each
+    /// plan that is tried O(n·d·m) to rotate n vectors to them; beside the file, the memory of
     /// another one and of 24 floats a vector. The same on any number of threads.
     ///
     /// # Errors
