@@ -567,6 +567,7 @@ mod source {
         for square in 0..squares {
             let at = |i: usize| (first + i * step) * squares + square;
             let [a, b, c, d] = [sums[at(0)], sums[at(1)], sums[at(2)], sums[at(3)]];
+            // A loop for each of the two: the compiler makes SIMD of it.
             for lane in 0..TILE {
                 sums[at(0)][lane] = a[lane] + b[lane] + c[lane];
             }

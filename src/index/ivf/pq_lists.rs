@@ -77,8 +77,8 @@ use crate::vectors::{Row, Rows, Vectors};
 /// waiting for memory against pushing out of the cache what is not read yet.
 const AHEAD: usize = 6;
 
-/// Residuals from which the codebooks are learned, at most: a codebook of 256 centroids reads so
-/// many.
+/// Residuals from which the codebooks are learned, at most. A codebook of 256 centroids reads so
+/// many, one of 16 a sixteenth of them.
 const TRAINING_ROWS: usize = 1 << 16;
 
 /// Rows that are encoded at once, or a few more: as floats, 8 MB of 128 values each.
