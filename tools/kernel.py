@@ -13,7 +13,7 @@ dependencies, which hands on what was compiled in the checkout's target/:
     .evcxr/kN/              the workspace of one kernel, so that two notebooks can run at a time
     .evcxr/kN/lib/          a hard link to the dylib
     .evcxr/kN/stub/         a package `fashion-knn` that is `pub use fashion_knn_dylib::*`
-    .evcxr/kN/.cargo/       tells cargo to take that one wherever a package asks for fashion-knn
+    .evcxr/kN/.cargo/       tells cargo to take that one wherever a package asks for fashion-knn, and how to compile cells
     .evcxr/kN/Cargo.lock    the versions of the checkout's own Cargo.lock
     .evcxr/kN/pin/          depends on fashion-knn, always. Without it evcxr's first package, which
                             depends on nothing, would empty Cargo.lock
@@ -103,10 +103,20 @@ links = "fashion_knn"
 [features]
 {features}
 """
+# `ctx` is a cell. It is compiled while its reader waits, and calls the crate, which is compiled at level 3, for all that
+# takes long. An incremental build would write down what the next cell, another source, has little use of, and `lto`
+# optimises across the cell's units. Without the two rustc takes three quarters of the time (docs/measurements.md).
 CARGO_CONFIG = """paths = ["stub"]
 
 [build]
 rustc-wrapper = {rustc}
+
+[profile.dev]
+lto = "off"
+
+[profile.dev.package.ctx]
+opt-level = 1
+incremental = false
 
 [target.{host}.fashion_knn]
 rustc-link-search = {folders}
@@ -117,11 +127,6 @@ case " $* " in
     *" --crate-name ctx "*) exec {kept_cells} "$@" ;;
     *) exec "$@" ;;
 esac
-"""
-# A cell is compiled while its reader waits, and calls the crate, which is compiled at level 3, for all that takes long.
-CELL_PROFILE = """
-[profile.dev.package.ctx]
-opt-level = 1
 """
 DYLIB = "fashion_knn_dylib"
 DYLIB_TOML = f"""
@@ -163,7 +168,7 @@ def lay_out_crate() -> None:
     write_if_new(crate / "Cargo.lock", (ROOT / "Cargo.lock").read_text())
     # Cargo reads the checkout's own file only for packages that lie in the checkout.
     profiles = (ROOT / ".cargo/config.toml").read_text()
-    write_if_new(workspaces() / ".cargo/config.toml", profiles + CELL_PROFILE)
+    write_if_new(workspaces() / ".cargo/config.toml", profiles)
 
 
 def write_if_new(path: Path, text: str) -> None:
