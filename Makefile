@@ -65,7 +65,7 @@ help:
 	@echo '                K=7 make report sets a parameter: $(PARAMETERS)'
 	@echo 'make lab        open the notebooks in JupyterLab'
 	@echo 'make publish    put the executed outputs into the notebooks in git'
-	@echo 'make measure    measure every index again, into data/results (45 minutes; leave the machine alone)'
+	@echo 'make measure    measure every index again, into data/results (half an hour; leave the machine alone)'
 	@echo 'make peers      the same for the real libraries from PyPI, in turns with ours (more than an hour)'
 	@echo 'make peers-sift  the libraries over a million SIFT descriptors, the handout'\''s table (hours; needs make sift)'
 	@echo 'make learning   accuracy against the number of images, three seeds each, into data/results (hours)'
@@ -152,7 +152,7 @@ publish: report
 
 .PHONY: measure peers peers-sift learning
 measure:
-	$(SAY) 'Measuring every index into data/results: three quarters of an hour. Leave the machine alone meanwhile'
+	$(SAY) 'Measuring every index into data/results: half an hour. Leave the machine alone meanwhile'
 	@tools/measure.sh
 peers:
 	$(SAY) 'Measuring the real libraries, in turns with ours, into data/results: more than an hour'
