@@ -17,7 +17,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use crate::distance::Metric;
-use crate::index::{BruteForce, BruteForceParams, Build, BuildError, Index, Query, QueryError};
+use crate::index::{BuildError, Index, Query, QueryError, registry};
 use crate::lab::evaluate::accuracy;
 use crate::neighbor::{Neighbor, Neighbors};
 use crate::vectors::Vectors;
@@ -29,6 +29,8 @@ pub enum Weights {
     #[default]
     Uniform,
     /// 1/distance; neighbours at distance zero, if there are any, decide alone.
+    ///
+    /// Not for [`Metric::InnerProduct`]: its distances are −x·q, and the nearest would weigh least.
     Distance,
 }
 
@@ -42,6 +44,11 @@ impl Weights {
         }
     }
 
+    /// Whether a vote can weigh this for neighbours in that metric.
+    fn takes(self, metric: Metric) -> bool {
+        self == Self::Uniform || metric != Metric::InnerProduct
+    }
+
     /// The class that `neighbors` vote for, or none if there is no neighbour.
     ///
     /// `labels` are the classes of the base, one for each id. Ties go to the smallest class, as in
@@ -51,9 +58,6 @@ impl Weights {
     /// If a neighbour's id has no label.
     #[must_use]
     pub fn vote(self, neighbors: &[Neighbor], labels: &[u8]) -> Option<u8> {
-        if neighbors.is_empty() {
-            return None;
-        }
         // Only a distance of exactly zero counts as coincident, as in scikit-learn.
         let coincident = neighbors.iter().any(|neighbor| neighbor.distance == 0.0);
         // One sum for each class that a byte can name: no map, and nothing to allocate.
@@ -67,15 +71,12 @@ impl Weights {
             };
             votes[usize::from(labels[neighbor.id as usize])] += weight;
         }
-        // From the smallest class on, and only a greater sum wins: of equal sums the smallest class
-        // stays.
-        let mut best = 0;
-        for class in 1..=u8::MAX {
-            if votes[usize::from(class)] > votes[usize::from(best)] {
-                best = class;
-            }
-        }
-        Some(best)
+        // Only a class that a neighbour has can win. Of equal sums the smallest class does.
+        let classes = neighbors.iter().map(|near| labels[near.id as usize]);
+        classes.max_by(|&a, &b| {
+            let [of_a, of_b] = [a, b].map(|class| votes[usize::from(class)]);
+            of_a.total_cmp(&of_b).then(b.cmp(&a))
+        })
     }
 
     /// The vote of each row of `rows`, by its `k` nearest neighbours only: a search with the
@@ -120,7 +121,8 @@ impl Trial {
         Self::all_in(Metric::Euclidean, found, ks, base_labels, labels)
     }
 
-    /// [`Trial::all`] of neighbours that were searched in `metric`.
+    /// [`Trial::all`] of neighbours that were searched in `metric`. By inner product there are no
+    /// votes by distance.
     ///
     /// # Panics
     /// As [`Trial::all`].
@@ -133,7 +135,8 @@ impl Trial {
         labels: &[u8],
     ) -> Vec<Self> {
         let mut trials = Vec::with_capacity(2 * ks.len());
-        for weights in [Weights::Uniform, Weights::Distance] {
+        let kinds = [Weights::Uniform, Weights::Distance];
+        for weights in kinds.into_iter().filter(|kind| kind.takes(metric)) {
             for &k in ks {
                 let classes = weights.vote_rows(found, k, base_labels);
                 trials.push(Self {
@@ -175,7 +178,8 @@ impl Trial {
     /// this trial's metric, votes and k.
     ///
     /// # Errors
-    /// If the base is empty, or the queries have another dimension.
+    /// If the base is empty or has no such metric (rows of zeros have no cosine), or the queries
+    /// have another dimension.
     ///
     /// # Panics
     /// If there are fewer labels than rows of the base.
@@ -185,10 +189,7 @@ impl Trial {
         labels: &[u8],
         queries: &Vectors,
     ) -> Result<Vec<Option<u8>>, TrialError> {
-        let params = BruteForceParams {
-            metric: self.metric,
-        };
-        let index = BruteForce::build(Arc::clone(base), params)?;
+        let index = registry::brute_force(self.metric, Arc::clone(base))?;
         let found = index.query_batch(queries, self.k)?;
         Ok(self.weights.vote_rows(&found, self.k, labels))
     }
@@ -237,6 +238,9 @@ pub enum ClassifierError {
         /// Labels given.
         received: usize,
     },
+    /// Votes cannot weigh 1/distance by inner product.
+    #[error("votes by distance over an index by inner product; expected uniform votes")]
+    Weights,
 }
 
 /// A k-NN classifier over any index.
@@ -267,7 +271,8 @@ impl KnnClassifier {
     /// A classifier that searches in `index`, whose vectors have `labels`.
     ///
     /// # Errors
-    /// If there is not exactly one label for each vector.
+    /// If there is not exactly one label for each vector, or votes by distance are asked for over
+    /// an index by inner product.
     pub fn new(
         index: Arc<dyn Index>,
         labels: Arc<[u8]>,
@@ -279,6 +284,9 @@ impl KnnClassifier {
                 expected: index.len(),
                 received: labels.len(),
             });
+        }
+        if !weights.takes(index.metric()) {
+            return Err(ClassifierError::Weights);
         }
         Ok(Self {
             index,
@@ -301,6 +309,7 @@ impl KnnClassifier {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::index::{BruteForce, BruteForceParams, Build};
 
     fn row(distances: &[f64]) -> Vec<Neighbor> {
         distances
@@ -317,6 +326,51 @@ mod tests {
     fn ties_go_to_the_smallest_class() {
         assert_eq!(Weights::Uniform.vote(&row(&[1.0, 2.0]), &[7, 3]), Some(3));
         assert_eq!(Weights::Distance.vote(&row(&[2.0, 2.0]), &[7, 3]), Some(3));
+    }
+
+    #[test]
+    fn a_class_that_no_neighbour_has_never_wins() {
+        // Distances by inner product are negative, so the sums are too.
+        assert_eq!(
+            Weights::Distance.vote(&row(&[-2.0, -1.0]), &[7, 7]),
+            Some(7)
+        );
+        assert_eq!(Weights::Uniform.vote(&[], &[7]), None);
+    }
+
+    #[test]
+    fn by_inner_product_votes_are_uniform() {
+        let base = Arc::new(Vectors::from_floats(1, vec![1.0, 2.0, 3.0]).unwrap());
+        let index: Arc<dyn Index> = registry::brute_force(Metric::InnerProduct, base.clone())
+            .unwrap()
+            .into();
+        let labels: Arc<[u8]> = [4, 5, 5].into();
+        let refused = KnnClassifier::new(index.clone(), labels.clone(), Weights::Distance);
+        assert_eq!(refused.unwrap_err(), ClassifierError::Weights);
+        let classifier = KnnClassifier::new(index.clone(), labels.clone(), Weights::Uniform);
+        let query = Vectors::from_floats(1, vec![1.0]).unwrap();
+        assert_eq!(classifier.unwrap().predict(&query, 2).unwrap(), [Some(5)]);
+        let found = index.query_batch(&query, 3).unwrap();
+        let trials = Trial::all_in(Metric::InnerProduct, &found, &[1, 3], &labels, &[5]);
+        assert!(trials.iter().all(|trial| trial.weights == Weights::Uniform));
+    }
+
+    #[test]
+    fn a_trial_classifies_in_its_own_metric() {
+        // By the angle the query is nearest to the far row, of class 2.
+        let base = Arc::new(Vectors::from_floats(2, vec![1.0, 1.0, 9.0, 0.5]).unwrap());
+        let query = Vectors::from_floats(2, vec![1.0, 0.1]).unwrap();
+        for (metric, class) in [(Metric::Euclidean, 1), (Metric::Cosine, 2)] {
+            let trial = Trial {
+                metric,
+                weights: Weights::Distance,
+                k: 1,
+                accuracy: 1.0,
+                right: Vec::new(),
+            };
+            let classes = trial.classify(&base, &[1, 2], &query).unwrap();
+            assert_eq!(classes, [Some(class)], "{metric:?}");
+        }
     }
 
     #[test]

@@ -107,6 +107,8 @@ impl Metric {
     /// A square would not do. The distance that a neighbour was reported at is a rounded root, and
     /// its square may be below the neighbour's own reduced distance.
     ///
+    /// Nothing is as near as a negative Euclidean distance: its reduced distance is −∞.
+    ///
     /// ```
     /// use fashion_knn::distance::Metric;
     ///
@@ -117,6 +119,7 @@ impl Metric {
     #[must_use]
     pub fn reduced_of_distance(self, distance: f64) -> f64 {
         let mut reduced = match self {
+            Self::Euclidean if distance < 0.0 => return f64::NEG_INFINITY,
             Self::Euclidean => distance * distance,
             Self::Manhattan | Self::InnerProduct => distance,
             Self::Cosine => 2.0 * distance,
@@ -353,6 +356,12 @@ impl<'a> Ranker<'a> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn nothing_is_within_a_negative_distance() {
+        let reduced = Metric::Euclidean.reduced_of_distance(-1.0);
+        assert_eq!(reduced, f64::NEG_INFINITY);
+    }
 
     /// Kahan's compensated sum of exact terms: closer to the truth than either kernel.
     fn compensated(terms: impl Iterator<Item = f64>) -> f64 {

@@ -277,6 +277,17 @@ fn leaves_hold_every_row_once() {
 }
 
 #[test]
+fn a_leaf_of_any_size_holds_all_rows() {
+    let base = Arc::new(Vectors::from_bytes(1, (0..100).collect::<Vec<u8>>()).unwrap());
+    let params = BallTreeParams {
+        leaf_size: usize::MAX,
+        ..BallTreeParams::default()
+    };
+    let tree = BallTree::build(base, params).unwrap();
+    assert_eq!(tree.query(&[7.2], 1).unwrap()[0].id, 7);
+}
+
+#[test]
 fn trees_refuse_parameters_out_of_range() {
     let table = Table {
         dim: 1,

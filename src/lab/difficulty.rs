@@ -150,7 +150,7 @@ fn looked_at(index: &impl Index, queries: &Vectors, k: usize) -> Result<LookedAt
 }
 
 /// Of the variance of `rows` (n × d), the share between the classes, 0 to 1: that of the means of
-/// the classes. The rest is within them.
+/// the classes. The rest is within them. It is 0 where all rows are equal.
 ///
 /// ```
 /// use fashion_knn::lab::difficulty::between_classes;
@@ -183,7 +183,12 @@ pub fn between_classes(rows: &Vectors, labels: &[u8]) -> f64 {
             .sum::<f64>();
     }
     let explained: f64 = classes.iter().map(ClassSum::explained).sum();
-    (explained - all.explained()) / (squares - all.explained())
+    let variance = squares - all.explained();
+    // Where all rows are equal there is nothing to explain but what rounding leaves.
+    if variance <= 1e-12 * squares {
+        return 0.0;
+    }
+    (explained - all.explained()) / variance
 }
 
 /// The sum of some rows, and how many there are.

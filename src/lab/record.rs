@@ -160,6 +160,16 @@ pub enum RecordError {
         /// What is wrong with the value.
         why: String,
     },
+    /// A row to be written has a figure that is not finite.
+    #[error("{index}: {column} is {why}")]
+    Figure {
+        /// The row's index.
+        index: String,
+        /// The figure's column.
+        column: String,
+        /// What it is, and what was expected.
+        why: String,
+    },
     /// A row has a parameter that the record has no column for.
     #[error("{index} reports the parameter {name:?}, which is no column of the record: {known}")]
     Parameter {
@@ -495,10 +505,11 @@ fn change_csv(
     new: &[Measurement],
     change: impl FnOnce(&mut Vec<Measurement>),
 ) -> Result<(), RecordError> {
-    // A parameter without a column is found before the file is made.
+    // What could not be read back is found before the file is made.
     let columns = parameter_columns();
     for row in new {
         parameter_fields(row, &columns)?;
+        check_figures(row)?;
     }
     let _lock = files::lock(path).map_err(|error| file_error(path, &error))?;
     let mut all = rows_so_far(path, read_csv)?;
@@ -573,6 +584,29 @@ fn write_csv(path: &Path, rows: &[Measurement]) -> Result<(), RecordError> {
         lines.push((row, parameter_fields(row, &parameters)?));
     }
     write_table(path, &[&COLUMNS[..], &parameters].concat(), &lines)
+}
+
+/// Refuses a row with a figure that [`read_csv`] would refuse.
+fn check_figures(row: &Measurement) -> Result<(), RecordError> {
+    let figures = [
+        ("recall", row.recall),
+        ("qps", row.qps),
+        ("qps_batch", row.qps_batch),
+        ("p50_us", row.p50_us),
+        ("p99_us", row.p99_us),
+        ("build_s", row.build_s),
+        ("bandwidth_gb_s", row.bandwidth_gb_s.unwrap_or(0.0)),
+    ];
+    let params = row.params.iter();
+    let params = params.map(|param| (param.name.as_str(), param.value));
+    for (column, value) in figures.into_iter().chain(params) {
+        check_finite(value).map_err(|why| RecordError::Figure {
+            index: row.index.clone(),
+            column: column.to_owned(),
+            why,
+        })?;
+    }
+    Ok(())
 }
 
 /// The row's parameters as fields: the value of each column, an empty one where it has none.
@@ -828,6 +862,22 @@ mod tests {
         writer.serialize(row("annoy", &[])).unwrap();
         let text = String::from_utf8(writer.into_inner().unwrap()).unwrap();
         assert_eq!(text.lines().next().unwrap(), COLUMNS.join(","));
+    }
+
+    #[test]
+    fn a_figure_that_could_not_be_read_back_is_not_written() {
+        let (_folder, path) = written("");
+        append_csv(&path, &[row("annoy", &[])]).unwrap();
+        let before = fs::read(&path).unwrap();
+        let infinite = Measurement {
+            qps: f64::INFINITY,
+            ..row("annoy", &[])
+        };
+        for wrong in [infinite, row("annoy", &[("n_trees", f64::NAN)])] {
+            let error = append_csv(&path, &[wrong]).unwrap_err();
+            assert!(matches!(error, RecordError::Figure { .. }), "{error}");
+        }
+        assert_eq!(fs::read(&path).unwrap(), before);
     }
 
     #[test]

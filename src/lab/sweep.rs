@@ -6,10 +6,11 @@
 //! (search time, 1-R@1, size of the index, build time), the recall, and the speed with its spread.
 
 use std::path::PathBuf;
+use std::slice;
 use std::time::Instant;
 
 use super::build_cache::Builds;
-use super::task::{MeasureError, Task, WARM_UP};
+use super::task::{MeasureError, Task, WARM_UP, check_knobs};
 use crate::classify::Weights;
 use crate::fashion::Fashion;
 use crate::files;
@@ -126,12 +127,14 @@ impl Task {
     /// from where it was kept, with the time that its build took then.
     ///
     /// # Errors
-    /// If the index refuses its data or a parameter, or the system gives no threads.
+    /// If the index has no parameter of some name, refuses its data or a parameter, or the system
+    /// gives no threads.
     pub fn build(
         &self,
         entry: &'static Entry,
         build: &Settings,
     ) -> Result<BuiltIndex<'_>, MeasureError> {
+        check_knobs(entry, build, &[])?;
         let builds = self.builds.as_ref();
         let kept = builds.map(|builds| builds.place(entry, self.metric, build, self.threads));
         let (built, build_s) = match kept.as_ref().and_then(|kept| kept.load(entry)) {
@@ -184,8 +187,9 @@ impl BuiltIndex<'_> {
     /// over all queries, one a call.
     ///
     /// # Errors
-    /// If the index refuses the settings or the queries.
+    /// If the index has no search parameter of some name, or refuses the settings or the queries.
     pub fn ask(&self, settings: &Settings, k: usize) -> Result<Run, MeasureError> {
+        check_knobs(self.entry, &Settings::default(), slice::from_ref(settings))?;
         let index = (self.built)(settings).map_err(|source| MeasureError::Build {
             index: self.entry.key,
             source,
@@ -266,6 +270,17 @@ mod tests {
         // The last query is said to be of class 0: the vote of its neighbours is wrong.
         let task = Task::new("line", base, queries, &[5], 1, None).unwrap();
         task.with_labels(labels, [0, 0, 1, 0].into())
+    }
+
+    #[test]
+    fn a_misspelt_parameter_is_refused() {
+        let (task, annoy) = (line(), find("annoy").unwrap());
+        let unknown = |error| matches!(error, Some(MeasureError::UnknownKnob { .. }));
+        let built = task.build(annoy, &"n_tree=3".parse().unwrap());
+        assert!(unknown(built.err()));
+        let index = task.build(annoy, &Settings::default()).unwrap();
+        let run = index.ask(&"serch_k=9".parse().unwrap(), 5);
+        assert!(unknown(run.err()));
     }
 
     #[test]

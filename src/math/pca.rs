@@ -206,13 +206,18 @@ impl Pca {
         basis.dot(&ArrayView1::from(&centred)).to_vec()
     }
 
-    /// The share (0 to 1) of the variance of all d dimensions that the first `components` carry.
+    /// The share (0 to 1) of the variance of all d dimensions that the first `components` carry; 1
+    /// where all rows are equal, as there is nothing that is not carried.
     ///
     /// # Panics
     /// If there are fewer than `components`.
     #[must_use]
     pub fn share_carried(&self, components: usize) -> f64 {
-        self.eigenvalues.slice(s![..components]).sum() / self.variance
+        let carried = self.eigenvalues.slice(s![..components]).sum();
+        if self.variance == 0.0 {
+            return 1.0;
+        }
+        carried / self.variance
     }
 
     /// All rows in the first `components` coordinates, as vectors to search in: n × `components`.

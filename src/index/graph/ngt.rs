@@ -247,7 +247,10 @@ impl Build for Ngt {
                 });
             }
         }
-        positive("outgoing + incoming", params.outgoing + params.incoming)?;
+        positive(
+            "outgoing + incoming",
+            params.outgoing.saturating_add(params.incoming),
+        )?;
         Ok(Self {
             graph: Arc::new(Graph::build(&base, params)?),
             search: NgtSearch::default(),

@@ -78,6 +78,8 @@ impl InvertedLists {
     /// # Errors
     /// If they are not.
     pub(crate) fn check(&self, rows: usize, dim: usize) -> Result<(), PartError> {
+        let fits = self.unit.is_finite() && self.unit > 0.0;
+        expect(fits, "unit", "a positive number")?;
         let fits = self.coarse.dim() == dim;
         expect(fits, "dim", "the dimension of the vectors")?;
         expect_starts(&self.starts, rows, "starts")?;

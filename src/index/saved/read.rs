@@ -145,6 +145,9 @@ impl IndexFile {
         let index = I::from_parts(&mut Saved::new(self, metric, settings));
         let index = index.map_err(|source| self.wrong(source))?;
         self.expect_kind(I::KEY, index.metric())?;
+        if index.is_empty() {
+            return Err(self.wrong(PartError::invalid("n", "no rows; expected at least one")));
+        }
         for (key, value) in [("n", index.len()), ("d", index.dim())] {
             if self.value(key) != value.to_string() {
                 let why = format!(

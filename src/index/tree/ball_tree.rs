@@ -524,7 +524,8 @@ impl Build for BallTree {
         let norm = norm_of::<Self>(params.metric)?;
         let sketched = Sketch::fit(&base, norm, params.components)?;
         // The fewest levels with which no leaf holds more than `leaf_size`: see `half`.
-        let leaf_size = params.leaf_size.next_multiple_of(LANES);
+        let leaf_size = params.leaf_size.min(base.len());
+        let leaf_size = leaf_size.next_multiple_of(LANES);
         let mut levels = 0;
         while base.len().div_ceil(1 << levels) > leaf_size {
             levels += 1;

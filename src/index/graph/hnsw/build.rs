@@ -63,7 +63,7 @@ pub fn shuffle(groups: &mut [Vec<u32>], seed: u64) {
 fn empty_layers(nodes: usize, m: usize) -> Vec<Layer> {
     // A node cannot have more links than there are others.
     let places = |most: usize| most.min(nodes - 1).max(1);
-    let mut layers = vec![Layer::new(nodes, places(2 * m))];
+    let mut layers = vec![Layer::new(nodes, places(m.saturating_mul(2)))];
     let mut size = nodes / m;
     while size > 1 {
         layers.push(Layer::new(size, places(m)));
