@@ -163,7 +163,7 @@ peers-sift:
 
 # What is in the record stays: remove data/results/learning.csv to measure everything again.
 learning: .stamps/data
-	$(SAY) 'Learning curves into data/results/learning.csv: two to three hours, in parts if need be'
+	$(SAY) 'Learning curves into data/results/learning.csv: an hour or two, in parts if need be'
 	@env -u RUSTFLAGS -u CARGO_BUILD_TARGET CANDLE_NUM_THREADS=1 \
 		cargo run --quiet --release --no-default-features --features cli,net --bin learning
 

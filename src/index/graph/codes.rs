@@ -452,16 +452,12 @@ fn choose_steps(format: &mut Format, coordinates: &[f32], wide: usize, kept: usi
     };
     // Where nearly all rows are equal the step is zero or too small to divide by, and the unit
     // stays as it is.
-    if step >= SMALLEST_STEP {
+    if step >= f32::MIN_POSITIVE {
         of_format / step
     } else {
         1.0
     }
 }
-
-/// A smaller step is no step: the largest of all values is 1, and some 10 / step, of which there are
-/// squares, has to stay a finite f32.
-const SMALLEST_STEP: f32 = 1e-17;
 
 /// The size that all but one in `one_in` stay within; zero of none.
 fn size_at(mut sizes: Vec<f32>, one_in: usize) -> f32 {

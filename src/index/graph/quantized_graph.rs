@@ -556,19 +556,6 @@ mod tests {
     }
 
     #[test]
-    fn rows_far_smaller_than_the_largest_are_no_panic() {
-        // Two rows that stand for a missing value: the others are 10^-36 times as large.
-        let mut values = clustered(24_000, 8, 1).to_floats();
-        values.iter_mut().for_each(|value| *value *= 1e-6);
-        values[..8].fill(3e30);
-        values[8..16].fill(-3e30);
-        let base = Arc::new(Vectors::from_floats(8, values).unwrap());
-        let graph = build(&base, QuantizedGraphParams::default());
-        let found = graph.query(&[3e30; 8], 1).unwrap();
-        assert_eq!(found[0].id, 0);
-    }
-
-    #[test]
     fn finds_nearly_all_on_floats_and_on_bytes_at_every_length_of_code() {
         let floats = clustered(4_000, 300, 1);
         let queries = clustered(200, 300, 2);
