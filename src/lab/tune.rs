@@ -28,7 +28,6 @@ use crate::distance::Metric;
 use crate::index::registry::{self, Built, Entry, Knob, Settings};
 use crate::index::{BuildError, Query, QueryError};
 use crate::lab::evaluate::{recall, time_queries};
-use crate::lab::task::{MeasureError, check_knobs};
 use crate::neighbor::Neighbors;
 use crate::vectors::{Vectors, VectorsError};
 
@@ -104,9 +103,6 @@ pub enum TuneError {
         /// What was wanted.
         wanted: f64,
     },
-    /// The index has no parameter of some name.
-    #[error(transparent)]
-    Knob(#[from] MeasureError),
     /// The index refused its parameters or its data.
     #[error(transparent)]
     Build(#[from] BuildError),
@@ -190,7 +186,6 @@ impl<'a> Tuner<'a> {
         build: &Settings,
         target: &Target,
     ) -> Result<Self, TuneError> {
-        check_knobs(entry, build, &[])?;
         // Both indexes see `rest` alone. Were the held-out rows in them, each would find itself at
         // distance 0, and the recall would come out too high.
         let Parts { queries, rest } = hold_out(base, target)?;
