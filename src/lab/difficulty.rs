@@ -159,6 +159,9 @@ fn looked_at(index: &impl Index, queries: &Vectors, k: usize) -> Result<LookedAt
 /// // Two classes at 0 and 10, each half a unit around its mean: 25 of 25.25.
 /// let rows = Vectors::from_floats(1, vec![-0.5, 0.5, 9.5, 10.5])?;
 /// assert!((between_classes(&rows, &[0, 0, 1, 1]) - 25.0 / 25.25).abs() < 1e-12);
+///
+/// let equal = Vectors::from_floats(1, vec![0.1; 3])?;
+/// assert_eq!(between_classes(&equal, &[0, 1, 1]), 0.0);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
@@ -167,6 +170,10 @@ fn looked_at(index: &impl Index, queries: &Vectors, k: usize) -> Result<LookedAt
 #[must_use]
 pub fn between_classes(rows: &Vectors, labels: &[u8]) -> f64 {
     assert_eq!(rows.len(), labels.len(), "one label a row");
+    // Then there is nothing to explain, and the quotient below would be of what rounding leaves.
+    if (1..rows.len()).all(|row| rows.row_to_floats(row) == rows.row_to_floats(0)) {
+        return 0.0;
+    }
     // By the sums and the squares: the means explain Σ |sum|² / count over the classes. Both this
     // and the squares lose what the mean of all rows explains.
     let d = rows.dim();
@@ -183,12 +190,7 @@ pub fn between_classes(rows: &Vectors, labels: &[u8]) -> f64 {
             .sum::<f64>();
     }
     let explained: f64 = classes.iter().map(ClassSum::explained).sum();
-    let variance = squares - all.explained();
-    // Where all rows are equal there is nothing to explain but what rounding leaves.
-    if variance <= 1e-12 * squares {
-        return 0.0;
-    }
-    (explained - all.explained()) / variance
+    (explained - all.explained()) / (squares - all.explained())
 }
 
 /// The sum of some rows, and how many there are.
