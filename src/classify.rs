@@ -30,7 +30,8 @@ pub enum Weights {
     Uniform,
     /// 1/distance; neighbours at distance zero, if there are any, decide alone.
     ///
-    /// Not for [`Metric::InnerProduct`]: its distances are −x·q, and the nearest would weigh least.
+    /// Not for [`Metric::InnerProduct`]: its distances are −x·q, so that the nearest would weigh
+    /// least.
     Distance,
 }
 
