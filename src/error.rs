@@ -21,6 +21,14 @@ pub enum BuildError {
         /// What is accepted.
         expected: &'static str,
     },
+    /// The index has no parameter of that name.
+    #[error("there is no parameter {received:?} (known: {expected})")]
+    UnknownParameter {
+        /// The name that was given.
+        received: String,
+        /// The names that there are.
+        expected: String,
+    },
     /// The index does not search by the metric.
     #[error("{index} does not search by {metric}: {instead}")]
     Metric {

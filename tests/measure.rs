@@ -222,7 +222,7 @@ fn what_makes_no_sense_is_told_before_the_first_build() {
         (&["--index", "brute_force,flat"], "no index \"flat\""),
         (
             &["--index", "annoy,hnsw", "--sweep", "search_k=9"],
-            "hnsw has no parameter",
+            "hnsw: there is no parameter",
         ),
         (&["--recall", "0.9,1.5"], "a share from 0 to 1"),
         (&["--data", "shape:uniform,n=4000000000"], "values in all"),

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use fashion_knn::fashion;
-use fashion_knn::index::registry::{REGISTRY, Settings};
+use fashion_knn::index::registry::{self, REGISTRY, Settings};
 use fashion_knn::index::{BruteForce, BruteForceParams, Build, Query};
 use fashion_knn::lab::evaluate::recall;
 use fashion_knn::lab::shapes;
@@ -80,4 +80,21 @@ fn on_floats() {
         Vectors::from_floats(48, floats).unwrap()
     };
     reaches_what_was_asked(&Arc::new(project(&base)), &project(&queries));
+}
+
+/// Such an index refuses each `refine` of the sweep: the lists searched are what can be moved.
+#[test]
+fn an_index_that_did_not_keep_the_vectors() {
+    let ivf_pq = registry::find("ivf_pq").unwrap();
+    let sample = shapes::find("low_rank").unwrap().sample(4_000, 10, 32, 1);
+    let build = "keep_vectors=0".parse().unwrap();
+    let target = Target {
+        held_out: 200,
+        ..Target::default()
+    };
+    let tuner = Tuner::new(ivf_pq, &sample.base, &build, &target).unwrap();
+    // What codes alone find is not enough for more.
+    let tuned = tuner.reach(0.5).unwrap();
+    assert!(tuned.recall >= 0.5);
+    assert!(tuned.settings.to_string().starts_with("nprobe="));
 }

@@ -95,9 +95,14 @@ impl Settings {
         set.map_or(knob.default, |&(_, value)| value)
     }
 
+    /// The names that are set, with their values.
+    pub fn values(&self) -> impl Iterator<Item = (&str, f64)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), *value))
+    }
+
     /// The names that are set.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().map(|(name, _)| name.as_str())
+        self.values().map(|(name, _)| name)
     }
 }
 

@@ -113,10 +113,65 @@ impl Entry {
     pub fn query_sweep(&self) -> Vec<Settings> {
         combinations(self.query_knobs)
     }
+
+    /// Whether each setting names a parameter: those of `build` one of the build, those of `sweep`
+    /// one of the search.
+    ///
+    /// ```
+    /// use fashion_knn::index::registry;
+    ///
+    /// let annoy = registry::find("annoy").expect("an index of that name");
+    /// assert!(annoy.check(&"n_trees=10".parse()?, &["search_k=500".parse()?]).is_ok());
+    /// assert!(annoy.check(&"n_tree=10".parse()?, &[]).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// If one does not.
+    pub fn check(&self, build: &Settings, sweep: &[Settings]) -> Result<(), BuildError> {
+        check_build(self.build_knobs, self.query_knobs, build)?;
+        let mut searches = sweep.iter();
+        searches.try_for_each(|settings| check_search(self.build_knobs, self.query_knobs, settings))
+    }
+}
+
+/// Whether the settings name parameters of the build. One of the search does not count: an index
+/// would not read it there.
+fn check_build(build: &[Knob], search: &[Knob], settings: &Settings) -> Result<(), BuildError> {
+    check_names(build, settings).map_err(|name| unknown(build, search, name))
+}
+
+/// Whether the settings name parameters of the search.
+fn check_search(build: &[Knob], search: &[Knob], settings: &Settings) -> Result<(), BuildError> {
+    check_names(search, settings).map_err(|name| unknown(build, search, name))
+}
+
+/// The first name that is no parameter is the error.
+fn check_names<'s>(knobs: &[Knob], settings: &'s Settings) -> Result<(), &'s str> {
+    let is_known = |name: &&str| knobs.iter().any(|knob| knob.name == *name);
+    match settings.names().find(|name| !is_known(name)) {
+        None => Ok(()),
+        Some(unknown) => Err(unknown),
+    }
+}
+
+/// The error lists all parameters, those of the build first: who mistook the one kind for the other
+/// then sees the name.
+fn unknown(build: &[Knob], search: &[Knob], received: &str) -> BuildError {
+    let names: Vec<&str> = build.iter().chain(search).map(|knob| knob.name).collect();
+    let expected = if names.is_empty() {
+        "none".to_owned()
+    } else {
+        names.join(", ")
+    };
+    BuildError::UnknownParameter {
+        received: received.to_owned(),
+        expected,
+    }
 }
 
 fn build<I: Build>(base: Arc<Vectors>, settings: &Settings) -> Result<Built, BuildError> {
-    build_with::<I>(base, I::Params::from_settings(settings)?)
+    build_under::<I>(Metric::Euclidean, base, settings)
 }
 
 fn build_under<I: Build>(
@@ -124,6 +179,7 @@ fn build_under<I: Build>(
     base: Arc<Vectors>,
     settings: &Settings,
 ) -> Result<Built, BuildError> {
+    check_build(I::Params::KNOBS, I::Search::KNOBS, settings)?;
     let params = I::Params::from_settings(settings)?;
     match metric {
         Metric::Euclidean => build_with::<I>(base, params),
@@ -158,14 +214,27 @@ fn load_as<I: Build>(file: &mut IndexFile) -> Result<Built, SavedError> {
 /// The index with whatever search parameters are asked for.
 fn built<I: Build>(index: I) -> Built {
     Box::new(move |settings| {
-        // An index may have a default of its own where the build calls for it: only what is set
-        // replaces it.
         if settings.names().next().is_none() {
             return Ok(Box::new(index.clone()));
         }
-        let search = I::Search::from_settings(settings)?;
+        check_search(I::Params::KNOBS, I::Search::KNOBS, settings)?;
+        let search = I::Search::from_settings(&completed(settings, &index))?;
         Ok(Box::new(index.with_search(search)?))
     })
+}
+
+/// The settings, with the index's own value of each search parameter that is not set: a build may
+/// have measured it, or a file may have brought it.
+fn completed<I: Build>(settings: &Settings, index: &I) -> Settings {
+    let own = index.params().into_iter();
+    let is_searched = |name: &str| I::Search::KNOBS.iter().any(|knob| knob.name == name);
+    let all = own
+        .filter(|(name, _)| is_searched(name))
+        .fold(Settings::default(), |all, (name, value)| {
+            all.with(name, value)
+        });
+    let set = settings.values();
+    set.fold(all, |all, (name, value)| all.with(name, value))
 }
 
 /// Reads an index of any kind that [`Save::save`](super::Save::save) wrote, and verifies all of it.
@@ -254,4 +323,42 @@ pub fn brute_force(metric: Metric, base: Arc<Vectors>) -> Result<Box<dyn Index>,
 #[must_use]
 pub fn find(key: &str) -> Option<&'static Entry> {
     REGISTRY.iter().find(|entry| entry.key == key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grid() -> Arc<Vectors> {
+        let values: Vec<u8> = (0..4_000u32).map(|i| (i * i % 251) as u8).collect();
+        Arc::new(Vectors::from_bytes(16, values).unwrap())
+    }
+
+    fn settings(text: &str) -> Settings {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_search_parameter_that_is_not_set_keeps_the_value_of_the_index() {
+        let ivf_pq = find("ivf_pq").unwrap();
+        // It did not keep the vectors, so `refine` is 0 and not the type's default of 10.
+        let built = (ivf_pq.build)(grid(), &settings("nlist=8 keep_vectors=0")).unwrap();
+        let index = built(&settings("nprobe=5")).unwrap();
+        let params = index.params();
+        assert!(params.contains(&("nprobe", 5.0)), "{params:?}");
+        assert!(params.contains(&("refine", 0.0)), "{params:?}");
+    }
+
+    #[test]
+    fn a_misspelt_parameter_is_refused() {
+        let annoy = find("annoy").unwrap();
+        let unknown = |error: Option<BuildError>| {
+            assert!(matches!(error, Some(BuildError::UnknownParameter { .. })));
+        };
+        unknown((annoy.build)(grid(), &settings("n_tree=3")).err());
+        // A parameter of the search is none of the build.
+        unknown((annoy.build)(grid(), &settings("search_k=3")).err());
+        let built = (annoy.build)(grid(), &Settings::default()).unwrap();
+        unknown(built(&settings("serch_k=9")).err());
+    }
 }

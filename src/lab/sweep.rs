@@ -6,11 +6,10 @@
 //! (search time, 1-R@1, size of the index, build time), the recall, and the speed with its spread.
 
 use std::path::PathBuf;
-use std::slice;
 use std::time::Instant;
 
 use super::build_cache::Builds;
-use super::task::{MeasureError, Task, WARM_UP, check_knobs};
+use super::task::{MeasureError, Task, WARM_UP, refused};
 use crate::classify::Weights;
 use crate::fashion::Fashion;
 use crate::files;
@@ -134,7 +133,9 @@ impl Task {
         entry: &'static Entry,
         build: &Settings,
     ) -> Result<BuiltIndex<'_>, MeasureError> {
-        check_knobs(entry, build, &[])?;
+        entry
+            .check(build, &[])
+            .map_err(|error| refused(entry, error))?;
         let builds = self.builds.as_ref();
         let kept = builds.map(|builds| builds.place(entry, self.metric, build, self.threads));
         let (built, build_s) = match kept.as_ref().and_then(|kept| kept.load(entry)) {
@@ -162,10 +163,7 @@ impl Task {
             (entry.build_under)(self.metric, self.base.clone(), build)
         })?;
         let build_s = start.elapsed().as_secs_f64();
-        let built = built.map_err(|source| MeasureError::Build {
-            index: entry.key,
-            source,
-        })?;
+        let built = built.map_err(|error| refused(entry, error))?;
         Ok((built, build_s))
     }
 }
@@ -189,11 +187,7 @@ impl BuiltIndex<'_> {
     /// # Errors
     /// If the index has no search parameter of some name, or refuses the settings or the queries.
     pub fn ask(&self, settings: &Settings, k: usize) -> Result<Run, MeasureError> {
-        check_knobs(self.entry, &Settings::default(), slice::from_ref(settings))?;
-        let index = (self.built)(settings).map_err(|source| MeasureError::Build {
-            index: self.entry.key,
-            source,
-        })?;
+        let index = (self.built)(settings).map_err(|error| refused(self.entry, error))?;
         let queries = &self.task.queries;
         // The warm-up: its answers and times are dropped.
         time_queries(index.as_ref(), &queries.head(WARM_UP), k)?;
@@ -275,7 +269,9 @@ mod tests {
     #[test]
     fn a_misspelt_parameter_is_refused() {
         let (task, annoy) = (line(), find("annoy").unwrap());
-        let unknown = |error| matches!(error, Some(MeasureError::UnknownKnob { .. }));
+        let unknown = |error: Option<MeasureError>| {
+            error.is_some_and(|error| error.to_string().contains("no parameter"))
+        };
         let built = task.build(annoy, &"n_tree=3".parse().unwrap());
         assert!(unknown(built.err()));
         let index = task.build(annoy, &Settings::default()).unwrap();

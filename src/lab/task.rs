@@ -22,7 +22,7 @@ use thiserror::Error;
 use super::build_cache::Builds;
 use super::truth_cache;
 use crate::distance::{Metric, Ranker};
-use crate::index::registry::{self, Entry, Knob, Settings};
+use crate::index::registry::{self, Entry, Settings};
 use crate::index::{BruteForce, Build, BuildError, Index, Query, QueryError};
 use crate::lab::evaluate::{
     ThreadsError, TimedQueries, on_threads, recall, time_batch, time_queries,
@@ -60,16 +60,13 @@ pub enum MeasureError {
         /// What is wrong with it.
         why: String,
     },
-    /// A parameter that the index does not have.
-    #[error("{index} has no parameter {received:?}; it has {expected}")]
-    UnknownKnob {
-        /// Which index.
-        index: &'static str,
-        /// What was asked for.
-        received: String,
-        /// What it has.
-        expected: String,
-    },
+}
+
+pub(super) fn refused(entry: &Entry, source: BuildError) -> MeasureError {
+    MeasureError::Build {
+        index: entry.key,
+        source,
+    }
 }
 
 pub(super) fn file_error(path: &Path, error: &dyn std::error::Error) -> MeasureError {
@@ -237,11 +234,8 @@ impl Task {
         mut each: impl FnMut(Measurement),
     ) -> Result<(), MeasureError> {
         // A misspelt parameter is told at once, not after a build of minutes.
-        check_knobs(entry, build, sweep)?;
-        let refused = |source| MeasureError::Build {
-            index: entry.key,
-            source,
-        };
+        let refused = |source| refused(entry, source);
+        entry.check(build, sweep).map_err(refused)?;
         // The build runs in a pool of the task's threads. Starting the pool is within the time, as
         // it is for a program that builds.
         let start = Instant::now();
@@ -442,50 +436,6 @@ fn better_of_two(
     }
 }
 
-/// Every setting names a knob: those of `build` a knob of the build, those of `sweep` of the query.
-///
-/// # Errors
-/// If one does not.
-pub fn check_knobs(
-    entry: &Entry,
-    build: &Settings,
-    sweep: &[Settings],
-) -> Result<(), MeasureError> {
-    // A knob of the build does not count as one of the query, nor the reverse. The index reads only
-    // the names that it knows: a knob in the wrong place would have no effect, and the default
-    // would be measured in silence.
-    let check = |knobs: &[Knob], settings: &Settings| {
-        for name in settings.names() {
-            if !knobs.iter().any(|knob| knob.name == name) {
-                return Err(unknown_knob(entry, name));
-            }
-        }
-        Ok(())
-    };
-    check(entry.build_knobs, build)?;
-    for settings in sweep {
-        check(entry.query_knobs, settings)?;
-    }
-    Ok(())
-}
-
-fn unknown_knob(entry: &Entry, name: &str) -> MeasureError {
-    let knobs = entry.build_knobs.iter().chain(entry.query_knobs);
-    // The error lists all knobs, those of the build first: who mistook the one kind for the other
-    // then sees the name.
-    let names: Vec<&str> = knobs.map(|knob| knob.name).collect();
-    let expected = if names.is_empty() {
-        "none".to_owned()
-    } else {
-        names.join(", ")
-    };
-    MeasureError::UnknownKnob {
-        index: entry.key,
-        received: name.to_owned(),
-        expected,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -664,12 +614,12 @@ mod tests {
         let nprobe = Settings::default().with("nprobe", 3.0);
         assert_eq!(
             refused("brute_force", nprobe.clone(), &[]),
-            "brute_force has no parameter \"nprobe\"; it has none"
+            "brute_force: there is no parameter \"nprobe\" (known: none)"
         );
         // A knob of the query is none of the build.
-        assert!(refused("ivf_flat", nprobe, &[]).starts_with("ivf_flat has no parameter"));
+        assert!(refused("ivf_flat", nprobe, &[]).starts_with("ivf_flat: there is no parameter"));
         let nlist = Settings::default().with("nlist", 3.0);
         let known = refused("ivf_flat", Settings::default(), &[nlist]);
-        assert!(known.contains("it has nlist, seed, nprobe"), "{known}");
+        assert!(known.contains("known: nlist, seed, nprobe"), "{known}");
     }
 }

@@ -199,12 +199,28 @@ impl<'a> Tuner<'a> {
             swept: Vec::new(),
         };
         // The sweep is run once, here. `reach` starts from its results, whatever recall is asked
-        // for. Without knobs the sweep is one empty setting.
-        for settings in entry.query_sweep() {
+        // for.
+        for settings in tuner.sweep() {
             let tuned = tuner.run(settings)?;
             tuner.swept.push(tuned);
         }
         Ok(tuner)
+    }
+
+    /// The settings of the sweep that this build takes. Without knobs it is one empty setting.
+    ///
+    /// A build may refuse all: an `IvfPq` that did not keep the vectors cannot refine by any of the
+    /// sweep's values. Then the main knob is swept alone, and the others are the index's own.
+    fn sweep(&self) -> Vec<Settings> {
+        let mut sweep = self.entry.query_sweep();
+        sweep.retain(|settings| (self.built)(settings).is_ok());
+        match self.entry.main_knob() {
+            Some(main) if sweep.is_empty() => {
+                let alone = |&value| Settings::default().with(main.name, value);
+                main.sweep.iter().map(alone).collect()
+            }
+            _ => sweep,
+        }
     }
 
     /// The fastest setting that reaches `recall` on the held-out rows, found as the

@@ -4,7 +4,6 @@ use std::error::Error;
 
 use fashion_knn::distance::Metric;
 use fashion_knn::index::registry::{Entry, REGISTRY, Settings, find};
-use fashion_knn::lab::task::check_knobs;
 
 /// Settings of an index, at most: at a second each they take three hours. A sweep can ask for any
 /// number of them in a few letters.
@@ -27,7 +26,8 @@ pub fn plans(indexes: &str, sweep: &str, metric: Metric) -> Result<Vec<Plan>, Bo
     for entry in entries(indexes, metric)? {
         let plan = plan(entry, sweep)?;
         for build in &plan.builds {
-            check_knobs(entry, build, &plan.queries)?;
+            let checked = entry.check(build, &plan.queries);
+            checked.map_err(|error| format!("{}: {error}", entry.key))?;
         }
         plans.push(plan);
     }
@@ -94,7 +94,7 @@ fn plan(entry: &'static Entry, sweep: &str) -> Result<Plan, String> {
                 "the sweep has {settings} settings or more; expected at most {MOST_SETTINGS}"
             ));
         }
-        // A name that is no knob goes to the queries. `check_knobs` refuses it there, with the list
+        // A name that is no knob goes to the queries. `Entry::check` refuses it there, with the list
         // of those that there are.
         let side = if entry.build_knobs.iter().any(|knob| knob.name == name) {
             &mut plan.builds
@@ -185,7 +185,7 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(
-            error.starts_with("ivf_flat has no parameter \"search_k\""),
+            error.starts_with("ivf_flat: there is no parameter \"search_k\""),
             "{error}"
         );
         assert_eq!(

@@ -43,10 +43,12 @@ use crate::simd::lower_bound::dot_f32;
 use crate::simd::pairwise::squared_euclidean_f32;
 use crate::vectors::Vectors;
 
-/// Coefficients are kept as multiples of 1/16,384. The rows of the map are of unit length, so that
-/// for a query of values up to 2,047 a sum stays below 2¹⁴ · 2¹¹ · √d (Cauchy–Schwarz):
-/// no overflow up to d = 4,000, and in practice far beyond.
+/// Coefficients are kept as multiples of 1/16,384.
 const COEFFICIENT: f64 = 16_384.0;
+/// So many products of a coefficient and a value are added as whole numbers. The rows of the map
+/// are of unit length and the values at most 2,047, so that by Cauchy–Schwarz a sum is at most
+/// √4,000 · 2¹⁴ · 2,047 = 2.12 · 10⁹, and 4 · 10⁶ more for rounded coefficients: below 2³¹.
+const MOST_SUMMED: usize = 4_000;
 /// The kernel makes so many sums at once.
 const LANES: usize = 64;
 /// Rows projected in one matrix product: 256 rows of 784 floats are 800 kB, a second-level cache.
@@ -237,9 +239,6 @@ impl Projection {
         // number of values is filled up with a zero, and the sums up to whole runs of 64.
         let unit = to_whole(values, whole);
         whole.resize(query.len().next_multiple_of(2), 0);
-        sums.clear();
-        sums.resize(self.offset.len().next_multiple_of(LANES), 0);
-        add_weighted_pairs(sums, &self.pairs, whole);
 
         // The sums are in units of 1/COEFFICIENT · unit. What the mean maps to is in `offset`
         // already in units of the coordinates.
@@ -249,12 +248,18 @@ impl Projection {
         let per_sum = (f64::from(unit) / COEFFICIENT * per_value * nearer) as f32;
         let per_offset = nearer as f32;
         coordinates.clear();
-        // The sums after the last coordinate are zeros of the padding; `zip` ends before them.
-        coordinates.extend(
-            sums.iter()
-                .zip(&self.offset)
-                .map(|(&sum, offset)| sum as f32 * per_sum + offset * per_offset),
-        );
+        coordinates.extend(self.offset.iter().map(|offset| offset * per_offset));
+        let width = coordinates.len().next_multiple_of(LANES);
+        let pairs = self.pairs.chunks(MOST_SUMMED * width);
+        for (values, pairs) in whole.chunks(MOST_SUMMED).zip(pairs) {
+            sums.clear();
+            sums.resize(width, 0);
+            add_weighted_pairs(sums, pairs, values);
+            // The sums after the last coordinate are zeros of the padding; `zip` ends before them.
+            for (coordinate, &sum) in coordinates.iter_mut().zip(&*sums) {
+                *coordinate += sum as f32 * per_sum;
+            }
+        }
         // Pythagoras: the coordinates are of unit directions at right angles. Rounding can make
         // kept larger than the total.
         let kept = f64::from(dot_f32(coordinates, coordinates));
@@ -458,6 +463,25 @@ mod tests {
             few.apply(&query, &mut out);
             let query_total = kept(&out.coordinates) + f64::from(out.rest);
             assert!((query_total - total(&query)).abs() < 1e-4 * query_total);
+        }
+    }
+
+    /// The first component is then (1, …, 1)/√d, and all its 8,192 products have one sign.
+    #[test]
+    fn wide_rows_that_differ_by_a_common_offset() {
+        const DIM: usize = 8_192;
+        let value = |i: usize| (i / DIM) as f32 + (i * i % 97) as f32 / 1_000.0;
+        let base = Vectors::from_floats(DIM, (0..20 * DIM).map(value).collect::<Vec<_>>()).unwrap();
+        let (projection, projected) = fit(&base, &[0]);
+        let mut out = ProjectedQuery::default();
+        for (row, &expected) in projected.coordinates.iter().enumerate() {
+            projection.apply(&base.row_to_floats(row), &mut out);
+            let error = (out.coordinates[0] - expected).abs();
+            assert!(
+                error <= 0.02 * expected.abs(),
+                "{:?} {expected}",
+                out.coordinates
+            );
         }
     }
 
