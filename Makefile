@@ -79,7 +79,7 @@ help:
 	@echo 'make test-notebooks  only what must hold of the notebooks as they are in git (half a minute)'
 	@echo 'make browser    the tests in a browser: JupyterLab, the exported pages, every other way in (10 minutes)'
 	@echo 'make cluster-demo  the same search on Apache Ballista: scheduler and two executors on this machine'
-	@echo '                (15 to 25 minutes to compile the first time, then half a minute)'
+	@echo '                (20 to 30 minutes to compile the first time, then half a minute)'
 	@echo 'make test-cluster  its tests, with executors that are killed (half an hour)'
 	@echo 'make clean      remove the report; make distclean: the environment, what is compiled and the data too'
 
@@ -237,7 +237,7 @@ browser: report .stamps/npm
 CLUSTER := env -u RUSTFLAGS -u CARGO_BUILD_TARGET cargo
 .PHONY: cluster-demo test-cluster
 cluster-demo:
-	$(SAY) 'Compiling knn-cluster: 15 to 25 minutes the first time'
+	$(SAY) 'Compiling knn-cluster: 20 to 30 minutes the first time'
 	cd cluster && $(CLUSTER) build --quiet --release --locked
 	@cluster/demo.sh cluster/target/release/knn-cluster
 
