@@ -151,6 +151,8 @@ fn is_named(path: &Path, file: &File) -> io::Result<bool> {
 
 /// What the names of files that are being written begin and end with.
 const UNFINISHED: [&str; 2] = [".fashion-knn-", ".unfinished"];
+/// So many links are followed, one after the other. Linux gives up after as many.
+const MOST_LINKS: usize = 40;
 
 /// Writes a file under a temporary name, then renames it. A reader, or whoever comes after a crash,
 /// sees the old file or the new one, never a part. What a killed program has left unfinished in the
@@ -170,8 +172,7 @@ pub fn write_atomically_with(
     path: &Path,
     write: impl FnOnce(&mut File) -> io::Result<()>,
 ) -> io::Result<()> {
-    // Of a symbolic link, the file that it leads to is replaced, not the link.
-    let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let path = &behind_links(path);
     let folder = folder_of(path);
     fs::create_dir_all(folder)?;
     remove_abandoned(folder);
@@ -190,6 +191,23 @@ pub fn write_atomically_with(
     file.as_file().sync_all()?;
     file.persist(path)?;
     Ok(())
+}
+
+/// The file that a symbolic link leads to, whether it is there yet or not: it is replaced, and not
+/// the link. A path that is no link is the file itself.
+fn behind_links(path: &Path) -> PathBuf {
+    let mut path = path.to_owned();
+    for _ in 0..MOST_LINKS {
+        if let Ok(file) = fs::canonicalize(&path) {
+            return file;
+        }
+        // A target is relative to the folder of its link.
+        match fs::read_link(&path) {
+            Ok(target) => path = folder_of(&path).join(target),
+            Err(_) => break,
+        }
+    }
+    path
 }
 
 /// A new temporary file in the folder, locked as long as it is open: a program that is killed loses
@@ -372,6 +390,11 @@ mod tests {
         std::os::unix::fs::symlink(&file, &link).unwrap();
         write_atomically(&link, b"new").unwrap();
         assert_eq!(fs::read_to_string(&file).unwrap(), "new");
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        // The file need not be there.
+        fs::remove_file(&file).unwrap();
+        write_atomically(&link, b"made").unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap(), "made");
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         // A device is neither.
         assert!(check_file(Path::new("/dev/null")).is_err());

@@ -385,7 +385,7 @@ impl Vectors {
     /// The rows with the given numbers, in that order (a copy).
     ///
     /// # Errors
-    /// If there is no such row.
+    /// If there is no such row, or more rows are asked for than ids can number.
     pub fn select(&self, rows: &[usize]) -> Result<Self, VectorsError> {
         if let Some(&row) = rows.iter().find(|&&row| row >= self.len) {
             return Err(VectorsError::NoSuchRow {
@@ -393,6 +393,7 @@ impl Vectors {
                 rows: self.len,
             });
         }
+        check_rows(rows.len())?;
         // All numbers are checked before a value is copied, so that no row is missing below.
         Ok(Self {
             len: rows.len(),
@@ -523,11 +524,16 @@ fn rows(dim: usize, values: usize) -> Result<usize, VectorsError> {
             dim,
         });
     }
-    let rows = values / dim;
+    check_rows(values / dim)?;
+    Ok(values / dim)
+}
+
+/// Refuses more rows than ids of 32 bits can number.
+fn check_rows(rows: usize) -> Result<(), VectorsError> {
     if rows > u32::MAX as usize {
         return Err(VectorsError::TooManyRows { received: rows });
     }
-    Ok(rows)
+    Ok(())
 }
 
 /// These rows of a matrix of `dim` columns, in a list that is no larger than they are.

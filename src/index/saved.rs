@@ -117,6 +117,9 @@ pub trait Save: Index {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
+    /// Parameters are saved as f64. So a seed above 2⁵³ comes back as 2⁵³: the index is the same,
+    /// but a build with its parameters is not.
+    ///
     /// # Errors
     /// If the file cannot be written. What was there under its name stays.
     fn save(&self, path: impl AsRef<Path>) -> Result<(), SavedError> {

@@ -226,9 +226,16 @@ fn weights(row: &[Neighbor]) -> Vec<f64> {
     let wanted = (row.len() as f64).log2();
     // The sum grows with the scale. Double the scale until the sum is enough, then halve what lies
     // between. 64 steps are more than an f64 has digits; where no scale will do (all are as near as
-    // the nearest, say), they end with weights of 1 or 0.
+    // the nearest, say), they end with weights of 1 or 0. The first scale is about the largest gap,
+    // so that the unit of the distances does not matter.
+    let largest = row.iter().map(|found| found.distance - nearest.distance);
+    let largest = largest.fold(0.0, f64::max);
     let (mut low, mut high) = (0.0, f64::INFINITY);
-    let mut scale = 1.0;
+    let mut scale = if largest > 0.0 {
+        largest.log2().floor().exp2()
+    } else {
+        1.0
+    };
     for _ in 0..64 {
         if at(scale).iter().sum::<f64>() > wanted {
             high = scale;
@@ -396,6 +403,28 @@ mod tests {
             }
         }
         1.0 - 2.0 * penalty / (n as f64 * k as f64 * (2.0 * n as f64 - 3.0 * k as f64 - 1.0))
+    }
+
+    #[test]
+    fn the_unit_of_the_distances_does_not_matter() {
+        let of_unit = |unit: f64| {
+            let found = (0..10).map(|id| Neighbor {
+                id,
+                distance: unit * f64::from(1 + id * id),
+            });
+            weights(&found.collect::<Vec<_>>())
+        };
+        let expected = of_unit(1.0);
+        // The weights are what they are meant to be: their sum is log₂ k.
+        assert!((expected.iter().sum::<f64>() - 10f64.log2()).abs() < 1e-9);
+        for unit in [1e-30, 1e30] {
+            for (weight, expected) in of_unit(unit).iter().zip(&expected) {
+                assert!(
+                    (weight - expected).abs() < 1e-9,
+                    "{unit}: {weight} {expected}"
+                );
+            }
+        }
     }
 
     #[test]
