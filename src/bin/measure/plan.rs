@@ -94,8 +94,8 @@ fn plan(entry: &'static Entry, sweep: &str) -> Result<Plan, String> {
                 "the sweep has {settings} settings or more; expected at most {MOST_SETTINGS}"
             ));
         }
-        // A name that is no knob goes to the queries. `Entry::check` refuses it there, with the list
-        // of those that there are.
+        // A name that is no knob goes to the queries. `Entry::check` refuses it there, with the
+        // list of those that there are.
         let side = if entry.build_knobs.iter().any(|knob| knob.name == name) {
             &mut plan.builds
         } else {
