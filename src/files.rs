@@ -105,6 +105,7 @@ pub fn check_folder(folder: &Path) -> io::Result<()> {
 /// # Errors
 /// If it cannot, or is something else than a file.
 pub fn check_file(path: &Path) -> io::Result<()> {
+    let path = &behind_links(path)?;
     if path.exists() {
         check_replaceable(&File::options().append(true).open(path)?)?;
     }
@@ -172,7 +173,7 @@ pub fn write_atomically_with(
     path: &Path,
     write: impl FnOnce(&mut File) -> io::Result<()>,
 ) -> io::Result<()> {
-    let path = &behind_links(path);
+    let path = &behind_links(path)?;
     let folder = folder_of(path);
     fs::create_dir_all(folder)?;
     remove_abandoned(folder);
@@ -195,19 +196,23 @@ pub fn write_atomically_with(
 
 /// The file that a symbolic link leads to, whether it is there yet or not: it is replaced, and not
 /// the link. A path that is no link is the file itself.
-fn behind_links(path: &Path) -> PathBuf {
+///
+/// # Errors
+/// If links lead to each other in a circle.
+fn behind_links(path: &Path) -> io::Result<PathBuf> {
     let mut path = path.to_owned();
-    for _ in 0..MOST_LINKS {
+    for _ in 0..=MOST_LINKS {
         if let Ok(file) = fs::canonicalize(&path) {
-            return file;
+            return Ok(file);
         }
         // A target is relative to the folder of its link.
         match fs::read_link(&path) {
             Ok(target) => path = folder_of(&path).join(target),
-            Err(_) => break,
+            Err(_) => return Ok(path),
         }
     }
-    path
+    let why = format!("{}: too many symbolic links", path.display());
+    Err(io::Error::other(why))
 }
 
 /// A new temporary file in the folder, locked as long as it is open: a program that is killed loses
@@ -396,6 +401,19 @@ mod tests {
         write_atomically(&link, b"made").unwrap();
         assert_eq!(fs::read_to_string(&file).unwrap(), "made");
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        // A target is relative to the folder of its link; what cannot be written there is told.
+        let relative = folder.path().join("relative");
+        std::os::unix::fs::symlink("there", &relative).unwrap();
+        write_atomically(&relative, b"made").unwrap();
+        assert!(folder.path().join("there").is_file());
+        let lost = folder.path().join("lost");
+        std::os::unix::fs::symlink(file.join("below a file"), &lost).unwrap();
+        assert!(check_file(&lost).is_err() && write_atomically(&lost, b"made").is_err());
+        // Links in a circle lead to no file, and stay.
+        let circle = folder.path().join("circle");
+        std::os::unix::fs::symlink(&circle, &circle).unwrap();
+        assert!(check_file(&circle).is_err() && write_atomically(&circle, b"made").is_err());
+        assert!(fs::symlink_metadata(&circle).unwrap().is_symlink());
         // A device is neither.
         assert!(check_file(Path::new("/dev/null")).is_err());
     }

@@ -57,7 +57,8 @@ impl Parameters for NoParameters {
     }
 }
 
-/// Values for some of an index's knobs; the others keep their defaults.
+/// Values for some of an index's knobs. The others keep their defaults or, in a search of an index
+/// that is built, the values of that index.
 ///
 /// It is what the command line, the tuner and the record know of parameters: names and numbers. A
 /// Rust program that knows the index uses its typed structs.

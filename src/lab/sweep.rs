@@ -170,13 +170,15 @@ impl Task {
 
 impl BuiltIndex<'_> {
     /// The settings of a sweep: the index's own defaults, then every combination of the sweep
-    /// values of its search parameters.
+    /// values of its search parameters that the build takes.
     #[must_use]
     pub fn sweep(&self) -> Vec<Settings> {
         let mut all = vec![Settings::default()];
         // Without knobs the sweep is one empty setting: the defaults again.
         if !self.entry.query_knobs.is_empty() {
-            all.extend(self.entry.query_sweep());
+            let mut swept = self.entry.query_sweep();
+            swept.retain(|settings| (self.built)(settings).is_ok());
+            all.extend(swept);
         }
         all
     }

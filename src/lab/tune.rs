@@ -161,7 +161,8 @@ pub struct Tuner<'a> {
 
 impl<'a> Tuner<'a> {
     /// Builds `entry` on the rows of `base` that are not held out, with the parameters `build`, and
-    /// tries every combination of the query knobs' sweep values on those that are. The recall of
+    /// tries every combination of the query knobs' sweep values that the build takes on those that
+    /// are. The recall of
     /// `target` is not read.
     ///
     /// # Errors
@@ -207,20 +208,12 @@ impl<'a> Tuner<'a> {
         Ok(tuner)
     }
 
-    /// The settings of the sweep that this build takes. Without knobs it is one empty setting.
-    ///
-    /// A build may refuse all: an `IvfPq` that did not keep the vectors cannot refine by any of the
-    /// sweep's values. Then the main knob is swept alone, and the others are the index's own.
+    /// The settings of the sweep that this build takes: an `IvfPq` that did not keep the vectors
+    /// takes no `refine` but 0. Without knobs the sweep is one empty setting.
     fn sweep(&self) -> Vec<Settings> {
         let mut sweep = self.entry.query_sweep();
         sweep.retain(|settings| (self.built)(settings).is_ok());
-        match self.entry.main_knob() {
-            Some(main) if sweep.is_empty() => {
-                let alone = |&value| Settings::default().with(main.name, value);
-                main.sweep.iter().map(alone).collect()
-            }
-            _ => sweep,
-        }
+        sweep
     }
 
     /// The fastest setting that reaches `recall` on the held-out rows, found as the
@@ -353,8 +346,8 @@ impl<'a> Tuner<'a> {
 
     /// Whether two settings differ in the main knob at most.
     fn same_but(&self, main: &Knob, a: &Settings, b: &Settings) -> bool {
-        // `get` gives the default of a knob that is not set, so a setting that leaves it out is the
-        // same as one that spells the default.
+        // All settings of a tuner name the same knobs, so that the default, which `get` gives for a
+        // knob that is not set, does not matter here.
         let mut others = self.entry.query_knobs.iter();
         others.all(|knob| knob.name == main.name || a.get(knob) == b.get(knob))
     }

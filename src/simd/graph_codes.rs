@@ -310,9 +310,9 @@ pub(crate) fn score<const LINES: usize>(
 /// sums[j] += values[2i] · pairs[i][2j] + values[2i + 1] · pairs[i][2j + 1]
 /// ```
 ///
-/// Sums fit in 31 bits for up to 4,096 values of at most [`MOST_WHOLE`], if a column of
-/// coefficients is a unit vector times 2¹⁴: by Cauchy and Schwarz they are at most
-/// √4,096 · 2,047 · 2¹⁴ < 2³¹.
+/// Sums fit in 31 bits for up to 4,000 values of at most [`MOST_WHOLE`], if a column of
+/// coefficients is a unit vector times 2¹⁴, rounded: by Cauchy and Schwarz they are at most
+/// √4,000 · 2,047 · 2¹⁴, and 4,000 · 2,047 / 2 more for the rounding, which is below 2³¹.
 ///
 /// # Panics
 /// If `sums` are no multiple of 64, or `pairs` have not a row for each two values.
